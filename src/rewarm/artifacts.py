@@ -1,0 +1,240 @@
+"""Files that are whole or absent, values that have one spelling, and hashes that prove both.
+
+Everything `rewarm` writes goes through here: JSON in canonical form, atomic replacement, append-only
+logs whose torn last line is told apart from damage, manifests of SHA-256 hashes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rewarm.errors import EnvironmentFault, UserError
+
+__all__ = [
+    "MANIFEST_NAME",
+    "append_json_line",
+    "canonical_json",
+    "file_sha256",
+    "fingerprint",
+    "fsync_folder",
+    "manifest_problems",
+    "parse_json",
+    "provenance",
+    "read_json",
+    "read_json_lines",
+    "write_atomically",
+    "write_json",
+    "write_manifest",
+]
+
+MANIFEST_NAME = "MANIFEST.json"
+_MAX_JSON_DEPTH = 64
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one spelling of a JSON value: sorted keys, no spaces, no NaN, ASCII only."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    )
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk: a rename lasts only once its folder is flushed."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader, or a kill at any instant, finds the old or the new one whole.
+
+    Raises EnvironmentFault where the disk refuses; the old file then stands untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise EnvironmentFault(
+            f"{path} cannot be written ({error.strerror or error})",
+            "free some space or choose a folder that can be written, then run the command again",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically (for files that people read too); NaN is refused."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, text + "\n")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _depth_exceeds(text: str, limit: int) -> bool:
+    """Tell whether brackets nest deeper than `limit`, without recursion and ignoring strings."""
+    depth = 0
+    inside_string = escaped = False
+    for character in text:
+        if inside_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                inside_string = False
+        elif character == '"':
+            inside_string = True
+        elif character in "[{":
+            depth += 1
+            if depth > limit:
+                return True
+        elif character in "]}":
+            depth -= 1
+    return False
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that may come from anywhere.
+
+    Raises ValueError (with a reason fit to be shown) for malformed JSON, NaN and infinities,
+    invalid UTF-8, and nesting deeper than 64 levels.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    # Few documents come near the limit: count opening brackets at C speed before walking the text.
+    num_open = text.count("[") + text.count("{")
+    if num_open > _MAX_JSON_DEPTH and _depth_exceeds(text, _MAX_JSON_DEPTH):
+        raise ValueError(f"nested deeper than {_MAX_JSON_DEPTH} levels")
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def read_json(path: Path, *, what: str, error: type[UserError]) -> Any:
+    """Read a JSON file; anything wrong is `error`, naming the file and what it should hold."""
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as fault:
+        raise error.one(
+            str(path), f"{what} cannot be read ({fault.strerror or fault})", "check the path"
+        ) from fault
+    except ValueError as fault:
+        raise error.one(
+            str(path),
+            f"{what} is not valid JSON ({fault})",
+            "restore the file, or make it again with the command that wrote it",
+        ) from fault
+
+
+def append_json_line(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Append one record to a log; `durable` waits until it is on the disk.
+
+    One write call per line: concurrent readers see whole lines except, at worst, the last.
+    A line torn by an earlier kill is closed first, so that it never swallows the new record.
+    """
+    line = canonical_json(value).encode("ascii") + b"\n"
+    try:
+        with path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"{path} cannot be written ({fault.strerror or fault})",
+            "free some space or make the folder writable; the same command then goes on",
+        ) from fault
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the records of an append-only log; a missing file has none, a torn line is skipped.
+
+    Only a kill while appending leaves a line that does not parse, and its record is written again
+    after the resume.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield parse_json(line)
+
+
+def write_manifest(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder, last: size and SHA-256 of each named file, plus facts."""
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+        for name in sorted(names)
+    }
+    write_json(folder / MANIFEST_NAME, {"files": files, **facts})
+
+
+def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a folder and its manifest: missing, resized, altered files."""
+    problems: list[str] = []
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files:
+        return [f"{MANIFEST_NAME} lists no files"]
+    for name, entry in sorted(files.items()):
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != entry["bytes"]:
+            problems.append(f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}")
+        elif file_sha256(path) != entry["sha256"]:
+            problems.append(f"{name} was altered (its SHA-256 differs)")
+    return problems
+
+
+def provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """Return what a figure must be traceable to: versions, platform, processor, command."""
+    versions: dict[str, str] = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "packages": versions,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }

@@ -1,0 +1,132 @@
+"""The exceptions a person can meet. Each says what is wrong, where, and what to do.
+
+A mistake of the user's (recipe, data, model folder) is a `UserError`: it lists *everything* wrong
+at once and ends the command with exit code 2. A fault of the machine's (disk full, no network) is
+an `EnvironmentFault`: exit code 1. Neither prints a traceback unless `--traceback` is given.
+`assert` and built-in exceptions remain for the programmer's own errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "BaseModelError",
+    "CheckpointError",
+    "CorpusError",
+    "EnvironmentFault",
+    "PlanError",
+    "Problem",
+    "Problems",
+    "RecipeError",
+    "RewarmError",
+    "RunFolderError",
+    "UserError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    `where` names the field or file (`phases[1].weights.qa`, `web.idx`), `what` the offending value
+    and why it cannot be used, `fix` what the person should do.
+    """
+
+    where: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n    → {self.fix}"
+
+
+class RewarmError(Exception):
+    """Root of the tree; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class EnvironmentFault(RewarmError):
+    """The machine cannot do it now (disk, network, permission); the person's input is not at fault."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}\n    → {fix}")
+        self.what = what
+        self.fix = fix
+
+
+class UserError(RewarmError):
+    """A mistake in what the person gave; carries every problem that was found, in order."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        if not self.problems:
+            raise ValueError("a UserError needs at least one problem")
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def one(cls, where: str, what: str, fix: str) -> UserError:
+        """Return the error that holds this single problem."""
+        return cls(Problem(where, what, fix))
+
+
+class RecipeError(UserError):
+    """The recipe cannot be read or contradicts itself."""
+
+
+class PlanError(UserError):
+    """The recipe cannot be carried out on this base and these corpora."""
+
+
+class CorpusError(UserError):
+    """A source of text or a token shard cannot be used."""
+
+
+class BaseModelError(UserError):
+    """The base checkpoint or its tokenizer cannot be used."""
+
+
+class CheckpointError(UserError):
+    """No checkpoint of the run can be trusted."""
+
+
+class RunFolderError(UserError):
+    """The run folder is in use, or holds another run than the one asked for."""
+
+
+class Problems:
+    """Collects problems so that all are told at once.
+
+    >>> problems = Problems()
+    >>> problems.add("budget.tokens", "-5 is not a number of tokens", "give e.g. 300M")
+    >>> problems.raise_as(RecipeError)
+    Traceback (most recent call last):
+    ...
+    rewarm.errors.RecipeError: budget.tokens: -5 is not a number of tokens
+        → give e.g. 300M
+    """
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+
+    def add(self, where: str, what: str, fix: str) -> None:
+        """Note one problem."""
+        self._problems.append(Problem(where, what, fix))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Take over the problems of another error."""
+        self._problems.extend(problems)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def raise_as(self, error: type[UserError]) -> None:
+        """Raise `error` with all that was noted; return where nothing was."""
+        if self._problems:
+            raise error(self._problems)

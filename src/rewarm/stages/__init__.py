@@ -1,0 +1,1 @@
+"""One file per verb, each a short composition root: only here are concrete classes picked."""
