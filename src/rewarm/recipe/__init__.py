@@ -1,0 +1,1 @@
+"""What a person writes: the recipe, its fields, and how it is read."""

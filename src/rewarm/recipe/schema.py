@@ -1,0 +1,408 @@
+"""The recipe: a sparse TOML file that says which base, which text, which phases, which rate.
+
+Every field has a description, a default with a reason, or is asked for. Values are frozen once
+read. Nothing here knows facts about the base or the corpora: that is the plan's work.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from rewarm.records.facts import Role
+from rewarm.units import parse_count
+
+__all__ = [
+    "BasePretraining",
+    "BaseRecipe",
+    "BatchRecipe",
+    "BudgetRecipe",
+    "CheckpointRecipe",
+    "EvaluationRecipe",
+    "HardwareRecipe",
+    "LrExpression",
+    "OptimizerRecipe",
+    "PhaseRecipe",
+    "Recipe",
+    "ScheduleRecipe",
+    "SourceRecipe",
+    "TaskRecipe",
+    "TokenizerRecipe",
+    "TrainingRecipe",
+    "Until",
+]
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
+"""A positive whole number; `"300M"` and `"2B"` are understood."""
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LR = re.compile(
+    r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<name>pretraining\.peak|pretraining\.final|start|peak)"
+    r"(?:\s*(?P<operator>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?))?)"
+)
+
+
+class LrExpression(BaseModel):
+    """A learning rate: a number, or a named rate times or divided by a number.
+
+    Names: `pretraining.peak`, `pretraining.final` (the base's own), `peak` (the highest rate of
+    this run), `start` (the rate of its first step). Examples: 3e-5, "pretraining.final", "peak/100".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["pretraining.peak", "pretraining.final", "start", "peak"] | None = None
+    factor: float = Field(ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("a learning rate is a number or an expression such as 'peak/100'")  # noqa: TRY004
+        if isinstance(value, int | float):
+            return {"factor": float(value)}
+        if not isinstance(value, str):
+            return value
+        match = _LR.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(
+                f"{value!r} is not a learning rate; write a number or pretraining.peak, "
+                "pretraining.final, start or peak, perhaps with * or / and a number"
+            )
+        if match["number"] is not None:
+            return {"factor": float(match["number"])}
+        factor = float(match["factor"]) if match["factor"] else 1.0
+        if match["operator"] == "/":
+            if factor == 0:
+                raise ValueError(f"{value!r} divides by zero")
+            factor = 1.0 / factor
+        return {"name": match["name"], "factor": factor}
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return f"{self.factor:g}"
+        if self.factor == 1.0:
+            return self.name
+        inverse = 1.0 / self.factor if self.factor else math.inf
+        if self.factor < 1.0 and math.isfinite(inverse):
+            return f"{self.name}/{inverse:.6g}"
+        return f"{self.name}*{self.factor:.6g}"
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
+    )
+
+
+class BasePretraining(Section):
+    """What is known of how the base was pretrained. Leave out what is not known."""
+
+    peak_lr: float | None = Field(None, gt=0, description="highest learning rate of its schedule")
+    final_lr: float | None = Field(
+        None, ge=0, description="learning rate at its last step; 0 where it was decayed to nothing"
+    )
+    schedule: str | None = Field(None, description="e.g. cosine, linear, wsd; kept for the report")
+    tokens: Count | None = Field(None, description="tokens that it was pretrained on")
+    batch_tokens: Count | None = Field(None, description="tokens per optimizer step")
+    sequence_length: int | None = Field(None, gt=0, description="tokens per sequence")
+
+
+class BaseRecipe(Section):
+    """The checkpoint to continue from."""
+
+    path: str = Field(
+        min_length=1, description="folder in Hugging Face format, or a hub id such as org/model"
+    )
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    pretraining: BasePretraining = BasePretraining()
+
+
+class TokenizerRecipe(Section):
+    """How documents begin and end; the tokenizer itself is always the base's."""
+
+    document_begin: Literal["auto"] | list[str] = Field(
+        "auto", description="tokens before a document; auto: as the tokenizer's post-processor does"
+    )
+    document_end: Literal["auto"] | list[str] = Field(
+        "auto", description="tokens after it; auto: as the post-processor does, else the EOS token"
+    )
+
+
+class SourceRecipe(Section):
+    """One source of text."""
+
+    path: str | list[str] = Field(description="file, folder or glob (or several), from the recipe")
+    format: Literal["auto", "jsonl", "parquet", "text", "code"] = Field(
+        "auto",
+        description="jsonl (.gz, .zst), parquet, text (a file is a document), code (a source tree)",
+    )
+    role: Role = Field(description="general | quality | qa | replay | new")
+    text_field: str = Field("text", description="field or column that holds the text")
+    group_field: str | None = Field(
+        None, description="hold out by this field's value, so that a group is never split"
+    )
+    question_field: str | None = Field(None, description="role qa: field of the question")
+    answer_field: str | None = Field(None, description="role qa: field of the answer")
+    held_out: Share = Field(0.01, description="share of documents (or groups) kept for evaluation")
+    max_epochs: float = Field(4.0, gt=0, description="how often the source may be repeated")
+    max_epochs_reason: str | None = Field(None, description="why more than 4 epochs are right here")
+    licence: str | None = Field(None, description="for the ledger and the model card")
+
+    @field_validator("path")
+    @classmethod
+    def _some_path(cls, value: str | list[str]) -> str | list[str]:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("name at least one file, folder or glob")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SourceRecipe:
+        if self.max_epochs > 4.0 and not self.max_epochs_reason:
+            raise ValueError(
+                f"max_epochs = {self.max_epochs:g} is above 4, where repeated text stops helping "
+                "(Muennighoff et al. 2023); say why in max_epochs_reason"
+            )
+        if (self.question_field is None) != (self.answer_field is None):
+            raise ValueError("question_field and answer_field go together")
+        return self
+
+
+class Until(Section):
+    """Where a phase ends; exactly one of the fields."""
+
+    lr_below: LrExpression | None = Field(
+        None, description="at the first step after the peak whose rate is below this"
+    )
+    fraction: float | None = Field(None, gt=0, lt=1, description="after this fraction of all steps")
+    tokens: Count | None = Field(None, description="after this many tokens of the whole run")
+
+    @model_validator(mode="after")
+    def _one(self) -> Until:
+        given = [
+            name for name in ("lr_below", "fraction", "tokens") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("give exactly one of lr_below, fraction, tokens")
+        return self
+
+
+class PhaseRecipe(Section):
+    """A stretch of the run with one blend."""
+
+    name: str = Field(min_length=1, description="shown in plan and report")
+    weights: dict[str, float] = Field(
+        min_length=1, description="share of the tokens by source; scaled to sum to 1"
+    )
+    until: Until | None = Field(None, description="where it ends; the last phase has none")
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if not math.isfinite(weight) or weight < 0:
+                raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
+        total = sum(value.values())
+        if total <= 0:
+            raise ValueError("all weights are zero; at least one source must have a share")
+        for name, weight in value.items():
+            if 0 < weight / total < 1 / 65_536:
+                raise ValueError(
+                    f"the share of {name!r} is {weight / total:.3g}, below 1/65,536, "
+                    "the finest that the blend deals out; raise it or leave the source out"
+                )
+        return value
+
+
+class ScheduleRecipe(Section):
+    """The learning rate over the run."""
+
+    kind: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="shape of the decay after the warm-up"
+    )
+    peak_lr: LrExpression = Field(
+        LrExpression.model_validate("pretraining.final"),
+        description="rate from which the decay starts",
+    )
+    final_lr: LrExpression = Field(
+        LrExpression.model_validate("peak/100"), description="rate at the end of the run"
+    )
+    warmup_fraction: Share = Field(0.0, description="share of the steps for a linear warm-up")
+    match_area: float | None = Field(
+        None,
+        gt=0,
+        description="scale the whole curve until the sum of the rate over all steps is this",
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> ScheduleRecipe:
+        if self.peak_lr.name in ("start", "peak"):
+            raise ValueError(f"peak_lr = {str(self.peak_lr)!r} refers to itself")
+        if self.peak_lr.factor == 0:
+            raise ValueError("peak_lr is 0: nothing would be learned")
+        return self
+
+
+class BudgetRecipe(Section):
+    """How much may be spent."""
+
+    tokens: Count = Field(description='tokens to train on, e.g. "300M"; never exceeded')
+
+
+class BatchRecipe(Section):
+    """Size of one optimizer step; how it is split over devices is the placement's."""
+
+    tokens: Count = Field(524_288, description="tokens per optimizer step")
+    sequence_length: int | None = Field(
+        None, gt=1, description="tokens per sequence; default: the base's pretraining length"
+    )
+
+
+class OptimizerRecipe(Section):
+    """AdamW, as in the published recipes."""
+
+    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0, description="on matrices; norms and biases have none")
+    clip_grad_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"betas = {value} must lie in [0, 1)")
+        return value
+
+
+class TaskRecipe(Section):
+    """A local multiple-choice task."""
+
+    path: str = Field(description="JSONL (.gz, .zst) with question, choices, answer (index from 0)")
+    max_items: int | None = Field(None, gt=0, description="evaluate only the first so many")
+
+
+class EvaluationRecipe(Section):
+    """What is measured, when, and on how much."""
+
+    every_steps: int | None = Field(
+        None, gt=0, description="also 0, 1, 2, 4, 8, … until this; default: a twentieth of the run"
+    )
+    max_bytes_per_domain: Count = Field(
+        262_144, description="held-out text scored per domain (whole documents up to this)"
+    )
+    stride_fraction: float = Field(
+        0.5, gt=0, le=1, description="window advance on long documents; least context = 1 - this"
+    )
+    matched_continuation_items: int = Field(
+        0, ge=0, description="four-way continuation choices per domain (standard error 50 %/√n)"
+    )
+    max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
+    tasks: dict[str, TaskRecipe] = Field(default_factory=dict)
+
+
+class CheckpointRecipe(Section):
+    """When the state is saved and how much is kept."""
+
+    every_steps: int | None = Field(None, gt=0, description="default: a twentieth of the run")
+    keep: int = Field(2, ge=1, description="verified checkpoints that stay; the newest always does")
+
+
+class TrainingRecipe(Section):
+    """How steps are computed, as far as it is a person's choice."""
+
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="bf16: autocast over float32 weights; auto: where the device gains"
+    )
+    micro_batch_sequences: int | None = Field(
+        None, gt=0, description="sequences per forward pass; default: what fits"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: int | None = Field(None, gt=0, description="CPU threads; default: all cores")
+    deterministic: bool = Field(
+        False, description="bit-identical resume on a GPU too, at some cost in speed"
+    )
+
+
+class HardwareRecipe(Section):
+    """For the estimates of time and cost."""
+
+    num_devices: int = Field(1, gt=0)
+    flops_per_second: float | None = Field(
+        None, gt=0, description="sustained by one device; default: a stated guess"
+    )
+    price_per_gpu_hour: float | None = Field(None, ge=0, description="currency of your choice")
+
+
+class Recipe(Section):
+    """The whole recipe. Only base, sources, phases and budget must be given."""
+
+    name: str = Field(description="of the run; letters, digits, '-', '_' and '.'")
+    seed: int = Field(1, ge=0, lt=2**63, description="of the data order")
+    run_folder: str | None = Field(None, description="default: runs/<name> beside the recipe")
+    prepared_folder: str = Field("prepared", description="token shards, shared between recipes")
+    base: BaseRecipe
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    sources: dict[str, SourceRecipe] = Field(min_length=1)
+    phases: list[PhaseRecipe] = Field(min_length=1)
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    budget: BudgetRecipe
+    batch: BatchRecipe = BatchRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    checkpoints: CheckpointRecipe = CheckpointRecipe()
+    hardware: HardwareRecipe = HardwareRecipe()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if NAME.fullmatch(value) is None:
+            raise ValueError(f"{value!r} must be letters, digits, '-', '_' or '.' (up to 64)")
+        return value
+
+    def contradictions(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (field, what, fix) for everything that sections say against each other."""
+        for name in self.sources:
+            if NAME.fullmatch(name) is None:
+                yield (
+                    f"sources.{name}",
+                    f"{name!r} cannot be the name of a source",
+                    "use letters, digits, '-', '_' or '.' (up to 64)",
+                )
+        names = [phase.name for phase in self.phases]
+        for index, phase in enumerate(self.phases):
+            for source in phase.weights:
+                if source not in self.sources:
+                    yield (
+                        f"phases[{index}].weights.{source}",
+                        f"no source is called {source!r}",
+                        f"name one of: {', '.join(sorted(self.sources))}",
+                    )
+            last = index == len(self.phases) - 1
+            if last and phase.until is not None:
+                yield (
+                    f"phases[{index}].until",
+                    "the last phase runs to the end of the budget",
+                    "leave `until` out there",
+                )
+            if not last and phase.until is None:
+                yield (
+                    f"phases[{index}].until",
+                    f"phase {phase.name!r} never ends, so {names[index + 1]!r} never begins",
+                    'say where it ends, e.g. until = { lr_below = "start/5" }',
+                )
+            if phase.name in names[:index]:
+                yield (
+                    f"phases[{index}].name",
+                    f"two phases are called {phase.name!r}",
+                    "give each its own name",
+                )

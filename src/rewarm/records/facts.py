@@ -1,0 +1,134 @@
+"""Facts about models, corpora and runs, as frozen values that are written to disk as they stand.
+
+A record refuses unknown keys and wrong types when it is read back: a file that was edited by hand
+or written by another version is told at once, not at step 4,000.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "CorpusFacts",
+    "EvalRecord",
+    "EventRecord",
+    "ModelFacts",
+    "Record",
+    "Role",
+    "StepRecord",
+]
+
+Role = Literal["general", "quality", "qa", "replay", "new"]
+"""What a source is for. Old-domain roles are general, quality and replay; `new` is what is to be
+learned; `qa` holds questions with their answers."""
+
+
+class Record(BaseModel):
+    """Base of everything that is stored: frozen, strict about its keys, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelFacts(Record):
+    """What `config.json`, the safetensors headers and the tokenizer files say of a checkpoint."""
+
+    folder: str
+    model_type: str
+    architecture: str
+    num_parameters: int
+    num_embedding_parameters: int = Field(description="input embedding, counted once when tied")
+    num_head_parameters: int = Field(description="output head's own; 0 when tied to the embedding")
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    tied_embeddings: bool
+    saved_dtype: str
+    bos_token_id: int | None
+    eos_token_id: int | None
+    weights_fingerprint: str = Field(description="over names, shapes, dtypes and sizes of tensors")
+    tokenizer_fingerprint: str = Field(description="SHA-256 of tokenizer.json")
+    licence: str | None = None
+
+
+class CorpusFacts(Record):
+    """What is known of one prepared (or, before that, sampled) source."""
+
+    name: str
+    role: Role
+    key: str = Field(description="fingerprint of inputs, reader options and tokenizer")
+    folder: str = Field(description="prepared folder; empty while the facts are estimates")
+    measured: bool = Field(description="False: extrapolated from a sample before `prepare`")
+    num_documents: int = Field(description="training documents")
+    num_tokens: int = Field(description="training tokens, document begin and end tokens included")
+    num_bytes: int = Field(description="UTF-8 bytes of the training documents")
+    held_out_documents: int
+    held_out_tokens: int
+    held_out_bytes: int
+    rejected: dict[str, int] = Field(default_factory=dict, description="documents by reason")
+    begin_token_ids: tuple[int, ...] = Field(description="what every document begins with")
+    end_token_ids: tuple[int, ...] = Field(description="what every document ends with")
+    tokenizer_fingerprint: str
+    licence: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def num_windows(self, sequence_length: int) -> int:
+        """Return how many windows of `sequence_length` inputs plus one label the view holds."""
+        return max(0, (self.num_tokens - 1) // sequence_length)
+
+
+class StepRecord(Record):
+    """One optimizer step that was taken."""
+
+    step: int = Field(description="0-based; the record of step k tells of the (k+1)-th update")
+    loss: float = Field(description="nats per valid token, before this step's update")
+    lr: float
+    grad_norm: float = Field(description="before clipping")
+    num_valid_tokens: int = Field(description="labels that counted in this step")
+    num_tokens: int = Field(description="input tokens consumed up to and with this step")
+    phase: str
+    samples: tuple[int, ...] = Field(description="sequences of this step by source, plan's order")
+    step_s: float = Field(description="seconds that this step took")
+
+
+Metric = Literal[
+    "bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"
+]
+
+
+class EvalRecord(Record):
+    """One metric on one domain at one step, with every item's value for paired comparison.
+
+    For the bits-per-byte metrics an item is a document (or an answer): `item_values` are nats,
+    `item_weights` UTF-8 bytes, `value` = Σ nats / (ln 2 · Σ bytes). For accuracies an item is a
+    question: values 0 or 1, weights 1, `value` their mean.
+    """
+
+    step: int = Field(description="updates taken before this evaluation; 0 is the base itself")
+    domain: str
+    role: Role | Literal["task"]
+    metric: Metric
+    value: float
+    standard_error: float
+    item_values: tuple[float, ...]
+    item_weights: tuple[int, ...]
+    chance: float | None = Field(default=None, description="accuracy of guessing")
+    seconds: float
+
+
+class EventRecord(Record):
+    """Something that happened to a run: launch, resume, checkpoint, stop, a file passed over."""
+
+    time: str = Field(description="UTC, ISO 8601")
+    kind: Literal[
+        "launch", "resume", "checkpoint", "passed_over", "non_finite", "stop", "finish", "warning"
+    ]
+    step: int
+    message: str
+    details: dict[str, object] = Field(default_factory=dict)

@@ -1,0 +1,136 @@
+"""Where everything of a run lies. A run is a folder of facts; this file alone knows its layout."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from rewarm.artifacts import append_json_line, read_json_lines
+from rewarm.records.facts import EvalRecord, EventRecord, Record, StepRecord
+
+__all__ = ["RunFolder"]
+
+_R = TypeVar("_R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths and logs of one run.
+
+    After a resume the steps since the last checkpoint are taken (and recorded) again: logs only
+    grow, and readers keep the last record of a step.
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """The frozen plan."""
+        return self.path / "plan.json"
+
+    @property
+    def placement(self) -> Path:
+        """How the plan is laid on the machine of the last launch."""
+        return self.path / "placement.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as resolved, overrides included."""
+        return self.path / "recipe.json"
+
+    @property
+    def amendments(self) -> Path:
+        """The append-only chain of changes to the plan."""
+        return self.path / "amendments.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Who is writing here now."""
+        return self.path / "lock.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per verified checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def steps_log(self) -> Path:
+        """Append-only `StepRecord`s."""
+        return self.path / "metrics" / "steps.jsonl"
+
+    @property
+    def evals_log(self) -> Path:
+        """Append-only `EvalRecord`s."""
+        return self.path / "metrics" / "evals.jsonl"
+
+    @property
+    def events_log(self) -> Path:
+        """Append-only `EventRecord`s."""
+        return self.path / "metrics" / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained HTML report."""
+        return self.path / "report.html"
+
+    @property
+    def export(self) -> Path:
+        """The exported Hugging Face folder."""
+        return self.path / "export"
+
+    def make_log_folder(self) -> None:
+        """Create the folder of the logs where it is missing."""
+        self.steps_log.parent.mkdir(parents=True, exist_ok=True)
+
+    def append_step(self, record: StepRecord) -> None:
+        """Append the record of one step."""
+        append_json_line(self.steps_log, record.model_dump())
+
+    def append_evals(self, records: Iterable[EvalRecord]) -> None:
+        """Append evaluation records."""
+        for record in records:
+            append_json_line(self.evals_log, record.model_dump())
+
+    def append_event(self, kind: str, step: int, message: str, **details: Any) -> None:
+        """Append an event with the present time, and wait until it is on the disk."""
+        record = EventRecord.model_validate(
+            {
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "kind": kind,
+                "step": step,
+                "message": message,
+                "details": details,
+            }
+        )
+        append_json_line(self.events_log, record.model_dump(), durable=True)
+
+    def steps(self) -> list[StepRecord]:
+        """Return the last record of every step, in order of the steps."""
+        last = {record.step: record for record in _records(self.steps_log, StepRecord)}
+        return [last[step] for step in sorted(last)]
+
+    def evals(self) -> list[EvalRecord]:
+        """Return the last record of every (step, domain, metric), in order of the steps."""
+        last = {
+            (record.step, record.domain, record.metric): record
+            for record in _records(self.evals_log, EvalRecord)
+        }
+        return sorted(last.values(), key=lambda record: record.step)
+
+    def events(self) -> list[EventRecord]:
+        """Return all events in the order in which they happened."""
+        return list(_records(self.events_log, EventRecord))
+
+
+def _records(path: Path, kind: type[_R]) -> Iterable[_R]:
+    """Yield the records of a log that parse as `kind`; a line torn by a kill does not."""
+    for value in read_json_lines(path):
+        try:
+            yield kind.model_validate(value)
+        except ValidationError:
+            continue
