@@ -1,0 +1,1 @@
+"""From a recipe, model facts and corpus facts to a frozen plan. Nothing here imports torch."""

@@ -1,0 +1,197 @@
+"""The plan: everything that a run will do, resolved and frozen before an accelerator is touched.
+
+Science and placement are apart. `Science` determines samples, rates and objective, and alone is
+fingerprinted: a run refuses to resume under another fingerprint. `Conduct` (what is measured and
+saved when, where files lie) may differ between launches. How the work is laid on a machine is the
+`Placement`, rewritten at each launch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from rewarm.artifacts import fingerprint, read_json, write_json
+from rewarm.errors import PlanError
+from rewarm.order.position import OrderPhase, OrderSpec
+from rewarm.planning.schedule import Schedule, lr_at
+from rewarm.records.facts import CorpusFacts, ModelFacts, Record
+from rewarm.recipe.schema import (
+    BasePretraining,
+    CheckpointRecipe,
+    EvaluationRecipe,
+    OptimizerRecipe,
+)
+
+__all__ = [
+    "Conduct",
+    "Estimate",
+    "Placement",
+    "Plan",
+    "PlannedPhase",
+    "PlannedSource",
+    "Reason",
+    "Science",
+    "load_plan",
+    "save_plan",
+]
+
+PLAN_FORMAT = 1
+
+
+class PlannedSource(Record):
+    """One source as the order sees it: which prepared tokens, cut into how many windows."""
+
+    name: str
+    role: str
+    key: str = Field(description="fingerprint of the prepared tokens")
+    num_windows: int
+
+
+class PlannedPhase(Record):
+    """Steps [start_step, end_step) with one blend; lists follow the plan's order of sources."""
+
+    name: str
+    start_step: int
+    end_step: int
+    weights: tuple[int, ...] = Field(description="shares in 1/65,536, summing to 65,536")
+    samples: tuple[int, ...] = Field(description="exact number of sequences of each source")
+
+
+class Science(Record):
+    """What determines the samples, the rates and the objective of every step."""
+
+    format: int = PLAN_FORMAT
+    seed: int
+    base_weights: str = Field(description="fingerprint of the base's weights")
+    tokenizer: str = Field(description="fingerprint of the tokenizer")
+    sequence_length: int
+    sequences_per_step: int
+    num_steps: int
+    sources: tuple[PlannedSource, ...]
+    phases: tuple[PlannedPhase, ...]
+    schedule: Schedule
+    optimizer: OptimizerRecipe
+    precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Input tokens of one optimizer step."""
+        return self.sequence_length * self.sequences_per_step
+
+    @property
+    def num_tokens(self) -> int:
+        """Input tokens of the whole run."""
+        return self.tokens_per_step * self.num_steps
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return lr_at(self.schedule, step)
+
+    def phase_at(self, step: int) -> PlannedPhase:
+        """Return the phase that a step belongs to."""
+        for phase in self.phases:
+            if phase.start_step <= step < phase.end_step:
+                return phase
+        raise ValueError(f"step {step} is outside of the plan [0, {self.num_steps})")
+
+    def order(self) -> OrderSpec:
+        """Return the data order that this plan fixes."""
+        return OrderSpec(
+            seed=self.seed,
+            sequences_per_step=self.sequences_per_step,
+            source_names=tuple(source.name for source in self.sources),
+            num_windows=tuple(source.num_windows for source in self.sources),
+            phases=tuple(
+                OrderPhase(
+                    start_step=phase.start_step, end_step=phase.end_step, weights=phase.weights
+                )
+                for phase in self.phases
+            ),
+        )
+
+
+class Conduct(Record):
+    """What may change between launches without changing what is learned."""
+
+    base_folder: str
+    base_pretraining: BasePretraining
+    base_name: str = Field(description="as the recipe wrote it: folder or hub id")
+    base_revision: str | None
+    corpora: dict[str, CorpusFacts]
+    model: ModelFacts
+    evaluation: EvaluationRecipe
+    evaluation_steps: tuple[int, ...]
+    checkpoints: CheckpointRecipe
+    checkpoint_every: int
+
+
+class Reason(Record):
+    """Why a number of the plan is what it is."""
+
+    field: str
+    value: str
+    reason: str
+    source: str = Field("", description="paper, formula or 'recipe'")
+
+
+class Estimate(Record):
+    """A predicted quantity with the formula that gave it."""
+
+    name: str
+    value: float
+    unit: str
+    formula: str
+
+
+class Plan(Record):
+    """The whole plan, as it stands in `plan.json`."""
+
+    name: str
+    fingerprint: str
+    measured: bool = Field(description="False: corpus facts are estimates; train refuses it")
+    science: Science
+    conduct: Conduct
+    reasons: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+    estimates: tuple[Estimate, ...]
+
+    @staticmethod
+    def science_fingerprint(science: Science) -> str:
+        """Return the fingerprint that a run's state is bound to."""
+        return fingerprint(science.model_dump(mode="json"))
+
+
+class Placement(Record):
+    """How the plan is laid on the machine at hand; recorded, never fingerprinted."""
+
+    device: str
+    device_name: str
+    world_size: int
+    micro_batch_sequences: int
+    autocast_dtype: str | None
+    num_threads: int | None
+    deterministic: bool
+    provenance: dict[str, Any]
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan atomically."""
+    write_json(path, plan.model_dump(mode="json"))
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan and check its fingerprint; raises PlanError naming the file."""
+    value = read_json(path, what="the plan", error=PlanError)
+    fix = "write it again with `rewarm plan`; a plan is never edited by hand"
+    try:
+        plan = Plan.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlanError.one(str(path), f"{where}: {first['msg']}", fix) from error
+    if plan.fingerprint != Plan.science_fingerprint(plan.science):
+        raise PlanError.one(str(path), "its fingerprint does not match its contents", fix)
+    return plan
