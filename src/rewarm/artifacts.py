@@ -1,7 +1,7 @@
 """Files that are whole or absent, values that have one spelling, and hashes that prove both.
 
-Everything `rewarm` writes goes through here: JSON in canonical form, atomic replacement, append-only
-logs whose torn last line is told apart from damage, manifests of SHA-256 hashes.
+Everything `rewarm` writes goes through here: JSON in canonical form, atomic replacement,
+append-only logs whose torn last line is told apart from damage, manifests of SHA-256 hashes.
 """
 
 from __future__ import annotations

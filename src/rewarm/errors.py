@@ -48,8 +48,8 @@ class RewarmError(Exception):
     exit_code = 1
 
 
-class EnvironmentFault(RewarmError):
-    """The machine cannot do it now (disk, network, permission); the person's input is not at fault."""
+class EnvironmentFault(RewarmError):  # noqa: N818 - not an error of the program's or the person's
+    """The machine cannot do it now (disk, network, permission)."""
 
     exit_code = 1
 

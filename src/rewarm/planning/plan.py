@@ -17,13 +17,13 @@ from rewarm.artifacts import fingerprint, read_json, write_json
 from rewarm.errors import PlanError
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.planning.schedule import Schedule, lr_at
-from rewarm.records.facts import CorpusFacts, ModelFacts, Record
 from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
     EvaluationRecipe,
     OptimizerRecipe,
 )
+from rewarm.records.facts import CorpusFacts, ModelFacts, Record
 
 __all__ = [
     "Conduct",

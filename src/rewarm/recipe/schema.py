@@ -53,7 +53,8 @@ class LrExpression(BaseModel):
     """A learning rate: a number, or a named rate times or divided by a number.
 
     Names: `pretraining.peak`, `pretraining.final` (the base's own), `peak` (the highest rate of
-    this run), `start` (the rate of its first step). Examples: 3e-5, "pretraining.final", "peak/100".
+    this run), `start` (the rate of its first step). Examples: 3e-5, "pretraining.final",
+    "peak/100".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +66,7 @@ class LrExpression(BaseModel):
     @classmethod
     def _parse(cls, value: object) -> object:
         if isinstance(value, bool):
-            raise ValueError("a learning rate is a number or an expression such as 'peak/100'")  # noqa: TRY004
+            raise ValueError("a learning rate is a number or an expression such as 'peak/100'")
         if isinstance(value, int | float):
             return {"factor": float(value)}
         if not isinstance(value, str):

@@ -1,0 +1,196 @@
+"""Reads a recipe file, lays overrides over it, and tells everything that is wrong at once."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rewarm.errors import Problem, Problems, RecipeError
+from rewarm.recipe.schema import Recipe
+
+__all__ = ["load_recipe", "parse_recipe"]
+
+_SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
+_MAX_RECIPE_BYTES = 4 * 2**20
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Return the recipe in the TOML file `path` with `key.path=value` overrides laid over it.
+
+    Raises RecipeError with every problem found: unreadable file, TOML syntax (with its line),
+    unknown keys (with the nearest name), values out of range, contradictions between sections.
+    """
+    return parse_recipe(_read(path), where=str(path), overrides=overrides)
+
+
+def parse_recipe(text: str, *, where: str = "recipe", overrides: Iterable[str] = ()) -> Recipe:
+    """Return the recipe that a TOML text holds; see `load_recipe`."""
+    try:
+        tree: dict[str, Any] = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
+        raise RecipeError.one(where, f"not valid TOML ({reason})", "mend that line") from error
+    problems = Problems()
+    if _SECRET.search(text):
+        problems.add(
+            where,
+            "it holds what looks like an access token",
+            "take it out and set it in the environment (HF_TOKEN); recipes are copied and shared",
+        )
+    for override in overrides:
+        _apply_override(tree, override, problems)
+    problems.raise_as(RecipeError)
+    return _validate(tree)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_RECIPE_BYTES:
+            raise RecipeError.one(
+                str(path), "above 4 MiB: this is not a recipe", "give the path of a TOML recipe"
+            )
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError.one(
+            str(path), f"not valid UTF-8 at byte {error.start}", "save it as UTF-8"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError.one(
+            str(path),
+            f"the recipe cannot be read ({reason})",
+            "check the path, or write a recipe with `rewarm init`",
+        ) from error
+
+
+def _validate(tree: Mapping[str, Any]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError([_as_problem(details) for details in error.errors()]) from error
+    problems = Problems()
+    for field, what, fix in recipe.contradictions():
+        problems.add(field, what, fix)
+    problems.raise_as(RecipeError)
+    return recipe
+
+
+def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> None:
+    """Lay one `dotted.key=value` over the tree; a value that is not TOML is taken as a string."""
+    key, equals, value = override.partition("=")
+    where = f"-o {override}"
+    if not equals or not key.strip():
+        problems.add(where, "an override is key=value", "e.g. -o budget.tokens=10M")
+        return
+    parsed = _toml_or_none(f"{key} = {value}")
+    if parsed is None:
+        quoted = value.strip().replace("\\", "\\\\").replace('"', '\\"')
+        parsed = _toml_or_none(f'{key} = "{quoted}"')
+    if parsed is None:
+        problems.add(where, f"{key!r} is not a dotted key", "e.g. -o sources.web.held_out=0.02")
+        return
+    reason = _merge(tree, parsed)
+    if reason is not None:
+        problems.add(where, reason, "see the recipe for the keys that are there")
+
+
+def _toml_or_none(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _merge(target: Any, change: dict[str, Any]) -> str | None:
+    """Merge nested keys into `target` (a number indexes a list); return why it cannot be done."""
+    for key, value in change.items():
+        if isinstance(target, list):
+            if not key.isdigit() or int(key) >= len(target):
+                return f"{key!r} is not the index of one of the {len(target)} entries"
+            index: Any = int(key)
+        else:
+            index = key
+        nested = isinstance(value, dict) and (isinstance(target, list) or index in target)
+        if nested and isinstance(target[index], dict | list):
+            reason = _merge(target[index], value)
+            if reason is not None:
+                return reason
+        else:
+            target[index] = value
+    return None
+
+
+def _as_problem(details: ErrorDetails) -> Problem:
+    """Say one pydantic error in words: which field, which value, what to do."""
+    location = [part for part in details["loc"] if not _is_union_branch(part)]
+    where = _dotted(location) or "recipe"
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(location, where)
+    if kind == "missing":
+        return Problem(where, "is missing", f"add it{_description_of(location)}")
+    message = details["msg"].removeprefix("Value error, ")
+    value = details.get("input")
+    shown = "" if isinstance(value, dict | list) or kind == "value_error" else f"{value!r}: "
+    return Problem(where, f"{shown}{message}", f"change it{_description_of(location)}")
+
+
+def _is_union_branch(part: int | str) -> bool:
+    """Tell the names that pydantic puts into a location for the branches of a union."""
+    return isinstance(part, str) and (
+        part in ("str", "int", "float") or part.startswith(("list[", "literal["))
+    )
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _unknown_key(location: Sequence[int | str], where: str) -> Problem:
+    model = _model_at(location[:-1])
+    names = list(model.model_fields) if model is not None else []
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+    return Problem(where, "no such key", fix)
+
+
+def _description_of(location: Sequence[int | str]) -> str:
+    model = _model_at(location[:-1])
+    name = str(location[-1]) if location else ""
+    field = model.model_fields.get(name) if model is not None else None
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the section that a location leads into."""
+    model: type[BaseModel] | None = Recipe
+    for part in location:
+        if model is None:
+            return None
+        if isinstance(part, str) and part in model.model_fields:
+            inner = _model_in(model.model_fields[part].annotation)
+            model = inner if inner is not None else None
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first section named in an annotation such as `dict[str, SourceRecipe]`."""
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in typing.get_args(annotation):
+        model = _model_in(argument)
+        if model is not None:
+            return model
+    return None
