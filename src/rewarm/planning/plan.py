@@ -8,12 +8,13 @@ saved when, where files lie) may differ between launches. How the work is laid o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from rewarm.artifacts import fingerprint, read_json, write_json
+from rewarm.artifacts import canonical_json, fingerprint, read_json, write_json
 from rewarm.errors import PlanError
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.planning.schedule import Schedule, lr_at
@@ -36,6 +37,7 @@ __all__ = [
     "Science",
     "load_plan",
     "save_plan",
+    "science_diff",
 ]
 
 PLAN_FORMAT = 1
@@ -195,3 +197,25 @@ def load_plan(path: Path) -> Plan:
     if plan.fingerprint != Plan.science_fingerprint(plan.science):
         raise PlanError.one(str(path), "its fingerprint does not match its contents", fix)
     return plan
+
+
+def science_diff(old: Science, new: Science) -> list[str]:
+    """Return what differs between two plans' science, a line per field: `seed: 1 → 2`."""
+    return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{where}.{key}" if where else key
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{where}[{index}]")
+    elif old != new:
+        yield f"{where}: {_short(old)} → {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."

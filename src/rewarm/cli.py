@@ -1,0 +1,248 @@
+"""The command line: verbs to stages, errors to messages and exit codes.
+
+Only here are imports lazy: `--help` and `plan` must answer at once, and torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rewarm import __version__
+from rewarm.errors import RewarmError, UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="rewarm",
+    help="Continue the pretraining of a language model instead of training a new one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
+RecipeOrRun = Annotated[
+    Path, typer.Argument(help="The recipe (TOML) or a run folder.", show_default=False)
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", help="Change one key, e.g. -o budget.tokens=10M."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before training.")]
+UntilStep = Annotated[
+    int | None, typer.Option(min=1, help="Stop (with a checkpoint) after this many steps.")
+]
+Sinks = Annotated[
+    list[str] | None,
+    typer.Option("--sink", help="Also send records to: tensorboard, wandb."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rewarm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print tracebacks of errors.")
+    ] = False,
+) -> None:
+    """Continue the pretraining of a language model instead of training a new one."""
+    if traceback:
+        os.environ["REWARM_TRACEBACK"] = "1"
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-run"),
+) -> None:
+    """Take the whole road on this machine: base, five recipes, one table, one report."""
+    from rewarm.stages.demo import run_demo
+
+    run_demo(folder)
+
+
+@app.command()
+def init(
+    output: Annotated[Path, typer.Argument(help="Recipe to write.")] = Path("recipe.toml"),
+    base: Annotated[str | None, typer.Option(help="Folder or hub id of the base.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="New text: file, folder or glob; may be repeated.")
+    ] = None,
+    replay: Annotated[
+        list[str] | None, typer.Option(help="Text like the base's pretraining; may be repeated.")
+    ] = None,
+    qa: Annotated[
+        list[str] | None, typer.Option(help="JSONL with question and answer; may be repeated.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help='Tokens to train on, e.g. "300M".')] = None,
+    peak_lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the base's pretraining.")
+    ] = None,
+    final_lr: Annotated[
+        float | None, typer.Option(help="Final learning rate of the base's pretraining.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
+) -> None:
+    """Ask the few questions that matter and write a commented recipe."""
+    from rewarm.stages.init import Answers, write_recipe
+
+    write_recipe(
+        output,
+        Answers(
+            base=base,
+            text=tuple(text or ()),
+            replay=tuple(replay or ()),
+            qa=tuple(qa or ()),
+            budget=budget,
+            peak_lr=peak_lr,
+            final_lr=final_lr,
+        ),
+        force=force,
+    )
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    override: Override = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
+) -> None:
+    """Resolve and check everything; show schedule, blends, epochs, cost and the reasons."""
+    from rewarm.stages.plan import run_plan
+
+    run_plan(recipe, override or (), as_json=as_json)
+
+
+@app.command()
+def prepare(recipe: RecipePath, override: Override = None) -> None:
+    """Read, check, split and tokenize the text of every source."""
+    from rewarm.stages.prepare import run_prepare
+
+    run_prepare(recipe, override or ())
+
+
+@app.command()
+def train(
+    recipe: RecipeOrRun,
+    override: Override = None,
+    until_step: UntilStep = None,
+    sink: Sinks = None,
+) -> None:
+    """Train as planned; the same command resumes."""
+    from rewarm.stages.train import run_train
+
+    raise typer.Exit(
+        run_train(recipe, override or (), until_step=until_step, sinks=tuple(sink or ()))
+    )
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeOrRun,
+    override: Override = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Evaluate this model folder instead of the run's newest.")
+    ] = None,
+) -> None:
+    """Measure held-out text, answers and tasks; print what was learned and what was forgotten."""
+    from rewarm.stages.evaluate import run_evaluate
+
+    run_evaluate(recipe, override or (), model=model)
+
+
+@app.command()
+def report(recipe: RecipeOrRun, override: Override = None) -> None:
+    """Write the run's report, one HTML file that opens offline."""
+    from rewarm.stages.report import run_report
+
+    run_report(recipe, override or ())
+
+
+@app.command()
+def export(
+    recipe: RecipeOrRun,
+    override: Override = None,
+    output: Annotated[Path | None, typer.Option(help="Default: export in the run folder.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")
+    ] = None,
+) -> None:
+    """Write a verified Hugging Face folder with a model card."""
+    from rewarm.stages.export import run_export
+
+    run_export(recipe, override or (), output=output, dtype=dtype)
+
+
+@app.command()
+def trace(
+    recipe: RecipeOrRun,
+    step: Annotated[int, typer.Option(min=0, help="0-based optimizer step.")],
+    override: Override = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> None:
+    """Print which documents of which sources a step saw (or will see)."""
+    from rewarm.stages.trace import run_trace
+
+    run_trace(recipe, override or (), step=step, as_json=as_json)
+
+
+@app.command()
+def run(
+    recipe: RecipePath, override: Override = None, yes: Yes = False, sink: Sinks = None
+) -> None:
+    """Take the whole road: plan, prepare, train, evaluate, report, export; done steps are skipped."""
+    from rewarm.stages.run import run_road
+
+    raise typer.Exit(run_road(recipe, override or (), yes=yes, sinks=tuple(sink or ())))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 the machine's fault, 2 the input's."""
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Abort:
+        return _say("stopped", 130)
+    except KeyboardInterrupt:
+        return _say("stopped by the keyboard; the same command goes on where it was", 130)
+    except RewarmError as error:
+        if os.environ.get("REWARM_TRACEBACK"):
+            raise
+        many = isinstance(error, UserError) and len(error.problems) > 1
+        heading = f"{len(error.problems)} problems:" if many else "error:"  # type: ignore[attr-defined]
+        return _say(f"{heading}{chr(10) if many else ' '}{error}", error.exit_code)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nobody reads; silence the flush at exit
+        return 1
+    except Exception as error:
+        if os.environ.get("REWARM_TRACEBACK"):
+            raise
+        show = getattr(error, "show", None)
+        if show is not None:  # click's own usage errors
+            show()
+            return int(getattr(error, "exit_code", 2))
+        return _say(
+            f"unexpected fault: {type(error).__name__}: {error}\n"
+            "    → run `rewarm --traceback …` to see where, and please report it",
+            1,
+        )
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"rewarm: {message}\n")
+    return code

@@ -1,0 +1,116 @@
+"""What a run costs: floating-point operations, memory, time and money, each with its formula.
+
+All are estimates from shapes alone, made before anything runs; a probe of the machine at hand
+replaces them where it is asked for.
+"""
+
+from __future__ import annotations
+
+from rewarm.planning.plan import Estimate
+from rewarm.records.facts import ModelFacts
+
+__all__ = ["estimates", "flops_per_token", "state_bytes"]
+
+# Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
+# small models: only the order of magnitude matters before a probe.
+_ASSUMED_FLOPS_PER_SECOND = 5.0e10
+_BYTES_PER_PARAMETER = 4 + 4 + 8
+
+
+def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
+    """Return the operations that one token costs in training, forward and backward.
+
+    6 per parameter that multiplies it (all but the input embedding, which is looked up; a tied
+    head counts), plus attention: 12 · layers · heads · head size · length, halved because a token
+    sees on average half of its sequence (Kaplan et al. 2020; Chowdhery et al. 2022, appendix B).
+    """
+    head = model.num_head_parameters or model.vocab_size * model.hidden_size
+    body = model.num_parameters - model.num_embedding_parameters - model.num_head_parameters
+    attention = 12 * model.num_layers * model.num_heads * model.head_size * sequence_length / 2
+    return 6 * (body + head) + attention
+
+
+def state_bytes(model: ModelFacts) -> int:
+    """Return the bytes of float32 weights, gradients and the two AdamW moments."""
+    return _BYTES_PER_PARAMETER * model.num_parameters
+
+
+def _activation_bytes_per_token(model: ModelFacts, sequence_length: int) -> int:
+    """Return the float32 activations that one token keeps until the backward pass.
+
+    Per layer about 18 hidden-size vectors (norms, residuals, projections) and 3 of the
+    intermediate size; attention scores are not stored (fused attention); plus logits, their
+    gradient and the log-probabilities.
+    """
+    per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
+    return 4 * (model.num_layers * per_layer + 3 * model.vocab_size)
+
+
+def estimates(
+    model: ModelFacts,
+    *,
+    sequence_length: int,
+    sequences_per_step: int,
+    num_steps: int,
+    evaluation_tokens: int,
+    num_devices: int,
+    flops_per_second: float | None,
+    price_per_gpu_hour: float | None,
+) -> tuple[Estimate, ...]:
+    """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third."""
+    per_token = flops_per_token(model, sequence_length)
+    num_tokens = sequence_length * sequences_per_step * num_steps
+    training = per_token * num_tokens
+    evaluation = per_token / 3 * evaluation_tokens
+    speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
+    origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
+    seconds = (training + evaluation) / (speed * num_devices)
+    sequence = _activation_bytes_per_token(model, sequence_length) * sequence_length
+    found = [
+        Estimate(
+            name="parameters",
+            value=model.num_parameters,
+            unit="",
+            formula="counted in the safetensors headers",
+        ),
+        Estimate(
+            name="training compute",
+            value=training,
+            unit="FLOP",
+            formula="tokens · (6 · (parameters − embedding + head) + 6 · layers · width · length)",
+        ),
+        Estimate(
+            name="evaluation compute",
+            value=evaluation,
+            unit="FLOP",
+            formula="scored tokens · a third of the training cost of a token",
+        ),
+        Estimate(
+            name="weights, gradients and moments",
+            value=state_bytes(model),
+            unit="byte",
+            formula="parameters · (4 + 4 + 8)",
+        ),
+        Estimate(
+            name="activations per sequence",
+            value=sequence,
+            unit="byte",
+            formula="length · 4 · (layers · (18 · hidden + 3 · intermediate) + 3 · vocabulary)",
+        ),
+        Estimate(
+            name="time",
+            value=seconds,
+            unit="s",
+            formula=f"compute / ({origin} {speed:.3g} FLOP/s · {num_devices} devices)",
+        ),
+    ]
+    if price_per_gpu_hour is not None:
+        found.append(
+            Estimate(
+                name="cost",
+                value=seconds / 3600 * num_devices * price_per_gpu_hour,
+                unit="",
+                formula=f"hours · {num_devices} devices · {price_per_gpu_hour:g} per hour",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,62 @@
+"""How often each source is seen, and whether it is large enough for its share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rewarm.errors import Problems
+from rewarm.planning.plan import PlannedPhase, PlannedSource
+from rewarm.recipe.schema import SourceRecipe
+from rewarm.records.facts import CorpusFacts
+from rewarm.units import format_count
+
+__all__ = ["epochs_of", "note_exposure"]
+
+# About 2 epochs of QA data are what the paper shows; beyond about 3.5 it saw harm.
+_QA_EPOCHS_THAT_HURT = 3.5
+_OLD_ROLES = ("general", "quality", "replay")
+
+
+def epochs_of(sources: Sequence[PlannedSource], phases: Sequence[PlannedPhase]) -> dict[str, float]:
+    """Return by source how many times its windows are seen over all phases."""
+    totals = [sum(phase.samples[i] for phase in phases) for i in range(len(sources))]
+    return {
+        source.name: total / source.num_windows
+        for source, total in zip(sources, totals, strict=True)
+    }
+
+
+def note_exposure(
+    sources: Sequence[PlannedSource],
+    phases: Sequence[PlannedPhase],
+    recipes: Mapping[str, SourceRecipe],
+    corpora: Mapping[str, CorpusFacts],
+    *,
+    sequence_length: int,
+    problems: Problems,
+) -> list[str]:
+    """Note sources above their epoch cap as problems; return the warnings."""
+    warnings: list[str] = []
+    for name, epochs in epochs_of(sources, phases).items():
+        cap = recipes[name].max_epochs
+        corpus = corpora[name]
+        if epochs > cap:
+            asked = epochs * corpus.num_windows(sequence_length) * sequence_length
+            problems.add(
+                f"sources.{name}",
+                f"the phases ask {format_count(asked)} tokens of its "
+                f"{format_count(corpus.num_tokens)}: {epochs:.2f} epochs, above its cap of {cap:g}",
+                f"multiply its weights by at most {cap / epochs:.3g}, lower budget.tokens, add "
+                f"text, or set sources.{name}.max_epochs with a max_epochs_reason",
+            )
+        elif corpus.role == "qa" and epochs > _QA_EPOCHS_THAT_HURT:
+            warnings.append(
+                f"source {name!r}: {epochs:.2f} epochs of QA data; beyond about "
+                f"{_QA_EPOCHS_THAT_HURT} Parmar et al. 2024 saw it hurt"
+            )
+    if not any(corpora[source.name].role in _OLD_ROLES for source in sources):
+        warnings.append(
+            "no phase shows text of the old domain (role general, quality or replay): expect "
+            "forgetting; Ibrahim et al. 2024 replay 5 % for a weak shift and 25 % for a strong one"
+        )
+    return warnings

@@ -1,0 +1,76 @@
+"""What every verb begins with: the recipe, and where its base, prepared text and run lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rewarm.artifacts import write_json
+from rewarm.errors import RecipeError, RunFolderError
+from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
+from rewarm.recipe.load import load_recipe
+from rewarm.recipe.schema import Recipe
+from rewarm.records.run_folder import RunFolder
+
+__all__ = ["Job", "keep_plan", "open_job", "open_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recipe with its folders resolved against the place where it lies."""
+
+    recipe: Recipe
+    folder: Path
+    run: RunFolder
+    prepared_root: Path
+
+
+def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:
+    """Return the job that a recipe file describes; raises RecipeError."""
+    recipe = load_recipe(path, overrides)
+    folder = path.resolve().parent
+    run = recipe.run_folder or f"runs/{recipe.name}"
+    return Job(recipe, folder, RunFolder(folder / run), folder / recipe.prepared_folder)
+
+
+def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder]:
+    """Return plan and folder of a run, given its folder or the recipe that it was made from.
+
+    Raises RecipeError or RunFolderError where there is no plan yet.
+    """
+    if path.is_dir():
+        run = RunFolder(path.resolve())
+        if list(overrides):
+            raise RecipeError.one(
+                "-o", "a run folder's plan is frozen", "give the recipe to plan with overrides"
+            )
+    else:
+        run = open_job(path, overrides).run
+    if not run.plan.exists():
+        raise RunFolderError.one(
+            str(run.path),
+            "there is no plan.json, so this is not a run folder yet",
+            "run `rewarm plan` (or `rewarm run`) with the recipe first",
+        )
+    return load_plan(run.plan), run
+
+
+def keep_plan(plan: Plan, job: Job) -> None:
+    """Write plan and recipe into the run folder.
+
+    A run that has begun keeps its science: another plan is refused with what differs
+    (RunFolderError), and nothing is overwritten.
+    """
+    run = job.run
+    if run.plan.exists() and (run.checkpoints.exists() or run.steps_log.exists()):
+        old = load_plan(run.plan)
+        if old.fingerprint != plan.fingerprint:
+            differences = "; ".join(science_diff(old.science, plan.science))
+            raise RunFolderError.one(
+                str(run.path),
+                f"this run has begun under another plan: {differences}",
+                "give the changed recipe another name (or run_folder), or undo the change",
+            )
+    save_plan(plan, run.plan)
+    write_json(run.recipe, job.recipe.model_dump(mode="json"))
