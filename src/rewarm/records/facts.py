@@ -97,9 +97,7 @@ class StepRecord(Record):
     step_s: float = Field(description="seconds that this step took")
 
 
-Metric = Literal[
-    "bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"
-]
+Metric = Literal["bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"]
 
 
 class EvalRecord(Record):
@@ -115,9 +113,12 @@ class EvalRecord(Record):
     role: Role | Literal["task"]
     metric: Metric
     value: float
-    standard_error: float
+    standard_error: float | None = Field(
+        description="over items, of these weights; None where a single item leaves it unknown"
+    )
     item_values: tuple[float, ...]
     item_weights: tuple[int, ...]
+    items_key: str = Field(default="", description="fingerprint of the items' tokens and weights")
     chance: float | None = Field(default=None, description="accuracy of guessing")
     seconds: float
 

@@ -1,0 +1,1 @@
+"""What was learned and what was forgotten: figures with their items, and what can be concluded."""

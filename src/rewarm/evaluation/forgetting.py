@@ -1,0 +1,310 @@
+"""From evaluation records to what was learned, what was forgotten and what cannot be told.
+
+ℓ_d(t) is the figure of domain d after t updates, ℓ_d(0) that of the base on the same items. Every
+difference is taken between records of exactly the same items: a record that scored other text than
+step 0 did (the evaluation's settings were changed between two launches) is left out, and the
+verdict says so. "Worse" is up for bits per byte and down for accuracies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from rewarm.evaluation.statistics import least_items, paired_bootstrap
+from rewarm.records.facts import EvalRecord, Metric, Record, Role
+
+__all__ = [
+    "KEPT_WITHIN",
+    "NEW_ROLES",
+    "OLD_ROLES",
+    "CurvePoint",
+    "DomainVerdict",
+    "StabilityGap",
+    "Verdict",
+    "adaptation",
+    "delta_curve",
+    "domain_verdicts",
+    "forgetting",
+    "stability_gap",
+]
+
+OLD_ROLES: frozenset[str] = frozenset({"general", "quality", "replay"})
+"""Domains that the base knew: a rise of their loss is forgetting."""
+
+NEW_ROLES: frozenset[str] = frozenset({"new", "qa"})
+"""Domains that the run is there to learn: a fall of their loss is adaptation."""
+
+KEPT_WITHIN = 0.01
+"""Bits per byte (or share of right answers) within which a domain counts as kept."""
+
+_NATS_PER_BIT = math.log(2.0)
+_LOSSES: frozenset[str] = frozenset({"bits_per_byte", "answer_bits_per_byte"})
+
+Verdict = Literal["kept", "improved", "forgotten", "not resolved"]
+
+
+class CurvePoint(NamedTuple):
+    """A domain's figure after `step` updates, and its difference from the base's."""
+
+    step: int
+    value: float
+    delta: float
+
+
+class StabilityGap(Record):
+    """How an old domain's figure got worse and came back, against step 0.
+
+    Steps count updates. Values are in the metric's unit (bits per byte; share of right answers).
+    """
+
+    depth: float = Field(description="max over t of how much worse t is than step 0; 0 or more")
+    transient: float = Field(description="depth - max(0, F): what came back by the last evaluation")
+    forgetting: float = Field(description="F: how much worse the last evaluation is than step 0")
+    steps_to_peak: int = Field(description="first step with the greatest loss")
+    recovery_step: int | None = Field(
+        description="first step from the peak on since when the figure stays within the tolerance "
+        "of step 0; None: not recovered. The peak itself where it never left the tolerance"
+    )
+    area: float = Field(description="sum of how much worse, times updates: unit times steps")
+    tolerance: float = Field(description="how much worse still counts as recovered")
+
+
+class DomainVerdict(Record):
+    """What can be said of one domain after a run, and how sure that is.
+
+    The interval is evaluation noise of this one run on other items of the same domain, by paired
+    bootstrap over items; it does not tell how a run with another seed would have ended.
+    """
+
+    domain: str
+    role: Role | Literal["task"]
+    metric: Metric
+    last_step: int
+    num_items: int
+    first: float = Field(description="the base's figure (step 0)")
+    last: float = Field(description="the figure at `last_step`, on the same items")
+    delta: float = Field(description="last - first")
+    low: float | None = Field(description="95 % interval of delta; None for a single item")
+    high: float | None
+    verdict: Verdict
+    reason: str = Field(description="the rule that gave the verdict, and any caveat")
+
+
+def delta_curve(
+    records: Sequence[EvalRecord], domain: str, metric: Metric = "bits_per_byte"
+) -> list[CurvePoint]:
+    """Return (step, value, value − value at step 0) in order of the steps; step 0 comes first.
+
+    Records that scored other items than step 0 did are left out. Raises ValueError where step 0
+    was not measured.
+    """
+    comparable = _comparable(records, domain, metric)[0]
+    first = comparable[0].value
+    return [CurvePoint(record.step, record.value, record.value - first) for record in comparable]
+
+
+def forgetting(records: Sequence[EvalRecord], metric: Metric = "bits_per_byte") -> dict[str, float]:
+    """Return F_d = ℓ_d(T) − ℓ_d(0) of every old domain; positive: forgotten.
+
+    T is the domain's last evaluation. For accuracies the sign is turned, so that positive remains
+    worse. Domains without step 0 or anything after it are absent.
+    """
+    return _worsening_by_domain(records, metric, OLD_ROLES)
+
+
+def adaptation(records: Sequence[EvalRecord], metric: Metric = "bits_per_byte") -> dict[str, float]:
+    """Return A_d = ℓ_d(0) − ℓ_d(T) of every domain to be learned; positive: learned."""
+    worsening = _worsening_by_domain(records, metric, NEW_ROLES)
+    return {domain: -worse for domain, worse in worsening.items()}
+
+
+def stability_gap(
+    records: Sequence[EvalRecord],
+    domain: str,
+    metric: Metric = "bits_per_byte",
+    *,
+    tolerance: float = KEPT_WITHIN,
+) -> StabilityGap:
+    """Return depth, transient part, peak, recovery and area of a domain's gap.
+
+    With w(t) = ℓ(t) − ℓ(0): depth = max w; transient = depth − max(0, w(T)); recovered at the first
+    t ≥ t_peak since when w ≤ tolerance for good; area = Σ max(0, w(t_k)) Δt_k with Δt_k half the
+    distance between the neighbouring evaluations (the trapezoid rule). What lies between two
+    evaluations is not seen: a gap is at least as deep as this says. Re-warming alone raises old
+    loss: subtract the same figures of a control arm on old text only. Raises ValueError where
+    step 0 was not measured.
+    """
+    curve = delta_curve(records, domain, metric)
+    sign = _sign_of_worse(metric)
+    steps = [point.step for point in curve]
+    worse = [sign * point.delta for point in curve]
+    depth = max(worse)
+    peak = worse.index(depth)
+    final = worse[-1]
+    return StabilityGap(
+        depth=depth,
+        transient=depth - max(0.0, final),
+        forgetting=final,
+        steps_to_peak=steps[peak],
+        recovery_step=_recovery_step(steps[peak:], worse[peak:], tolerance),
+        area=_area(steps, worse),
+        tolerance=tolerance,
+    )
+
+
+def _recovery_step(steps: list[int], worse: list[float], tolerance: float) -> int | None:
+    """Return the first step since when every value stays within the tolerance."""
+    recovered = None
+    for step, value in zip(reversed(steps), reversed(worse), strict=True):
+        if value > tolerance:
+            break
+        recovered = step
+    return recovered
+
+
+def _area(steps: list[int], worse: list[float]) -> float:
+    """Return the trapezoid sum of the positive parts over the steps."""
+    heights = [max(0.0, value) for value in worse]
+    return sum(
+        (steps[k + 1] - steps[k]) * (heights[k] + heights[k + 1]) / 2 for k in range(len(steps) - 1)
+    )
+
+
+def domain_verdicts(
+    records: Sequence[EvalRecord],
+    *,
+    seed: int = 0,
+    metric: Metric = "bits_per_byte",
+    kept_within: float = KEPT_WITHIN,
+) -> list[DomainVerdict]:
+    """Return one verdict per domain that was measured at step 0 and later, in order of appearance.
+
+    With Δ = ℓ(T) − ℓ(0) and its 95 % interval, the first rule that holds gives the word:
+
+        not resolved   fewer than `least_items` items
+        kept           the whole interval lies within ±`kept_within`
+        forgotten      the whole interval is worse than step 0
+        improved       the whole interval is better than step 0
+        not resolved   otherwise: the interval contains 0 and reaches beyond ±`kept_within`
+
+    A word is about these weights on this domain: the interval is evaluation noise of one run.
+    """
+    domains = dict.fromkeys(record.domain for record in records if record.metric == metric)
+    return [
+        _verdict(records, domain, metric, seed, kept_within)
+        for domain in domains
+        if _has_first_and_later(records, domain, metric)
+    ]
+
+
+def _verdict(
+    records: Sequence[EvalRecord], domain: str, metric: Metric, seed: int, kept_within: float
+) -> DomainVerdict:
+    comparable, num_left_out = _comparable(records, domain, metric)
+    first, last = comparable[0], comparable[-1]
+    low, high = _interval(first, last, seed)
+    verdict, reason = _word(metric, low, high, len(last.item_values), kept_within)
+    if num_left_out:
+        reason += f"; {num_left_out} evaluation(s) that scored other items than step 0 are left out"
+    return DomainVerdict(
+        domain=domain,
+        role=last.role,
+        metric=metric,
+        last_step=last.step,
+        num_items=len(last.item_values),
+        first=first.value,
+        last=last.value,
+        delta=last.value - first.value,
+        low=low,
+        high=high,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _interval(
+    first: EvalRecord, last: EvalRecord, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the paired 95 % interval of last − first in the metric's unit."""
+    if len(last.item_values) < 2:
+        return None, None
+    interval = paired_bootstrap(
+        last.item_values, first.item_values, last.item_weights, seed=seed, confidence=0.95
+    )
+    scale = 1.0 / _NATS_PER_BIT if last.metric in _LOSSES else 1.0
+    return interval.low * scale, interval.high * scale
+
+
+def _word(
+    metric: Metric, low: float | None, high: float | None, num_items: int, kept_within: float
+) -> tuple[Verdict, str]:
+    """Apply the rules of `domain_verdicts` in their order."""
+    if low is None or high is None or num_items < least_items():
+        return (
+            "not resolved",
+            f"{num_items} item(s) are too few: a 95 % statement needs {least_items()}",
+        )
+    if -kept_within <= low and high <= kept_within:
+        return "kept", f"the whole 95 % interval lies within ±{kept_within:g}"
+    sign = _sign_of_worse(metric)
+    if min(sign * low, sign * high) > 0:
+        return "forgotten", "the whole 95 % interval is worse than the base"
+    if max(sign * low, sign * high) < 0:
+        return "improved", "the whole 95 % interval is better than the base"
+    return "not resolved", "the 95 % interval contains 0: not resolved at this sample size"
+
+
+def _sign_of_worse(metric: Metric) -> int:
+    """Return +1 where a higher figure is worse (losses), −1 where it is better (accuracies)."""
+    return 1 if metric in _LOSSES else -1
+
+
+def _worsening_by_domain(
+    records: Sequence[EvalRecord], metric: Metric, roles: frozenset[str]
+) -> dict[str, float]:
+    """Return how much worse the last evaluation is than step 0, by domain of these roles."""
+    domains = dict.fromkeys(
+        record.domain for record in records if record.metric == metric and record.role in roles
+    )
+    sign = _sign_of_worse(metric)
+    return {
+        domain: sign * delta_curve(records, domain, metric)[-1].delta
+        for domain in domains
+        if _has_first_and_later(records, domain, metric)
+    }
+
+
+def _has_first_and_later(records: Sequence[EvalRecord], domain: str, metric: Metric) -> bool:
+    """Tell whether step 0 and a later step with the same items were measured."""
+    series = _series(records, domain, metric)
+    return bool(series) and series[0].step == 0 and len(_comparable(records, domain, metric)[0]) > 1
+
+
+def _series(records: Sequence[EvalRecord], domain: str, metric: Metric) -> list[EvalRecord]:
+    """Return a domain's records in order of the steps; of one step, the last written counts."""
+    last = {
+        record.step: record
+        for record in records
+        if record.domain == domain and record.metric == metric
+    }
+    return [last[step] for step in sorted(last)]
+
+
+def _comparable(
+    records: Sequence[EvalRecord], domain: str, metric: Metric
+) -> tuple[list[EvalRecord], int]:
+    """Return step 0 and the later records with its items, and how many others there are."""
+    series = _series(records, domain, metric)
+    if not series or series[0].step != 0:
+        raise ValueError(f"{metric} of {domain!r} was not measured at step 0")
+    same = [record for record in series if _item_set(record) == _item_set(series[0])]
+    return same, len(series) - len(same)
+
+
+def _item_set(record: EvalRecord) -> tuple[str, tuple[int, ...]]:
+    """Return what two records must share for their items to pair up."""
+    return record.items_key, record.item_weights
