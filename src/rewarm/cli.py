@@ -205,14 +205,14 @@ def trace(
 def run(
     recipe: RecipePath, override: Override = None, yes: Yes = False, sink: Sinks = None
 ) -> None:
-    """Take the whole road: plan, prepare, train, evaluate, report, export; done steps are skipped."""
+    """Take the whole road: plan, prepare, train, evaluate, report, export; skip what is done."""
     from rewarm.stages.run import run_road
 
     raise typer.Exit(run_road(recipe, override or (), yes=yes, sinks=tuple(sink or ())))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 the machine's fault, 2 the input's."""
+    """Run the command line; return 0 where done, 1 for the machine's fault, 2 for the input's."""
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return code if isinstance(code, int) else 0

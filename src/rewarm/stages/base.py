@@ -59,7 +59,9 @@ def _download(hub_id: str, revision: str | None, local: Path) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise BaseModelError.one(
-            "base.revision", f"{hub_id} has no revision {revision!r}", "name a branch, tag or commit"
+            "base.revision",
+            f"{hub_id} has no revision {revision!r}",
+            "name a branch, tag or commit",
         ) from error
     except RepositoryNotFoundError as error:
         raise BaseModelError.one(

@@ -1,0 +1,214 @@
+"""What a person watches while work goes on: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from rewarm.planning.plan import Plan
+from rewarm.records.facts import CorpusFacts, EvalRecord, StepRecord
+from rewarm.units import format_bytes, format_count, format_duration
+
+if TYPE_CHECKING:
+    from rewarm.corpus.prepare import PrepareProgress
+
+__all__ = ["PrepareConsole", "TrainConsole", "deltas_line", "ledger_table"]
+
+_PLAIN_EVERY_S = 10.0
+_SHORT = {
+    "bits_per_byte": "bpb",
+    "answer_bits_per_byte": "answer bpb",
+    "matched_continuation": "matched",
+    "multiple_choice": "accuracy",
+}
+
+
+class PrepareConsole:
+    """Progress of `prepare`: documents/s, MB/s and the time that is left, by source."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._progress = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rates]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, progress: PrepareProgress) -> None:
+        """Show how far one source is."""
+        rates = _prepare_rates(progress)
+        if self._console.is_terminal:
+            if progress.source not in self._tasks:
+                self._tasks[progress.source] = self._progress.add_task(
+                    f"prepare {progress.source}", total=max(progress.total_bytes, 1), rates=""
+                )
+            task = self._tasks[progress.source]
+            self._progress.update(task, completed=progress.bytes, rates=rates)
+            return
+        done = progress.bytes >= progress.total_bytes
+        if done or time.monotonic() - self._last_line.get(progress.source, 0.0) >= _PLAIN_EVERY_S:
+            self._last_line[progress.source] = time.monotonic()
+            self._console.print(
+                f"prepare {progress.source}: "
+                f"{progress.bytes / max(progress.total_bytes, 1):.0%}, {rates}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _prepare_rates(progress: PrepareProgress) -> str:
+    elapsed = max(progress.elapsed_s, 1e-9)
+    left = (progress.total_bytes - progress.bytes) * elapsed / max(progress.bytes, 1)
+    return (
+        f"{format_count(progress.documents)} documents, "
+        f"{progress.documents / elapsed:,.0f}/s, {progress.bytes / elapsed / 1e6:.1f} MB/s, "
+        f"{format_duration(left)} left"
+    )
+
+
+class TrainConsole:
+    """Live view of a run: step, loss, rate, phase, tokens/s, time left, last held-out deltas."""
+
+    def __init__(self, plan: Plan, console: Console | None = None, *, label: str = "") -> None:
+        self._science = plan.science
+        self._console = console or Console()
+        self._label = label or plan.name
+        self._base: dict[tuple[str, str], float] = {}
+        self._deltas = Text("")
+        self._last_line = 0.0
+        self._started = time.monotonic()
+        self._first_step: int | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(
+            self._label, total=self._science.num_steps, facts="starting"
+        )
+        self._live = Live(
+            self._progress, console=self._console, refresh_per_second=4, transient=False
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Print a line that stays: a resume, a checkpoint passed over, a warning."""
+        self._console.print(f"{self._label}: {message}", highlight=False, soft_wrap=True)
+
+    def show_step(self, record: StepRecord) -> None:
+        """Show the step that was just taken."""
+        if self._first_step is None:
+            self._first_step = record.step
+            self._started = time.monotonic() - record.step_s
+        facts = self._facts(record)
+        self._progress.update(self._task, completed=record.step + 1, facts=facts)
+        last = record.step + 1 == self._science.num_steps
+        if self._console.is_terminal:
+            return
+        if last or time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(f"{self._label}: {facts}", highlight=False, soft_wrap=True)
+
+    def show_evals(self, records: Iterable[EvalRecord]) -> None:
+        """Show the deltas of an evaluation against the base at step 0."""
+        found = list(records)
+        for record in found:
+            if record.step == 0:
+                self._base[record.domain, record.metric] = record.value
+        line = deltas_line(found, self._base)
+        if not line:
+            return
+        self._deltas = Text(f"  held-out: {line}", overflow="ellipsis", no_wrap=True, style="dim")
+        if self._console.is_terminal:
+            self._live.update(Group(self._progress, self._deltas))
+        elif found[0].step in (0, self._science.num_steps):
+            self._console.print(
+                f"{self._label}: step {found[0].step} held-out {line}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def _facts(self, record: StepRecord) -> str:
+        assert self._first_step is not None
+        done = record.step + 1 - self._first_step
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        left = elapsed / done * (self._science.num_steps - record.step - 1)
+        return (
+            f"{record.step + 1}/{self._science.num_steps} loss {record.loss:.3f} "
+            f"lr {record.lr:.2e} {record.phase} "
+            f"{format_count(done * self._science.tokens_per_step / elapsed)} tok/s "
+            f"{format_duration(left)} left"
+        )
+
+
+def deltas_line(records: Sequence[EvalRecord], base: dict[tuple[str, str], float]) -> str:
+    """Return `old bpb 1.203 (+0.012), …` for the records of one evaluation."""
+    parts = []
+    for record in records:
+        start = base.get((record.domain, record.metric))
+        change = f" ({record.value - start:+.3f})" if start is not None and record.step else ""
+        parts.append(f"{record.domain} {_SHORT[record.metric]} {record.value:.3f}{change}")
+    return ", ".join(parts)
+
+
+def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
+    """Return the data ledger: documents, tokens, bytes, held out and rejected, by source."""
+    table = Table(title="Data ledger", title_justify="left", box=None, header_style="bold")
+    table.add_column("source")
+    table.add_column("role")
+    for name in ("documents", "tokens", "bytes", "held out", "rejected"):
+        table.add_column(name, justify="right")
+    for corpus in facts:
+        rejected = sum(corpus.rejected.values())
+        reasons = ", ".join(
+            f"{reason} {count}" for reason, count in sorted(corpus.rejected.items())
+        )
+        table.add_row(
+            corpus.name,
+            corpus.role,
+            f"{corpus.num_documents:,}",
+            format_count(corpus.num_tokens),
+            format_bytes(corpus.num_bytes),
+            f"{corpus.held_out_documents:,}",
+            f"{rejected} ({reasons})" if rejected else "0",
+        )
+    return table

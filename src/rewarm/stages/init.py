@@ -1,0 +1,269 @@
+"""`rewarm init`: the few questions that matter, then a commented recipe that `plan` accepts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rewarm.artifacts import canonical_json, parse_json, write_atomically
+from rewarm.errors import Problems, RecipeError, UserError
+from rewarm.recipe.load import parse_recipe
+from rewarm.units import parse_count
+
+__all__ = ["Answers", "recipe_text", "write_recipe"]
+
+_DEFAULT_LENGTH = 2048
+_LARGEST_BATCH = 524_288
+_WANTED_STEPS = 200
+# Used for 3B and 8B models by Guo et al. 2024; a stated stand-in where nothing is known.
+_FALLBACK_LR = 3e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the person said; None or empty where not asked or not answered."""
+
+    base: str | None = None
+    text: tuple[str, ...] = ()
+    replay: tuple[str, ...] = ()
+    qa: tuple[str, ...] = ()
+    budget: str | None = None
+    peak_lr: float | None = None
+    final_lr: float | None = None
+
+
+def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
+    """Complete the answers (by asking, at a terminal), write the recipe, and check it as `plan` does.
+
+    Raises RecipeError where answers are missing and nobody can be asked, or the file is there.
+    """
+    if output.exists() and not force:
+        raise RecipeError.one(
+            str(output), "there is a file already", "give another name, or --force to overwrite it"
+        )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        answers = _ask(answers)
+    _check(answers)
+    text = recipe_text(answers, output)
+    parse_recipe(text, where=str(output))
+    write_atomically(output, text)
+    sys.stdout.write(f"written: {output}\n")
+    _try_to_plan(output)
+
+
+def _ask(answers: Answers) -> Answers:
+    from rich.prompt import Prompt
+
+    def missing(value: object, question: str, default: str | None = None) -> str:
+        return "" if value else (Prompt.ask(question, default=default) or "")
+
+    base = missing(answers.base, "Base model (folder in Hugging Face format, or hub id)")
+    text = missing(answers.text, "New text (file, folder or glob)")
+    budget = missing(answers.budget, "Budget in tokens", "300M")
+    asked_more = not (answers.replay or answers.qa or answers.peak_lr or answers.final_lr)
+    replay = qa = peak = ""
+    if asked_more:
+        replay = missing(None, "Text like the base's pretraining, to replay (empty: none)", "")
+        qa = missing(None, "JSONL with question and answer (empty: none)", "")
+        peak = missing(None, "Peak learning rate of the base's pretraining (empty: unknown)", "")
+    try:
+        peak_lr = float(peak) if peak else answers.peak_lr
+    except ValueError:
+        raise RecipeError.one(
+            "peak learning rate", f"{peak!r} is not a number", "e.g. 3e-4"
+        ) from None
+    return replace(
+        answers,
+        base=answers.base or base,
+        text=answers.text or ((text,) if text else ()),
+        budget=answers.budget or budget,
+        replay=answers.replay or ((replay,) if replay else ()),
+        qa=answers.qa or ((qa,) if qa else ()),
+        peak_lr=peak_lr,
+    )
+
+
+def _check(answers: Answers) -> None:
+    problems = Problems()
+    if not answers.base:
+        problems.add(
+            "--base", "no base is given", "give a folder in Hugging Face format or a hub id"
+        )
+    if not answers.text:
+        problems.add("--text", "no new text is given", "give a file, folder or glob")
+    if not answers.budget:
+        problems.add("--budget", "no budget is given", 'give the tokens to train on, e.g. "300M"')
+    else:
+        try:
+            parse_count(answers.budget)
+        except ValueError as error:
+            problems.add("--budget", str(error), 'write e.g. "300M"')
+    for flag, value in (("--peak-lr", answers.peak_lr), ("--final-lr", answers.final_lr)):
+        if value is not None and not 0 <= value < 10:
+            problems.add(flag, f"{value} is not a learning rate", "e.g. 3e-4")
+    problems.raise_as(RecipeError)
+
+
+def recipe_text(answers: Answers, output: Path) -> str:
+    """Return the commented recipe; paths are written as seen from the recipe's folder."""
+    assert answers.base is not None
+    assert answers.budget is not None
+    folder = output.resolve().parent
+    budget = parse_count(answers.budget)
+    length = _sequence_length(answers.base)
+    batch = _batch_tokens(budget, length)
+    return "\n".join(
+        [
+            "# How to continue the pretraining of a model; `rewarm plan` shows what it comes to,",
+            "# `rewarm run` takes the whole road. Every key can be overridden: -o budget.tokens=10M",
+            f"name = {_quote(output.stem.replace(' ', '-') or 'run')}",
+            "",
+            "[base]",
+            f"path = {_quote(_seen_from(folder, answers.base))}",
+            "",
+            *_pretraining(answers),
+            "",
+            "[budget]",
+            f"tokens = {_quote(answers.budget)}  # never exceeded",
+            "",
+            "[batch]",
+            f"tokens = {batch}  # per optimizer step: {budget // batch} steps",
+            f"sequence_length = {length}",
+            "",
+            *_schedule(answers),
+            "",
+            *_sources(answers, folder),
+            *_phases(answers),
+        ]
+    )
+
+
+def _pretraining(answers: Answers) -> list[str]:
+    lines = ["[base.pretraining]  # what is known of how the base was trained"]
+    for key, value in (("peak_lr", answers.peak_lr), ("final_lr", answers.final_lr)):
+        lines.append(f"{key} = {value:g}" if value is not None else f"# {key} = 3e-4")
+    lines.append("# sequence_length = 4096")
+    return lines
+
+
+def _schedule(answers: Answers) -> list[str]:
+    if answers.final_lr or answers.peak_lr:
+        peak = '"pretraining.final"  # continue where the pretraining ended: nothing jumps'
+        if not answers.final_lr:
+            peak += "; unknown, so the plan assumes peak × 0.1, aloud"
+    else:
+        peak = (
+            f"{_FALLBACK_LR:g}  # ASSUMED: nothing is known of the base's rates; 3e-5 served 3B and\n"
+            "# 8B models, 3e-4 a 1.1B model (Guo et al. 2024). Better: give base.pretraining above\n"
+            '# and write "pretraining.final" here'
+        )
+    return [
+        "[schedule]  # Parmar et al. 2024: no warm-up, cosine to a hundredth",
+        'kind = "cosine"',
+        f"peak_lr = {peak}",
+        'final_lr = "peak/100"',
+        "warmup_fraction = 0.0",
+    ]
+
+
+def _sources(answers: Answers, folder: Path) -> list[str]:
+    lines: list[str] = []
+    given = (
+        ("new", "new", answers.text, "what is to be learned"),
+        ("replay", "replay", answers.replay, "like the pretraining: keeps what the base knows"),
+        ("qa", "qa", answers.qa, "questions with answers, for the end of the run"),
+    )
+    for name, role, paths, comment in given:
+        if not paths:
+            continue
+        shown = [_quote(_seen_from(folder, path)) for path in paths]
+        lines += [
+            f"[sources.{name}]  # {comment}",
+            f"path = {shown[0]}" if len(shown) == 1 else f"path = [{', '.join(shown)}]",
+            f'role = "{role}"',
+            *(['question_field = "question"', 'answer_field = "answer"'] if role == "qa" else []),
+            "held_out = 0.02  # never trained on; measures what is learned and forgotten",
+            "",
+        ]
+    return lines
+
+
+def _phases(answers: Answers) -> list[str]:
+    blend = {"new": 0.75, "replay": 0.25} if answers.replay else {"new": 1.0}
+    if not answers.replay:
+        lines = [
+            "# Nothing is replayed: expect forgetting. Text like the pretraining's would help."
+        ]
+    else:
+        lines = ["# 25 % replay for a strong shift, 5 % for a weak one (Ibrahim et al. 2024)."]
+    if not answers.qa:
+        return [*lines, "[[phases]]", 'name = "general"', f"weights = {_table(blend)}", ""]
+    with_qa = {name: round(weight * 0.9, 4) for name, weight in blend.items()} | {"qa": 0.1}
+    return [
+        *lines,
+        "[[phases]]",
+        'name = "general"',
+        f"weights = {_table(blend)}",
+        'until = { lr_below = "start/5" }  # the switch of Parmar et al. 2024',
+        "",
+        "[[phases]]",
+        'name = "qa"',
+        f"weights = {_table(with_qa)}",
+        "",
+    ]
+
+
+def _table(weights: dict[str, float]) -> str:
+    return "{ " + ", ".join(f"{name} = {weight:g}" for name, weight in weights.items()) + " }"
+
+
+def _quote(text: str) -> str:
+    return canonical_json(text)  # a TOML basic string has JSON's escapes
+
+
+def _seen_from(folder: Path, path: str) -> str:
+    """Return an existing local path (or a glob's) as seen from the recipe; others as they are."""
+    expanded = os.path.expanduser(path)
+    stem = expanded.split("*", 1)[0]
+    looks_local = os.path.exists(stem or ".") and (stem or "*" in path)
+    if not looks_local or os.path.isabs(expanded):
+        return expanded if looks_local else path
+    return os.path.relpath(os.path.abspath(expanded), folder)
+
+
+def _sequence_length(base: str) -> int:
+    """Return the base's positions, at most 2,048; a hub id is not opened for this."""
+    config = Path(os.path.expanduser(base)) / "config.json"
+    try:
+        value = parse_json(config.read_bytes())
+        positions = value.get("max_position_embeddings") or value.get("n_positions")
+        return min(int(positions), _DEFAULT_LENGTH)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return _DEFAULT_LENGTH
+
+
+def _batch_tokens(budget: int, length: int) -> int:
+    """Return a whole number of sequences that gives about 200 steps, within usual batch sizes."""
+    wanted = min(budget // _WANTED_STEPS, _LARGEST_BATCH)
+    return max(length, wanted // length * length)
+
+
+def _try_to_plan(output: Path) -> None:
+    """Check the recipe against base and text at once, so that a mistake shows now."""
+    from rewarm.stages.job import open_job
+    from rewarm.stages.plan import plan_job
+
+    try:
+        plan = plan_job(open_job(output), estimates_allowed=True)
+    except UserError as error:
+        sys.stdout.write(f"The recipe is written, but it cannot be planned yet:\n{error}\n")
+        return
+    lines: Sequence[str] = [f"  warning: {warning}" for warning in plan.warnings]
+    steps = plan.science.num_steps
+    sys.stdout.write(
+        "".join(f"{line}\n" for line in lines)
+        + f"It plans {steps} steps. Next: rewarm plan {output}, then rewarm run {output}\n"
+    )

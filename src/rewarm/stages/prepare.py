@@ -1,0 +1,62 @@
+"""`rewarm prepare`: text to token shards, once for all recipes that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rewarm.corpus.prepare import PrepareProgress, check_no_overlap, prepare_source
+from rewarm.errors import CorpusError, Problems
+from rewarm.planning.model_facts import read_model_facts
+from rewarm.records.facts import CorpusFacts
+from rewarm.stages.base import find_base
+from rewarm.stages.console import PrepareConsole, ledger_table
+from rewarm.stages.job import Job, open_job
+
+__all__ = ["prepare_job", "run_prepare"]
+
+
+def run_prepare(path: Path, overrides: Iterable[str]) -> None:
+    """Prepare every source of the recipe and show the ledger."""
+    from rich.console import Console
+
+    job = open_job(path, overrides)
+    facts = prepare_job(job)
+    console = Console()
+    console.print(ledger_table(facts))
+    console.print(f"tokens are in {job.prepared_root}", highlight=False, soft_wrap=True)
+
+
+def prepare_job(job: Job) -> list[CorpusFacts]:
+    """Return the measured facts of every source, preparing what is not prepared yet.
+
+    Sources that fail do not stop the others; their problems are raised together at the end.
+    """
+    base_folder = find_base(job.recipe.base, job.folder)
+    model = read_model_facts(base_folder)
+    check_no_overlap(job.recipe.sources, job.folder)
+    problems = Problems()
+    facts: list[CorpusFacts] = []
+    with PrepareConsole() as console:
+        for name, source in job.recipe.sources.items():
+
+            def show(progress: PrepareProgress) -> None:
+                console.update(progress)
+
+            try:
+                facts.append(
+                    prepare_source(
+                        name,
+                        source,
+                        recipe_folder=job.folder,
+                        prepared_root=job.prepared_root,
+                        tokenizer_folder=base_folder,
+                        tokenizer_recipe=job.recipe.tokenizer,
+                        vocab_size=model.vocab_size,
+                        progress=show,
+                    )
+                )
+            except CorpusError as error:
+                problems.extend(error.problems)
+    problems.raise_as(CorpusError)
+    return facts

@@ -1,0 +1,177 @@
+"""A recipe tells every mistake at once, with the field, the value and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from rewarm.errors import RecipeError
+from rewarm.recipe.load import load_recipe, parse_recipe
+from rewarm.recipe.schema import LrExpression
+from rewarm.units import format_bytes, format_count, format_duration, parse_count
+
+RECIPE = """
+name = "x"
+[base]
+path = "base"
+[base.pretraining]
+peak_lr = 1e-3
+[sources.web]
+path = "a.jsonl"
+role = "general"
+[sources.qa]
+path = "qa.jsonl"
+role = "qa"
+[[phases]]
+name = "general"
+weights = { web = 1.0 }
+until = { lr_below = "start/5" }
+[[phases]]
+name = "qa"
+weights = { web = 9, qa = 1 }
+[budget]
+tokens = "3M"
+"""
+
+
+def problems_of(text: str, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, overrides=overrides)
+    assert caught.value.exit_code == 2
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_defaults_are_those_of_reuse() -> None:
+    recipe = parse_recipe(RECIPE)
+    assert recipe.budget.tokens == 3_000_000
+    assert str(recipe.schedule.peak_lr) == "pretraining.final"
+    assert str(recipe.schedule.final_lr) == "peak/100"
+    assert recipe.schedule.warmup_fraction == 0
+    assert recipe.optimizer.betas == (0.9, 0.95)
+
+
+def test_overrides_reach_tables_and_lists() -> None:
+    recipe = parse_recipe(
+        RECIPE,
+        overrides=[
+            "budget.tokens=10M",
+            "phases.1.weights.qa=3",
+            "sources.web.held_out=0.05",
+            "base.path=org/model",
+            'sources.web.path=["a", "b"]',
+        ],
+    )
+    assert recipe.budget.tokens == 10_000_000
+    assert recipe.phases[1].weights == {"web": 9, "qa": 3}
+    assert recipe.sources["web"].held_out == 0.05
+    assert recipe.base.path == "org/model"
+    assert recipe.sources["web"].path == ["a", "b"]
+
+
+def test_an_override_that_fits_nowhere_is_told() -> None:
+    assert problems_of(RECIPE, "zz", "phases.7.name=3", "= 4") == [
+        "-o zz: an override is key=value\n    → e.g. -o budget.tokens=10M",
+        "-o phases.7.name=3: '7' is not the index of one of the 2 entries\n"
+        "    → see the recipe for the keys that are there",
+        "-o = 4: an override is key=value\n    → e.g. -o budget.tokens=10M",
+    ]
+
+
+def test_an_unknown_key_names_its_neighbour() -> None:
+    assert problems_of(RECIPE.replace("peak_lr", "peek_lr")) == [
+        "base.pretraining.peek_lr: no such key\n    → did you mean 'peak_lr'?"
+    ]
+    (found,) = problems_of(RECIPE, "budget.tokns=4")
+    assert found.startswith("budget.tokns: no such key") and "'tokens'" in found
+    (found,) = problems_of(RECIPE, "zzz=4")
+    assert "known here: name, seed" in found
+
+
+def test_all_problems_are_told_at_once() -> None:
+    text = RECIPE.replace('role = "general"', 'held_out = -1\nrle = "x"').replace('"3M"', '"3.5"')
+    found = problems_of(text)
+    assert [problem.split(":")[0] for problem in found] == [
+        "sources.web.role",
+        "sources.web.held_out",
+        "sources.web.rle",
+        "budget.tokens",
+    ]
+    assert "'3.5' is not a whole number" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("{ web = 1.0 }", "{ web = -1.0 }"), "the weight of 'web' is -1.0; it must be 0 or more"),
+        (("{ web = 1.0 }", "{ web = nan }"), "should be a finite number"),
+        (("{ web = 1.0 }", "{ web = 0 }"), "all weights are zero"),
+        (("{ web = 1.0 }", "{ web = 1, qa = 1e-9 }"), "'qa' is 1e-09, below 1/65,536"),
+        (("{ web = 1.0 }", "{ wob = 1 }"), "no source is called 'wob'\n    → name one of: qa, web"),
+        (('"start/5"', '"start/0"'), "divides by zero"),
+        (('"start/5"', '"begin/5"'), "'begin/5' is not a learning rate"),
+        (('until = { lr_below = "start/5" }', "until = {}"), "give exactly one of lr_below"),
+        (('until = { lr_below = "start/5" }', ""), "phase 'general' never ends"),
+        (('name = "qa"\nweights', 'name = "general"\nweights'), "two phases are called 'general'"),
+        (("web = 9, qa = 1 }", "web = 9 }\nuntil = { fraction = 0.5 }"), "leave `until` out there"),
+        (('name = "x"', 'name = "a/../b"'), "must be letters, digits"),
+        (('role = "qa"', 'role = "qa"\nmax_epochs = 9'), "say why in max_epochs_reason"),
+        (('role = "qa"', 'role = "qa"\nquestion_field = "q"'), "go together"),
+        (('tokens = "3M"', 'tokens = "-3M"'), "is not a count"),
+        (('tokens = "3M"', "tokens = 0"), "is not a positive number"),
+        (("[base]", '[schedule]\npeak_lr = "peak/2"\n[base]'), "refers to itself"),
+        (("[base]", "[schedule]\npeak_lr = 0\n[base]"), "nothing would be learned"),
+        (("[base]", "[optimizer]\nbetas = [0.9, 1.0]\n[base]"), "must lie in [0, 1)"),
+        (('path = "base"', 'path = "base"\ntoken = "hf_' + "a" * 30 + '"'), "an access token"),
+    ],
+)
+def test_a_bad_value_is_told(change: tuple[str, str], told: str) -> None:
+    assert change[0] in RECIPE
+    assert any(told in problem for problem in problems_of(RECIPE.replace(*change)))
+
+
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
+    def told(path: Path) -> str:
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path)
+        return str(caught.value)
+
+    assert "cannot be read (No such file or directory)" in told(tmp_path / "absent.toml")
+    assert "cannot be read (Is a directory)" in told(tmp_path)
+    bad = tmp_path / "bäd recipe.toml"
+    bad.write_bytes(b"name = '\xff'")
+    assert "not valid UTF-8 at byte 8" in told(bad)
+    bad.write_text("x = [")
+    assert "not valid TOML" in told(bad)
+    bad.write_text("x = " + "[" * 100_000)
+    assert "not valid TOML" in told(bad)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [("300M", 300_000_000), ("0.3k", 300), ("2T", 2 * 10**12), (7, 7), ("1_0", 10)],
+)
+def test_counts_are_understood(value: int | str, count: int) -> None:
+    assert parse_count(value) == count
+
+
+@pytest.mark.parametrize("value", ["", "M", "1.5", "1e9", -1, True, "3 MB", 0])
+def test_what_is_no_count_is_refused(value: int | str) -> None:
+    with pytest.raises(ValueError, match=r"is not a"):
+        parse_count(value)
+
+
+def test_learning_rates_read_as_they_are_written() -> None:
+    for text in ("peak/100", "pretraining.final", "start*0.5", "0.0003", "pretraining.peak/2"):
+        parsed = LrExpression.model_validate(text)
+        assert LrExpression.model_validate(str(parsed)) == parsed
+
+
+def test_quantities_read_well() -> None:
+    assert [format_count(n) for n in (0, 999, 1500, 3e8, 2e9)] == ["0", "999", "1.5k", "300M", "2B"]
+    assert [format_duration(s) for s in (1.25, 59.4, 185, 25_320, 270_000)] == [
+        "1.2 s",
+        "59 s",
+        "3 min 05 s",
+        "7 h 02 min",
+        "3 d 03 h",
+    ]
+    assert format_bytes(1536) == "1.5 KiB"
