@@ -81,7 +81,8 @@ def test_an_unknown_key_names_its_neighbour() -> None:
         "base.pretraining.peek_lr: no such key\n    → did you mean 'peak_lr'?"
     ]
     (found,) = problems_of(RECIPE, "budget.tokns=4")
-    assert found.startswith("budget.tokns: no such key") and "'tokens'" in found
+    assert found.startswith("budget.tokns: no such key")
+    assert "'tokens'" in found
     (found,) = problems_of(RECIPE, "zzz=4")
     assert "known here: name, seed" in found
 

@@ -36,7 +36,7 @@ class Answers:
 
 
 def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
-    """Complete the answers (by asking, at a terminal), write the recipe, and check it as `plan` does.
+    """Complete the answers (by asking, at a terminal), write the recipe, and try to plan it.
 
     Raises RecipeError where answers are missing and nobody can be asked, or the file is there.
     """
@@ -118,7 +118,7 @@ def recipe_text(answers: Answers, output: Path) -> str:
     return "\n".join(
         [
             "# How to continue the pretraining of a model; `rewarm plan` shows what it comes to,",
-            "# `rewarm run` takes the whole road. Every key can be overridden: -o budget.tokens=10M",
+            "# `rewarm run` takes the whole road. Any key can be overridden: -o budget.tokens=10M",
             f"name = {_quote(output.stem.replace(' ', '-') or 'run')}",
             "",
             "[base]",
@@ -156,9 +156,9 @@ def _schedule(answers: Answers) -> list[str]:
             peak += "; unknown, so the plan assumes peak × 0.1, aloud"
     else:
         peak = (
-            f"{_FALLBACK_LR:g}  # ASSUMED: nothing is known of the base's rates; 3e-5 served 3B and\n"
-            "# 8B models, 3e-4 a 1.1B model (Guo et al. 2024). Better: give base.pretraining above\n"
-            '# and write "pretraining.final" here'
+            f"{_FALLBACK_LR:g}  # ASSUMED: nothing is known of the base's rates\n"
+            "# (3e-5 served 3B and 8B models, 3e-4 a 1.1B model in Guo et al. 2024). Better: give\n"
+            '# base.pretraining above and write "pretraining.final" here'
         )
     return [
         "[schedule]  # Parmar et al. 2024: no warm-up, cosine to a hundredth",
