@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from rewarm.evaluation.statistics import least_items, paired_bootstrap
-from rewarm.records.facts import EvalRecord, Metric, Record, Role
+from rewarm.records.facts import LOSS_METRICS, EvalRecord, Metric, Record, Role
 
 __all__ = [
     "KEPT_WITHIN",
@@ -42,7 +42,6 @@ KEPT_WITHIN = 0.01
 """Bits per byte (or share of right answers) within which a domain counts as kept."""
 
 _NATS_PER_BIT = math.log(2.0)
-_LOSSES: frozenset[str] = frozenset({"bits_per_byte", "answer_bits_per_byte"})
 
 Verdict = Literal["kept", "improved", "forgotten", "not resolved"]
 
@@ -235,7 +234,7 @@ def _interval(
     interval = paired_bootstrap(
         last.item_values, first.item_values, last.item_weights, seed=seed, confidence=0.95
     )
-    scale = 1.0 / _NATS_PER_BIT if last.metric in _LOSSES else 1.0
+    scale = 1.0 / _NATS_PER_BIT if last.metric in LOSS_METRICS else 1.0
     return interval.low * scale, interval.high * scale
 
 
@@ -260,7 +259,7 @@ def _word(
 
 def _sign_of_worse(metric: Metric) -> int:
     """Return +1 where a higher figure is worse (losses), −1 where it is better (accuracies)."""
-    return 1 if metric in _LOSSES else -1
+    return 1 if metric in LOSS_METRICS else -1
 
 
 def _worsening_by_domain(

@@ -11,9 +11,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "LOSS_METRICS",
     "CorpusFacts",
     "EvalRecord",
     "EventRecord",
+    "Metric",
     "ModelFacts",
     "Record",
     "Role",
@@ -98,6 +100,9 @@ class StepRecord(Record):
 
 
 Metric = Literal["bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"]
+
+LOSS_METRICS: frozenset[Metric] = frozenset({"bits_per_byte", "answer_bits_per_byte"})
+"""Metrics in bits per byte, where lower is better; the others are shares of right answers."""
 
 
 class EvalRecord(Record):
