@@ -73,24 +73,24 @@ def test_where_all_exceed_the_cap_the_shortest_is_scored_whole() -> None:
 
 
 def test_bits_per_byte_is_nats_over_all_bytes() -> None:
-    documents = ListedDocuments([[5, 6], [7, 8, 9, 10]], bytes_per_token=3)
+    documents = ListedDocuments([[5, 6], *[[7, 8, 9, 10]] * 5], bytes_per_token=3)
     measure = only(
         bits_per_byte(documents, domain="web", role="general", framing=FRAMING, max_bytes=100)
     )
-    record = measure.record(np.array([2.0, 7.0]), step=3, seconds=0.5)
-    assert record.value == pytest.approx(9.0 / (18 * math.log(2)))
-    assert record.item_values == (2.0, 7.0)
-    assert sorted(record.item_weights) == [6, 12]
+    record = measure.record(np.array([2.0, 3.0, 1.0, 4.0, 1.0, 2.0]), step=3, seconds=0.5)
+    assert record.value == pytest.approx(13.0 / (66 * math.log(2)))
+    assert record.item_values == (2.0, 3.0, 1.0, 4.0, 1.0, 2.0)
+    assert sorted(record.item_weights) == [6, 12, 12, 12, 12, 12]
     assert (record.step, record.domain, record.metric) == (3, "web", "bits_per_byte")
     assert record.chance is None
 
 
 def test_one_document_leaves_the_standard_error_unknown() -> None:
-    measure = only(
-        bits_per_byte(
-            ListedDocuments([[5, 6]]), domain="web", role="new", framing=FRAMING, max_bytes=100
-        )
+    measure, warnings = bits_per_byte(
+        ListedDocuments([[5, 6]]), domain="web", role="new", framing=FRAMING, max_bytes=100
     )
+    assert measure is not None
+    assert "held-out documents scored: 1; a verdict needs 6" in warnings[0]
     assert measure.record(np.array([2.0]), step=0, seconds=0.0).standard_error is None
 
 
@@ -104,14 +104,9 @@ def test_a_domain_without_held_out_text_is_left_out_with_a_warning(bodies: list[
 
 def test_records_are_told_apart_by_what_was_scored() -> None:
     def key(token: int) -> str:
+        documents = ListedDocuments([[5, token]] * 6)
         return only(
-            bits_per_byte(
-                ListedDocuments([[5, token]]),
-                domain="web",
-                role="new",
-                framing=FRAMING,
-                max_bytes=100,
-            )
+            bits_per_byte(documents, domain="web", role="new", framing=FRAMING, max_bytes=100)
         ).items_key
 
     assert key(7) == key(7)
@@ -155,7 +150,7 @@ def test_answers_are_weighted_by_bytes_chosen_by_key_and_blank_ones_left_out() -
         items, domain="qa", role="qa", tokenizer=byte_tokenizer(), framing=FRAMING, max_items=4
     )
     assert measure is not None
-    assert warnings == ("qa: 1 blank answers are not scored",)
+    assert warnings == ("qa: blank answers, not scored: 1",)
     chosen = [i for i in keyed_order(11, "answers") if i < 10][:4]
     assert measure.weights == tuple(i + 2 for i in chosen)
     assert measure.metric == "answer_bits_per_byte"

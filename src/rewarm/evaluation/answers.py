@@ -73,7 +73,7 @@ def answer_bits_per_byte(
     answered = [items[index] for index in order if items[index].answer.strip()]
     warnings = []
     if len(answered) < len(items):
-        warnings.append(f"{domain}: {len(items) - len(answered)} blank answers are not scored")
+        warnings.append(f"{domain}: blank answers, not scored: {len(items) - len(answered)}")
     texts = [template(item.question, item.answer) for item in answered[:max_items]]
     if not texts:
         return Built(None, (*warnings, f"{domain}: no held-out answers"))

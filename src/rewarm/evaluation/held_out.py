@@ -15,6 +15,7 @@ from rewarm.evaluation.selection import (
     keyed_digest,
     keyed_order,
 )
+from rewarm.evaluation.statistics import least_items
 from rewarm.records.facts import Role
 
 __all__ = ["NUM_CHOICES", "bits_per_byte", "matched_continuation"]
@@ -38,9 +39,13 @@ def bits_per_byte(
         for passage, index in zip(passages, chosen, strict=True)
         if passage.num_scored
     ]
-    notes = tuple(f"{domain}: {warning}" for warning in warnings)
     if not scored:
-        return Built(None, notes)
+        return Built(None, (f"{domain}: no held-out text",))
+    if len(scored) < least_items():
+        warnings.append(
+            f"held-out documents scored: {len(scored)}; a verdict needs {least_items()}: "
+            "hold out more, or raise evaluation.max_bytes_per_domain"
+        )
     measure = Measure(
         domain=domain,
         role=role,
@@ -49,7 +54,7 @@ def bits_per_byte(
         weights=tuple(size for _, size in scored),
         item_values=_identity,
     )
-    return Built(measure, notes)
+    return Built(measure, tuple(f"{domain}: {warning}" for warning in warnings))
 
 
 def _identity(nats: Floats) -> Floats:

@@ -54,7 +54,7 @@ def choose_documents(documents: HeldOutDocuments, *, max_bytes: int) -> tuple[li
     sized = [(index, documents.num_bytes(index)) for index in order]
     sized = [(index, size) for index, size in sized if size > 0]
     if not sized:
-        return [], ["no held-out text"]
+        return [], []
     fitting = [(index, size) for index, size in sized if size <= max_bytes]
     if not fitting:
         index, size = min(sized, key=lambda item: item[1])

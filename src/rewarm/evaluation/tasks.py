@@ -85,7 +85,7 @@ def multiple_choice(
     ]
     warnings: tuple[str, ...] = ()
     if len(kept) < len(items):
-        warnings = (f"{domain}: {len(items) - len(kept)} items have choices without tokens",)
+        warnings = (f"{domain}: items with choices without tokens: {len(items) - len(kept)}",)
     if not kept:
         return Built(None, warnings)
     answers = tuple(item.answer for item, _, _ in kept)
