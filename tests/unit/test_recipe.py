@@ -70,8 +70,8 @@ def test_overrides_reach_tables_and_lists() -> None:
 def test_an_override_that_fits_nowhere_is_told() -> None:
     assert problems_of(RECIPE, "zz", "phases.7.name=3", "= 4") == [
         "-o zz: an override is key=value\n    → e.g. -o budget.tokens=10M",
-        "-o phases.7.name=3: '7' is not the index of one of the 2 entries\n"
-        "    → see the recipe for the keys that are there",
+        "-o phases.7.name=3: there is nothing at 'phases.7.name'\n"
+        "    → see the recipe for its keys",
         "-o = 4: an override is key=value\n    → e.g. -o budget.tokens=10M",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rewarm.errors import Problems
@@ -46,7 +47,8 @@ def note_exposure(
                 f"sources.{name}",
                 f"the phases ask {format_count(asked)} tokens of its "
                 f"{format_count(corpus.num_tokens)}: {epochs:.2f} epochs, above its cap of {cap:g}",
-                f"multiply its weights by at most {cap / epochs:.3g}, lower budget.tokens, add "
+                f"multiply its weights by at most {math.floor(1000 * cap / epochs) / 1000:g}, "
+                "lower budget.tokens, add "
                 f"text, or set sources.{name}.max_epochs with a max_epochs_reason",
             )
         elif corpus.role == "qa" and epochs > _QA_EPOCHS_THAT_HURT:

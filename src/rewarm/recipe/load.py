@@ -85,22 +85,42 @@ def _validate(tree: Mapping[str, Any]) -> Recipe:
 
 
 def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> None:
-    """Lay one `dotted.key=value` over the tree; a value that is not TOML is taken as a string."""
-    key, equals, value = override.partition("=")
+    """Set one `dotted.key=value` in the tree; a value that is not TOML is taken as a string.
+
+    A number in the key indexes a list. The value replaces what was there, tables included.
+    """
+    key, equals, text = override.partition("=")
     where = f"-o {override}"
-    if not equals or not key.strip():
+    path = _key_path(key)
+    if not equals or path is None:
         problems.add(where, "an override is key=value", "e.g. -o budget.tokens=10M")
         return
-    parsed = _toml_or_none(f"{key} = {value}")
-    if parsed is None:
-        quoted = value.strip().replace("\\", "\\\\").replace('"', '\\"')
-        parsed = _toml_or_none(f'{key} = "{quoted}"')
-    if parsed is None:
-        problems.add(where, f"{key!r} is not a dotted key", "e.g. -o sources.web.held_out=0.02")
-        return
-    reason = _merge(tree, parsed)
-    if reason is not None:
-        problems.add(where, reason, "see the recipe for the keys that are there")
+    value = _toml_or_none(f"value = {text}")
+    target: Any = tree
+    for part in path[:-1]:
+        if isinstance(target, dict):
+            target = target.setdefault(part, {})
+        elif isinstance(target, list) and part.isdigit() and int(part) < len(target):
+            target = target[int(part)]
+        else:
+            target = None
+    last = path[-1]
+    if isinstance(target, list) and last.isdigit() and int(last) < len(target):
+        target[int(last)] = text.strip() if value is None else value["value"]
+    elif isinstance(target, dict):
+        target[last] = text.strip() if value is None else value["value"]
+    else:
+        problems.add(where, f"there is nothing at {key.strip()!r}", "see the recipe for its keys")
+
+
+def _key_path(key: str) -> list[str] | None:
+    """Return the parts of a dotted TOML key, quotes understood."""
+    tree: Any = _toml_or_none(f"{key} = 0")
+    path: list[str] = []
+    while isinstance(tree, dict) and len(tree) == 1:
+        part, tree = next(iter(tree.items()))
+        path.append(part)
+    return path if path and tree == 0 else None
 
 
 def _toml_or_none(text: str) -> dict[str, Any] | None:
@@ -108,25 +128,6 @@ def _toml_or_none(text: str) -> dict[str, Any] | None:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return None
-
-
-def _merge(target: Any, change: dict[str, Any]) -> str | None:
-    """Merge nested keys into `target` (a number indexes a list); return why it cannot be done."""
-    for key, value in change.items():
-        if isinstance(target, list):
-            if not key.isdigit() or int(key) >= len(target):
-                return f"{key!r} is not the index of one of the {len(target)} entries"
-            index: Any = int(key)
-        else:
-            index = key
-        nested = isinstance(value, dict) and (isinstance(target, list) or index in target)
-        if nested and isinstance(target[index], dict | list):
-            reason = _merge(target[index], value)
-            if reason is not None:
-                return reason
-        else:
-            target[index] = value
-    return None
 
 
 def _as_problem(details: ErrorDetails) -> Problem:

@@ -1,0 +1,1 @@
+"""The torch-free arithmetic of the data order: deal a blend, permute an epoch, find a position."""

@@ -1,0 +1,193 @@
+"""From a step to its samples: (plan, step) → (source, epoch, window), with no iterator state.
+
+A run consumes global positions 0, 1, 2, …, `sequences_per_step` of them a step. A phase deals its
+positions to the sources by its blend; a source counts its own samples over all phases, so that a
+second phase goes on where the first one left it. Sample j of a source with n windows is in epoch
+j div n, and which window it is follows from a permutation keyed by (seed, source, epoch).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewarm.order.blend import CYCLE, count_before, deal_cycle, locate
+from rewarm.order.shuffle import derive_key, permute
+
+__all__ = [
+    "OrderPhase",
+    "OrderSpec",
+    "Slots",
+    "locate_samples",
+    "samples_before",
+    "samples_in_phase",
+    "slots_of_rank",
+    "slots_of_step",
+]
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPhase:
+    """Steps [start_step, end_step) with quantised weights that sum to 65,536."""
+
+    start_step: int
+    end_step: int
+    weights: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSpec:
+    """All that the data order depends on. Raises ValueError where its parts do not fit."""
+
+    seed: int
+    sequences_per_step: int
+    source_names: tuple[str, ...]
+    num_windows: tuple[int, ...]
+    phases: tuple[OrderPhase, ...]
+
+    def __post_init__(self) -> None:
+        if self.sequences_per_step < 1:
+            raise ValueError("a step needs at least one sequence")
+        if len(self.num_windows) != len(self.source_names) or not self.source_names:
+            raise ValueError("every source needs a number of windows")
+        if len(set(self.source_names)) != len(self.source_names):
+            raise ValueError(f"source names repeat: {self.source_names}")
+        expected = 0
+        for phase in self.phases:
+            if phase.start_step != expected or phase.end_step <= phase.start_step:
+                raise ValueError(f"phases must follow each other from step 0: {self.phases}")
+            expected = phase.end_step
+            if len(phase.weights) != len(self.source_names) or sum(phase.weights) != CYCLE:
+                raise ValueError(f"a phase needs one weight a source, summing to {CYCLE}")
+            for name, weight, windows in zip(
+                self.source_names, phase.weights, self.num_windows, strict=True
+            ):
+                if weight < 0 or (weight > 0 and windows < 1):
+                    raise ValueError(f"source {name!r} has weight {weight} and {windows} windows")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all phases together."""
+        return self.phases[-1].end_step if self.phases else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slots:
+    """Samples by slot; four int64 arrays of one shape.
+
+    `source` indexes the order's sources; `sample` counts that source's samples from the start of
+    the run; `epoch` and `window` say which pass over which window that is.
+    """
+
+    source: Integers
+    sample: Integers
+    epoch: Integers
+    window: Integers
+
+
+def slots_of_step(spec: OrderSpec, step: int) -> Slots:
+    """Return the samples of a step, each array of shape [sequences_per_step].
+
+    The slots are permuted within the step (keyed by seed and step), so that no source falls onto
+    one rank again and again. Raises ValueError for a step outside of the phases.
+    """
+    return locate_samples(spec, _positions_of_step(spec, step))
+
+
+def slots_of_rank(spec: OrderSpec, step: int, rank: int, num_ranks: int) -> Slots:
+    """Return one rank's share of a step: a contiguous part of `slots_of_step`.
+
+    The samples of a step are the same for every number of ranks that divides the sequences per
+    step; another number, or a rank outside, is a ValueError.
+    """
+    if num_ranks < 1 or spec.sequences_per_step % num_ranks:
+        raise ValueError(f"{num_ranks} ranks do not divide {spec.sequences_per_step} sequences")
+    if not 0 <= rank < num_ranks:
+        raise ValueError(f"rank {rank} is not one of {num_ranks}")
+    share = spec.sequences_per_step // num_ranks
+    positions = _positions_of_step(spec, step)[rank * share : (rank + 1) * share]
+    return locate_samples(spec, positions)
+
+
+def _positions_of_step(spec: OrderSpec, step: int) -> Integers:
+    if not 0 <= step < spec.num_steps:
+        raise ValueError(f"step {step} is outside of the order [0, {spec.num_steps})")
+    size = spec.sequences_per_step
+    return permute(np.arange(size), size, derive_key(spec.seed, "slots", step)) + step * size
+
+
+def locate_samples(spec: OrderSpec, positions: NDArray[np.integer]) -> Slots:
+    """Return the samples at global positions (step · sequences_per_step + slot), any shape.
+
+    Pure arithmetic: the cost does not depend on how far into the run a position lies. Raises
+    ValueError for a position outside of the phases.
+    """
+    flat = np.asarray(positions, dtype=np.int64).reshape(-1)
+    ends = np.array([p.end_step * spec.sequences_per_step for p in spec.phases], dtype=np.int64)
+    if flat.size and (flat.min() < 0 or flat.max() >= ends[-1]):
+        raise ValueError(f"a position is outside of the order [0, {int(ends[-1])})")
+    phase_of = np.searchsorted(ends, flat, side="right")
+    source = np.empty_like(flat)
+    sample = np.empty_like(flat)
+    for index in np.unique(phase_of):
+        phase = spec.phases[index]
+        chosen = phase_of == index
+        inside = flat[chosen] - phase.start_step * spec.sequences_per_step
+        sources, ranks = locate(deal_cycle(phase.weights), inside)
+        source[chosen] = sources
+        sample[chosen] = ranks + _before_phase(spec, int(index))[sources]
+    epoch, window = _shuffled(spec, source, sample)
+    shape = np.shape(positions)
+    return Slots(*(array.reshape(shape) for array in (source, sample, epoch, window)))
+
+
+def _shuffled(spec: OrderSpec, source: Integers, sample: Integers) -> tuple[Integers, Integers]:
+    """Return epoch and window of samples; one permutation per (source, epoch) that occurs."""
+    windows_of = np.asarray(spec.num_windows, dtype=np.int64)[source]
+    epoch, place = np.divmod(sample, windows_of)
+    window = np.empty_like(place)
+    pairs = np.stack((source, epoch), axis=1)
+    found, group = np.unique(pairs, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    by_group = np.argsort(group, kind="stable")
+    parts = np.split(by_group, np.cumsum(np.bincount(group, minlength=len(found)))[:-1])
+    for (source_index, epoch_index), members in zip(found.tolist(), parts, strict=True):
+        key = derive_key(spec.seed, "epoch", spec.source_names[source_index], epoch_index)
+        window[members] = permute(place[members], spec.num_windows[source_index], key)
+    return epoch, window
+
+
+def samples_in_phase(spec: OrderSpec, index: int) -> Integers:
+    """Return the exact number of samples of each source in a phase, shape [sources]."""
+    phase = spec.phases[index]
+    slots = (phase.end_step - phase.start_step) * spec.sequences_per_step
+    return count_before(deal_cycle(phase.weights), slots)
+
+
+def samples_before(spec: OrderSpec, step: int) -> Integers:
+    """Return how many samples of each source the steps before `step` consume, shape [sources].
+
+    `step` may be the number of steps; anything outside is a ValueError.
+    """
+    if not 0 <= step <= spec.num_steps:
+        raise ValueError(f"step {step} is outside of the order [0, {spec.num_steps}]")
+    counts = np.zeros(len(spec.source_names), dtype=np.int64)
+    for index, phase in enumerate(spec.phases):
+        if step >= phase.end_step:
+            counts += samples_in_phase(spec, index)
+        elif step > phase.start_step:
+            slots = (step - phase.start_step) * spec.sequences_per_step
+            counts += count_before(deal_cycle(phase.weights), slots)
+    return counts
+
+
+@functools.lru_cache(maxsize=256)
+def _before_phase(spec: OrderSpec, index: int) -> Integers:
+    counts = samples_before(spec, spec.phases[index].start_step)
+    counts.flags.writeable = False
+    return counts
