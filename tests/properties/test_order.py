@@ -293,7 +293,7 @@ def test_an_unfinished_thought_is_refused() -> None:
         ({"phases": (OrderPhase(1, 2, half),)}, "follow each other"),
         ({"phases": (OrderPhase(0, 2, (1, 2)),)}, "summing to 65536"),
     ]:
-        values = {
+        values: dict[str, object] = {
             "seed": 1,
             "sequences_per_step": 2,
             "source_names": ("a", "b"),

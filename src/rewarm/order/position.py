@@ -147,19 +147,19 @@ def locate_samples(spec: OrderSpec, positions: NDArray[np.integer]) -> Slots:
 
 
 def _shuffled(spec: OrderSpec, source: Integers, sample: Integers) -> tuple[Integers, Integers]:
-    """Return epoch and window of samples; one permutation per (source, epoch) that occurs."""
-    windows_of = np.asarray(spec.num_windows, dtype=np.int64)[source]
-    epoch, place = np.divmod(sample, windows_of)
-    window = np.empty_like(place)
-    pairs = np.stack((source, epoch), axis=1)
-    found, group = np.unique(pairs, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    by_group = np.argsort(group, kind="stable")
-    parts = np.split(by_group, np.cumsum(np.bincount(group, minlength=len(found)))[:-1])
-    for (source_index, epoch_index), members in zip(found.tolist(), parts, strict=True):
-        key = derive_key(spec.seed, "epoch", spec.source_names[source_index], epoch_index)
-        window[members] = permute(place[members], spec.num_windows[source_index], key)
-    return epoch, window
+    """Return epoch and window of samples: each (source, epoch) has a permutation of its own."""
+    num_windows = np.asarray(spec.num_windows, dtype=np.int64)[source]
+    epoch, place = np.divmod(sample, num_windows)
+    pairs = zip(source.tolist(), epoch.tolist(), strict=True)
+    keys = np.fromiter(
+        (_epoch_key(spec.seed, spec.source_names[s], e) for s, e in pairs), np.uint64, len(source)
+    )
+    return epoch, permute(place, num_windows, keys)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _epoch_key(seed: int, source_name: str, epoch: int) -> int:
+    return derive_key(seed, "epoch", source_name, epoch)
 
 
 def samples_in_phase(spec: OrderSpec, index: int) -> Integers:

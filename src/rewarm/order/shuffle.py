@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["MAX_LENGTH", "derive_key", "invert", "permute"]
 
@@ -40,69 +40,67 @@ def derive_key(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def permute(index: NDArray[np.integer], length: int, key: int) -> Integers:
+def permute(index: NDArray[np.integer], length: ArrayLike, key: ArrayLike) -> Integers:
     """Return where a keyed permutation of [0, length) sends each index.
 
-    `index` holds integers in [0, length), any shape; the result has its shape, int64. Raises
+    `index` holds integers in [0, length), any shape; `length` and the 64-bit `key` are one for all
+    or one for each (they broadcast to its shape). The result is int64 of that shape. Raises
     ValueError for a length outside [1, 2^62] or an index outside [0, length).
     """
     return _walk(index, length, key, inverse=False)
 
 
-def invert(index: NDArray[np.integer], length: int, key: int) -> Integers:
+def invert(index: NDArray[np.integer], length: ArrayLike, key: ArrayLike) -> Integers:
     """Return the index that `permute` sends to each of these; same shapes and errors."""
     return _walk(index, length, key, inverse=True)
 
 
-def _walk(index: NDArray[np.integer], length: int, key: int, *, inverse: bool) -> Integers:
-    if not 1 <= length <= MAX_LENGTH:
-        raise ValueError(f"cannot permute {length} positions; 1 to 2^62 are possible")
+def _walk(
+    index: NDArray[np.integer], length: ArrayLike, key: ArrayLike, *, inverse: bool
+) -> Integers:
+    shape = np.shape(index)
     flat = np.asarray(index).reshape(-1)
-    if flat.size and not (flat.min() >= 0 and flat.max() < length):
-        raise ValueError(f"an index is outside of [0, {length})")
-    half_bits = max(1, ((length - 1).bit_length() + 1) // 2)
-    rounds = _round_keys(key)
+    lengths = np.broadcast_to(np.asarray(length, dtype=np.int64), shape).reshape(-1)
+    keys = np.broadcast_to(np.asarray(key, dtype=np.uint64), shape).reshape(-1)
+    if not ((np.asarray(length) >= 1) & (np.asarray(length) <= MAX_LENGTH)).all():
+        raise ValueError(f"cannot permute {length!r} positions; 1 to 2^62 are possible")
+    if not ((flat >= 0) & (flat < lengths)).all():
+        raise ValueError(f"an index is outside of [0, {length!r})")
     values = flat.astype(np.uint64)
+    limits = lengths.astype(np.uint64)
+    half_bits = _half_bits(lengths)
     outside = np.arange(values.size)
-    limit = np.uint64(length)
     # The domain is at most four times the length, so on average under four passes are needed.
     while outside.size:
-        moved = _feistel(values[outside], half_bits, rounds, inverse=inverse)
+        moved = _feistel(values[outside], half_bits[outside], keys[outside], inverse=inverse)
         values[outside] = moved
-        outside = outside[moved >= limit]
-    return values.astype(np.int64).reshape(np.shape(index))
+        outside = outside[moved >= limits[outside]]
+    return values.astype(np.int64).reshape(shape)
 
 
-def _round_keys(key: int) -> list[np.uint64]:
-    return [
-        np.uint64(_finalise_int((key + (r + 1) * _GOLDEN_GAMMA) & _MASK_64))
-        for r in range(_NUM_ROUNDS)
-    ]
+def _half_bits(lengths: Integers) -> _Words:
+    """Return half the bits of the smallest power of four that holds each length, at least 1."""
+    powers = np.left_shift(np.int64(1), 2 * np.arange(1, 31, dtype=np.int64))
+    return (1 + np.searchsorted(powers, lengths, side="left")).astype(np.uint64)
 
 
-def _feistel(values: _Words, half_bits: int, rounds: list[np.uint64], *, inverse: bool) -> _Words:
-    """Return the Feistel permutation of [0, 4^half_bits), forwards or backwards."""
-    shift = np.uint64(half_bits)
-    mask = np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    if inverse:
-        for round_key in reversed(rounds):
+def _feistel(values: _Words, half_bits: _Words, keys: _Words, *, inverse: bool) -> _Words:
+    """Return the Feistel permutation of [0, 4^half_bits) under each key, either way round."""
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left: _Words = values >> half_bits
+    right: _Words = values & mask
+    for r in range(_NUM_ROUNDS, 0, -1) if inverse else range(1, _NUM_ROUNDS + 1):
+        # Unsigned arithmetic wraps at 2^64, here and below, which is meant.
+        round_key = _finalise(keys + np.uint64(r * _GOLDEN_GAMMA & _MASK_64))
+        if inverse:
             left, right = right ^ (_finalise(left + round_key) & mask), left
-    else:
-        for round_key in rounds:
+        else:
             left, right = right, left ^ (_finalise(right + round_key) & mask)
-    return (left << shift) | right
+    return (left << half_bits) | right
 
 
 def _finalise(words: _Words) -> _Words:
-    """Mix 64-bit words as splitmix64 does; unsigned arithmetic wraps, which is meant."""
+    """Mix 64-bit words as splitmix64 does."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
-
-
-def _finalise_int(word: int) -> int:
-    """Mix one word as `_finalise` does, in Python integers (scalars would warn of wrapping)."""
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return word ^ (word >> 31)
