@@ -15,8 +15,10 @@ from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
 from rewarm.evaluation.held_out import bits_per_byte, matched_continuation
 from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.measure import Built
+from rewarm.evaluation.passages import IGNORED
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
 from rewarm.evaluation.tasks import TaskItem, multiple_choice
+from rewarm.model import loss
 from tests.support.held_out import BEGIN, FRAMING, ListedDocuments, byte_tokenizer, random_bodies
 
 VOCAB_SIZE = 260  # the byte tokenizer's, and a few
@@ -254,6 +256,10 @@ def test_every_module_is_put_back_into_its_own_mode_even_after_a_failure() -> No
         evaluate(model, suite, step=0, progress=interrupt)
     assert (model.training, model.dropout.training, model.head.training) == (True, False, True)
     assert torch.is_grad_enabled()
+
+
+def test_suites_and_losses_mean_the_same_by_an_ignored_label() -> None:
+    assert IGNORED == loss.IGNORED
 
 
 def test_dropout_is_off_and_the_same_weights_give_the_same_bits(model: nn.Module) -> None:
