@@ -1,0 +1,1 @@
+"""The network: loading a checkpoint strictly, making a new one, and the loss."""

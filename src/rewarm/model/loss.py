@@ -1,0 +1,64 @@
+"""Next-token losses of a causal model, through the model's own forward.
+
+Labels are the tokens that follow the inputs (a window carries L inputs and one label more), so
+nothing is shifted here. Logits come from the model itself: soft-capping, logit scaling and head
+biases are whatever its family does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["IGNORED", "CausalModel", "sum_of_token_losses", "token_losses"]
+
+IGNORED = -100
+"""A label that does not count."""
+
+
+class CausalModel(Protocol):
+    """A model of transformers: a call gives an output with `logits` [batch, time, vocabulary]."""
+
+    def __call__(self, *, input_ids: Tensor, use_cache: bool) -> _Output:
+        """Return the output for int64 [batch, time] inputs."""
+        ...
+
+
+class _Output(Protocol):
+    logits: Tensor
+
+
+def token_losses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Return −log p(label) in nats at every position, float32 [batch, time]; 0 where ignored.
+
+    `input_ids` and `labels` are int64 [batch, time].
+    """
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    losses = F.cross_entropy(
+        _upcast(logits).flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return losses.view_as(labels)
+
+
+def sum_of_token_losses(
+    model: CausalModel, input_ids: Tensor, labels: Tensor
+) -> tuple[Tensor, int]:
+    """Return the summed loss in nats (a scalar with gradient) and the number of valid labels.
+
+    A sum, not a mean: the caller divides by the valid labels of the whole step, so that
+    micro-batches and ranks of unequal counts weigh every token alike. Without a valid label the
+    sum is 0 and so are its gradients.
+    """
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    total = F.cross_entropy(
+        _upcast(logits).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
+    )
+    return total, int((labels != IGNORED).sum())
+
+
+def _upcast(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least: a softmax in bfloat16 loses three decimals."""
+    return logits if logits.dtype == torch.float64 else logits.float()
