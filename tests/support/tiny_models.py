@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
 from rewarm.model.load import new_llama
+from rewarm.model.vocabulary import train_bpe
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -18,22 +17,7 @@ SENTENCES = [
 
 
 def make_tokenizer_json(vocab_size: int = 320) -> str:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        SENTENCES,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=["<s>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
-    )
-    return tokenizer.to_str()
+    return train_bpe(SENTENCES, vocab_size)
 
 
 def make_tiny_base(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.support.fake_facts import make_corpus_facts, make_model_facts
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.errors import PlanError
@@ -12,6 +11,7 @@ from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
+from tests.support.fake_facts import make_corpus_facts, make_model_facts
 
 RECIPE = """
 name = "x"

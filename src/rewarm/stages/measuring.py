@@ -1,0 +1,85 @@
+"""What a plan measures: its held-out views, answers and tasks, as one evaluation suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from rewarm.corpus.prepare import read_held_out_answers
+from rewarm.corpus.views import open_view
+from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
+from rewarm.evaluation.held_out import bits_per_byte, matched_continuation
+from rewarm.evaluation.measure import Built
+from rewarm.evaluation.passages import Framing
+from rewarm.evaluation.suite import EvaluationSuite, build_suite
+from rewarm.evaluation.tasks import multiple_choice, read_task
+from rewarm.planning.plan import Plan
+from rewarm.records.facts import CorpusFacts
+
+__all__ = ["suite_of"]
+
+
+def suite_of(plan: Plan, recipe_folder: Path) -> EvaluationSuite:
+    """Return everything that an evaluation of this plan measures, ready to run.
+
+    Paths of tasks are taken from `recipe_folder`. Raises CorpusError for a task that cannot be
+    read.
+    """
+    return build_suite(
+        _measures(plan, recipe_folder),
+        sequence_length=plan.science.sequence_length,
+        stride_fraction=plan.conduct.evaluation.stride_fraction,
+    )
+
+
+def _measures(plan: Plan, recipe_folder: Path) -> Iterator[Built]:
+    wanted = plan.conduct.evaluation
+    tokenizer = Tokenizer.from_file(str(Path(plan.conduct.base_folder) / "tokenizer.json"))
+    for corpus in plan.conduct.corpora.values():
+        yield from _of_source(plan, corpus, tokenizer)
+    if not wanted.tasks:
+        return
+    framing = _framing(next(iter(plan.conduct.corpora.values())))
+    for name, task in wanted.tasks.items():
+        items = read_task(recipe_folder / task.path, max_items=task.max_items)
+        yield multiple_choice(items, domain=name, tokenizer=tokenizer, framing=framing)
+
+
+def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterator[Built]:
+    wanted = plan.conduct.evaluation
+    if not corpus.held_out_documents:
+        return
+    view = open_view(corpus, held_out=True)
+    framing = _framing(corpus)
+    yield bits_per_byte(
+        view,
+        domain=corpus.name,
+        role=corpus.role,
+        framing=framing,
+        max_bytes=wanted.max_bytes_per_domain,
+    )
+    answers = list(read_held_out_answers(Path(corpus.folder)))
+    if answers:
+        yield answer_bits_per_byte(
+            [QuestionAnswer(item.question, item.answer) for item in answers],
+            domain=corpus.name,
+            role=corpus.role,
+            tokenizer=tokenizer,
+            framing=framing,
+            max_items=wanted.max_answers,
+        )
+    elif wanted.matched_continuation_items:
+        yield matched_continuation(
+            view,
+            domain=corpus.name,
+            role=corpus.role,
+            framing=framing,
+            num_items=wanted.matched_continuation_items,
+            sequence_length=plan.science.sequence_length,
+        )
+
+
+def _framing(corpus: CorpusFacts) -> Framing:
+    return Framing(corpus.begin_token_ids, corpus.end_token_ids)
