@@ -9,7 +9,7 @@ from __future__ import annotations
 from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
-__all__ = ["estimates", "flops_per_token", "state_bytes"]
+__all__ = ["activation_bytes_per_token", "estimates", "flops_per_token", "state_bytes"]
 
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
 # small models: only the order of magnitude matters before a probe.
@@ -35,7 +35,7 @@ def state_bytes(model: ModelFacts) -> int:
     return _BYTES_PER_PARAMETER * model.num_parameters
 
 
-def _activation_bytes_per_token(model: ModelFacts, sequence_length: int) -> int:
+def activation_bytes_per_token(model: ModelFacts, sequence_length: int) -> int:
     """Return the float32 activations that one token keeps until the backward pass.
 
     Per layer about 18 hidden-size vectors (norms, residuals, projections) and 3 of the
@@ -65,7 +65,7 @@ def estimates(
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     seconds = (training + evaluation) / (speed * num_devices)
-    sequence = _activation_bytes_per_token(model, sequence_length) * sequence_length
+    sequence = activation_bytes_per_token(model, sequence_length) * sequence_length
     found = [
         Estimate(
             name="parameters",

@@ -1,0 +1,1 @@
+"""From views of token shards to the batch of a step."""

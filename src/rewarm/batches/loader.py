@@ -1,0 +1,156 @@
+"""The batch of a step: a pure function of (order, step), so there is no iterator to save.
+
+The order says which window of which source fills each slot; a view gathers the windows' tokens; a
+window of L + 1 tokens gives L inputs and, one to the right, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rewarm.errors import CorpusError
+from rewarm.order.position import OrderSpec, Slots, slots_of_rank
+
+__all__ = ["IGNORED_LABEL", "Batch", "BatchLoader", "Batches", "PrefetchedBatches", "WindowSource"]
+
+IGNORED_LABEL = -100
+"""A label that does not count, as in torch.nn.functional.cross_entropy."""
+
+Integers = NDArray[np.int64]
+
+
+class WindowSource(Protocol):
+    """One source's tokens, cut into windows."""
+
+    def gather(self, windows: Integers, sequence_length: int, /) -> Integers:
+        """Return the tokens of windows, int64 [n] → [n, sequence_length + 1]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The sequences of one step (or one rank's share of them), on the CPU.
+
+    `input_ids` and `labels` are int64 [sequences, time]; the label of a position is the token that
+    follows it, or IGNORED_LABEL. `source` is int64 [sequences] and indexes the order's sources.
+    """
+
+    step: int
+    input_ids: Tensor
+    labels: Tensor
+    source: Integers
+
+    @property
+    def num_valid_tokens(self) -> int:
+        """Labels that count."""
+        return int((self.labels != IGNORED_LABEL).sum())
+
+
+class Batches(Protocol):
+    """Whatever gives the batch of a step."""
+
+    def batch(self, step: int, /) -> Batch:
+        """Return the batch of a step; the same one whenever and how often it is asked for."""
+        ...
+
+
+class BatchLoader:
+    """Gathers the batch of any step, at the same cost wherever in the run it lies."""
+
+    def __init__(
+        self,
+        order: OrderSpec,
+        views: Mapping[str, WindowSource],
+        *,
+        sequence_length: int,
+        vocab_size: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        """`views` has every source of the order by name; a missing one is a KeyError."""
+        self._order = order
+        self._views = tuple(views[name] for name in order.source_names)
+        self._sequence_length = sequence_length
+        self._vocab_size = vocab_size
+        self._rank = rank
+        self._num_ranks = num_ranks
+
+    def batch(self, step: int, /) -> Batch:
+        """Return this rank's batch of a step.
+
+        Raises CorpusError for a token outside of the vocabulary, which an embedding would answer
+        with a crash or, on a GPU, with an assertion that names nothing.
+        """
+        slots = slots_of_rank(self._order, step, self._rank, self._num_ranks)
+        tokens = np.empty((len(slots.source), self._sequence_length + 1), dtype=np.int64)
+        for source in np.unique(slots.source):
+            rows = np.flatnonzero(slots.source == source)
+            tokens[rows] = self._views[source].gather(slots.window[rows], self._sequence_length)
+        self._check_vocabulary(tokens, slots)
+        return Batch(
+            step=step,
+            input_ids=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
+            labels=torch.from_numpy(np.ascontiguousarray(tokens[:, 1:])),
+            source=slots.source,
+        )
+
+    def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:
+        """Raise CorpusError naming the first token that the embedding has no row for."""
+        if tokens.min() >= 0 and tokens.max() < self._vocab_size:
+            return
+        row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
+        name = self._order.source_names[slots.source[row]]
+        offset = int(slots.window[row]) * self._sequence_length + int(place)
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"token {offset} of its training text is id {tokens[row, place]}, but the model's "
+            f"vocabulary has {self._vocab_size} entries",
+            "prepare the source again with the base's own tokenizer (`rewarm prepare`)",
+        )
+
+
+class PrefetchedBatches:
+    """Gathers the following step's batch in a thread while the present one is trained on.
+
+    Changes no batch: each is still a function of its step. Only sources that wait for a disk gain.
+    """
+
+    def __init__(self, batches: Batches, num_steps: int) -> None:
+        """`num_steps` is where the order ends: nothing beyond it is asked for."""
+        self._batches = batches
+        self._num_steps = num_steps
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._ahead: tuple[int, Future[Batch]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def batch(self, step: int, /) -> Batch:
+        """Return the batch of a step, gathered ahead where it is the one that was expected."""
+        ahead = self._ahead
+        found = (
+            ahead[1].result()
+            if ahead is not None and ahead[0] == step
+            else self._batches.batch(step)
+        )
+        self._ahead = None
+        if step + 1 < self._num_steps:
+            self._ahead = (step + 1, self._executor.submit(self._batches.batch, step + 1))
+        return found

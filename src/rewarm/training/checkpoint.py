@@ -1,0 +1,272 @@
+"""Checkpoints that exist only when they are whole, and are trusted only when every bit is.
+
+A save goes: fresh temporary folder → files written, flushed, hashed → MANIFEST.json with every
+hash → folder flushed → *read back from the disk and compared* → renamed to `step-00000123` →
+parent flushed → older ones pruned. A kill at any instant leaves either the old checkpoints and a
+temporary folder, or the new checkpoint. The reading back costs one pass over the files; it is what
+allows the pruning to delete the others on the new one's strength.
+
+Formats such as safetensors and DCP load nearly every flipped bit without a word, so the manifest is
+ours and hashes are verified before anything is parsed. What the files hold is not this file's
+business: a writer is handed in, so sharded ones can stand beside the one in `state.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from rewarm.artifacts import (
+    MANIFEST_NAME,
+    fsync_folder,
+    manifest_problems,
+    parse_json,
+    write_manifest,
+)
+from rewarm.errors import CheckpointError, EnvironmentFault, Problem
+from rewarm.records.facts import Record
+
+__all__ = [
+    "CheckpointStore",
+    "Search",
+    "WriteFiles",
+    "checkpoint_problems",
+    "find_newest_verified",
+    "step_of",
+]
+
+_STEP = re.compile(r"step-(\d{8,})")
+_TEMPORARY = ".tmp-"
+
+WriteFiles = Callable[[Path], None]
+"""Writes the files of a checkpoint into the (empty) folder that it is given."""
+
+
+class _FileEntry(Record):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(Record):
+    format: Literal[1]
+    step: int
+    files: dict[str, _FileEntry]
+
+
+class Search(NamedTuple):
+    """The newest checkpoint that can be trusted (None: there is none yet), and newer ones that not.
+
+    `passed_over` holds (folder, what is wrong with it), the newest first.
+    """
+
+    path: Path | None
+    passed_over: list[tuple[Path, list[str]]]
+
+
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint's folder is named after."""
+    match = _STEP.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is not named like a checkpoint")
+    return int(match[1])
+
+
+def checkpoint_problems(path: Path, step: int) -> list[str]:
+    """Return why the checkpoint of a step cannot be trusted; empty where every bit is as written.
+
+    Every bit of the folder counts: the manifest's own are held by its strict form, by the hashes,
+    and by the step, which the folder's name knows too.
+    """
+    try:
+        manifest = _Manifest.model_validate(
+            parse_json((path / MANIFEST_NAME).read_bytes()), strict=True
+        )
+        present = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME}
+        problems = [f"{name} is foreign" for name in sorted(present - manifest.files.keys())]
+        if manifest.step != step:
+            problems.append(f"{MANIFEST_NAME} is of step {manifest.step}")
+        return problems + manifest_problems(path, manifest.model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return [f"{MANIFEST_NAME} is damaged ({where}: {first['msg']})"]
+    except ValueError as error:
+        return [f"{MANIFEST_NAME} is damaged ({error})"]
+    except FileNotFoundError:
+        return [f"{MANIFEST_NAME} is missing"]
+    except OSError as error:
+        return [f"it cannot be read ({error.strerror or error})"]
+
+
+def find_newest_verified(folder: Path) -> Search:
+    """Return the newest checkpoint of a folder whose manifest and hashes hold.
+
+    Damaged ones are passed over and named; nothing is deleted. Raises CheckpointError where there
+    are checkpoints and none can be trusted: starting over silently would throw the run away.
+    """
+    passed_over: list[tuple[Path, list[str]]] = []
+    for path in _newest_first(folder):
+        problems = checkpoint_problems(path, step_of(path))
+        if not problems:
+            return Search(path, passed_over)
+        passed_over.append((path, problems))
+    if passed_over:
+        raise CheckpointError(
+            Problem(
+                str(path),
+                "; ".join(problems),
+                "restore it from a copy; to start over, move the checkpoints folder away",
+            )
+            for path, problems in passed_over
+        )
+    return Search(None, [])
+
+
+class CheckpointStore:
+    """The folder of a run's checkpoints. Whoever saves holds the run's lock."""
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        """`keep` ≥ 1 is how many verified checkpoints stay."""
+        self._folder = folder
+        self._keep = keep
+        self._verified: set[Path] = set()
+
+    def find_newest_verified(self) -> Search:
+        """Return what the function of that name finds; pruning then trusts it without a look."""
+        found = find_newest_verified(self._folder)
+        if found.path is not None:
+            self._verified.add(found.path)
+        return found
+
+    def remove_leftovers(self) -> list[Path]:
+        """Remove and return the temporary folders of processes that died while they saved."""
+        leftovers = sorted(self._folder.glob(f"{_TEMPORARY}*"))
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
+        return leftovers
+
+    def save(self, step: int, write: WriteFiles) -> Path:
+        """Write the checkpoint of a step and return its folder.
+
+        Where the disk refuses, older checkpoints beyond the newest verified one make room and the
+        save is tried once more; then EnvironmentFault. The newest verified one always stays.
+        """
+        try:
+            path = self._save(step, write)
+        except (OSError, EnvironmentFault):
+            with contextlib.suppress(OSError):
+                self._prune(keep=1)
+            path = self._save_or_fault(step, write)
+        # Room that cannot be made now is no reason to stop: the next save tries again.
+        with contextlib.suppress(OSError):
+            self._prune(keep=self._keep)
+        return path
+
+    def _save_or_fault(self, step: int, write: WriteFiles) -> Path:
+        try:
+            return self._save(step, write)
+        except (OSError, EnvironmentFault) as error:
+            reason = error.what if isinstance(error, EnvironmentFault) else str(error)
+            raise EnvironmentFault(
+                f"the checkpoint of step {step} cannot be written to {self._folder} ({reason}); "
+                "earlier ones stand untouched",
+                "free some space or make the folder writable; the same command then goes on from "
+                "the newest verified checkpoint",
+            ) from error
+
+    def _save(self, step: int, write: WriteFiles) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._folder))
+        try:
+            os.chmod(temporary, 0o755)  # mkdtemp's is for its owner alone
+            write(temporary)
+            _seal(temporary, step)
+            final = self._folder / f"step-{step:08d}"
+            _set_aside(final)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_folder(self._folder)
+        self._verified.add(final)
+        return final
+
+    def _prune(self, *, keep: int) -> None:
+        """Delete what is older than the `keep` newest verified checkpoints.
+
+        One that this process neither wrote nor read is verified first, so damaged ones never count.
+        """
+        num_verified = 0
+        for path in _newest_first(self._folder):
+            if num_verified >= keep:
+                self._delete(path)
+            elif path in self._verified or not checkpoint_problems(path, step_of(path)):
+                self._verified.add(path)
+                num_verified += 1
+
+    def _delete(self, path: Path) -> None:
+        """Delete a checkpoint; a kill in between leaves a temporary folder, not half of one."""
+        doomed = self._folder / f"{_TEMPORARY}{path.name}"
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(path, doomed)
+        self._verified.discard(path)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Flush the files of a folder, write their manifest, and hold both against the disk."""
+    names = [path.name for path in folder.iterdir()]
+    for name in names:
+        _fsync_file(folder / name)
+    write_manifest(folder, names, {"format": 1, "step": step})
+    fsync_folder(folder)
+    for name in (*names, MANIFEST_NAME):
+        _drop_from_page_cache(folder / name)
+    problems = checkpoint_problems(folder, step)
+    if problems:
+        raise OSError(f"the disk gives back other bytes than were written: {'; '.join(problems)}")
+
+
+def _fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drop_from_page_cache(path: Path) -> None:
+    """Make the next read of a flushed file come from the disk (a hint; only Linux takes it)."""
+    if sys.platform != "linux":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename what stands in a checkpoint's way (a damaged one of that step); delete nothing."""
+    number = 0
+    while path.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.set-aside-{number}")
+        if not aside.exists():
+            os.rename(path, aside)

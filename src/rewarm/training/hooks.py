@@ -1,0 +1,111 @@
+"""What happens around steps. A hook sees the state and the record, and never the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from torch import nn
+
+from rewarm.records.facts import EvalRecord, StepRecord
+from rewarm.training.randomness import undisturbed
+from rewarm.training.sinks import Journal
+from rewarm.training.state import TrainState
+
+__all__ = ["Evaluate", "Evaluator", "Hook", "LogSteps", "SaveCheckpoints"]
+
+Evaluator = Callable[[nn.Module, int], Sequence[EvalRecord]]
+"""Measures a model after so many updates."""
+
+
+class Hook(Protocol):
+    """Looks at a run before its first step, after each, and when it stops in good order."""
+
+    def before_train(self, state: TrainState, /) -> None:
+        """Look at the state that a launch begins with."""
+        ...
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        """Look at the state after a step: `state.step` updates were taken, `record` is the last."""
+        ...
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """Look at the state that a launch ends with."""
+        ...
+
+
+class LogSteps:
+    """Writes every step's record."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def before_train(self, state: TrainState, /) -> None:
+        """Nothing is known yet."""
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        """Log the step."""
+        self._journal.step(record)
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """All is written."""
+
+
+class Evaluate:
+    """Measures the model at planned steps, the base itself (step 0) included.
+
+    Stands before `SaveCheckpoints`: a checkpoint of a step then says that its evaluation is on
+    record, and a kill in between repeats both.
+    """
+
+    def __init__(self, evaluator: Evaluator, steps: Collection[int], journal: Journal) -> None:
+        self._evaluator = evaluator
+        self._steps = frozenset(steps)
+        self._journal = journal
+
+    def before_train(self, state: TrainState, /) -> None:
+        """Measure the base; what a resumed run begins with was measured before it was saved."""
+        if state.step == 0:
+            self._measure(state)
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        """Measure where it is planned."""
+        self._measure(state)
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """The last step was measured as any other."""
+
+    def _measure(self, state: TrainState) -> None:
+        if state.step not in self._steps:
+            return
+        with undisturbed(state.model, state.device):
+            records = self._evaluator(state.model, state.step)
+        self._journal.evals(records)
+
+
+class SaveCheckpoints:
+    """Saves whenever it is due, and at the end what is not saved yet."""
+
+    def __init__(self, save: Callable[[TrainState], None], is_due: Callable[[int], bool]) -> None:
+        """`is_due` is asked once after each step, with the number of updates taken."""
+        self._save = save
+        self._is_due = is_due
+        self._safe_step = 0
+
+    def before_train(self, state: TrainState, /) -> None:
+        """Note that the base, or the checkpoint that was resumed from, is on the disk."""
+        self._safe_step = state.step
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        """Save where it is due."""
+        if self._is_due(state.step):
+            self._save_now(state)
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """Save, unless this very state is on the disk."""
+        if state.step != self._safe_step:
+            self._save_now(state)
+
+    def _save_now(self, state: TrainState) -> None:
+        self._save(state)
+        self._safe_step = state.step

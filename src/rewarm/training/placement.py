@@ -1,0 +1,201 @@
+"""How a plan is laid on the machine at hand: device, threads, precision, micro-batch.
+
+Chosen at each launch, recorded, never fingerprinted. Two launches with the same placement (and
+versions) give the same bits; so nothing here depends on what happens to be free at the moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from rewarm.artifacts import provenance
+from rewarm.errors import EnvironmentFault, PlanError
+from rewarm.planning.budget import activation_bytes_per_token, state_bytes
+from rewarm.planning.plan import Placement, Science
+from rewarm.recipe.schema import TrainingRecipe
+from rewarm.records.facts import ModelFacts
+from rewarm.units import format_bytes
+
+__all__ = [
+    "VERSIONS_OF",
+    "apply_placement",
+    "autocast_of",
+    "choose_placement",
+    "cpu_has_bf16_units",
+    "largest_micro_batch",
+    "placement_changes",
+]
+
+VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors")
+"""Packages whose versions are recorded, since the last bits may depend on them."""
+
+# A CPU gains nothing from larger micro-batches than this, and others use its memory too.
+_CPU_ACTIVATION_BYTES = 2**30
+# Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
+_GPU_ACTIVATION_SHARE = 0.6
+
+
+def choose_placement(
+    training: TrainingRecipe, science: Science, model: ModelFacts
+) -> tuple[Placement, list[str]]:
+    """Return the placement on this machine, and warnings.
+
+    Raises EnvironmentFault where a GPU is asked for and torch sees none, PlanError where the
+    recipe's micro-batch does not divide the step.
+    """
+    device = _choose_device(training.device)
+    autocast_dtype, warnings = _choose_autocast(science.precision, device)
+    if training.micro_batch_sequences is not None:
+        micro_batch = _checked_micro_batch(training.micro_batch_sequences, science)
+    else:
+        micro_batch = largest_micro_batch(
+            science.sequences_per_step,
+            bytes_per_sequence=activation_bytes_per_token(model, science.sequence_length)
+            * science.sequence_length,
+            budget_bytes=_activation_budget(device, model),
+        )
+    placement = Placement(
+        device=str(device),
+        device_name=_device_name(device),
+        world_size=1,
+        micro_batch_sequences=micro_batch,
+        autocast_dtype=autocast_dtype,
+        num_threads=training.num_threads or torch.get_num_threads(),
+        deterministic=training.deterministic,
+        provenance=provenance(VERSIONS_OF),
+    )
+    return placement, warnings
+
+
+def largest_micro_batch(
+    sequences_per_step: int, *, bytes_per_sequence: int, budget_bytes: int
+) -> int:
+    """Return the largest divisor of the step whose activations fit the budget; at least 1.
+
+    `bytes_per_sequence` counts activations and, with most models the larger part, three float32
+    copies of the logits (themselves, their gradient, the log-probabilities).
+    """
+    fitting = max(1, budget_bytes // bytes_per_sequence)
+    return max(
+        size
+        for size in range(1, min(fitting, sequences_per_step) + 1)
+        if sequences_per_step % size == 0
+    )
+
+
+def apply_placement(placement: Placement) -> None:
+    """Set what is torch's own for the whole process: threads, and determinism on a GPU.
+
+    On a CPU eager kernels give the same bits for the same number of threads anyway.
+    """
+    if placement.num_threads is not None:
+        torch.set_num_threads(placement.num_threads)
+    if placement.deterministic and placement.device != "cpu":
+        # cuBLAS reads this when its first handle is made, so before any work on the device.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def autocast_of(placement: Placement) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which the placement computes a loss (weights stay float32)."""
+    if placement.autocast_dtype is None:
+        return contextlib.nullcontext()
+    dtype = {"bfloat16": torch.bfloat16}[placement.autocast_dtype]
+    return torch.autocast(torch.device(placement.device).type, dtype=dtype)
+
+
+def placement_changes(old: Placement, new: Placement) -> list[str]:
+    """Return what differs between two launches of a run and may change its last bits."""
+    before, after = old.model_dump(), new.model_dump()
+    changes = [
+        f"{name}: {before[name]} → {after[name]}"
+        for name in before
+        if name != "provenance" and before[name] != after[name]
+    ]
+    versions = [old.provenance.get("packages", {}), new.provenance.get("packages", {})]
+    return changes + [
+        f"{package}: {versions[0].get(package)} → {versions[1].get(package)}"
+        for package in VERSIONS_OF
+        if versions[0].get(package) != versions[1].get(package)
+    ]
+
+
+def cpu_has_bf16_units() -> bool:
+    """Tell whether the CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX).
+
+    Without, autocast to bf16 is emulated: 20 times slower than float32 where it was measured.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _choose_device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFault(
+            'training.device = "cuda", but torch sees no CUDA device',
+            'install a CUDA build of torch and check the driver, or set training.device = "cpu"',
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, list[str]]:
+    """Return the autocast dtype (None: float32 throughout) and warnings."""
+    if precision == "float32":
+        return None, []
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_units = cpu_has_bf16_units()
+    if has_units:
+        return "bfloat16", []
+    if precision == "auto":
+        return None, []
+    return "bfloat16", [
+        f'precision = "bf16", but {_device_name(device)} has no bf16 units: '
+        'steps may take 20 times as long as with "float32"'
+    ]
+
+
+def _checked_micro_batch(num_sequences: int, science: Science) -> int:
+    if science.sequences_per_step % num_sequences:
+        raise PlanError.one(
+            "training.micro_batch_sequences",
+            f"{num_sequences} does not divide the step's {science.sequences_per_step} sequences",
+            f"use a divisor of {science.sequences_per_step}, or leave it out",
+        )
+    return num_sequences
+
+
+def _activation_budget(device: torch.device, model: ModelFacts) -> int:
+    """Return the bytes that one micro-batch may take.
+
+    Of a GPU all memory counts, not what is free now, so that each launch chooses alike. Raises
+    EnvironmentFault where not even the state fits.
+    """
+    if device.type == "cpu":
+        return _CPU_ACTIVATION_BYTES
+    total = torch.cuda.get_device_properties(device).total_memory
+    left = total - state_bytes(model)
+    if left <= 0:
+        raise EnvironmentFault(
+            f"weights, gradients and moments take {format_bytes(state_bytes(model))}, "
+            f"{_device_name(device)} has {format_bytes(total)}",
+            "use a smaller base or a larger device",
+        )
+    return int(left * _GPU_ACTIVATION_SHARE)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

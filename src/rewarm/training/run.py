@@ -1,0 +1,187 @@
+"""A run from launch to end: lock, newest checkpoint or base, loop. Read `loop.py` before it.
+
+Everything concrete is handed in by the stage; what is composed here is what resuming needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rewarm.artifacts import read_json, write_json
+from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
+from rewarm.errors import RunFolderError
+from rewarm.planning.plan import Placement, Plan
+from rewarm.records.run_folder import RunFolder
+from rewarm.training.checkpoint import CheckpointStore, Search, step_of
+from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
+from rewarm.training.lock import RunLock, hold_lock
+from rewarm.training.loop import train
+from rewarm.training.optimizer import build_optimizer
+from rewarm.training.placement import apply_placement, placement_changes
+from rewarm.training.signals import SignalRequests, listen_to_signals
+from rewarm.training.sinks import Journal, Sink
+from rewarm.training.state import (
+    TrainState,
+    check_plan,
+    read_saved_state,
+    read_state,
+    write_state,
+)
+from rewarm.training.step import Stepper, TokenLoss
+
+__all__ = ["Ending", "Materials", "run_training"]
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What the stage hands in: how to get the base, the objective, the text, the measures."""
+
+    load_model: Callable[[], nn.Module]
+    loss: TokenLoss
+    views: Mapping[str, WindowSource]
+    evaluator: Evaluator | None = None
+    sinks: Sequence[Sink] = ()
+    hooks: Sequence[Hook] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a launch ended: after `step` updates; `signal` names the one that asked, if one did."""
+
+    step: int
+    finished: bool
+    signal: str | None = None
+
+
+def run_training(
+    plan: Plan,
+    placement: Placement,
+    run: RunFolder,
+    materials: Materials,
+    *,
+    resume_with: str,
+    until_step: int | None = None,
+) -> Ending:
+    """Train a run to its end, or to `until_step` updates, from wherever it stands.
+
+    `resume_with` is the command that goes on, for messages. Raises RunFolderError (in use, another
+    plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep, CorpusError and
+    EnvironmentFault; whatever is raised, the same command then goes on from what is on the disk.
+    """
+    journal = Journal(run, tuple(materials.sinks))
+    takeovers: list[str] = []
+    with ExitStack() as stack:
+        lock = stack.enter_context(hold_lock(run.lock, takeovers.append))
+        run.make_log_folder()
+        store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep)
+        store.remove_leftovers()
+        found = store.find_newest_verified()
+        if found.path is not None:
+            check_plan(read_saved_state(found.path), plan.science, where=run.path)
+            if step_of(found.path) == plan.science.num_steps:
+                return Ending(plan.science.num_steps, finished=True)
+        requests = stack.enter_context(listen_to_signals())
+        state = _begin(plan, placement, materials, found)
+        _tell_launch(journal, state.step, placement, found, takeovers)
+        write_json(run.placement, placement.model_dump(mode="json"))
+        last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
+        steps = train(
+            state,
+            Stepper(
+                plan.science,
+                placement,
+                materials.loss,
+                tell=journal.event,
+                trace_with=f"rewarm trace {run.path}",
+            ),
+            stack.enter_context(_batches(plan, materials, last_step)),
+            _hooks(plan, materials, journal, store, lock, requests),
+            until=lambda state: state.step >= last_step or requests.stop_signal is not None,
+        )
+        for _ in steps:
+            pass
+        ending = Ending(state.step, state.step == plan.science.num_steps, requests.stop_signal)
+        _tell_ending(journal, ending, resume_with)
+    return ending
+
+
+def _begin(plan: Plan, placement: Placement, materials: Materials, found: Search) -> TrainState:
+    """Return the state of the newest verified checkpoint, or of the base where there is none."""
+    apply_placement(placement)
+    model = materials.load_model().to(placement.device)
+    model.train()
+    state = TrainState(model, build_optimizer(model, plan.science.optimizer))
+    torch.manual_seed(plan.science.seed)
+    if found.path is not None:
+        read_state(found.path, state, plan.science)
+    return state
+
+
+def _batches(plan: Plan, materials: Materials, last_step: int) -> PrefetchedBatches:
+    loader = BatchLoader(
+        plan.science.order(),
+        materials.views,
+        sequence_length=plan.science.sequence_length,
+        vocab_size=plan.conduct.model.vocab_size,
+    )
+    return PrefetchedBatches(loader, last_step)
+
+
+def _hooks(
+    plan: Plan,
+    materials: Materials,
+    journal: Journal,
+    store: CheckpointStore,
+    lock: RunLock,
+    requests: SignalRequests,
+) -> list[Hook]:
+    """Return the hooks in the order that makes a kill between any two of them harmless."""
+
+    def save(state: TrainState) -> None:
+        lock.check()
+        path = store.save(state.step, lambda folder: write_state(folder, state, plan.science))
+        journal.event("checkpoint", state.step, f"saved {path.name}")
+
+    def is_due(step: int) -> bool:
+        return requests.take_save_request() or step % plan.conduct.checkpoint_every == 0
+
+    hooks: list[Hook] = [LogSteps(journal)]
+    if materials.evaluator is not None:
+        hooks.append(Evaluate(materials.evaluator, plan.conduct.evaluation_steps, journal))
+    return [*hooks, *materials.hooks, SaveCheckpoints(save, is_due)]
+
+
+def _tell_launch(
+    journal: Journal, step: int, placement: Placement, found: Search, takeovers: Sequence[str]
+) -> None:
+    """Put on record how this launch begins: from what, on what, past what."""
+    for message in takeovers:
+        journal.event("warning", step, message)
+    for path, problems in found.passed_over:
+        journal.event("passed_over", step, f"{path.name} is damaged: {'; '.join(problems)}")
+    message = "begins from the base" if found.path is None else f"resumed from {found.path.name}"
+    changes = _changes_of_placement(journal.run, placement)
+    if changes and found.path is not None:
+        message += f"; the last bits may differ from those of one launch, for {', '.join(changes)}"
+    kind = "launch" if found.path is None else "resume"
+    journal.event(kind, step, message, placement=placement.model_dump(mode="json"))
+
+
+def _changes_of_placement(run: RunFolder, placement: Placement) -> list[str]:
+    if not run.placement.exists():
+        return []
+    old = read_json(run.placement, what="the last placement", error=RunFolderError)
+    return placement_changes(Placement.model_validate(old), placement)
+
+
+def _tell_ending(journal: Journal, ending: Ending, resume_with: str) -> None:
+    if ending.finished:
+        journal.event("finish", ending.step, f"finished after {ending.step} steps")
+        return
+    why = f"stopped by {ending.signal}" if ending.signal else "stopped as asked"
+    journal.event("stop", ending.step, f"{why} after {ending.step} steps; go on: {resume_with}")

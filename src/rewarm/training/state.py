@@ -1,0 +1,231 @@
+"""All that a run carries from step to step, and its two tensor files and one JSON file on disk.
+
+    model.safetensors       every parameter and persistent buffer, a tied one once
+    optimizer.safetensors   exp_avg.<parameter> and exp_avg_sq.<parameter>
+    state.json              step, plan, random state, updates per parameter, versions
+
+The data order and the learning rate are functions of (plan, step) and are not here. Reading is
+strict in both directions, and nothing is copied into the state before everything was checked.
+Files come here only after their hashes were verified (`checkpoint.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from rewarm.artifacts import provenance, read_json, write_json
+from rewarm.errors import CheckpointError, Problem, RunFolderError
+from rewarm.planning.plan import Plan, Science, science_diff
+from rewarm.records.facts import Record
+from rewarm.training.optimizer import moments, set_step_counts, step_counts
+from rewarm.training.placement import VERSIONS_OF
+from rewarm.training.randomness import RandomState
+
+__all__ = [
+    "OPTIMIZER_FILE",
+    "STATE_FILE",
+    "WEIGHTS_FILE",
+    "SavedState",
+    "TrainState",
+    "check_plan",
+    "read_saved_state",
+    "read_state",
+    "weights_of",
+    "write_state",
+]
+
+WEIGHTS_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Weights, moments, and how many updates were taken (= the next step)."""
+
+    model: nn.Module
+    optimizer: AdamW
+    step: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+
+class SavedState(Record):
+    """`state.json`: all of the state that is no tensor."""
+
+    format: Literal[1] = 1
+    step: int = Field(ge=0, description="updates taken")
+    num_samples: int = Field(description="sequences consumed")
+    num_tokens: int = Field(description="input tokens consumed")
+    plan: str = Field(description="fingerprint of the science")
+    science: dict[str, Any] = Field(description="the science itself, to tell what differs")
+    amendments_head: str = Field("", description="last amendment that governed the step")
+    optimizer_steps: dict[str, int] = Field(description="updates by parameter")
+    random_cpu: str = Field(description="state of torch's CPU generator, hexadecimal")
+    random_cuda: str | None = Field(description="state of the device's generator, hexadecimal")
+    versions: dict[str, str]
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's own parameters and persistent buffers by name, each tensor once."""
+    seen: set[int] = set()
+    weights: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            weights[name] = tensor
+    return weights
+
+
+def write_state(folder: Path, state: TrainState, science: Science) -> None:
+    """Write the three files into a folder; an OSError says where the disk refuses."""
+    random_state = RandomState.capture(state.device)
+    saved = SavedState(
+        step=state.step,
+        num_samples=state.step * science.sequences_per_step,
+        num_tokens=state.step * science.tokens_per_step,
+        plan=Plan.science_fingerprint(science),
+        science=science.model_dump(mode="json"),
+        optimizer_steps=step_counts(state.optimizer),
+        random_cpu=_to_hex(random_state.cpu),
+        random_cuda=None if random_state.cuda is None else _to_hex(random_state.cuda),
+        versions=provenance(VERSIONS_OF)["packages"],
+    )
+    _save_tensors(weights_of(state.model), folder / WEIGHTS_FILE)
+    _save_tensors(moments(state.optimizer), folder / OPTIMIZER_FILE)
+    write_json(folder / STATE_FILE, saved.model_dump(mode="json"))
+
+
+def read_saved_state(folder: Path) -> SavedState:
+    """Return a checkpoint's JSON part; raises CheckpointError naming the file."""
+    path = folder / STATE_FILE
+    value = read_json(path, what="the saved state", error=CheckpointError)
+    try:
+        return SavedState.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError.one(
+            str(path),
+            f"{where}: {first['msg']}",
+            "it was written by another version of rewarm; resume with that one",
+        ) from error
+
+
+def check_plan(saved: SavedState, science: Science, *, where: Path) -> None:
+    """Raise RunFolderError, with what differs, where a state belongs to another plan."""
+    if saved.plan == Plan.science_fingerprint(science):
+        return
+    try:
+        differences = science_diff(Science.model_validate(saved.science), science)
+    except ValidationError:
+        differences = ["the saved plan has another format"]
+    raise RunFolderError.one(
+        str(where),
+        "it was trained under another plan: " + "; ".join(differences),
+        "undo the change, or give the changed recipe a run folder of its own",
+    )
+
+
+def read_state(folder: Path, state: TrainState, science: Science) -> None:
+    """Bring a state to what a verified checkpoint holds, random state included.
+
+    Raises RunFolderError where the plan is another one and CheckpointError, with every difference,
+    where tensors or parameters are missing, extra or of another shape; the state is then untouched.
+    """
+    saved = read_saved_state(folder)
+    check_plan(saved, science, where=folder)
+    pairs = [
+        (folder / WEIGHTS_FILE, weights_of(state.model)),
+        (folder / OPTIMIZER_FILE, moments(state.optimizer)),
+    ]
+    loaded = [_load_tensors(path) for path, _ in pairs]
+    problems = [
+        problem
+        for (path, wanted), found in zip(pairs, loaded, strict=True)
+        for problem in _differences(path, found, wanted)
+    ]
+    problems += _key_differences(
+        folder / STATE_FILE, saved.optimizer_steps.keys(), step_counts(state.optimizer).keys()
+    )
+    if problems:
+        raise CheckpointError(problems)
+    with torch.no_grad():
+        for (_, wanted), found in zip(pairs, loaded, strict=True):
+            for name, tensor in wanted.items():
+                tensor.copy_(found[name])
+    set_step_counts(state.optimizer, saved.optimizer_steps)
+    state.step = saved.step
+    _random_state_of(saved).restore(state.device)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, readable by whoever may read the folder."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
+    os.chmod(path, 0o644)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError.one(
+            str(path), f"it cannot be read ({error})", "restore it from a copy"
+        ) from error
+    return tensors
+
+
+def _differences(
+    path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> Iterable[Problem]:
+    """Yield every name, shape and dtype in which a file differs from what the plan expects."""
+    yield from _key_differences(path, found.keys(), wanted.keys())
+    for name in sorted(found.keys() & wanted.keys()):
+        here, there = found[name], wanted[name]
+        if here.shape != there.shape or here.dtype != there.dtype:
+            yield _foreign(
+                path,
+                f"{name} is {here.dtype} {list(here.shape)} instead of "
+                f"{there.dtype} {list(there.shape)}",
+            )
+
+
+def _key_differences(path: Path, found: Iterable[str], wanted: Iterable[str]) -> list[Problem]:
+    names, expected = set(found), set(wanted)
+    missing = [_foreign(path, f"{name} is missing") for name in sorted(expected - names)]
+    return missing + [_foreign(path, f"{name} is unexpected") for name in sorted(names - expected)]
+
+
+def _foreign(path: Path, what: str) -> Problem:
+    return Problem(str(path), what, "the checkpoint is of another model; use the run's own base")
+
+
+def _to_hex(state: Tensor) -> str:
+    return bytes(state.tolist()).hex()
+
+
+def _from_hex(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _random_state_of(saved: SavedState) -> RandomState:
+    cuda = None if saved.random_cuda is None else _from_hex(saved.random_cuda)
+    return RandomState(_from_hex(saved.random_cpu), cuda)

@@ -1,0 +1,177 @@
+"""One optimizer step: micro-batches, gradient, clipping, rate, AdamW; or nothing at all.
+
+The loss of a step is Σ nats / number of valid tokens, both over the *whole* step. That number is
+known from the labels before the first micro-batch, so each contributes its sum divided by it and
+the split into micro-batches does not matter. (A mean of the micro-batches' means would weigh a
+token by how few others share its micro-batch.)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rewarm.batches.loader import Batch
+from rewarm.errors import RewarmError
+from rewarm.planning.plan import Placement, Science
+from rewarm.records.facts import StepRecord
+from rewarm.training.optimizer import masked_step, named_parameters, set_learning_rate
+from rewarm.training.placement import autocast_of
+from rewarm.training.randomness import RandomState
+from rewarm.training.state import TrainState
+
+__all__ = ["NonFiniteStep", "Stepper", "Tell", "TokenLoss"]
+
+
+class TokenLoss(Protocol):
+    """The training objective."""
+
+    def __call__(
+        self, model: nn.Module, input_ids: Tensor, labels: Tensor, /
+    ) -> tuple[Tensor, object]:
+        """Return the sum over valid labels of their nats (shape [], with its graph), and a count.
+
+        `input_ids` and `labels` are int64 [sequences, time]; labels are not shifted any more.
+        """
+        ...
+
+
+class Tell(Protocol):
+    """Where something worth telling goes."""
+
+    def __call__(self, kind: str, step: int, message: str, /) -> None:
+        """Note an event of a kind that `EventRecord` knows."""
+        ...
+
+
+class NonFiniteStep(RewarmError):  # noqa: N818 - it names what happened, as the records do
+    """A step's loss or gradient is not finite, and was not when it was replayed either."""
+
+    def __init__(self, step: int, quantity: str, value: float, trace_with: str) -> None:
+        """`quantity` is "loss" or "gradient norm"; `trace_with` a command that takes --step."""
+        super().__init__(
+            f"step {step}: the {quantity} is {value}, also when the step was replayed; the "
+            "weights were not touched\n"
+            f"    → see what it reads with `{trace_with} --step {step}`; where the text is sound, "
+            'a lower schedule.peak_lr or training.precision = "float32" helps'
+        )
+        self.step = step
+        self.quantity = quantity
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """Takes the steps of a plan on one device.
+
+    A policy beyond "replay once, then stop" (roll back, skip the window) wraps this callable: after
+    NonFiniteStep weights, optimizer, gradients and random state are as they were before the step.
+    """
+
+    science: Science
+    placement: Placement
+    loss: TokenLoss
+    tell: Tell
+    trace_with: str = "rewarm trace RUN"
+
+    def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord:
+        """Update the state with one batch and return the step's record.
+
+        Raises NonFiniteStep. A batch without any valid label has loss 0 and gradient 0, which
+        AdamW answers with momentum and decay alone; a warning tells of it.
+        """
+        assert batch.step == state.step, f"batch of step {batch.step} at step {state.step}"
+        started = time.perf_counter()
+        num_valid = batch.num_valid_tokens
+        if num_valid == 0:
+            self.tell("warning", batch.step, "no label of this step counts: loss and gradient 0")
+        random_state = RandomState.capture(state.device)
+        measured = self._update(state, batch, num_valid)
+        if not measured.is_finite:
+            self.tell("non_finite", batch.step, f"{measured}; the step is replayed once")
+            random_state.restore(state.device)
+            measured = self._update(state, batch, num_valid)
+        if not measured.is_finite:
+            random_state.restore(state.device)
+            raise NonFiniteStep(batch.step, *measured.first_non_finite(), self.trace_with)
+        return self._record(batch, measured, num_valid, time.perf_counter() - started)
+
+    def _update(self, state: TrainState, batch: Batch, num_valid: int) -> _Measured:
+        """Update weights and moments, unless loss or gradient is not finite; return both.
+
+        Finiteness is reduced on the device and masks the update there; the host reads it
+        afterwards, in one transfer.
+        """
+        optimizer = state.optimizer
+        set_learning_rate(optimizer, self.science.lr(batch.step))
+        loss = self._accumulate_gradients(state, batch, num_valid)
+        parameters = [parameter for _, parameter in named_parameters(optimizer)]
+        grad_norm = nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
+        measured = torch.stack((loss, grad_norm.to(loss)))
+        masked_step(optimizer, skip=~measured.isfinite().all())
+        optimizer.zero_grad(set_to_none=True)
+        return _Measured(*measured.tolist())
+
+    def _accumulate_gradients(self, state: TrainState, batch: Batch, num_valid: int) -> Tensor:
+        """Add each micro-batch's share of the step's gradient; return the loss, float64 []."""
+        divisor = max(num_valid, 1)
+        total = torch.zeros((), dtype=torch.float64, device=state.device)
+        for input_ids, labels in _micro_batches(batch, self.placement.micro_batch_sequences):
+            with autocast_of(self.placement):
+                nats, _ = self.loss(
+                    state.model, input_ids.to(state.device), labels.to(state.device)
+                )
+            (nats / divisor).backward()  # type: ignore[no-untyped-call]
+            total += nats.detach()
+        return total / divisor
+
+    def _record(
+        self, batch: Batch, measured: _Measured, num_valid: int, step_s: float
+    ) -> StepRecord:
+        science = self.science
+        samples = np.bincount(batch.source, minlength=len(science.sources))
+        return StepRecord(
+            step=batch.step,
+            loss=measured.loss,
+            lr=science.lr(batch.step),
+            grad_norm=measured.grad_norm,
+            num_valid_tokens=num_valid,
+            num_tokens=(batch.step + 1) * science.tokens_per_step,
+            phase=science.phase_at(batch.step).name,
+            samples=tuple(int(count) for count in samples),
+            step_s=step_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Loss (nats per valid token) and gradient norm before clipping."""
+
+    loss: float
+    grad_norm: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+    def first_non_finite(self) -> tuple[str, float]:
+        if not math.isfinite(self.loss):
+            return "loss", self.loss
+        return "gradient norm", self.grad_norm
+
+    def __str__(self) -> str:
+        return f"loss {self.loss}, gradient norm {self.grad_norm}"
+
+
+def _micro_batches(batch: Batch, num_sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and labels of at most `num_sequences` rows at a time."""
+    for start in range(0, len(batch.input_ids), num_sequences):
+        rows = slice(start, start + num_sequences)
+        yield batch.input_ids[rows], batch.labels[rows]
