@@ -74,6 +74,7 @@ def resolve(
     corpora: Mapping[str, CorpusFacts],
     *,
     base_folder: str,
+    recipe_folder: str = ".",
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts.
 
@@ -122,7 +123,7 @@ def resolve(
         optimizer=recipe.optimizer,
         precision=recipe.training.precision,
     )
-    return _assemble(recipe, model, corpora, science, base_folder, notes)
+    return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)
 
 
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
@@ -405,7 +406,7 @@ def _assemble(
     model: ModelFacts,
     corpora: Mapping[str, CorpusFacts],
     science: Science,
-    base_folder: str,
+    folders: tuple[str, str],
     notes: _Notes,
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
@@ -421,12 +422,14 @@ def _assemble(
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
     )
     conduct = Conduct(
-        base_folder=base_folder,
+        recipe_folder=folders[1],
+        base_folder=folders[0],
         base_name=recipe.base.path,
         base_revision=recipe.base.revision,
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
         model=model,
+        training=recipe.training,
         evaluation=recipe.evaluation,
         evaluation_steps=steps,
         checkpoints=recipe.checkpoints,

@@ -21,20 +21,19 @@ from rewarm.records.facts import CorpusFacts
 __all__ = ["suite_of"]
 
 
-def suite_of(plan: Plan, recipe_folder: Path) -> EvaluationSuite:
+def suite_of(plan: Plan) -> EvaluationSuite:
     """Return everything that an evaluation of this plan measures, ready to run.
 
-    Paths of tasks are taken from `recipe_folder`. Raises CorpusError for a task that cannot be
-    read.
+    Raises CorpusError for a task that cannot be read.
     """
     return build_suite(
-        _measures(plan, recipe_folder),
+        _measures(plan),
         sequence_length=plan.science.sequence_length,
         stride_fraction=plan.conduct.evaluation.stride_fraction,
     )
 
 
-def _measures(plan: Plan, recipe_folder: Path) -> Iterator[Built]:
+def _measures(plan: Plan) -> Iterator[Built]:
     wanted = plan.conduct.evaluation
     tokenizer = Tokenizer.from_file(str(Path(plan.conduct.base_folder) / "tokenizer.json"))
     for corpus in plan.conduct.corpora.values():
@@ -43,7 +42,7 @@ def _measures(plan: Plan, recipe_folder: Path) -> Iterator[Built]:
         return
     framing = _framing(next(iter(plan.conduct.corpora.values())))
     for name, task in wanted.tasks.items():
-        items = read_task(recipe_folder / task.path, max_items=task.max_items)
+        items = read_task(Path(plan.conduct.recipe_folder) / task.path, max_items=task.max_items)
         yield multiple_choice(items, domain=name, tokenizer=tokenizer, framing=framing)
 
 

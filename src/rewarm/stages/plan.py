@@ -53,7 +53,9 @@ def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
         corpora = dict(_corpora(job, base_folder, model, estimates_allowed, problems))
     problems.raise_as(PlanError)
     assert model is not None
-    return resolve(job.recipe, model, corpora, base_folder=str(base_folder))
+    return resolve(
+        job.recipe, model, corpora, base_folder=str(base_folder), recipe_folder=str(job.folder)
+    )
 
 
 def _corpora(

@@ -1,0 +1,125 @@
+"""`rewarm train`: picks the concrete model, text, measures and sinks for `training/run.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from rewarm.corpus.prepare import verify_prepared
+from rewarm.corpus.views import View, open_view
+from rewarm.errors import CorpusError, PlanError, Problems
+from rewarm.evaluation.likelihood import evaluate
+from rewarm.model.load import load_base
+from rewarm.model.loss import sum_of_token_losses
+from rewarm.planning.plan import Placement, Plan
+from rewarm.records.facts import EvalRecord
+from rewarm.records.run_folder import RunFolder
+from rewarm.stages.console import TrainConsole
+from rewarm.stages.job import keep_plan, open_job, open_run
+from rewarm.stages.measuring import suite_of
+from rewarm.stages.plan import plan_job
+from rewarm.training.placement import choose_placement
+from rewarm.training.run import Materials, run_training
+from rewarm.training.sinks import Sink, open_sink
+
+__all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
+
+FINISHED = 0
+STOPPED = 130
+"""Exit code where a signal or `--until-step` ended the launch before the run's end: by the shell's
+custom that of an interrupted command."""
+
+
+def run_train(
+    path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
+) -> int:
+    """Train the run of a recipe or run folder from wherever it stands; return the exit code."""
+    if path.is_dir():
+        plan, run = open_run(path, overrides)
+    else:
+        job = open_job(path, overrides)
+        plan = plan_job(job, estimates_allowed=False)
+        keep_plan(plan, job)
+        run = job.run
+    return train_plan(plan, run, command=f"rewarm train {path}", until_step=until_step, sinks=sinks)
+
+
+def train_plan(
+    plan: Plan,
+    run: RunFolder,
+    *,
+    command: str,
+    console: Console | None = None,
+    until_step: int | None = None,
+    sinks: tuple[str, ...] = (),
+) -> int:
+    """Train a plan on measured facts in its run folder; `command` is what resumes it.
+
+    Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
+    """
+    if not plan.measured:
+        raise PlanError.one(
+            str(run.plan),
+            "it stands on estimates of the text",
+            "run `rewarm prepare`, then `rewarm train` with the recipe",
+        )
+    views = open_views(plan)
+    placement, warnings = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
+    suite = suite_of(plan)
+    device = torch.device(placement.device)
+
+    def load() -> nn.Module:
+        return load_base(Path(plan.conduct.base_folder), device=str(device))
+
+    def measure(model: nn.Module, step: int) -> list[EvalRecord]:
+        return evaluate(model, suite, step=step, autocast_dtype=_autocast_dtype(placement))
+
+    with ExitStack() as stack:
+        live = stack.enter_context(TrainConsole(plan, console))
+        for warning in (*plan.warnings, *warnings, *suite.warnings):
+            live.say(f"warning: {warning}")
+        more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
+        materials = Materials(
+            load_model=load,
+            loss=sum_of_token_losses,
+            views=views,
+            evaluator=measure,
+            sinks=[live, *more],
+        )
+        ending = run_training(
+            plan, placement, run, materials, resume_with=command, until_step=until_step
+        )
+    return FINISHED if ending.finished else STOPPED
+
+
+def open_views(plan: Plan) -> dict[str, View]:
+    """Return the training view of every source that a phase shows, verified against its manifest.
+
+    Raises CorpusError naming every file that changed since it was prepared.
+    """
+    problems = Problems()
+    views: dict[str, View] = {}
+    for name, facts in plan.conduct.corpora.items():
+        try:
+            verify_prepared(facts)
+            views[name] = open_view(facts)
+        except CorpusError as error:
+            problems.extend(error.problems)
+    problems.raise_as(CorpusError)
+    return {source.name: views[source.name] for source in plan.science.sources}
+
+
+def _autocast_dtype(placement: Placement) -> torch.dtype | None:
+    name = placement.autocast_dtype
+    return None if name is None else getattr(torch, name)
+
+
+@contextmanager
+def _opened(name: str, plan: Plan, run: RunFolder) -> Iterator[Sink]:
+    with closing(open_sink(name, run, run_name=plan.name, fingerprint=plan.fingerprint)) as sink:
+        yield sink
