@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rewarm.corpus.prepare import PrepareProgress, check_no_overlap, prepare_source
+from rewarm.corpus.prepare import PrepareProgress, prepare_source
+from rewarm.corpus.sources import check_no_overlap
 from rewarm.errors import CorpusError, Problems
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.records.facts import CorpusFacts

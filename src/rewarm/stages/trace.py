@@ -35,8 +35,8 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
         header_style="bold",
     )
     for name in ("sequence", "source", "epoch", "window", "document", "tokens"):
-        justify = "left" if name in ("source", "document") else "right"
-        table.add_column(name, justify=justify, overflow="fold")
+        by_name = name in ("source", "document")
+        table.add_column(name, justify="left" if by_name else "right", overflow="fold")
     for row in rows:
         table.add_row(
             *(str(row[name]) for name in ("sequence", "source", "epoch", "window", "document")),

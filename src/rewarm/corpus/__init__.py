@@ -1,0 +1,1 @@
+"""From raw text to token shards and views; nothing here knows models or plans."""

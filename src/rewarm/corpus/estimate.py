@@ -1,0 +1,95 @@
+"""What a source will come to, from a sample of its text: for a plan before `prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewarm.corpus.prepare import source_key
+from rewarm.corpus.sources import Document, Rejections, read_documents, resolve_inputs
+from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
+from rewarm.errors import CorpusError
+from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.records.facts import CorpusFacts
+
+__all__ = ["estimate_source"]
+
+_MAX_FILES = 8
+_SAMPLE_BYTES = 2 * 2**20
+
+
+def estimate_source(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+    vocab_size: int,
+) -> CorpusFacts:
+    """Return facts extrapolated by file size from up to 8 files and 2 MiB of text.
+
+    Raises CorpusError where nothing of the sample can be read.
+    """
+    inputs = resolve_inputs(name, source, recipe_folder)
+    encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
+    rejections = Rejections()
+    documents: list[Document] = []
+    sampled = 0.0
+    step = max(1, len(inputs) // _MAX_FILES)
+    chosen = inputs[::step][:_MAX_FILES]
+    for path in chosen:
+        share, found = _sample(path, source, rejections, max_bytes=_SAMPLE_BYTES // len(chosen))
+        sampled += share * path.stat().st_size
+        documents += found
+    if not documents:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejections.counts.items())
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"no document could be read from a sample of {len(chosen)} files "
+            f"({reasons or 'they are empty'})",
+            "check its path, format and text_field",
+        )
+    scale = sum(path.stat().st_size for path in inputs) / max(sampled, 1.0)
+    num_documents = scale * len(documents)
+    num_bytes = scale * sum(len(document.text.encode("utf-8")) for document in documents)
+    num_tokens = scale * sum(map(len, encoder.encode([d.text for d in documents])))
+    held_out = source.held_out
+    return CorpusFacts(
+        name=name,
+        role=source.role,
+        key=source_key(
+            source,
+            inputs,
+            tokenizer=tokenizer_fingerprint(tokenizer_folder),
+            tokenizer_recipe=tokenizer_recipe,
+        ),
+        folder="",
+        measured=False,
+        num_documents=round(num_documents * (1 - held_out)),
+        num_tokens=round(num_tokens * (1 - held_out)),
+        num_bytes=round(num_bytes * (1 - held_out)),
+        held_out_documents=round(num_documents * held_out),
+        held_out_tokens=round(num_tokens * held_out),
+        held_out_bytes=round(num_bytes * held_out),
+        begin_token_ids=encoder.frame.begin,
+        end_token_ids=encoder.frame.end,
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer_folder),
+        licence=source.licence,
+    )
+
+
+def _sample(
+    path: Path, source: SourceRecipe, rejections: Rejections, *, max_bytes: int
+) -> tuple[float, list[Document]]:
+    """Return the first documents of a file and the share of it that they are (by position)."""
+    documents: list[Document] = []
+    taken = 0
+    position = 0
+    size = max(path.stat().st_size, 1)
+    for document, position in read_documents(path, source, rejections):
+        documents.append(document)
+        taken += len(document.text)
+        if taken >= max_bytes:
+            # A stream reads ahead: the text taken tells better than a position near the start.
+            return min(1.0, position / size), documents
+    return 1.0, documents

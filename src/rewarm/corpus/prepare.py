@@ -1,0 +1,496 @@
+"""Prepares one source: read, reject, split by hash, tokenize, write; restartable and repeatable.
+
+A prepared source is a folder named after the source and the *key* of everything that determines
+its tokens (inputs, reader options, tokenizer, frame, held-out rule), so recipes share it and a
+change makes a new one. Each input file becomes one shard, complete when its own small manifest
+(`shard-00000.json`) is there; a kill costs at most the file at work. The same inputs give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from rewarm.artifacts import (
+    MANIFEST_NAME,
+    file_sha256,
+    fingerprint,
+    parse_json,
+    provenance,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from rewarm.corpus.shards import dtype_for, open_shard, write_shard
+from rewarm.corpus.sources import Document, Rejections, read_documents, resolve_inputs
+from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
+from rewarm.corpus.views import HELD_OUT, TRAIN
+from rewarm.errors import CorpusError, EnvironmentFault, Problems
+from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.records.facts import CorpusFacts
+
+__all__ = [
+    "HeldOutAnswer",
+    "PrepareProgress",
+    "is_held_out",
+    "load_facts",
+    "prepare_source",
+    "read_held_out_answers",
+    "source_key",
+    "verify_prepared",
+]
+
+FORMAT = 1
+FACTS = "facts.json"
+ANSWERS = "held_out_answers.jsonl"
+_SHARD_FILES = (".bin", ".idx", ".bytes.npy", ".hash.npy", ".ids", ".answers.jsonl")
+_MAX_REJECTED_SHARE = 0.01
+_BATCH_BYTES = 4 * 2**20
+_PROGRESS_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareProgress:
+    """How far one source is; bytes are those of the input files on disk."""
+
+    source: str
+    documents: int
+    bytes: int
+    total_bytes: int
+    tokens: int
+    elapsed_s: float
+
+
+class HeldOutAnswer(NamedTuple):
+    """A question and its answer that are never trained on."""
+
+    question: str
+    answer: str
+
+
+def is_held_out(digest: int, share: float) -> bool:
+    """Tell whether a document (or group) with this 64-bit hash is held out: hash/2^64 < share."""
+    return digest / 2**64 < share
+
+
+def _digest(document: Document) -> int:
+    """Return the 64-bit hash that decides the split: of the group, or of the text itself, so that
+    exact duplicates always fall on one side."""
+    key = document.text if document.group is None else document.group
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def source_key(
+    source: SourceRecipe,
+    inputs: Sequence[Path],
+    *,
+    tokenizer: str,
+    tokenizer_recipe: TokenizerRecipe,
+) -> str:
+    """Return the fingerprint of everything that determines a source's tokens and split."""
+    stats = [(path, path.stat()) for path in inputs]
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "reader": source.model_dump(
+                mode="json", exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"}
+            ),
+            "inputs": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+            "tokenizer": tokenizer,
+            "frame": tokenizer_recipe.model_dump(mode="json"),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a source is (to be) prepared."""
+
+    key: str
+    folder: Path
+    inputs: list[Path]
+
+
+def _place(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    prepared_root: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+) -> _Place:
+    inputs = resolve_inputs(name, source, recipe_folder)
+    key = source_key(
+        source,
+        inputs,
+        tokenizer=tokenizer_fingerprint(tokenizer_folder),
+        tokenizer_recipe=tokenizer_recipe,
+    )
+    return _Place(key, prepared_root / f"{name}-{key[:12]}", inputs)
+
+
+def load_facts(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    prepared_root: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+) -> CorpusFacts | None:
+    """Return the facts of a source as it is prepared; None where it is not (or its text changed).
+
+    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises
+    CorpusError where the source's own files cannot be found.
+    """
+    place = _place(
+        name,
+        source,
+        recipe_folder=recipe_folder,
+        prepared_root=prepared_root,
+        tokenizer_folder=tokenizer_folder,
+        tokenizer_recipe=tokenizer_recipe,
+    )
+    facts = _facts_in(place.folder)
+    if facts is None:
+        return None
+    # Role and licence are the recipe's to say and decide no token, so they are not in the key.
+    return facts.model_copy(
+        update={
+            "name": name,
+            "role": source.role,
+            "licence": source.licence,
+            "folder": str(place.folder),
+        }
+    )
+
+
+def _facts_in(folder: Path) -> CorpusFacts | None:
+    """Return the facts of a complete prepared folder: its manifest comes last."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    value = read_json(folder / FACTS, what="the corpus facts", error=CorpusError)
+    try:
+        return CorpusFacts.model_validate(value)
+    except ValidationError:
+        return None  # written by another version: prepared again
+
+
+def prepare_source(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    prepared_root: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+    vocab_size: int,
+    progress: Callable[[PrepareProgress], None] | None = None,
+) -> CorpusFacts:
+    """Return the measured facts of a source, doing only the work that is not done yet.
+
+    Raises CorpusError (nothing to read, above 1 % rejected, a file that cannot be read),
+    BaseModelError (tokenizer) and EnvironmentFault (the disk refuses).
+    """
+    common = {
+        "recipe_folder": recipe_folder,
+        "prepared_root": prepared_root,
+        "tokenizer_folder": tokenizer_folder,
+        "tokenizer_recipe": tokenizer_recipe,
+    }
+    done = load_facts(name, source, **common)  # type: ignore[arg-type]
+    if done is not None and _sizes_hold(Path(done.folder)):
+        return done
+    place = _place(name, source, **common)  # type: ignore[arg-type]
+    encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
+    work = _Work(name, source, place, encoder, progress)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in place.folder.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for number, path in enumerate(place.inputs):
+            work.shard(number, path)
+        return _finish(work, tokenizer_fingerprint(tokenizer_folder))
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{place.folder} cannot be written ({error.strerror or error})",
+            "free some space or set prepared_folder elsewhere; the same command then goes on",
+        ) from error
+
+
+@dataclass(slots=True)
+class _Work:
+    """One source under preparation and how far it is."""
+
+    name: str
+    source: SourceRecipe
+    place: _Place
+    encoder: Encoder
+    progress: Callable[[PrepareProgress], None] | None
+    started: float = field(default_factory=time.monotonic)
+    last_progress: float = 0.0
+    documents: int = 0
+    tokens: int = 0
+    bytes_before: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.place.inputs)
+
+    def tell(self, file_position: int, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if self.progress is None or (now - self.last_progress < _PROGRESS_EVERY_S and not always):
+            return
+        self.last_progress = now
+        self.progress(
+            PrepareProgress(
+                source=self.name,
+                documents=self.documents,
+                bytes=self.bytes_before + file_position,
+                total_bytes=self.total_bytes,
+                tokens=self.tokens,
+                elapsed_s=now - self.started,
+            )
+        )
+
+    def shard(self, number: int, path: Path) -> None:
+        """Make the shard of one input file, unless it is complete."""
+        prefix = self.place.folder / f"shard-{number:05d}"
+        if not Path(f"{prefix}.json").is_file():
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
+            try:
+                facts = self._write(temporary / prefix.name, path)
+                for ending in _SHARD_FILES:
+                    os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            write_json(Path(f"{prefix}.json"), {"input": path.name, **facts})
+        self.bytes_before += path.stat().st_size
+        self.tell(0, always=True)
+
+    def _write(self, prefix: Path, path: Path) -> dict[str, Any]:
+        rejections = Rejections()
+        sizes: list[int] = []
+        digests: list[int] = []
+        with (
+            Path(f"{prefix}.ids").open("w", encoding="utf-8", newline="\n") as ids,
+            Path(f"{prefix}.answers.jsonl").open("w", encoding="utf-8", newline="\n") as answers,
+        ):
+
+            def encoded() -> Iterator[NDArray[np.int64]]:
+                for batch in self._batches(path, rejections):
+                    for document in batch:
+                        sizes.append(len(document.text.encode("utf-8")))
+                        digests.append(_digest(document))
+                        ids.write(json.dumps(document.id) + "\n")
+                        if document.question is not None and is_held_out(
+                            digests[-1], self.source.held_out
+                        ):
+                            pair = {"question": document.question, "answer": document.answer}
+                            answers.write(json.dumps(pair, sort_keys=True) + "\n")
+                    tokens = self.encoder.encode([document.text for document in batch])
+                    self.documents += len(batch)
+                    self.tokens += sum(map(len, tokens))
+                    yield from tokens
+
+            write_shard(prefix, encoded(), dtype_for(self.encoder.vocab_size))
+        np.save(f"{prefix}.bytes.npy", np.array(sizes, dtype=np.uint64))
+        np.save(f"{prefix}.hash.npy", np.array(digests, dtype=np.uint64))
+        return {"rejected": dict(rejections.counts), "examples": rejections.examples}
+
+    def _batches(self, path: Path, rejections: Rejections) -> Iterator[list[Document]]:
+        """Yield documents in batches of bounded size: memory does not grow with the file."""
+        batch: list[Document] = []
+        size = 0
+        for document, position in read_documents(path, self.source, rejections):
+            batch.append(document)
+            size += len(document.text)
+            if size >= _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+                self.tell(position)
+        if batch:
+            yield batch
+
+
+def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
+    """Write views, answers, facts and (last) the manifest of a source whose shards are complete."""
+    folder = work.place.folder
+    prefixes = [folder / f"shard-{number:05d}" for number in range(len(work.place.inputs))]
+    notes = [
+        read_json(Path(f"{prefix}.json"), what="the shard's manifest", error=CorpusError)
+        for prefix in prefixes
+    ]
+    rejected = Counter[str]()
+    for note in notes:
+        rejected.update(note["rejected"])
+    examples = [example for note in notes for example in note["examples"]]
+    sizes = np.concatenate([np.load(f"{prefix}.bytes.npy") for prefix in prefixes])
+    digests = np.concatenate([np.load(f"{prefix}.hash.npy") for prefix in prefixes])
+    _check_rejected(work.name, len(sizes), rejected, examples)
+    held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
+    np.save(folder / TRAIN, np.flatnonzero(~held_out))
+    np.save(folder / HELD_OUT, np.flatnonzero(held_out))
+    answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
+    write_atomically(folder / ANSWERS, answers)
+    lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
+    facts = CorpusFacts(
+        name=work.name,
+        role=work.source.role,
+        key=work.place.key,
+        folder=str(folder),
+        measured=True,
+        num_documents=int((~held_out).sum()),
+        num_tokens=int(lengths[~held_out].sum()),
+        num_bytes=int(sizes[~held_out].sum()),
+        held_out_documents=int(held_out.sum()),
+        held_out_tokens=int(lengths[held_out].sum()),
+        held_out_bytes=int(sizes[held_out].sum()),
+        rejected=dict(sorted(rejected.items())),
+        begin_token_ids=work.encoder.frame.begin,
+        end_token_ids=work.encoder.frame.end,
+        tokenizer_fingerprint=tokenizer,
+        licence=work.source.licence,
+        warnings=_warnings(work, lengths, held_out, notes, prefixes),
+    )
+    write_json(folder / FACTS, facts.model_dump(mode="json"))
+    _write_manifest(folder, work)
+    return facts
+
+
+def _check_rejected(
+    name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
+) -> None:
+    total = num_documents + rejected.total()
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
+    if num_documents == 0:
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"no document could be taken ({reasons or 'all of its files are empty'})"
+            + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
+            "check its files, text_field and format",
+        )
+    if rejected.total() > _MAX_REJECTED_SHARE * total:
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"{rejected.total()} of {total} documents are rejected ({reasons}), above 1 %; "
+            f"e.g. {'; '.join(examples[:3])}",
+            "mend or leave out these documents (missing_field: set text_field)",
+        )
+
+
+def _warnings(
+    work: _Work,
+    lengths: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+    notes: Sequence[dict[str, Any]],
+    prefixes: Sequence[Path],
+) -> tuple[str, ...]:
+    warnings = [
+        f"{note['input']} gave no document"
+        for note, prefix in zip(notes, prefixes, strict=True)
+        if open_shard(prefix).num_documents == 0
+    ]
+    if work.source.held_out > 0 and not held_out.any():
+        warnings.append(
+            f"none of its {len(lengths)} documents is held out at {work.source.held_out:g}, so "
+            "nothing can be measured on it; raise held_out"
+        )
+    return tuple(warnings)
+
+
+def _write_manifest(folder: Path, work: _Work) -> None:
+    """Write the manifest, last: sizes, times and hashes of all files, inputs and provenance."""
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
+    )
+    files = {}
+    for name in names:
+        stat = (folder / name).stat()
+        files[name] = {
+            "bytes": stat.st_size,
+            "sha256": file_sha256(folder / name),
+            "mtime_ns": stat.st_mtime_ns,
+        }
+    write_json(
+        folder / MANIFEST_NAME,
+        {
+            "files": files,
+            "key": work.place.key,
+            "inputs": [
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in work.place.inputs
+            ],
+            "reader": work.source.model_dump(mode="json"),
+            "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
+        },
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    value = read_json(folder / MANIFEST_NAME, what="the manifest", error=CorpusError)
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+        raise CorpusError.one(
+            str(folder / MANIFEST_NAME), "it lists no files", "run `rewarm prepare` again"
+        )
+    return value
+
+
+def _sizes_hold(folder: Path) -> bool:
+    """Tell, without reading the data, whether all files are there in their sizes."""
+    try:
+        return all(
+            (folder / name).stat().st_size == entry["bytes"]
+            for name, entry in _manifest(folder)["files"].items()
+        )
+    except OSError:
+        return False
+
+
+def verify_prepared(facts: CorpusFacts) -> None:
+    """Raise CorpusError naming every file of a prepared source that changed since.
+
+    A file whose size and modification time are those of the manifest is taken as unchanged; any
+    other is hashed.
+    """
+    folder = Path(facts.folder)
+    problems = Problems()
+    for name, entry in _manifest(folder)["files"].items():
+        path = folder / name
+        fix = f"run `rewarm prepare` again (it makes {folder.name} anew where it is deleted)"
+        try:
+            stat = path.stat()
+        except OSError:
+            problems.add(str(path), "it was there at prepare and is gone", fix)
+            continue
+        if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
+            continue
+        if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+            problems.add(str(path), "it changed since prepare", fix)
+    problems.raise_as(CorpusError)
+
+
+def read_held_out_answers(folder: Path) -> list[HeldOutAnswer]:
+    """Return the held-out questions and answers of a prepared source; most sources have none."""
+    path = folder / ANSWERS
+    if not path.is_file():
+        return []
+    pairs = [parse_json(line) for line in path.read_bytes().splitlines()]
+    return [HeldOutAnswer(pair["question"], pair["answer"]) for pair in pairs]

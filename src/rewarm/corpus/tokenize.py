@@ -1,0 +1,168 @@
+"""Text to token ids with the base's own tokenizer, framed as in the base's pretraining."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewarm.artifacts import file_sha256, parse_json
+from rewarm.errors import BaseModelError, CorpusError, Problems
+from rewarm.recipe.schema import TokenizerRecipe
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["DocumentFrame", "Encoder", "open_encoder", "tokenizer_fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFrame:
+    """Ids in front of and behind every document."""
+
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Return the SHA-256 of `tokenizer.json`; raises BaseModelError where it is not there."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BaseModelError.one(
+            str(path),
+            "it is not there",
+            "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        )
+    return file_sha256(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A tokenizer with the frame that documents get; made by `open_encoder`."""
+
+    tokenizer: Tokenizer
+    frame: DocumentFrame
+    vocab_size: int
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return the framed ids of each text, int64 [tokens].
+
+        The name of a special token that occurs in a text is text: it never becomes the token.
+        Raises CorpusError for an id that the model has no embedding for.
+        """
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        begin, end = list(self.frame.begin), list(self.frame.end)
+        framed = [np.array(begin + e.ids + end, dtype=np.int64) for e in encodings]
+        for ids in framed:
+            if ids.size and int(ids.max()) >= self.vocab_size:
+                offset = int(ids.argmax())
+                raise CorpusError.one(
+                    "tokenizer.json",
+                    f"token id {int(ids[offset])} at offset {offset} of a document is beyond the "
+                    f"model's vocabulary of {self.vocab_size}",
+                    "use the tokenizer that belongs to this model",
+                )
+        return framed
+
+
+def open_encoder(folder: Path, recipe: TokenizerRecipe, *, vocab_size: int) -> Encoder:
+    """Return the encoder of the base in `folder`.
+
+    The frame is what the tokenizer's post-processor adds in front and behind; where it adds
+    nothing behind, the EOS token is the end of a document. The recipe overrides either. Raises
+    BaseModelError for a tokenizer that is missing, broken, without EOS, or lacks a named token.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer_fingerprint(folder)
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise BaseModelError.one(
+            str(path), f"it cannot be read ({error})", "restore it, or save the tokenizer again"
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    frame = _frame(tokenizer, folder, recipe)
+    return Encoder(tokenizer, frame, vocab_size)
+
+
+def _frame(tokenizer: Tokenizer, folder: Path, recipe: TokenizerRecipe) -> DocumentFrame:
+    problems = Problems()
+    begin, end = _post_processed(tokenizer)
+    if recipe.document_begin != "auto":
+        begin = _named_ids(tokenizer, recipe.document_begin, "tokenizer.document_begin", problems)
+    if recipe.document_end != "auto":
+        end = _named_ids(tokenizer, recipe.document_end, "tokenizer.document_end", problems)
+    elif not end:
+        eos = _eos_id(tokenizer, folder)
+        if eos is None:
+            problems.add(
+                str(folder / "tokenizer.json"),
+                "the tokenizer has no EOS token, so nothing would part the documents",
+                'say how they end: tokenizer.document_end = ["<token>"] (or [] for nothing)',
+            )
+        else:
+            end = (eos,)
+    problems.raise_as(BaseModelError)
+    return DocumentFrame(begin, end)
+
+
+def _post_processed(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that the post-processor puts around a text, found by encoding one."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a", add_special_tokens=True).ids
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+    return (), ()
+
+
+def _named_ids(
+    tokenizer: Tokenizer, names: Sequence[str], where: str, problems: Problems
+) -> tuple[int, ...]:
+    ids: list[int] = []
+    for name in names:
+        token_id = tokenizer.token_to_id(name)
+        if token_id is None:
+            near = difflib.get_close_matches(name, tokenizer.get_vocab(), n=1, cutoff=0.4)
+            problems.add(
+                where,
+                f"the tokenizer has no token {name!r}",
+                f"did you mean {near[0]!r}?" if near else "name a token of the vocabulary",
+            )
+        else:
+            ids.append(token_id)
+    return tuple(ids)
+
+
+def _eos_id(tokenizer: Tokenizer, folder: Path) -> int | None:
+    """Return the EOS token's id from the folder's configuration files, tokenizer's own first."""
+    token = _read(folder / "tokenizer_config.json").get("eos_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    token_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if token_id is not None:
+        return token_id
+    for name in ("generation_config.json", "config.json"):
+        value = _read(folder / name).get("eos_token_id")
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
