@@ -76,6 +76,7 @@ class PrepareConsole:
             self._console.print(
                 f"prepare {progress.source}: "
                 f"{progress.bytes / max(progress.total_bytes, 1):.0%}, {rates}",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
@@ -94,11 +95,19 @@ def _prepare_rates(progress: PrepareProgress) -> str:
 class TrainConsole:
     """Live view of a run: step, loss, rate, phase, tokens/s, time left, last held-out deltas."""
 
-    def __init__(self, plan: Plan, console: Console | None = None, *, label: str = "") -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        console: Console | None = None,
+        *,
+        label: str = "",
+        recorded: Iterable[EvalRecord] = (),
+    ) -> None:
         self._science = plan.science
         self._console = console or Console()
         self._label = label or plan.name
-        self._base: dict[tuple[str, str], float] = {}
+        # After a resume the base's figures are on record and not measured again.
+        self._base = {(r.domain, r.metric): r.value for r in recorded if r.step == 0}
         self._deltas = Text("")
         self._last_line = 0.0
         self._started = time.monotonic()
@@ -132,7 +141,9 @@ class TrainConsole:
 
     def say(self, message: str) -> None:
         """Print a line that stays: a resume, a checkpoint passed over, a warning."""
-        self._console.print(f"{self._label}: {message}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"{self._label}: {message}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def show_step(self, record: StepRecord) -> None:
         """Show the step that was just taken."""
@@ -146,7 +157,9 @@ class TrainConsole:
             return
         if last or time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._label}: {facts}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{self._label}: {facts}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def show_evals(self, records: Iterable[EvalRecord]) -> None:
         """Show the deltas of an evaluation against the base at step 0."""
@@ -163,6 +176,7 @@ class TrainConsole:
         elif found[0].step in (0, self._science.num_steps):
             self._console.print(
                 f"{self._label}: step {found[0].step} held-out {line}",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )

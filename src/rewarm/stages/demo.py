@@ -256,10 +256,11 @@ def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
     console.print()
     console.print(arms_table(arms))
     for note in notes:
-        console.print(f"- {note}", highlight=False)
+        console.print(f"- {note}", markup=False, highlight=False)
     console.print(
         f"\n{format_duration(time.monotonic() - started)}. The report, one file that opens "
         f"offline:\n{report.resolve()}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )
@@ -286,7 +287,7 @@ def _base(work: Path, text: DemoText, sizes: DemoSizes, console: Console) -> Non
     from rewarm.stages.train import train_plan
 
     if (work / "base" / "config.json").exists():
-        console.print("the base is there already", highlight=False)
+        console.print("the base is there already", markup=False, highlight=False)
     if not (work / "new-model" / "config.json").exists():
         _new_model(work / "new-model", text, sizes)
     recipe = work / "base.toml"
@@ -300,6 +301,7 @@ def _base(work: Path, text: DemoText, sizes: DemoSizes, console: Console) -> Non
     console.print(
         f"pretraining a base of {format_count(plan.conduct.model.num_parameters)} parameters on "
         f"{format_count(plan.science.num_tokens)} tokens",
+        markup=False,
         highlight=False,
     )
     _checked(train_plan(plan, job.run, command="rewarm demo", console=console))

@@ -20,7 +20,7 @@ from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
 from rewarm.stages.train import open_views
 from rewarm.training.checkpoint import find_newest_verified
-from rewarm.training.state import load_weights
+from rewarm.training.state import read_weights
 
 __all__ = ["run_evaluate", "show_verdicts"]
 
@@ -36,7 +36,7 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
     open_views(plan)
     suite = suite_of(plan)
     for warning in suite.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}", markup=False, highlight=False)
     if model is not None:
         base = _base_records(plan, run, suite)
         step = max(plan.science.num_steps, 1)
@@ -72,7 +72,7 @@ def _newest_records(plan: Plan, run: RunFolder, suite: EvaluationSuite) -> None:
             str(run.path), "it has no checkpoint yet", "run `rewarm train` first"
         )
     model = load_base(Path(plan.conduct.base_folder))
-    step = load_weights(found.path, model, plan.science)
+    step = read_weights(found.path, model, plan.science)
     if not _covers([record for record in run.evals() if record.step == step], suite):
         run.append_evals(_measured(model, suite, step))
 

@@ -32,7 +32,7 @@ def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool) -> Plan:
 
         console = Console()
         console.print(plan_summary(plan))
-        console.print(f"\nwritten to {job.run.plan}", highlight=False, soft_wrap=True)
+        console.print(f"\nwritten to {job.run.plan}", markup=False, highlight=False, soft_wrap=True)
     return plan
 
 

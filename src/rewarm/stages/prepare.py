@@ -25,7 +25,9 @@ def run_prepare(path: Path, overrides: Iterable[str]) -> None:
     facts = prepare_job(job)
     console = Console()
     console.print(ledger_table(facts))
-    console.print(f"tokens are in {job.prepared_root}", highlight=False, soft_wrap=True)
+    console.print(
+        f"tokens are in {job.prepared_root}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def prepare_job(job: Job) -> list[CorpusFacts]:

@@ -45,7 +45,9 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
         return code
     show_verdicts(job.run, console)
     export_run(plan, job.run, console=console)
-    console.print(f"report: {write_run_report(job.run)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"report: {write_run_report(job.run)}", markup=False, highlight=False, soft_wrap=True
+    )
     return FINISHED
 
 

@@ -80,7 +80,7 @@ def train_plan(
         return evaluate(model, suite, step=step, autocast_dtype=_autocast_dtype(placement))
 
     with ExitStack() as stack:
-        live = stack.enter_context(TrainConsole(plan, console))
+        live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
         for warning in (*plan.warnings, *warnings, *suite.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]

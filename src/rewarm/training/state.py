@@ -41,6 +41,7 @@ __all__ = [
     "check_plan",
     "read_saved_state",
     "read_state",
+    "read_weights",
     "weights_of",
     "write_state",
 ]
@@ -171,6 +172,24 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
     _random_state_of(saved).restore(state.device)
+
+
+def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
+    """Bring a model to the weights of a verified checkpoint; return the updates it has had.
+
+    Raises as `read_state` does; the model is then untouched.
+    """
+    saved = read_saved_state(folder)
+    check_plan(saved, science, where=folder)
+    wanted = weights_of(model)
+    found = _load_tensors(folder / WEIGHTS_FILE)
+    problems = list(_differences(folder / WEIGHTS_FILE, found, wanted))
+    if problems:
+        raise CheckpointError(problems)
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+    return saved.step
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
