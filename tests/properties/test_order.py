@@ -299,8 +299,8 @@ def test_an_unfinished_thought_is_refused() -> None:
             "source_names": ("a", "b"),
             "num_windows": (1, 1),
             "phases": (OrderPhase(0, 2, half),),
-            **change,
         }
+        values.update(change)  # type: ignore[call-overload]
         with pytest.raises(ValueError, match=told):
             OrderSpec(**values)  # type: ignore[arg-type]
     spec = OrderSpec(1, 2, ("a", "b"), (1, 1), (OrderPhase(0, 2, half),))

@@ -225,7 +225,7 @@ def fake_losses(
     generator = np.random.default_rng(seed)
     weights = generator.integers(800, 6_000, size=num_items)
     hardness = 1 + 0.12 * generator.normal(size=num_items)
-    spread = 1 + 0.35 * np.random.default_rng((seed, step)).normal(size=num_items)
+    spread = 1 + 0.15 * np.random.default_rng((seed, step)).normal(size=num_items)
     bits = first * hardness + change * spread * (step > 0)
     nats = (bits * weights * math.log(2)).tolist()
     return eval_record(step, domain, role, metric, nats, weights.tolist())

@@ -34,9 +34,10 @@ def quantise_weights(weights: Sequence[float]) -> tuple[int, ...]:
     """
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise ValueError(f"weights must be finite and not negative: {list(weights)}")
-    total = math.fsum(weights)
-    if not (0 < total < math.inf):
+    # `sum` overflows to infinity where `fsum` would raise an OverflowError.
+    if not 0 < sum(weights) < math.inf:
         raise ValueError("at least one weight must be above zero (and their sum finite)")
+    total = math.fsum(weights)
     for index, weight in enumerate(weights):
         if 0 < weight / total < 1 / CYCLE:
             raise ValueError(f"share {weight / total:.3g} of source {index} is below 1/{CYCLE}")
@@ -109,17 +110,24 @@ def deal_cycle(weights: tuple[int, ...]) -> BlendCycle:
 
 def count_before(cycle: BlendCycle, position: int) -> Integers:
     """Return how many of the first `position` slots belong to each source, shape [sources]."""
+    if position < 0:
+        raise ValueError(f"position {position} lies before the phase")
     cycles, rest = divmod(position, cycle.length)
     counts = np.bincount(cycle.source_of_slot[:rest], minlength=len(cycle.shares))
     return counts.astype(np.int64) + np.asarray(cycle.shares, dtype=np.int64) * cycles
 
 
-def locate(cycle: BlendCycle, positions: Integers) -> tuple[Integers, Integers]:
+def locate(cycle: BlendCycle, positions: NDArray[np.integer]) -> tuple[Integers, Integers]:
     """Return for slots of a phase their source and how many earlier slots are that source's.
 
-    `positions` count from the phase's first slot; both results have their shape.
+    `positions` count from the phase's first slot; both results have their shape. Raises ValueError
+    for a negative one.
     """
-    cycles, slots = np.divmod(positions, cycle.length)
+    # Unsigned positions would make the ranks below floating-point numbers.
+    signed = np.asarray(positions, dtype=np.int64)
+    if (signed < 0).any():
+        raise ValueError(f"position {signed.min()} lies before the phase")
+    cycles, slots = np.divmod(signed, cycle.length)
     sources = cycle.source_of_slot[slots].astype(np.int64)
     shares = np.asarray(cycle.shares, dtype=np.int64)
     return sources, cycles * shares[sources] + cycle.rank_of_slot[slots]

@@ -9,6 +9,7 @@ j div n, and which window it is follows from a permutation keyed by (seed, sourc
 from __future__ import annotations
 
 import functools
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,19 +119,23 @@ def _positions_of_step(spec: OrderSpec, step: int) -> Integers:
     if not 0 <= step < spec.num_steps:
         raise ValueError(f"step {step} is outside of the order [0, {spec.num_steps})")
     size = spec.sequences_per_step
-    return permute(np.arange(size), size, derive_key(spec.seed, "slots", step)) + step * size
+    # A step may be a numpy integer; in 32 bits the product would wrap.
+    first = operator.index(step) * size
+    return permute(np.arange(size), size, derive_key(spec.seed, "slots", step)) + first
 
 
 def locate_samples(spec: OrderSpec, positions: NDArray[np.integer]) -> Slots:
     """Return the samples at global positions (step · sequences_per_step + slot), any shape.
 
+    Slots count in the order in which they were dealt; `slots_of_step` permutes them afterwards.
     Pure arithmetic: the cost does not depend on how far into the run a position lies. Raises
     ValueError for a position outside of the phases.
     """
     flat = np.asarray(positions, dtype=np.int64).reshape(-1)
     ends = np.array([p.end_step * spec.sequences_per_step for p in spec.phases], dtype=np.int64)
-    if flat.size and (flat.min() < 0 or flat.max() >= ends[-1]):
-        raise ValueError(f"a position is outside of the order [0, {int(ends[-1])})")
+    end = spec.num_steps * spec.sequences_per_step
+    if flat.size and (flat.min() < 0 or flat.max() >= end):
+        raise ValueError(f"a position is outside of the order [0, {end})")
     phase_of = np.searchsorted(ends, flat, side="right")
     source = np.empty_like(flat)
     sample = np.empty_like(flat)
@@ -165,8 +170,16 @@ def _epoch_key(seed: int, source_name: str, epoch: int) -> int:
 def samples_in_phase(spec: OrderSpec, index: int) -> Integers:
     """Return the exact number of samples of each source in a phase, shape [sources]."""
     phase = spec.phases[index]
-    slots = (phase.end_step - phase.start_step) * spec.sequences_per_step
-    return count_before(deal_cycle(phase.weights), slots)
+    num_slots = (phase.end_step - phase.start_step) * spec.sequences_per_step
+    return _whole_phase(phase.weights, num_slots).copy()
+
+
+@functools.lru_cache(maxsize=1024)
+def _whole_phase(weights: tuple[int, ...], num_slots: int) -> Integers:
+    # A run with more blends than `deal_cycle` keeps would deal them all again for every question.
+    counts = count_before(deal_cycle(weights), num_slots)
+    counts.flags.writeable = False
+    return counts
 
 
 def samples_before(spec: OrderSpec, step: int) -> Integers:
@@ -181,8 +194,8 @@ def samples_before(spec: OrderSpec, step: int) -> Integers:
         if step >= phase.end_step:
             counts += samples_in_phase(spec, index)
         elif step > phase.start_step:
-            slots = (step - phase.start_step) * spec.sequences_per_step
-            counts += count_before(deal_cycle(phase.weights), slots)
+            num_slots = (operator.index(step) - phase.start_step) * spec.sequences_per_step
+            counts += count_before(deal_cycle(phase.weights), num_slots)
     return counts
 
 

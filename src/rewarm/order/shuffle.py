@@ -5,12 +5,18 @@ sent through again until they land inside ("cycle walking"), which keeps it a pe
 Round functions are the finaliser of splitmix64 (Steele et al. 2014). An affine map a·i + b mod n
 would be cheaper and is not enough: it keeps the parity of neighbours.
 
+Of 5 to 16 items some orders come more often than others, by a tenth (root mean square over keys):
+in a network of 16 points even ideal round functions do that, whatever their number. Each place
+alone is even to about a hundredth; from 17 items on, 400,000 keys showed no difference.
+
 The numbers are pinned by golden tests: a change of any of them changes every run's data order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import operator
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +32,7 @@ Integers = NDArray[np.int64]
 _Words = NDArray[np.uint64]
 
 
-def derive_key(*parts: int | str) -> int:
+def derive_key(*parts: SupportsIndex | str) -> int:
     """Return a 64-bit key for a purpose, e.g. `derive_key(seed, "epoch", source, epoch)`.
 
     Parts are typed and length-prefixed before they are hashed (BLAKE2b), so ("a", "bc") and
@@ -34,7 +40,7 @@ def derive_key(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b(digest_size=8, person=b"rewarm.order")
     for part in parts:
-        kind, text = ("i", str(int(part))) if isinstance(part, int) else ("s", part)
+        kind, text = ("s", part) if isinstance(part, str) else ("i", str(operator.index(part)))
         encoded = text.encode("utf-8")
         digest.update(f"{kind}{len(encoded)}:".encode("ascii") + encoded)
     return int.from_bytes(digest.digest(), "big")
@@ -58,12 +64,12 @@ def invert(index: NDArray[np.integer], length: ArrayLike, key: ArrayLike) -> Int
 def _walk(
     index: NDArray[np.integer], length: ArrayLike, key: ArrayLike, *, inverse: bool
 ) -> Integers:
+    if not ((np.asarray(length) >= 1) & (np.asarray(length) <= MAX_LENGTH)).all():
+        raise ValueError(f"cannot permute {length!r} positions; 1 to 2^62 are possible")
     shape = np.shape(index)
     flat = np.asarray(index).reshape(-1)
     lengths = np.broadcast_to(np.asarray(length, dtype=np.int64), shape).reshape(-1)
     keys = np.broadcast_to(np.asarray(key, dtype=np.uint64), shape).reshape(-1)
-    if not ((np.asarray(length) >= 1) & (np.asarray(length) <= MAX_LENGTH)).all():
-        raise ValueError(f"cannot permute {length!r} positions; 1 to 2^62 are possible")
     if not ((flat >= 0) & (flat < lengths)).all():
         raise ValueError(f"an index is outside of [0, {length!r})")
     values = flat.astype(np.uint64)

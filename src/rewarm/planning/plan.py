@@ -119,14 +119,14 @@ class Science(Record):
 class Conduct(Record):
     """What may change between launches without changing what is learned."""
 
-    recipe_folder: str = Field(description="what the recipe's paths are relative to")
+    recipe_folder: str = Field(".", description="what the recipe's paths are relative to")
     base_folder: str
     base_pretraining: BasePretraining
     base_name: str = Field(description="as the recipe wrote it: folder or hub id")
     base_revision: str | None
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
-    training: TrainingRecipe
+    training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe
     evaluation_steps: tuple[int, ...]
     checkpoints: CheckpointRecipe

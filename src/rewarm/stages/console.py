@@ -107,7 +107,9 @@ class TrainConsole:
         self._console = console or Console()
         self._label = label or plan.name
         # After a resume the base's figures are on record and not measured again.
-        self._base = {(r.domain, r.metric): r.value for r in recorded if r.step == 0}
+        self._base: dict[tuple[str, str], float] = {
+            (r.domain, r.metric): r.value for r in recorded if r.step == 0
+        }
         self._deltas = Text("")
         self._last_line = 0.0
         self._started = time.monotonic()

@@ -29,7 +29,7 @@ from rewarm.errors import RewarmError
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.run_folder import RunFolder
-from rewarm.reporting.report import ArmView, load_arm
+from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import keep_plan, open_job
 from rewarm.stages.plan import plan_job

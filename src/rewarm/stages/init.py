@@ -57,8 +57,8 @@ def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
 def _ask(answers: Answers) -> Answers:
     from rich.prompt import Prompt
 
-    def missing(value: object, question: str, default: str | None = None) -> str:
-        return "" if value else (Prompt.ask(question, default=default) or "")
+    def missing(value: object, question: str, default: str = "") -> str:
+        return "" if value else Prompt.ask(question, default=default)
 
     base = missing(answers.base, "Base model (folder in Hugging Face format, or hub id)")
     text = missing(answers.text, "New text (file, folder or glob)")
