@@ -1,0 +1,203 @@
+"""Pairs of figures with their intervals: adaptation against forgetting."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from rewarm.reporting.figures import (
+    LAYOUTS,
+    Axis,
+    Estimate,
+    Figure,
+    Layout,
+    Place,
+    color_class,
+    draw_grid,
+    drawing,
+    hover_data,
+    left_margin,
+    width_of,
+)
+from rewarm.reporting.scales import Scale
+from rewarm.reporting.svg import Frame, element, marker, path, shortened, text, text_width
+from rewarm.reporting.tables import Table, numeric, words
+
+__all__ = ["Pair", "PairChart", "pair_figure"]
+
+_MOST_LABEL = 170.0
+
+_Pixels = tuple[float, float]
+_Line = tuple[_Pixels, _Pixels]
+_Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two figures of one arm."""
+
+    name: str
+    x: Estimate
+    y: Estimate
+    color: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairChart:
+    """Pairs where left (x) and up (y) are better; `origin` names the hollow mark at (0, 0)."""
+
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    pairs: tuple[Pair, ...]
+    origin: str
+
+
+def pair_figure(chart: PairChart) -> Figure:
+    """Draw the pairs, and the staircase of those that no other pair beats in both figures."""
+    x = chart.x.scale([0.0, *(end for p in chart.pairs for end in p.x if end is not None)])
+    y = chart.y.scale([0.0, *(end for p in chart.pairs for end in p.y if end is not None)])
+    wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
+    places = (
+        Place(
+            x.fraction(pair.x.value),
+            y.fraction(pair.y.value),
+            pair.name,
+            color_class(pair.color),
+            f"{chart.x.label}: {chart.x.with_interval(pair.x)}\n"
+            f"{chart.y.label}: {chart.y.with_interval(pair.y)}",
+        )
+        for pair in chart.pairs
+    )
+    rows = tuple(
+        (
+            pair.name,
+            chart.x.written(pair.x.value),
+            chart.x.interval(pair.x),
+            chart.y.written(pair.y.value),
+            chart.y.interval(pair.y),
+        )
+        for pair in chart.pairs
+    )
+    columns = words("arm") + numeric(chart.x.label, "95 % interval", chart.y.label, "95 % interval")
+    return Figure(
+        title=chart.title,
+        heading=chart.title,
+        description=chart.description,
+        wide=wide,
+        narrow=narrow,
+        hover=hover_data("nearest", places),
+        table=Table(columns, rows),
+    )
+
+
+def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
+    width, height = width_of(layout), 400.0 if layout == "wide" else 340.0
+    top, bottom = 30.0, height - 40
+    left = left_margin(chart.y, y, bottom - top)
+    frame = Frame(width, height, left=left, top=top, right=width - 14, bottom=bottom)
+
+    def at(pair: tuple[float, float]) -> _Pixels:
+        return frame.x(x.fraction(pair[0])), frame.y(y.fraction(pair[1]))
+
+    parts = draw_grid(chart.x, chart.y, x, y, frame)
+    parts.append(text("↖ better", at((0.0, 0.0))[0] + 8, top + 12, class_="name"))
+    front = [at(step) for step in front_steps(chart.pairs)]
+    if len(front) > 1:
+        parts.append(path(front, "front"))
+    parts.append(marker(0, *at((0.0, 0.0)), 4.5, "origin"))
+    parts += [_draw_pair(pair, at) for pair in chart.pairs]
+    centres = [at((0.0, 0.0)), *(at((pair.x.value, pair.y.value)) for pair in chart.pairs)]
+    names = [chart.origin, *(pair.name for pair in chart.pairs)]
+    classes = ["", *(color_class(pair.color) for pair in chart.pairs)]
+    lines = [
+        *itertools.pairwise(front),
+        *(line for pair in chart.pairs for line in _whiskers(pair, at)),
+    ]
+    corners = place_labels(centres, names, frame, lines)
+    for name, class_, corner in zip(names, classes, corners, strict=True):
+        label = text(shortened(name, _MOST_LABEL), *corner, class_="direct" if class_ else "")
+        parts.append(element("g", label, class_=class_))
+    return drawing(layout, frame, chart.title, chart.description, parts)
+
+
+def _draw_pair(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> str:
+    whiskers = [path(ends, "whisker") for ends in _whiskers(pair, at)]
+    mark = marker(pair.color, *at((pair.x.value, pair.y.value)), 5)
+    return element("g", *whiskers, mark, class_=color_class(pair.color))
+
+
+def _whiskers(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> list[_Line]:
+    """Return the ends of the two intervals, where they are known."""
+    x, y = pair.x, pair.y
+    lines: list[_Line] = []
+    if x.low is not None and x.high is not None:
+        lines.append((at((x.low, y.value)), at((x.high, y.value))))
+    if y.low is not None and y.high is not None:
+        lines.append((at((x.value, y.low)), at((x.value, y.high))))
+    return lines
+
+
+def front_steps(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Return the staircase along the pairs that no other one beats in both figures.
+
+    It goes from the pair with the least x to the one with the greatest y: right, then up.
+    """
+    steps: list[tuple[float, float]] = []
+    for x, y in sorted((pair.x.value, -pair.y.value) for pair in pairs):
+        if steps and -y <= steps[-1][1]:
+            continue
+        if steps:
+            steps.append((x, steps[-1][1]))
+        steps.append((x, -y))
+    return steps
+
+
+def place_labels(
+    centres: Sequence[_Pixels], names: Sequence[str], frame: Frame, lines: Sequence[_Line] = ()
+) -> list[_Pixels]:
+    """Return where each label's baseline begins: beside its point and clear of the others.
+
+    Greedy: of eight places around the point the one that covers least of what already stands.
+    """
+    taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
+    taken += [
+        (min(a[0], b[0]) - 2, min(a[1], b[1]) - 2, max(a[0], b[0]) + 2, max(a[1], b[1]) + 2)
+        for a, b in lines
+    ]
+    corners: list[_Pixels] = []
+    for (x, y), name in zip(centres, names, strict=True):
+        width = min(text_width(name), _MOST_LABEL)
+        right, left, middle = x + 9, x - 9 - width, x - width / 2
+        candidates = [
+            *((right, y + sink) for sink in (-7, 16)),
+            *((left, y + sink) for sink in (-7, 16)),
+            *((middle, y + sink) for sink in (-14, 24)),
+            *((right, y + sink) for sink in (-22, 31)),
+        ]
+        boxes: list[_Box] = [(a, b - 11, a + width, b + 3) for a, b in candidates]
+        costs = [
+            sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes
+        ]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        corners.append(candidates[best])
+    return corners
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    """Return the area that two boxes share, in square pixels."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _outside(box: _Box, frame: Frame) -> float:
+    """Return a cost, in square pixels, for a label that leaves the drawing or the plot."""
+    sides = max(0.0, frame.left - box[0]) + max(0.0, box[2] - frame.width)
+    ends = max(0.0, frame.top - box[1]) + max(0.0, box[3] - frame.bottom)
+    return 60 * (sides + ends)

@@ -1,0 +1,267 @@
+"""A run, or several arms, as one HTML file that opens offline and shows light and dark."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rewarm import __version__
+from rewarm.artifacts import write_atomically
+from rewarm.planning.schedule import lr_curve
+from rewarm.records.run_folder import RunFolder
+from rewarm.reporting import arm_sections, numbers, run_sections
+from rewarm.reporting.arms import ArmView, load_arm
+from rewarm.reporting.figures import Figure, standalone
+from rewarm.reporting.run_view import RunView, load_run_view
+from rewarm.reporting.svg import clean
+from rewarm.reporting.tables import Mood, Table
+from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
+from rewarm.reporting.wording import ONE_SEED, Statement, statements
+from rewarm.units import format_count, format_duration
+
+__all__ = [
+    "ArmView",
+    "load_arm",
+    "main_figure_svg",
+    "render_comparison_report",
+    "render_run_report",
+    "write_comparison_report",
+    "write_run_report",
+]
+
+
+class KeyFigure(NamedTuple):
+    """A fact that stands under the title."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+class State(NamedTuple):
+    """How far a run is."""
+
+    mood: Mood
+    text: str
+
+
+def write_run_report(run: RunFolder) -> Path:
+    """Write the run's report into its folder and return its path."""
+    write_atomically(run.report, render_run_report(run))
+    return run.report
+
+
+def render_run_report(run: RunFolder) -> str:
+    """Return the run's report; raises PlanError where the run has no plan that can be trusted.
+
+    Everything else may be missing: the page then says what.
+    """
+    view = load_run_view(run)
+    plan = view.plan
+    return _render(
+        "run.html",
+        title=plan.name,
+        sections=(
+            ("verdict", "Verdict"),
+            ("curves", "Curves"),
+            ("training", "Training"),
+            ("data", "Data"),
+            ("plan", "Plan"),
+            ("events", "Events"),
+            ("provenance", "Provenance"),
+        ),
+        state=_state(view),
+        facts=_key_figures(view),
+        statements=statements(view.verdicts),
+        one_seed=ONE_SEED,
+        no_verdict=_why_no_verdict(view),
+        missing=view.missing,
+        warnings=_warnings(view),
+        verdict_blocks=run_sections.verdict_blocks(view),
+        verdicts=run_sections.verdict_table(view.verdicts),
+        curve_blocks=run_sections.curve_blocks(view),
+        lr=run_sections.lr_figure(view),
+        lr_sentence=run_sections.lr_sentence(view),
+        blend=run_sections.blend_figure(view),
+        training=run_sections.training_figures(view),
+        ledger=run_sections.ledger_table(view),
+        sequence_length=plan.science.sequence_length,
+        reasons=run_sections.reasons_table(view),
+        estimates=run_sections.estimates_table(view),
+        events=run_sections.events_table(view),
+        provenance=run_sections.provenance_table(view),
+        recipe=run_sections.recipe_text(view),
+    )
+
+
+def _state(view: RunView) -> State:
+    if view.finished:
+        return State("good", "finished")
+    if not view.steps:
+        return State("open", "not begun")
+    return State("open", f"at step {view.num_steps_taken:,} of {view.plan.science.num_steps:,}")
+
+
+def _key_figures(view: RunView) -> list[KeyFigure]:
+    science = view.plan.science
+    model = view.plan.conduct.model
+    rates = lr_curve(science.schedule)
+    spent = view.training_s + view.evaluation_s
+    return [
+        KeyFigure(
+            "base",
+            view.plan.conduct.base_name,
+            f"{format_count(model.num_parameters)} parameters",
+        ),
+        KeyFigure(
+            "steps",
+            f"{view.num_steps_taken:,} of {science.num_steps:,}",
+            f"{format_count(science.tokens_per_step)} tokens each",
+        ),
+        KeyFigure(
+            "tokens seen",
+            format_count(view.num_tokens),
+            f"of {format_count(science.num_tokens)} planned",
+        ),
+        KeyFigure(
+            "learning rate",
+            f"{numbers.rate(float(rates.max()))} → {numbers.rate(float(rates[-1]))}",
+            f"peak and last; sum {numbers.rate(view.planned_lr_area)}",
+        ),
+        KeyFigure(
+            "time",
+            format_duration(spent) if view.steps or view.evals else numbers.MISSING,
+            "steps and evaluations",
+        ),
+    ]
+
+
+def _why_no_verdict(view: RunView) -> str:
+    if not view.evals:
+        return "nothing was evaluated yet"
+    if all(record.step > 0 for record in view.evals):
+        return "the base (step 0) was not evaluated, so there is nothing to compare with"
+    return "only the base (step 0) was evaluated so far"
+
+
+def _warnings(view: RunView) -> list[str]:
+    told = ("warning", "passed_over", "non_finite")
+    events = [
+        f"step {event.step:,}: {event.message}" for event in view.events if event.kind in told
+    ]
+    return [*view.plan.warnings, *events]
+
+
+def write_comparison_report(
+    path: Path, title: str, arms: Sequence[ArmView], notes: Sequence[str] = ()
+) -> Path:
+    """Write the comparison, with links to the arms' own reports where they exist; return `path`."""
+    write_atomically(path, render_comparison_report(title, arms, notes, folder=path.parent))
+    return path
+
+
+def render_comparison_report(
+    title: str,
+    arms: Sequence[ArmView],
+    notes: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+) -> str:
+    """Return the page that sets arms beside each other; raises ValueError for no arm.
+
+    `folder` is where the page will lie: the arms' own reports are linked relative to it.
+    """
+    if not arms:
+        raise ValueError("a comparison needs at least one arm")
+    sections = [("arms", "Arms"), ("front", "Trade-off"), ("curves", "Curves"), ("rate", "Rate")]
+    sections += [("data", "Data"), *([("notes", "Notes")] if notes else []), ("each", "Each arm")]
+    return _render(
+        "comparison.html",
+        title=title,
+        sections=sections,
+        statements=arm_sections.arms_statements(arms),
+        one_seed=ONE_SEED,
+        caveats=arm_sections.caveats(arms),
+        table=arm_sections.arms_table(arms),
+        front=arm_sections.front_figure(arms),
+        legend=arm_sections.arm_legend(arms),
+        blocks=arm_sections.domain_blocks(arms),
+        lr=arm_sections.arms_lr_figure(arms),
+        ledger=arm_sections.arms_ledger(arms),
+        exposure=arm_sections.arms_exposure(arms),
+        notes=notes,
+        arms=[_arm_details(arm, folder) for arm in arms],
+    )
+
+
+def main_figure_svg(arms: Sequence[ArmView]) -> str:
+    """Return adaptation against forgetting as an SVG file of its own, on a light ground.
+
+    Raises ValueError where no arm measured old and new text.
+    """
+    figure = arm_sections.front_figure(arms)
+    if figure is None:
+        raise ValueError("no arm was evaluated on old and new text at step 0 and later")
+    return clean(standalone(figure))
+
+
+class _ArmDetails(NamedTuple):
+    name: str
+    description: str
+    link: str
+    statements: list[Statement]
+    blend: Figure
+    verdicts: Table
+    reasons: Table
+    provenance: Table
+
+
+def _arm_details(arm: ArmView, folder: Path | None) -> _ArmDetails:
+    view = arm.view
+    link = ""
+    if folder is not None and arm.run.report.exists():
+        link = Path(os.path.relpath(arm.run.report, folder)).as_posix()
+    return _ArmDetails(
+        name=arm.name,
+        description=arm.description,
+        link=quote(link),
+        statements=statements(view.verdicts),
+        blend=run_sections.blend_figure(view),
+        verdicts=run_sections.verdict_table(view.verdicts),
+        reasons=run_sections.reasons_table(view),
+        provenance=run_sections.provenance_table(view),
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    """Return the page; characters that no page can hold are shown as U+FFFD."""
+    page = (
+        _environment()
+        .get_template(template)
+        .render(
+            version=__version__,
+            light=Markup(variables(LIGHT)),
+            dark=Markup(variables(DARK)),
+            figure_style=Markup(FIGURE_STYLE),
+            **values,
+        )
+    )
+    return clean(page)
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("rewarm.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,493 @@
+"""The parts of a run's report: figures and tables made from what the run folder tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
+from rewarm.planning.plan import Estimate as PlannedEstimate
+from rewarm.planning.schedule import lr_curve
+from rewarm.records.facts import LOSS_METRICS
+from rewarm.reporting import numbers
+from rewarm.reporting.curves import LineChart, Point, Series, Span, line_figure
+from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
+from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figure
+from rewarm.reporting.run_view import METRICS, MetricWords, RunView
+from rewarm.reporting.shares import ShareBar, ShareChart, ShareGroup, share_figure
+from rewarm.reporting.tables import Cell, Table, numeric, words
+from rewarm.reporting.wording import mood_of, written_change
+from rewarm.units import format_bytes, format_count, format_duration
+
+__all__ = [
+    "STEP_AXIS",
+    "UPDATE_AXIS",
+    "Block",
+    "blend_figure",
+    "change_axis",
+    "curve_blocks",
+    "estimates_table",
+    "events_table",
+    "ledger_table",
+    "lr_figure",
+    "lr_sentence",
+    "phase_spans",
+    "provenance_table",
+    "reasons_table",
+    "recipe_text",
+    "training_figures",
+    "verdict_blocks",
+    "verdict_table",
+]
+
+STEP_AXIS = Axis("step", form="count", floor=0.0, margin=0.0)
+UPDATE_AXIS = Axis("updates, log scale", kind="steps", form="count", short="after update")
+
+_MOST_DRAWN = 200
+_MOST_BUCKETS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A heading with the figures under it."""
+
+    heading: str
+    figures: tuple[Figure, ...]
+    text: str = ""
+
+
+def change_axis(metric: MetricWords) -> Axis:
+    """Return the axis of changes against step 0 in a metric's unit."""
+    if metric.metric in LOSS_METRICS:
+        return Axis("bits per byte against step 0", form="signed", short="change")
+    return Axis("points of accuracy against step 0", form="points", short="change")
+
+
+def phase_spans(view: RunView) -> tuple[Span, ...]:
+    """Return the phases for shading; a single phase needs none."""
+    phases = view.plan.science.phases
+    if len(phases) == 1:
+        return ()
+    return tuple(Span(phase.start_step, phase.end_step, phase.name) for phase in phases)
+
+
+# What was learned and what was forgotten
+
+
+def verdict_blocks(view: RunView) -> list[Block]:
+    """Return a dot-and-interval figure per metric."""
+    blocks: list[Block] = []
+    for metric in METRICS:
+        rows = tuple(
+            IntervalRow(
+                name=verdict.domain,
+                note=_role_words(verdict.role),
+                change=Estimate(verdict.delta, verdict.low, verdict.high),
+                mood=mood_of(verdict),
+                verdict=verdict.verdict,
+            )
+            for verdict in view.verdicts
+            if verdict.metric == metric.metric
+        )
+        if rows:
+            better = "left" if metric.lower_is_better else "right"
+            chart = IntervalChart(
+                title=f"{metric.name}: change since step 0",
+                description=f"One row per domain, with its 95 % interval; {better} is better. "
+                f"The shaded strip is what counts as kept, ±{KEPT_WITHIN:g}.",
+                axis=change_axis(metric),
+                rows=rows,
+                kept=KEPT_WITHIN,
+            )
+            blocks.append(Block(metric.name, (interval_figure(chart),), f"{better} is better"))
+    return blocks
+
+
+def _role_words(role: str) -> str:
+    return {
+        "general": "known to the base",
+        "quality": "known to the base, high quality",
+        "replay": "known to the base, replayed",
+        "new": "to be learned",
+        "qa": "to be learned, questions",
+        "task": "task",
+    }.get(role, role)
+
+
+def verdict_table(verdicts: Sequence[DomainVerdict]) -> Table:
+    """Return one row per domain and metric: first, last, change, interval, verdict and its rule."""
+    names = {metric.metric: metric for metric in METRICS}
+    rows = tuple(
+        (
+            Cell(verdict.domain, below=f"{verdict.role}, {names[verdict.metric].short}"),
+            f"{verdict.num_items:,}",
+            _metric_value(verdict, verdict.first),
+            _metric_value(verdict, verdict.last),
+            written_change(verdict),
+            _interval(verdict),
+            Cell(verdict.verdict, mood_of(verdict), verdict.reason),
+        )
+        for verdict in verdicts
+    )
+    columns = (
+        words("domain")
+        + numeric("items", "step 0", "last", "change", "95 % interval")
+        + words("verdict")
+    )
+    return Table(columns, rows)
+
+
+def _metric_value(verdict: DomainVerdict, value: float) -> str:
+    return numbers.plain(value) if verdict.metric in LOSS_METRICS else numbers.share(value)
+
+
+def _interval(verdict: DomainVerdict) -> str:
+    if verdict.low is None or verdict.high is None:
+        return "not known"
+    if verdict.metric in LOSS_METRICS:
+        return numbers.interval(numbers.signed(verdict.low), numbers.signed(verdict.high))
+    return numbers.interval(
+        numbers.signed(100 * verdict.low, 1), numbers.signed(100 * verdict.high, 1)
+    )
+
+
+def curve_blocks(view: RunView) -> list[Block]:
+    """Return per metric the domains' curves against step 0: what was known, what is learned."""
+    blocks: list[Block] = []
+    for metric in METRICS:
+        domains = [
+            d for d in view.evaluated_domains(metric.metric) if view.has_base(d, metric.metric)
+        ]
+        old = [domain for domain in domains if view.is_old(domain)]
+        new = [domain for domain in domains if view.is_new(domain)]
+        other = [domain for domain in domains if domain not in old and domain not in new]
+        figures = tuple(
+            _delta_figure(view, metric, heading, group)
+            for heading, group in (
+                ("Known to the base", old),
+                ("To be learned", new),
+                ("Tasks", other),
+            )
+            if group
+        )
+        if figures:
+            worse = "up is worse" if metric.lower_is_better else "up is better"
+            blocks.append(Block(metric.name, figures, worse))
+    return blocks
+
+
+def _delta_figure(
+    view: RunView, metric: MetricWords, heading: str, domains: Sequence[str]
+) -> Figure:
+    series = tuple(
+        Series(
+            name=domain,
+            points=[
+                Point(point.step, point.delta)
+                for point in delta_curve(view.evals, domain, metric.metric)
+            ],
+            color=view.color(domain),
+            marks=True,
+        )
+        for domain in domains
+    )
+    chart = LineChart(
+        title=f"{metric.name}, {heading.lower()}",
+        heading=heading,
+        description="Change of each domain since step 0 after each evaluated update; the shaded "
+        "strip is what counts as kept.",
+        x=UPDATE_AXIS,
+        y=change_axis(metric),
+        series=series,
+        phases=phase_spans(view),
+        kept=KEPT_WITHIN,
+    )
+    return line_figure(chart)
+
+
+# Learning rate, blend, loss
+
+
+def lr_figure(view: RunView) -> Figure:
+    """Return the planned rate with the recorded one over it."""
+    planned = lr_curve(view.plan.science.schedule)
+    starts = [phase.start_step for phase in view.plan.science.phases]
+    shown = sorted({*thinned(range(len(planned)), _MOST_DRAWN), *starts})
+    last = view.num_steps_taken - 1
+    recorded = [record for record in view.steps if record.step in shown or record.step == last]
+    series = [Series("planned", [Point(k, float(planned[k])) for k in shown], style="planned")]
+    if recorded:
+        series.append(Series("recorded", [Point(r.step, r.lr) for r in recorded]))
+    chart = LineChart(
+        title="Learning rate",
+        description="The planned rate of every step, and the recorded one over it.",
+        x=STEP_AXIS,
+        y=Axis("rate", form="rate", floor=0.0),
+        series=tuple(series),
+        phases=phase_spans(view),
+    )
+    return line_figure(chart)
+
+
+def lr_sentence(view: RunView) -> str:
+    """Say whether the recorded rates are the planned ones, and what they sum to."""
+    planned = lr_curve(view.plan.science.schedule)
+    area = f"Summed over all steps the planned rate is {numbers.rate(view.planned_lr_area)}"
+    if not view.steps:
+        return f"{area}."
+    worst = max(view.steps, key=lambda record: abs(record.lr - planned[record.step]))
+    difference = abs(worst.lr - planned[worst.step])
+    told = f"{area}, the recorded one {numbers.rate(view.lr_area)}"
+    if difference <= 1e-12:
+        return f"{told}; every recorded rate is the planned one."
+    return (
+        f"{told}. The recorded rate differs from the planned one by up to "
+        f"{numbers.rate(difference)}, at step {worst.step:,}."
+    )
+
+
+def blend_figure(view: RunView) -> Figure:
+    """Return the share of each source by phase, planned and seen."""
+    science = view.plan.science
+    groups = tuple(
+        ShareGroup(
+            name=phase.name,
+            note=f"steps {phase.start_step:,} to {phase.end_step - 1:,}",
+            bars=(
+                ShareBar("planned", _shares(phase.samples)),
+                ShareBar("seen", _shares(view.seen_samples(phase))),
+            ),
+        )
+        for phase in science.phases
+    )
+    chart = ShareChart(
+        title="Blend by phase",
+        description="Share of the sequences of each source, as planned and as recorded.",
+        sources=tuple(
+            LegendEntry(color_class(view.color(source.name)), source.name)
+            for source in science.sources
+        ),
+        groups=groups,
+    )
+    return share_figure(chart)
+
+
+def _shares(samples: Sequence[int]) -> tuple[float, ...]:
+    total = sum(samples)
+    return tuple(count / total if total else 0.0 for count in samples)
+
+
+def training_figures(view: RunView) -> tuple[Figure, ...]:
+    """Return loss and gradient norm of the recorded steps; none where there are none."""
+    if not view.steps:
+        return ()
+    loss = _smoothed_figure(
+        view,
+        "Training loss",
+        Axis("nats per token"),
+        [Point(record.step, record.loss) for record in view.steps],
+    )
+    norm = _smoothed_figure(
+        view,
+        "Gradient norm before clipping",
+        Axis("global norm", floor=0.0),
+        [Point(record.step, record.grad_norm) for record in view.steps],
+    )
+    return loss, norm
+
+
+def _smoothed_figure(view: RunView, title: str, axis: Axis, points: list[Point]) -> Figure:
+    window = max(1, len(points) // 40) | 1
+    smooth = thinned(_running_mean(points, window), _MOST_DRAWN)
+    series = [Series(f"mean of {window} steps" if window > 1 else "each step", smooth)]
+    if window > 1:
+        series.insert(0, Series("each step", _extremes(points), style="faint"))
+    chart = LineChart(
+        title=title,
+        description=f"Each recorded step (faint) and the mean of {window} neighbouring steps.",
+        x=STEP_AXIS,
+        y=axis,
+        series=tuple(series),
+        phases=phase_spans(view),
+    )
+    return line_figure(chart)
+
+
+def _running_mean(points: Sequence[Point], window: int) -> list[Point]:
+    """Return means over centred windows, cut off at both ends."""
+    values = np.asarray([point.y for point in points])
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    last = len(points) - 1
+    found: list[Point] = []
+    for index, point in enumerate(points):
+        low, high = max(0, index - window // 2), min(last, index + window // 2) + 1
+        found.append(Point(point.x, float((sums[high] - sums[low]) / (high - low))))
+    return found
+
+
+def _extremes(points: Sequence[Point]) -> list[Point]:
+    """Return least and greatest value of each bucket, so that no spike is thinned away."""
+    if len(points) <= 2 * _MOST_BUCKETS:
+        return list(points)
+    found: list[Point] = []
+    for bucket in np.array_split(np.arange(len(points)), _MOST_BUCKETS):
+        mine = [points[index] for index in bucket]
+        ends = {min(mine, key=lambda p: p.y), max(mine, key=lambda p: p.y)}
+        found += sorted(ends)
+    return found
+
+
+# Tables
+
+
+def ledger_table(view: RunView) -> Table:
+    """Return documents, tokens, bytes, held-out part, exposure and rejections of every source."""
+    exposures = view.exposures()
+    rows: list[tuple[str | Cell, ...]] = []
+    for name, corpus in view.plan.conduct.corpora.items():
+        exposure = exposures.get(name)
+        planned, seen = Cell("0", below="evaluated only"), Cell("0", below="evaluated only")
+        if exposure is not None:
+            planned = Cell(
+                f"{exposure.planned_epochs:.2f}", below=format_count(exposure.planned_tokens)
+            )
+            seen = Cell(f"{exposure.seen_epochs:.2f}", below=format_count(exposure.seen_tokens))
+        reasons = ", ".join(f"{why} {n:,}" for why, n in sorted(corpus.rejected.items()))
+        rows.append(
+            (
+                Cell(name, below=corpus.role + ("" if corpus.measured else ", estimated")),
+                corpus.licence or "not stated",
+                f"{corpus.num_documents:,}",
+                format_count(corpus.num_tokens),
+                format_bytes(corpus.num_bytes),
+                Cell(f"{corpus.held_out_documents:,}", below=format_bytes(corpus.held_out_bytes)),
+                planned,
+                seen,
+                Cell(f"{sum(corpus.rejected.values()):,}", below=reasons),
+            )
+        )
+    columns = words("source", "licence") + numeric(
+        "documents",
+        "tokens",
+        "text",
+        "held out",
+        "planned epochs",
+        "seen epochs",
+    )
+    columns += words("rejected")
+    return Table(columns, tuple(rows))
+
+
+def reasons_table(view: RunView) -> Table:
+    """Return why each number of the plan is what it is."""
+    rows = tuple(
+        (reason.field, reason.value, reason.reason, reason.source) for reason in view.plan.reasons
+    )
+    return Table(words("field", "value", "because", "source"), rows)
+
+
+def estimates_table(view: RunView) -> Table:
+    """Return what the plan foresaw beside what came."""
+    rows = tuple(
+        (
+            Cell(estimate.name, below=estimate.formula),
+            numbers.in_unit(estimate.value, estimate.unit),
+            _actual(view, estimate),
+        )
+        for estimate in view.plan.estimates
+    )
+    speed: tuple[tuple[str | Cell, ...], ...] = ()
+    if view.training_s > 0:
+        tokens = len(view.steps) * view.plan.science.tokens_per_step
+        speed = (
+            (
+                Cell("speed", below="tokens of the recorded steps / seconds in them"),
+                numbers.MISSING,
+                f"{format_count(tokens / view.training_s)} tokens/s",
+            ),
+        )
+    return Table(words("quantity") + numeric("estimated", "actual"), rows + speed)
+
+
+def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
+    """Return what was measured of an estimated quantity, where anything was."""
+    if not view.steps:
+        return numbers.MISSING
+    spent = view.training_s + view.evaluation_s
+    share_done = len(view.steps) / view.plan.science.num_steps
+    part = "" if view.finished else f"for {numbers.share(share_done, 0)} of the steps"
+    if estimate.name == "time":
+        split = f"{format_duration(view.training_s)} steps"
+        split += f", {format_duration(view.evaluation_s)} evaluation"
+        return Cell(format_duration(spent), below=", ".join(filter(None, (split, part))))
+    if estimate.name == "training compute" and view.training_s > 0:
+        sustained = estimate.value * share_done / view.training_s
+        return Cell(f"{numbers.rate(sustained)} FLOP/s", below="sustained in steps")
+    if estimate.name == "cost":
+        planned_s = next((e.value for e in view.plan.estimates if e.name == "time"), 0.0)
+        if planned_s:
+            return Cell(format_count(estimate.value * spent / planned_s), below=part)
+    return numbers.MISSING
+
+
+def events_table(view: RunView) -> Table:
+    """Return what happened, in order."""
+    rows = tuple(
+        (
+            event.time.replace("T", " ").removesuffix("+00:00"),
+            Cell(
+                event.kind, "bad" if event.kind in ("passed_over", "non_finite", "warning") else ""
+            ),
+            f"{event.step:,}",
+            event.message,
+        )
+        for event in view.events
+    )
+    return Table(words("time (UTC)", "event") + numeric("step") + words("what"), rows)
+
+
+def provenance_table(view: RunView) -> Table:
+    """Return what the figures can be traced to: fingerprints, machine, versions."""
+    plan = view.plan
+    science, model = plan.science, plan.conduct.model
+    facts = {
+        "plan": plan.fingerprint,
+        "base": plan.conduct.base_name,
+        "base revision": plan.conduct.base_revision or "not given",
+        "base weights": science.base_weights,
+        "base licence": model.licence or "not stated",
+        "architecture": f"{model.architecture}, {format_count(model.num_parameters)} parameters",
+        "tokenizer": science.tokenizer,
+        "seed": str(science.seed),
+        "sequence": f"{science.sequence_length:,} tokens, {science.sequences_per_step:,} a step",
+        **{f"text of {source.name}": source.key for source in science.sources},
+    }
+    if view.placement is not None:
+        facts |= _placement_facts(view.placement.model_dump())
+    return Table(words("", ""), tuple(facts.items()))
+
+
+def _placement_facts(placement: dict[str, object]) -> dict[str, str]:
+    provenance = placement.pop("provenance")
+    facts = {
+        name.replace("_", " "): str(value) for name, value in placement.items() if value is not None
+    }
+    if isinstance(provenance, dict):
+        packages = provenance.get("packages")
+        versions = packages if isinstance(packages, dict) else {}
+        facts |= {
+            "python": str(provenance.get("python", "not known")),
+            "platform": str(provenance.get("platform", "not known")),
+            "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        }
+    return facts
+
+
+def recipe_text(view: RunView) -> str:
+    """Return the resolved recipe as indented JSON; empty where it is missing."""
+    if view.recipe is None:
+        return ""
+    return json.dumps(view.recipe, indent=2, ensure_ascii=False)

@@ -1,0 +1,253 @@
+"""Everything of a run folder that a report shows, read once; what is missing is said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from rewarm.artifacts import parse_json, read_json_lines
+from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, domain_verdicts
+from rewarm.planning.mixture import epochs_of
+from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
+from rewarm.planning.schedule import area_under
+from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord
+from rewarm.records.run_folder import RunFolder
+
+__all__ = ["METRICS", "Exposure", "MetricWords", "RunView", "load_run_view"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricWords:
+    """How a metric is called, in a heading and beside a domain."""
+
+    metric: Metric
+    name: str
+    short: str
+    lower_is_better: bool
+
+
+METRICS: tuple[MetricWords, ...] = (
+    MetricWords("bits_per_byte", "Held-out text", "text", True),
+    MetricWords("answer_bits_per_byte", "Answers, given their questions", "answers", True),
+    MetricWords("matched_continuation", "Matched continuation", "continuation", False),
+    MetricWords("multiple_choice", "Multiple choice", "choice", False),
+)
+"""All metrics in the order in which pages show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How much of a source was planned and how much was seen."""
+
+    source: str
+    planned_tokens: int
+    planned_epochs: float
+    seen_tokens: int
+    seen_epochs: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as its folder tells it."""
+
+    run: RunFolder
+    plan: Plan
+    placement: Placement | None
+    recipe: Any
+    steps: tuple[StepRecord, ...]
+    evals: tuple[EvalRecord, ...]
+    events: tuple[EventRecord, ...]
+    verdicts: tuple[DomainVerdict, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def num_steps_taken(self) -> int:
+        """Updates of which there is a record that nothing later was lost."""
+        return self.steps[-1].step + 1 if self.steps else 0
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the last planned step was taken."""
+        return self.num_steps_taken == self.plan.science.num_steps
+
+    @property
+    def num_tokens(self) -> int:
+        """Input tokens consumed."""
+        return self.num_steps_taken * self.plan.science.tokens_per_step
+
+    @property
+    def training_s(self) -> float:
+        """Seconds spent in steps; steps taken again after a resume count once."""
+        return sum(record.step_s for record in self.steps)
+
+    @property
+    def evaluation_s(self) -> float:
+        """Seconds spent in evaluations."""
+        return sum(record.seconds for record in self.evals)
+
+    @property
+    def planned_lr_area(self) -> float:
+        """The rate summed over all planned steps."""
+        return area_under(self.plan.science.schedule)
+
+    @property
+    def lr_area(self) -> float:
+        """The rate summed over the steps that were recorded."""
+        return sum(record.lr for record in self.steps)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Sources in the plan's order, then what is only evaluated: the order of colours."""
+        planned = [source.name for source in self.plan.science.sources]
+        evaluated = [record.domain for record in self.evals]
+        return tuple(dict.fromkeys([*planned, *self.plan.conduct.corpora, *evaluated]))
+
+    def color(self, domain: str) -> int:
+        """Return the colour that a domain has on the whole page."""
+        return self.domains.index(domain)
+
+    def evaluated_domains(self, metric: Metric) -> tuple[str, ...]:
+        """Return the domains with this metric, in the order of colours."""
+        found = {record.domain for record in self.evals if record.metric == metric}
+        return tuple(domain for domain in self.domains if domain in found)
+
+    def has_base(self, domain: str, metric: Metric) -> bool:
+        """Tell whether a domain was measured at step 0, so that differences can be taken."""
+        return any(
+            record.step == 0 and record.domain == domain and record.metric == metric
+            for record in self.evals
+        )
+
+    def role(self, domain: str) -> str:
+        """Return what a domain is for."""
+        return next(record.role for record in self.evals if record.domain == domain)
+
+    def is_old(self, domain: str) -> bool:
+        """Tell whether the base knew this domain."""
+        return self.role(domain) in OLD_ROLES
+
+    def is_new(self, domain: str) -> bool:
+        """Tell whether the run is there to learn this domain."""
+        return self.role(domain) in NEW_ROLES
+
+    def seen_samples(self, phase: PlannedPhase) -> tuple[int, ...]:
+        """Return the sequences of each source in the recorded steps of a phase."""
+        rows = [record.samples for record in self.steps if record.phase == phase.name]
+        if not rows:
+            return (0,) * len(self.plan.science.sources)
+        return tuple(int(total) for total in np.asarray(rows).sum(axis=0))
+
+    def exposures(self) -> dict[str, Exposure]:
+        """Return planned and seen tokens by source."""
+        science = self.plan.science
+        planned_epochs = epochs_of(science.sources, science.phases)
+        seen = np.zeros(len(science.sources), dtype=np.int64)
+        for phase in science.phases:
+            seen += np.asarray(self.seen_samples(phase))
+        length = science.sequence_length
+        return {
+            source.name: Exposure(
+                source=source.name,
+                planned_tokens=length * sum(phase.samples[index] for phase in science.phases),
+                planned_epochs=planned_epochs[source.name],
+                seen_tokens=length * int(seen[index]),
+                seen_epochs=int(seen[index]) / source.num_windows,
+            )
+            for index, source in enumerate(science.sources)
+        }
+
+
+def load_run_view(run: RunFolder) -> RunView:
+    """Read a run folder; raises PlanError where its plan cannot be trusted.
+
+    Everything else may be missing or torn: the view says so in `missing`.
+    """
+    plan = load_plan(run.plan)
+    num_sources = len(plan.science.sources)
+    steps = tuple(record for record in run.steps() if len(record.samples) == num_sources)
+    evals = tuple(run.evals())
+    placement = _placement(run.placement)
+    recipe = _json_or_none(run.recipe)
+    missing = [
+        *_missing_steps(plan, steps),
+        *_missing_evals(plan, evals),
+        *_torn_lines(run),
+    ]
+    if placement is None:
+        missing.append("placement.json is missing: device, precision and versions are not known")
+    if recipe is None:
+        missing.append("recipe.json is missing: the resolved recipe cannot be shown")
+    verdicts = tuple(
+        verdict for words in METRICS for verdict in domain_verdicts(evals, metric=words.metric)
+    )
+    return RunView(
+        run=run,
+        plan=plan,
+        placement=placement,
+        recipe=recipe,
+        steps=steps,
+        evals=evals,
+        events=tuple(run.events()),
+        verdicts=verdicts,
+        missing=tuple(missing),
+    )
+
+
+def _placement(path: Path) -> Placement | None:
+    try:
+        return Placement.model_validate(_json_or_none(path))
+    except ValidationError:
+        return None
+
+
+def _json_or_none(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _missing_steps(plan: Plan, steps: Sequence[StepRecord]) -> list[str]:
+    if not steps:
+        return ["no step was taken yet: there is no training curve"]
+    lost = steps[-1].step + 1 - len(steps)
+    if not lost:
+        return []
+    return [
+        f"{lost:,} of {steps[-1].step + 1:,} steps have no record (steps.jsonl was damaged): "
+        "sums over steps are too small by their share"
+    ]
+
+
+def _missing_evals(plan: Plan, evals: Sequence[EvalRecord]) -> list[str]:
+    if not evals:
+        return ["nothing was evaluated yet: what was learned and forgotten is not known"]
+    found: list[str] = []
+    if all(record.step > 0 for record in evals):
+        found.append("the base (step 0) was not evaluated: there is nothing to compare with")
+    elif all(record.step == 0 for record in evals):
+        found.append("only the base (step 0) was evaluated so far")
+    evaluated = {record.domain for record in evals}
+    never = [name for name in plan.conduct.corpora if name not in evaluated]
+    if never:
+        found.append(f"never evaluated: {', '.join(never)}")
+    return found
+
+
+def _torn_lines(run: RunFolder) -> list[str]:
+    found: list[str] = []
+    for path in (run.steps_log, run.evals_log, run.events_log):
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            written = sum(1 for line in file if line.strip())
+        torn = written - sum(1 for _ in read_json_lines(path))
+        if torn:
+            lines = "1 line" if torn == 1 else f"{torn:,} lines"
+            found.append(f"{lines} of {path.name} cannot be read (torn by a kill) and are left out")
+    return found
