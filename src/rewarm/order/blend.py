@@ -80,29 +80,30 @@ def deal_cycle(weights: tuple[int, ...]) -> BlendCycle:
         raise ValueError(f"weights must be not negative and not all zero: {weights}")
     shares = tuple(weight // divisor for weight in weights)
     length = sum(shares)
-    source_of_slot = np.empty(length, dtype=np.int32)
-    rank_of_slot = np.empty(length, dtype=np.int32)
-    # Jobs by release slot; among the released, the earliest deadline (then the lower source) first.
-    waiting: list[list[tuple[int, int, int]]] = [[] for _ in range(length)]
+    num_sources = len(shares)
+    # A job is one integer, deadline · sources + source: it sorts by deadline, then by source, and
+    # the heap compares it faster than a tuple.
+    jobs_from_slot: list[list[int]] = [[] for _ in range(length)]
     for source, share in enumerate(shares):
         if share:
-            waiting[0].append((-(-length // share), source, 0))
-    released: list[tuple[int, int, int]] = []
+            jobs_from_slot[0].append(-(-length // share) * num_sources + source)
+    released: list[int] = []
+    num_dealt = [0] * num_sources
+    sources, ranks = [], []
     for slot in range(length):
-        for job in waiting[slot]:
+        for job in jobs_from_slot[slot]:
             heapq.heappush(released, job)
-        _, source, rank = heapq.heappop(released)
-        source_of_slot[slot] = source
-        rank_of_slot[slot] = rank
-        share = shares[source]
-        following = rank + 1
+        source = heapq.heappop(released) % num_sources
+        sources.append(source)
+        ranks.append(num_dealt[source])
+        num_dealt[source] += 1
+        following, share = num_dealt[source], shares[source]
         if following < share:
-            job = (-(-(following + 1) * length // share), source, following)
-            release = following * length // share
-            if release > slot:
-                waiting[release].append(job)
-            else:
-                heapq.heappush(released, job)
+            release = max(following * length // share, slot + 1)
+            deadline = -(-(following + 1) * length // share)
+            jobs_from_slot[release].append(deadline * num_sources + source)
+    source_of_slot = np.array(sources, dtype=np.int32)
+    rank_of_slot = np.array(ranks, dtype=np.int32)
     source_of_slot.flags.writeable = False
     rank_of_slot.flags.writeable = False
     return BlendCycle(shares, source_of_slot, rank_of_slot)
