@@ -153,10 +153,12 @@ def front_figure(arms: Sequence[ArmView]) -> Figure | None:
         "gained on new text (up: more learned), with 95 % intervals of evaluation noise. The "
         "dashed staircase joins the arms that no other arm beats in both.",
         x=Axis(
-            "forgetting: bits per byte above the base on old text", form="signed", short="forgot"
+            "forgetting: bits per byte above the base on old text",
+            form="signed",
+            short="forgetting",
         ),
         y=Axis(
-            "adaptation: bits per byte below the base on new text", form="plain", short="learned"
+            "adaptation: bits per byte below the base on new text", form="plain", short="adaptation"
         ),
         pairs=pairs,
         origin="base",

@@ -271,7 +271,7 @@ def standalone(figure: Figure) -> str:
     assert viewbox is not None
     width, height = (float(side) + 2 * _BORDER for side in viewbox.groups())
     ground = element("rect", x=-_BORDER, y=-_BORDER, width=width, height=height, fill=LIGHT["page"])
-    opening, rest = figure.wide.split(">", 1)
+    opening, rest = str(figure.wide).split(">", 1)
     opening = opening.replace(
         viewbox[0], f'viewBox="{-_BORDER:g} {-_BORDER:g} {width:g} {height:g}"'
     )

@@ -68,8 +68,8 @@ def pair_figure(chart: PairChart) -> Figure:
             y.fraction(pair.y.value),
             pair.name,
             color_class(pair.color),
-            f"{chart.x.label}: {chart.x.with_interval(pair.x)}\n"
-            f"{chart.y.label}: {chart.y.with_interval(pair.y)}",
+            f"{chart.x.short or chart.x.label}: {chart.x.with_interval(pair.x)}\n"
+            f"{chart.y.short or chart.y.label}: {chart.y.with_interval(pair.y)}",
         )
         for pair in chart.pairs
     )

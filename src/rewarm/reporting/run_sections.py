@@ -467,7 +467,7 @@ def provenance_table(view: RunView) -> Table:
     }
     if view.placement is not None:
         facts |= _placement_facts(view.placement.model_dump())
-    return Table(words("", ""), tuple(facts.items()))
+    return Table(words("what", "which"), tuple(facts.items()))
 
 
 def _placement_facts(placement: dict[str, object]) -> dict[str, str]:

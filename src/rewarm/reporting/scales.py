@@ -97,4 +97,4 @@ class Scale:
                 if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9):
                     yield value
         if self.kind == "log" and self.high < 5 * self.low:
-            yield from self._linear_ticks(0.2)
+            yield from self._linear_ticks(0.3)

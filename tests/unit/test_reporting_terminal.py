@@ -1,0 +1,148 @@
+"""What stands on a terminal: within 80 columns, plain where it must be, and true."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from rewarm.evaluation.forgetting import domain_verdicts
+from rewarm.planning.plan import Plan
+from rewarm.reporting.arms import load_arm
+from rewarm.reporting.terminal import (
+    arms_table,
+    blend_table,
+    draw_schedule,
+    plan_summary,
+    verdict_table,
+)
+from tests.support.fake_runs import Arm, eval_record, fake_plan, fake_recipe, make_fake_run
+
+
+def lines_of(renderable: RenderableType, *, width: int = 80, encoding: str = "utf-8") -> list[str]:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    console = Console(file=file, width=width, force_terminal=False)
+    console.print(renderable)
+    file.seek(0)
+    lines = [line.rstrip() for line in file.read().splitlines()]
+    assert all(len(line) <= width for line in lines)
+    return lines
+
+
+def plan_for(arm: Arm | None = None, *, num_steps: int = 390, hostile: bool = False) -> Plan:
+    recipe = fake_recipe(1, arm or Arm(), num_steps, hostile=hostile)
+    return fake_plan(recipe, hostile=hostile)
+
+
+def test_the_schedule_is_drawn_with_its_phases() -> None:
+    lines = lines_of(draw_schedule(plan_for()))
+    assert lines[0].startswith("1e-4 ⠉")
+    assert lines[5].startswith("   0 ")
+    assert lines[5].endswith("⣀")
+    second = lines[6].index("│qa blend")
+    assert lines[6][5:].startswith("│general blend")
+    assert lines[7].split() == ["0", "278", "step", "390"]
+    # Its edge stands where its first step stands between the steps.
+    assert second - 5 == round(278 / 390 * 74)
+    assert all(line[second] == "┊" for line in lines[:3])
+
+
+def test_a_constant_rate_is_a_line_at_the_top() -> None:
+    plan = plan_for()
+    piece = plan.science.schedule[0].model_copy(update={"shape": "constant"})
+    science = plan.science.model_copy(update={"schedule": (piece,)})
+    lines = lines_of(draw_schedule(plan.model_copy(update={"science": science})))
+    assert set(lines[0][5:]) == {chr(0x2800 + 0x09)}
+    assert not any(0x2800 <= ord(c) < 0x2900 for line in lines[1:6] for c in line)
+
+
+def test_a_linear_decay_passes_the_middle() -> None:
+    plan = plan_for()
+    piece = plan.science.schedule[0].model_copy(update={"shape": "linear", "end_lr": 0.0})
+    science = plan.science.model_copy(update={"schedule": (piece,)})
+    lines = lines_of(draw_schedule(plan.model_copy(update={"science": science})))
+    columns = [
+        {index for index, c in enumerate(line) if 0x2800 < ord(c) < 0x2900} for line in lines[:6]
+    ]
+    # Six rows share 74 columns evenly, from the upper left to the lower right.
+    assert [min(found) - 5 for found in columns] == pytest.approx(
+        [0, 12.3, 24.7, 37, 49.3, 61.7], abs=2.1
+    )
+    assert max(columns[5]) == 78
+
+
+def test_a_jump_is_drawn_without_a_gap() -> None:
+    lines = lines_of(draw_schedule(plan_for(Arm(peak="pretraining.peak", warmup=0.01))))
+    # Four steps of warm-up fall into the first two cells: every row but the lowest is crossed.
+    assert all(any(0x2800 < ord(cell) < 0x2900 for cell in line[5:7]) for line in lines[:5])
+
+
+def test_without_unicode_the_drawing_is_ascii() -> None:
+    lines = lines_of(draw_schedule(plan_for()), encoding="ascii")
+    assert "".join(lines).isascii()
+    assert lines[0].startswith("1e-4 ****")
+
+
+def test_a_terminal_too_narrow_for_a_drawing_has_none() -> None:
+    assert lines_of(draw_schedule(plan_for()), width=12) == []
+
+
+def test_the_blend_by_source() -> None:
+    plan = plan_for()
+    rows = [line.split() for line in lines_of(blend_table(plan))]
+    assert rows[2] == ["english", "general", "25.0", "%", "25.0", "%", "200k", "900k", "0.22"]
+    assert rows[4][:4] == ["qa", "qa", "–", "12.0"]
+
+
+def test_the_summary_tells_what_matters() -> None:
+    text = "\n".join(lines_of(plan_summary(plan_for(Arm(old_weight=0.0)))))
+    assert "390 steps of 2.05k tokens, 799k in all" in text
+    assert "Parmar et al. 2024" in text
+    assert "training compute" in text
+    assert "- no phase shows text of the old domain" in text
+    assert "estimated from a sample" not in text
+    estimated = plan_for().model_copy(update={"measured": False})
+    assert "estimated from a sample" in "\n".join(lines_of(plan_summary(estimated)))
+
+
+def test_names_carry_no_control_characters_and_no_markup(tmp_path: Path) -> None:
+    plan = plan_for(hostile=True).model_copy(update={"name": "\x1b[31m[red]name[/red]"})
+    text = "\n".join(lines_of(plan_summary(plan)))
+    assert "\x1b" not in text
+    assert "[red]name[/red]" in text
+    records = [
+        eval_record(
+            step, "[bold]\x1b]0;x\x07", "general", "bits_per_byte", [1.0 + step] * 9, [9] * 9
+        )
+        for step in (0, 1)
+    ]
+    table = "\n".join(lines_of(verdict_table(records)))
+    assert "[bold]" in table
+    assert "\x1b" not in table
+
+
+def test_verdicts_have_the_records_numbers(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=40)
+    lines = lines_of(verdict_table(run.evals()))
+    english = domain_verdicts(run.evals())[0]
+    row = lines[2].split()
+    assert row[:2] == ["english", "text"]
+    assert row[2:5] == [f"{english.first:.3f}", f"{english.last:.3f}", f"{english.delta:+.3f}"]
+    assert row[-1] == english.verdict
+    assert "evaluation noise of one seed" in " ".join(lines)
+    assert "nothing to compare yet" in lines_of(verdict_table([]))[0]
+
+
+def test_arms_stand_under_their_base(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=40)
+    empty = make_fake_run(tmp_path / "empty", num_steps=40, steps_taken=0, evaluated=False)
+    arms = [load_arm("reuse-area-matched", "", run), load_arm("not run yet", "", empty)]
+    lines = lines_of(arms_table(arms))
+    old = arms[0].old
+    assert old is not None
+    base = next(line for line in lines if line.startswith("base (step 0)")).split()
+    assert base[3] == f"{old.first:.3f}"
+    arm = next(line for line in lines if line.startswith("reuse-area-matched")).split()
+    assert arm[1] == f"{old.change.value:+.3f}"
+    assert next(line for line in lines if line.startswith("not run yet")).split()[3:6] == ["–"] * 3
+    assert lines_of(arms_table([]))
