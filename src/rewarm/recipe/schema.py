@@ -306,6 +306,11 @@ class EvaluationRecipe(Section):
     matched_continuation_items: int = Field(
         0, ge=0, description="four-way continuation choices per domain (standard error 50 %/√n)"
     )
+    choices_every_evaluation: bool = Field(
+        False,
+        description="measure matched continuation and tasks at every evaluation, not only at the "
+        "first and the last",
+    )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
     tasks: dict[str, TaskRecipe] = Field(default_factory=dict)
 

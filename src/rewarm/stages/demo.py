@@ -68,6 +68,7 @@ weights = {{ old = 1.0 }}
 [evaluation]
 every_steps = {base_steps}
 max_bytes_per_domain = {held_out_bytes}
+stride_fraction = 1.0
 max_answers = 1
 """
 
@@ -97,6 +98,7 @@ tokens = {batch_tokens}
 [evaluation]
 every_steps = {evaluate_every}
 max_bytes_per_domain = {held_out_bytes}
+stride_fraction = 1.0
 matched_continuation_items = {matched_items}
 max_answers = {max_answers}
 """
@@ -205,13 +207,13 @@ class DemoSizes:
     num_heads: int = 3
     sequence_length: int = 256
     sequences_per_step: int = 8
-    base_steps: int = 300
-    arm_steps: int = 80
+    base_steps: int = 220
+    arm_steps: int = 50
     peak_lr: float = 4e-3
-    held_out_bytes: int = 40_000
-    matched_items: int = 120
-    max_answers: int = 150
-    evaluate_every: int = 20
+    held_out_bytes: int = 20_000
+    matched_items: int = 80
+    max_answers: int = 80
+    evaluate_every: int = 25
 
     @property
     def batch_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,9 +17,31 @@ from rewarm.evaluation.passages import Framing
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
 from rewarm.evaluation.tasks import multiple_choice, read_task
 from rewarm.planning.plan import Plan
-from rewarm.records.facts import CorpusFacts
+from rewarm.records.facts import LOSS_METRICS, CorpusFacts
 
-__all__ = ["suite_of"]
+__all__ = ["PlannedSuites", "suite_of", "suites_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSuites:
+    """What is measured at which step: all of it at both ends, in between what the plan says."""
+
+    full: EvaluationSuite
+    light: EvaluationSuite
+    num_steps: int
+
+    def at(self, step: int) -> EvaluationSuite:
+        """Return what to measure after `step` updates."""
+        return self.full if step in (0, self.num_steps) else self.light
+
+
+def suites_of(plan: Plan) -> PlannedSuites:
+    """Return what a run of this plan measures; see `suite_of`."""
+    full = suite_of(plan)
+    if plan.conduct.evaluation.choices_every_evaluation:
+        return PlannedSuites(full, full, plan.science.num_steps)
+    losses = tuple(m for m in full.measures if m.measure.metric in LOSS_METRICS)
+    return PlannedSuites(full, replace(full, measures=losses), plan.science.num_steps)
 
 
 def suite_of(plan: Plan) -> EvaluationSuite:

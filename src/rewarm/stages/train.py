@@ -21,7 +21,7 @@ from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import keep_plan, open_job, open_run
-from rewarm.stages.measuring import suite_of
+from rewarm.stages.measuring import suites_of
 from rewarm.stages.plan import plan_job
 from rewarm.training.placement import choose_placement
 from rewarm.training.run import Materials, run_training
@@ -70,18 +70,20 @@ def train_plan(
         )
     views = open_views(plan)
     placement, warnings = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
-    suite = suite_of(plan)
+    suites = suites_of(plan)
     device = torch.device(placement.device)
 
     def load() -> nn.Module:
         return load_base(Path(plan.conduct.base_folder), device=str(device))
 
     def measure(model: nn.Module, step: int) -> list[EvalRecord]:
-        return evaluate(model, suite, step=step, autocast_dtype=_autocast_dtype(placement))
+        return evaluate(
+            model, suites.at(step), step=step, autocast_dtype=_autocast_dtype(placement)
+        )
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
-        for warning in (*plan.warnings, *warnings, *suite.warnings):
+        for warning in (*plan.warnings, *warnings, *suites.full.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
         materials = Materials(
