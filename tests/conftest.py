@@ -1,10 +1,16 @@
-"""Fixtures that are dear enough to be made once."""
+"""Fixtures that are dear enough to be made once; one thread, so that tests can run side by side."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import pytest
+# Before torch is imported: on busy cores several threads on tiny tensors mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,14 @@ from rewarm.reporting.report import (
 )
 from rewarm.reporting.run_sections import training_figures
 from rewarm.reporting.run_view import load_run_view
-from tests.support.fake_runs import HOSTILE_LICENCE, HOSTILE_PHASE, Arm, eval_record, make_fake_run
+from tests.support.fake_runs import (
+    HOSTILE_LICENCE,
+    HOSTILE_PHASE,
+    Arm,
+    eval_record,
+    fake_losses,
+    make_fake_run,
+)
 from tests.support.html_page import Page
 
 NUM_STEPS = 60
@@ -51,11 +57,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def bits_per_byte(record: EvalRecord) -> float:
     return sum(record.item_values) / (math.log(2) * sum(record.item_weights))
-
-
-def pooled(records: Sequence[EvalRecord]) -> float:
-    nats = sum(sum(record.item_values) for record in records)
-    return nats / (math.log(2) * sum(sum(record.item_weights) for record in records))
 
 
 def at(run: RunFolder, step: int, metric: str = "bits_per_byte") -> dict[str, EvalRecord]:
@@ -144,7 +145,10 @@ def test_the_headline_says_what_was_learned_and_forgotten(run: RunFolder) -> Non
     first, last = at(run, 0), at(run, NUM_STEPS)
     before, after = bits_per_byte(first["python"]), bits_per_byte(last["python"])
     change = minus(f"{after - before:+.3f}")
-    assert f" python: {before:.3f} → {after:.3f} bits per byte ({change}); qa: " in page.text["p"]
+    assert (
+        f" python: {before:.3f} → {after:.3f} bits per byte ({change}); qa answers: "
+        in page.text["p"]
+    )
     assert "Learned" in page.text["b"]
     assert "Forgot" in page.text["b"]
     assert "evaluation noise of one seed" in page.text["p"]
@@ -310,9 +314,8 @@ def test_arms_have_the_records_numbers(run: RunFolder, naive: RunFolder) -> None
     assert [row[0] for row in rows] == ["reuse|with replay", "naive|new text only"]
     for folder, row in zip((run, naive), rows, strict=True):
         first, last = at(folder, 0), at(folder, NUM_STEPS)
-        for column, names in ((1, ["english"]), (2, ["python", "qa"])):
-            before = pooled([first[name] for name in names])
-            after = pooled([last[name] for name in names])
+        for column, name in ((1, "english"), (2, "python")):
+            before, after = bits_per_byte(first[name]), bits_per_byte(last[name])
             assert row[column].startswith(minus(f"{after - before:+.3f}|"))
             assert row[column].endswith(f"→ {after:.3f}")
         accuracy = at(folder, NUM_STEPS, "matched_continuation")["english"]
@@ -323,6 +326,56 @@ def test_arms_have_the_records_numbers(run: RunFolder, naive: RunFolder) -> None
         area = sum(plan.science.lr(step) for step in range(plan.science.num_steps))
         assert float(row[7]) == pytest.approx(area, rel=5e-3)
         assert row[6] == f"{NUM_STEPS * 2048 / 1000:.3g}k"
+
+
+def test_several_domains_of_one_kind_count_with_their_mean(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=20)
+    for step, change in ((0, 0.0), (20, 0.5)):
+        run.append_evals([fake_losses(step, "news", "replay", "bits_per_byte", 2.0, change, 30, 9)])
+    first, last = at(run, 0), at(run, 20)
+    old = load_arm("two old domains", "", run).old
+    assert old is not None
+    changes = [bits_per_byte(last[n]) - bits_per_byte(first[n]) for n in ("english", "news")]
+    assert old.change.value == pytest.approx(sum(changes) / 2)
+    verdicts = {verdict.domain: verdict for verdict in domain_verdicts(run.evals())}
+    below = [verdicts[n].delta - (verdicts[n].low or 0.0) for n in ("english", "news")]
+    assert old.change.low is not None
+    expected = math.sqrt(below[0] ** 2 + below[1] ** 2) / 2
+    assert old.change.value - old.change.low == pytest.approx(expected)
+
+
+def test_questions_are_what_is_new_where_nothing_else_is(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=20)
+    kept = [record for record in run.evals() if record.domain != "python"]
+    run.evals_log.unlink()
+    run.append_evals(kept)
+    new = load_arm("questions only", "", run).new
+    assert new is not None
+    assert new.last == pytest.approx(bits_per_byte(at(run, 20)["qa"]))
+
+
+def test_what_the_base_knew_stands_first(run: RunFolder, tmp_path: Path) -> None:
+    view = load_run_view(run)
+    records = [record.model_copy(update={"role": "quality"}) for record in view.evals]
+    assert view.domains == ("english", "python", "qa")
+    run_again = RunFolder(tmp_path)
+    for path in (view.run.plan, view.run.placement, view.run.recipe):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    run_again.make_log_folder()
+    run_again.append_evals([r for r in records if r.domain == "qa"])
+    again = load_run_view(run_again)
+    assert again.domains == ("english", "qa", "python")
+    assert again.verdicts[0].domain == "qa"
+
+
+def test_choices_at_both_ends_have_a_verdict_and_no_curve(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=20)
+    kept = [r for r in run.evals() if r.metric != "matched_continuation" or r.step in (0, 20)]
+    run.evals_log.unlink()
+    run.append_evals(kept)
+    html = render_run_report(run)
+    assert "Matched continuation: change since step 0" in html
+    assert "Matched continuation, known to the base" not in html
 
 
 def test_an_arms_interval_is_around_its_change(run: RunFolder) -> None:
@@ -340,8 +393,7 @@ def test_the_trade_off_has_forgetting_and_adaptation(run: RunFolder, naive: RunF
     for folder, row in zip((run, naive), rows, strict=True):
         first, last = at(folder, 0), at(folder, NUM_STEPS)
         forgot = bits_per_byte(last["english"]) - bits_per_byte(first["english"])
-        names = ["python", "qa"]
-        learned = pooled([first[n] for n in names]) - pooled([last[n] for n in names])
+        learned = bits_per_byte(first["python"]) - bits_per_byte(last["python"])
         assert row[1] == f"{forgot:+.4f}"
         assert row[3] == f"{learned:.4f}"
         low, high = (float(end) for end in row[4].split("\u00a0to\u00a0"))

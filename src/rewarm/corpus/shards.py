@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import struct
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -102,9 +103,11 @@ class TokenShard:
         self.document_starts = document_starts
         self._num_tokens = int(document_starts[-1])
         self._num_bytes = self._num_tokens * dtype.itemsize
-        self._file = path.open("rb")
+        # Kept open beside the mapping, so that `check_whole` asks the file that is mapped.
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
         self._tokens: NDArray[np.integer] = (
-            np.memmap(self._file, dtype=dtype, mode="r", shape=(self._num_tokens,))
+            np.memmap(path, dtype=dtype, mode="r", shape=(self._num_tokens,))
             if self._num_tokens
             else np.empty(0, dtype=dtype)
         )
@@ -125,7 +128,7 @@ class TokenShard:
         To touch a page beyond the end of a mapped file ends the process (SIGBUS), so readers ask
         before they gather; one fstat costs about a microsecond.
         """
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._descriptor).st_size
         if size < self._num_bytes:
             raise CorpusError.one(
                 str(self.path),

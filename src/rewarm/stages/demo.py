@@ -107,13 +107,13 @@ _SOURCES = """\
 [sources.old]  # English technical prose: docstrings, the language reference, descriptions
 path = "{text}/old.jsonl"
 role = "general"
-held_out = 0.03
+held_out = 0.12
 licence = "{old_licence}"
 
 [sources.new]  # Python source of the standard library, docstrings and comments stripped
 path = "{text}/new.jsonl"
 role = "new"
-held_out = 0.06
+held_out = 0.12
 licence = "{new_licence}"
 
 [sources.qa]  # questions from signatures and docstrings, held out by module

@@ -1,0 +1,295 @@
+"""Preparing: exact counts, the split, nothing done twice, kills, and text that changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewarm.corpus.estimate import estimate_source
+from rewarm.corpus.prepare import (
+    PrepareProgress,
+    load_facts,
+    prepare_source,
+    read_held_out_answers,
+    verify_prepared,
+)
+from rewarm.corpus.views import open_view
+from rewarm.errors import CorpusError, EnvironmentFault
+from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.records.facts import CorpusFacts
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("REWARM_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def recipe(path: str | list[str] = "text/*.jsonl", **fields: Any) -> SourceRecipe:
+    return SourceRecipe.model_validate({"path": path, "role": "new", "held_out": 0.3, **fields})
+
+
+def prepare(folder: Path, base: Path, source: SourceRecipe, **more: Any) -> CorpusFacts:
+    return prepare_source(
+        "s",
+        source,
+        recipe_folder=folder,
+        prepared_root=folder / "prepared",
+        tokenizer_folder=base,
+        tokenizer_recipe=TokenizerRecipe(),
+        vocab_size=320,
+        **more,
+    )
+
+
+def load(folder: Path, base: Path, source: SourceRecipe) -> CorpusFacts | None:
+    return load_facts(
+        "s",
+        source,
+        recipe_folder=folder,
+        prepared_root=folder / "prepared",
+        tokenizer_folder=base,
+        tokenizer_recipe=TokenizerRecipe(),
+    )
+
+
+def some_text(folder: Path, num_files: int = 2, num_documents: int = 20) -> None:
+    for number in range(num_files):
+        rows = [
+            {"id": f"{number}-{i}", "text": f"Größe {number} of document {i}. " * (i + 1)}
+            for i in range(num_documents)
+        ]
+        write_jsonl(folder / "text" / f"{number}.jsonl", rows)
+
+
+def held_out_by_hand(text: str, share: float) -> bool:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < share
+
+
+def test_every_number_is_exact(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    facts = prepare(tmp_path, tiny_base, recipe())
+    lines = [
+        json.loads(line)["text"]
+        for number in range(2)
+        for line in (tmp_path / "text" / f"{number}.jsonl").read_text().splitlines()
+    ]
+    held_out = [text for text in lines if held_out_by_hand(text, 0.3)]
+    kept = [text for text in lines if not held_out_by_hand(text, 0.3)]
+    assert facts.measured
+    assert (facts.num_documents, facts.held_out_documents) == (len(kept), len(held_out))
+    assert facts.num_bytes == sum(len(text.encode()) for text in kept)
+    assert facts.held_out_bytes == sum(len(text.encode()) for text in held_out)
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    view = open_view(facts)
+    assert view.num_documents == len(kept)
+    for index, text in enumerate(kept):
+        assert view.document(index).tolist() == [*tokenizer(text)["input_ids"], 1]
+    assert open_view(facts, held_out=True).num_tokens == facts.held_out_tokens
+    assert view.num_tokens == facts.num_tokens
+    assert view.document_id(0) == next(
+        json.loads(line)["id"]
+        for line in (tmp_path / "text" / "0.jsonl").read_text().splitlines()
+        if json.loads(line)["text"] == kept[0]
+    )
+
+
+def test_a_second_run_does_nothing(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    first = prepare(tmp_path, tiny_base, recipe())
+    times = {path: path.stat().st_mtime_ns for path in Path(first.folder).iterdir()}
+    told: list[PrepareProgress] = []
+    assert prepare(tmp_path, tiny_base, recipe(), progress=told.append) == first
+    assert not told
+    assert {path: path.stat().st_mtime_ns for path in Path(first.folder).iterdir()} == times
+    assert load(tmp_path, tiny_base, recipe()) == first
+
+
+def test_changed_text_or_options_are_another_preparation(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    first = prepare(tmp_path, tiny_base, recipe())
+    assert load(tmp_path, tiny_base, recipe(held_out=0.2)) is None
+    relabelled = load(tmp_path, tiny_base, recipe(role="general", licence="MIT"))
+    assert relabelled is not None
+    assert (relabelled.role, relabelled.licence, relabelled.key) == ("general", "MIT", first.key)
+    some_text(tmp_path, num_documents=21)
+    assert load(tmp_path, tiny_base, recipe()) is None
+    assert prepare(tmp_path, tiny_base, recipe()).folder != first.folder
+    verify_prepared(first)
+
+
+def test_progress_tells_bytes_and_tokens(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    told: list[PrepareProgress] = []
+    facts = prepare(tmp_path, tiny_base, recipe(), progress=told.append)
+    last = told[-1]
+    assert (
+        last.bytes
+        == last.total_bytes
+        == sum(path.stat().st_size for path in (tmp_path / "text").iterdir())
+    )
+    assert last.tokens == facts.num_tokens + facts.held_out_tokens
+    assert last.documents == 40
+
+
+def test_groups_are_never_split_and_answers_are_kept(tmp_path: Path, tiny_base: Path) -> None:
+    rows = [
+        {"module": f"m{i // 5}", "question": f"What is {i}?", "answer": f"It is {i}."}
+        for i in range(100)
+    ]
+    write_jsonl(tmp_path / "qa.jsonl", rows)
+    source = recipe(
+        "qa.jsonl",
+        role="qa",
+        group_field="module",
+        question_field="question",
+        answer_field="answer",
+    )
+    facts = prepare(tmp_path, tiny_base, source)
+    answers = read_held_out_answers(Path(facts.folder))
+    expected = [row for row in rows if held_out_by_hand(row["module"], 0.3)]
+    assert [(a.question, a.answer) for a in answers] == [
+        (row["question"], row["answer"]) for row in expected
+    ]
+    assert facts.held_out_documents == len(expected)
+    assert 0 < len(expected) < 100
+
+
+def test_above_one_per_cent_rejected_is_an_error(tmp_path: Path, tiny_base: Path) -> None:
+    rows = [{"text": f"document {i}"} for i in range(200)]
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"x": 1}, {"x": 2}])
+    facts = prepare(tmp_path, tiny_base, recipe("a.jsonl"))
+    assert facts.rejected == {"missing_field": 2}
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"x": 1}, {"x": 2}, {"x": 3}])
+    with pytest.raises(CorpusError) as caught:
+        prepare(tmp_path, tiny_base, recipe("a.jsonl"))
+    told = str(caught.value)
+    assert "3 of 203 documents are rejected (missing_field 3), above 1 %" in told
+    assert "a.jsonl:201 (missing_field)" in told
+
+
+def test_empty_inputs(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    (tmp_path / "text" / "empty.jsonl").write_text("")
+    facts = prepare(tmp_path, tiny_base, recipe())
+    assert facts.warnings == ("empty.jsonl gave no document",)
+    with pytest.raises(CorpusError, match=r"no document could be taken \(all of its files are"):
+        prepare(tmp_path, tiny_base, recipe("text/empty.jsonl"))
+
+
+def test_nothing_held_out_is_warned_of(tmp_path: Path, tiny_base: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(5)])
+    facts = prepare(tmp_path, tiny_base, recipe("a.jsonl", held_out=1e-6))
+    assert "none of its 5 documents is held out at 1e-06" in facts.warnings[0]
+
+
+def test_what_changed_since_prepare_is_named(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    facts = prepare(tmp_path, tiny_base, recipe())
+    shard = Path(facts.folder) / "shard-00001.bin"
+    verify_prepared(facts)
+    os.utime(shard)  # touched, not changed: hashed and found right
+    verify_prepared(facts)
+    raw = bytearray(shard.read_bytes())
+    raw[7] ^= 1
+    shard.write_bytes(raw)
+    (Path(facts.folder) / "shard-00000.idx").unlink()
+    with pytest.raises(CorpusError) as caught:
+        verify_prepared(facts)
+    assert f"{shard}: it changed since prepare" in str(caught.value)
+    assert "shard-00000.idx: it was there at prepare and is gone" in str(caught.value)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_disk_that_refuses_is_the_machines_fault(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    (tmp_path / "prepared").write_text("a file where the folder should be")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        prepare(tmp_path, tiny_base, recipe())
+
+
+def test_an_estimate_is_near_and_says_that_it_is_one(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path, num_files=12, num_documents=40)
+    exact = prepare(tmp_path, tiny_base, recipe(held_out=0.1))
+    estimate = estimate_source(
+        "s",
+        recipe(held_out=0.1),
+        recipe_folder=tmp_path,
+        tokenizer_folder=tiny_base,
+        tokenizer_recipe=TokenizerRecipe(),
+        vocab_size=320,
+    )
+    assert not estimate.measured
+    assert estimate.key == exact.key
+    assert estimate.num_tokens == pytest.approx(exact.num_tokens, rel=0.15)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {repository!r})
+import rewarm.corpus.prepare as room
+from tests.unit.test_corpus_prepare import prepare, recipe
+
+write = room.write_shard
+def slow(prefix, documents, dtype):
+    def delayed():
+        for document in documents:
+            time.sleep(0.004)
+            yield document
+    write(prefix, delayed(), dtype)
+room.write_shard = slow
+print("ready", flush=True)
+prepare(Path({folder!r}), Path({base!r}), recipe())
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what determines training: shards, views, answers, ids; not times and versions."""
+    endings = (".bin", ".idx", ".npy", ".ids", ".jsonl")
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name.endswith(endings)}
+
+
+def test_a_kill_at_any_moment_changes_no_byte(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path, num_files=4, num_documents=30)
+    child = CHILD.format(repository=str(REPOSITORY), folder=str(tmp_path), base=str(tiny_base))
+    for delay_s in (0.05, 0.25, 0.45):
+        process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        process.stdout.close()
+        assert load(tmp_path, tiny_base, recipe()) is None
+    killed = prepare(tmp_path, tiny_base, recipe())
+    found = contents(Path(killed.folder))
+    os.rename(tmp_path / "prepared", tmp_path / "before")
+    untouched = prepare(tmp_path, tiny_base, recipe())
+    assert untouched == killed
+    assert contents(Path(untouched.folder)) == found
+    assert not list(Path(untouched.folder).glob(".tmp-*"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared corpora are not at {SHARED}")
+def test_a_real_corpus(tmp_path: Path, tiny_base: Path) -> None:
+    source = recipe(str(SHARED / "text" / "tinyshakespeare.jsonl.zst"), held_out=0.1)
+    facts = prepare(tmp_path, tiny_base, source)
+    assert facts.num_documents + facts.held_out_documents == 110
+    assert facts.num_bytes + facts.held_out_bytes == pytest.approx(1_115_169, rel=0.01)
+    assert not facts.rejected

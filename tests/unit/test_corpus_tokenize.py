@@ -1,0 +1,96 @@
+"""How documents are framed, for tokenizers of three families built here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from rewarm.corpus.tokenize import DocumentFrame, open_encoder, tokenizer_fingerprint
+from rewarm.errors import BaseModelError, CorpusError
+from rewarm.recipe.schema import TokenizerRecipe
+
+VOCABULARY = {"<s>": 0, "</s>": 1, "[UNK]": 2, "a": 3, "b": 4, "<sep>": 5, "hello": 6}
+
+
+def write(folder: Path, post_processor: object = None, **config: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<s>", "</s>", "<sep>"])
+    if post_processor is not None:
+        tokenizer.post_processor = post_processor
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+LLAMA = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+BOTH = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+
+
+def frame(folder: Path, **recipe: object) -> DocumentFrame:
+    parsed = TokenizerRecipe.model_validate(recipe)
+    return open_encoder(folder, parsed, vocab_size=len(VOCABULARY)).frame
+
+
+def test_a_llama_begins_with_bos_and_ends_with_eos(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
+    assert frame(folder) == DocumentFrame((0,), (1,))
+
+
+def test_a_gpt_ends_with_eos_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", eos_token={"content": "</s>"})
+    assert frame(folder) == DocumentFrame((), (1,))
+
+
+def test_a_post_processor_that_does_both_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert frame(write(tmp_path / "m", BOTH)) == DocumentFrame((0,), (1,))
+
+
+def test_eos_may_come_from_the_models_configuration(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m")
+    (folder / "config.json").write_text('{"eos_token_id": [5, 1]}')
+    assert frame(folder) == DocumentFrame((), (5,))
+
+
+def test_no_eos_is_one_clear_message(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError) as caught:
+        frame(write(tmp_path / "m"))
+    assert "the tokenizer has no EOS token" in str(caught.value)
+    assert "tokenizer.document_end" in str(caught.value)
+
+
+def test_the_recipe_overrides(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
+    assert frame(folder, document_begin=[], document_end=["<sep>", "</s>"]) == DocumentFrame(
+        (), (5, 1)
+    )
+    with pytest.raises(BaseModelError, match=r"has no token '<sepp>'\n.*did you mean '<sep>'"):
+        frame(folder, document_end=["<sepp>"])
+
+
+def test_a_special_tokens_name_in_a_text_stays_text(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
+    encoder = open_encoder(folder, TokenizerRecipe(), vocab_size=len(VOCABULARY))
+    (ids,) = encoder.encode(["a xx</s>xx b"])
+    assert 1 not in ids[:-1].tolist()
+    assert ids.tolist()[0] == 0
+    assert ids.tolist()[-1] == 1
+
+
+def test_an_id_beyond_the_vocabulary_is_told_with_its_offset(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
+    encoder = open_encoder(folder, TokenizerRecipe(), vocab_size=6)
+    with pytest.raises(CorpusError, match="token id 6 at offset 2 of a document is beyond"):
+        encoder.encode(["a hello"])
+
+
+def test_a_missing_or_broken_tokenizer_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="save_pretrained"):
+        tokenizer_fingerprint(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BaseModelError, match=r"tokenizer\.json: it cannot be read"):
+        frame(tmp_path)
