@@ -1,129 +1,143 @@
 """What a checkpoint folder says of itself, read in milliseconds and without running anything.
 
 `config.json` gives shapes, the headers of the safetensors files give every tensor, the tokenizer
-files give ids. Whatever could run code from the folder (pickles, `auto_map`) is refused here,
-before any library opens it.
+files give ids. Whatever could run code from the folder (pickles, `auto_map`, a kernel to download)
+is refused here, before any library opens it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewarm.artifacts import canonical_json, file_sha256, parse_json
+from rewarm.artifacts import file_sha256, parse_json
 from rewarm.errors import BaseModelError, Problems
+from rewarm.planning.foreign_code import note_foreign_code, read_bounded
+from rewarm.planning.weight_files import (
+    FLOAT_BYTES,
+    WeightFile,
+    WeightTensor,
+    read_weight_files,
+    weights_fingerprint,
+)
 from rewarm.records.facts import ModelFacts
 
 __all__ = ["read_model_facts"]
 
-_MAX_HEADER_BYTES = 100 * 2**20
-_SAMPLE_BYTES = 2**20
-_ITEM_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
-    **dict.fromkeys(("I32", "U32", "F32"), 4),
-    **dict.fromkeys(("I64", "U64", "F64"), 8),
-}
-_DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_REMOTE_CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_MAX_CARD_CHARACTERS = 2**16
+_EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight")
+_HEADS = ("lm_head.weight", "embed_out.weight")
+# Masks and tables that old versions of GPT-2 and GPT-NeoX saved beside their weights.
+_BUFFERS = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    "rotary_emb.inv_freq",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
-    dtype: str
-    shape: tuple[int, ...]
+class _Shapes:
+    """The sizes that `config.json` gives, under one name for all families."""
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
 
 
 def read_model_facts(folder: Path) -> ModelFacts:
     """Return the facts of the checkpoint in `folder`.
 
-    Raises BaseModelError with everything found wrong: no folder, no or bad `config.json`, remote
-    code, pickles only, truncated or inconsistent safetensors, mixtures of experts, quantised or
-    non-causal models, a missing tokenizer, a vocabulary smaller than the tokenizer's.
+    Raises BaseModelError with everything found wrong: no folder, no or bad `config.json`, a road to
+    foreign code, pickles only, truncated or inconsistent safetensors, mixtures of experts,
+    quantised or non-causal models, a missing tokenizer, sizes that config, weights and tokenizer
+    do not agree on.
     """
     problems = Problems()
-    if not folder.is_dir():
-        kind = "a file" if folder.exists() else "not there"
-        problems.add(str(folder), f"the base is {kind}", "give the folder that holds config.json")
-        problems.raise_as(BaseModelError)
-    config = _read_object(folder / "config.json", problems, needed=True)
+    _check_folder(folder, problems)
+    problems.raise_as(BaseModelError)
+    config = _read_config(folder / "config.json", problems)
+    note_foreign_code(folder, problems)
+    shapes = None
     if config is not None:
-        _check_config(config, folder, problems)
-    tensors, files = _read_tensors(folder, problems)
-    tokenizer = _read_object(folder / "tokenizer.json", problems, needed=True)
+        where = str(folder / "config.json")
+        _check_kind(config, where, problems)
+        shapes = _read_shapes(config, where, problems)
+    files = read_weight_files(folder, problems)
+    largest_id = _read_largest_token_id(folder / "tokenizer.json", problems)
+    if config is not None and shapes is not None:
+        _check_agreement(folder, config, shapes, files, largest_id, problems)
     problems.raise_as(BaseModelError)
     assert config is not None
-    assert tokenizer is not None
-    vocab_size = _first(config, "vocab_size")
-    largest_id = _largest_token_id(tokenizer)
-    if not isinstance(vocab_size, int) or largest_id >= vocab_size:
-        problems.add(
-            str(folder / "tokenizer.json"),
-            f"its largest token id is {largest_id}, but config.json has vocab_size {vocab_size}",
-            "use the tokenizer that belongs to this model",
-        )
-    problems.raise_as(BaseModelError)
-    return _assemble(folder, config, tensors, files)
+    assert shapes is not None
+    return _assemble(folder, config, shapes, files)
 
 
-def _read_object(path: Path, problems: Problems, *, needed: bool) -> dict[str, Any] | None:
-    remedies = {
-        "config.json": "give a folder in Hugging Face format",
-        "tokenizer.json": "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-    }
+def _check_folder(folder: Path, problems: Problems) -> None:
+    fix = "give the folder that holds config.json"
     try:
-        value = parse_json(path.read_bytes())
+        if not folder.is_dir():
+            kind = "a file, not a folder" if folder.exists() else "not there"
+            problems.add(str(folder), f"the base is {kind}", fix)
+        else:
+            next(folder.iterdir(), None)
+    except OSError as error:
+        problems.add(str(folder), f"it cannot be read ({error.strerror})", "check its permissions")
+
+
+def _read_config(path: Path, problems: Problems) -> dict[str, Any] | None:
+    """Return the JSON object in the file; None, with a problem noted, where there is none."""
+    try:
+        value = parse_json(read_bounded(path))
     except FileNotFoundError:
-        if needed:
-            problems.add(str(path), "it is not there", remedies[path.name])
-        return None
+        problems.add(str(path), "it is not there", "give a folder in Hugging Face format")
     except OSError as error:
         problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
-        return None
     except ValueError as error:
         problems.add(str(path), f"not valid JSON ({error})", "restore the file")
-        return None
-    if not isinstance(value, dict):
+    else:
+        if isinstance(value, dict):
+            return value
         problems.add(str(path), "it does not hold a JSON object", "restore the file")
-        return None
-    return value
+    return None
 
 
-def _check_config(config: dict[str, Any], folder: Path, problems: Problems) -> None:
-    where = str(folder / "config.json")
-    for key in _nested_keys(config) & set(_REMOTE_CODE_KEYS):
+def _check_kind(config: dict[str, Any], where: str, problems: Problems) -> None:
+    """Note what makes this another kind of model than a dense causal one with plain weights."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        problems.add(where, "it has no model_type", "restore the file")
+    experts = _expert_key(config)
+    if experts is not None or "moe" in str(model_type):
+        detail = f" ({experts})" if experts else ""
         problems.add(
             where,
-            f"{key!r} asks for code from the checkpoint to be run",
-            "use a model whose architecture is part of transformers, or remove the key if it is",
-        )
-    model_type = str(config.get("model_type", ""))
-    if any((_first(config, key) or 0) > 1 for key in _EXPERT_KEYS) or "moe" in model_type:
-        problems.add(
-            where,
-            f"{model_type!r} is a mixture of experts, which is not supported yet",
+            f"{model_type!r} is a mixture of experts{detail}, which is not supported yet",
             "use a dense base",
         )
     if config.get("quantization_config"):
+        problems.add(where, "its weights are quantised", "use the original weights")
+    if config.get("transformers_weights"):
         problems.add(
-            where, "its weights are quantised", "use the original weights; training needs them"
+            where,
+            f"transformers_weights = {config['transformers_weights']!r} names other weights",
+            "remove the key; model.safetensors or its index are read",
         )
-    architectures = config.get("architectures") or []
-    causal = [
-        str(name) for name in architectures if str(name).endswith(("CausalLM", "LMHeadModel"))
-    ]
-    if config.get("is_encoder_decoder") or not causal:
-        named = ", ".join(map(str, architectures)) or "none named"
+    architectures = _architectures(config)
+    if config.get("is_encoder_decoder") or not architectures or not _is_causal(architectures[0]):
+        named = ", ".join(architectures) or "none named"
         problems.add(
             where,
             f"its architecture ({named}) is not a causal language model",
@@ -131,218 +145,263 @@ def _check_config(config: dict[str, Any], folder: Path, problems: Problems) -> N
         )
 
 
-def _nested_keys(value: Any) -> set[str]:
-    if isinstance(value, dict):
-        return set(value).union(*(_nested_keys(inner) for inner in value.values()))
+def _expert_key(value: Any) -> str | None:
+    """Return `key = number` of the first count of experts above 1, at any depth."""
     if isinstance(value, list):
-        return set[str]().union(*(_nested_keys(inner) for inner in value))
-    return set()
+        return next((found for inner in value if (found := _expert_key(inner))), None)
+    if not isinstance(value, dict):
+        return None
+    for key in _EXPERT_KEYS:
+        if isinstance(value.get(key), int) and value[key] > 1:
+            return f"{key} = {value[key]}"
+    return _expert_key(list(value.values()))
 
 
-def _first(config: dict[str, Any], *keys: str) -> Any:
-    """Return the first of these keys that is given, in the config or its `text_config`."""
-    for holder in (config, config.get("text_config") or {}):
-        for key in keys:
-            if holder.get(key) is not None:
-                return holder[key]
+def _architectures(config: dict[str, Any]) -> list[str]:
+    value = config.get("architectures")
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _is_causal(architecture: str) -> bool:
+    return architecture.endswith("ForCausalLM") or architecture == "GPT2LMHeadModel"
+
+
+def _read_shapes(config: dict[str, Any], where: str, problems: Problems) -> _Shapes | None:
+    """Return the sizes; None, with every problem noted, where one is missing or impossible.
+
+    Names differ between families: GPT-2 has n_embd, n_layer, n_head, n_positions, n_inner; all
+    others here have hidden_size and so on. Defaults are those of transformers: as many key-value
+    heads as heads, hidden_size / heads per head, and 4 · hidden_size between.
+    """
+    before = len(problems)
+
+    def number(*keys: str, default: int | None = None) -> int:
+        given = {key: config[key] for key in keys if config.get(key) is not None}
+        for key, value in given.items():
+            if type(value) is int and value > 0:
+                return value
+            problems.add(where, f"{key} = {value!r} is not a positive number", "restore the file")
+        if not given and default is None:
+            problems.add(where, f"it has no {' or '.join(keys)}", "restore the file")
+        return default or 1
+
+    hidden = number("hidden_size", "n_embd")
+    heads = number("num_attention_heads", "n_head")
+    key_value_heads = number("num_key_value_heads", default=heads)
+    shapes = _Shapes(
+        hidden_size=hidden,
+        num_layers=number("num_hidden_layers", "n_layer"),
+        num_heads=heads,
+        num_key_value_heads=key_value_heads,
+        head_size=number("head_dim", default=max(1, hidden // heads)),
+        intermediate_size=number("intermediate_size", "n_inner", default=4 * hidden),
+        vocab_size=number("vocab_size"),
+        max_positions=number("max_position_embeddings", "n_positions", "n_ctx"),
+    )
+    if len(problems) == before:
+        _check_heads(config, shapes, where, problems)
+    return shapes if len(problems) == before else None
+
+
+def _check_heads(config: dict[str, Any], shapes: _Shapes, where: str, problems: Problems) -> None:
+    if config.get("head_dim") is None and shapes.hidden_size % shapes.num_heads:
+        problems.add(
+            where,
+            f"hidden_size {shapes.hidden_size} is no multiple of its {shapes.num_heads} heads",
+            "restore the file",
+        )
+    if shapes.num_heads % shapes.num_key_value_heads:
+        problems.add(
+            where,
+            f"{shapes.num_heads} heads are no multiple of its {shapes.num_key_value_heads} "
+            "key-value heads",
+            "restore the file",
+        )
+
+
+def _read_largest_token_id(path: Path, problems: Problems) -> int | None:
+    """Return the largest id that the tokenizer can give; None where it cannot be told."""
+    try:
+        # Not parse_json: its check of the depth takes seconds on a million merges, and the library
+        # refuses depth by itself.
+        tokenizer = json.loads(read_bounded(path))
+        vocabulary = tokenizer["model"]["vocab"]
+        added = [token["id"] for token in tokenizer.get("added_tokens") or ()]
+        # A dict for BPE, WordPiece and WordLevel; a list of (token, score) for Unigram.
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+        return max(int(token_id) for token_id in (*ids, *added))
+    except FileNotFoundError:
+        problems.add(
+            str(path),
+            "it is not there",
+            "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        )
+    except OSError as error:
+        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        problems.add(
+            str(path),
+            f"not the file of a tokenizer ({type(error).__name__}: {error})",
+            "restore the file, or save the tokenizer again",
+        )
     return None
 
 
-def _read_tensors(
-    folder: Path, problems: Problems
-) -> tuple[dict[str, _Tensor], list[tuple[Path, int]]]:
-    """Return all tensors by name, and each file with the offset at which its data begin."""
-    index_path = folder / "model.safetensors.index.json"
-    expected: dict[str, str] | None = None
-    if index_path.exists():
-        index = _read_object(index_path, problems, needed=False)
-        weight_map = (index or {}).get("weight_map")
-        expected = weight_map if isinstance(weight_map, dict) else {}
-        paths = sorted({folder / str(name) for name in expected.values()})
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        _no_weights(folder, problems)
-        return {}, []
-    tensors: dict[str, _Tensor] = {}
-    files: list[tuple[Path, int]] = []
-    for path in paths:
-        if not path.is_file():
-            problems.add(str(path), "the index names it, but it is not there", "download it again")
-            continue
-        header = _read_header(path, problems)
-        if header is None:
-            continue
-        found, start = header
-        for name in found.keys() & tensors.keys():
-            problems.add(str(path), f"tensor {name} stands in two files", "keep one of them")
-        tensors.update(found)
-        files.append((path, start))
-    if expected is not None and not len(problems):
-        for name in sorted(expected.keys() ^ tensors.keys()):
-            where = "the files, not the index" if name in tensors else "the index, not the files"
-            problems.add(str(index_path), f"tensor {name} is in {where}", "download it again")
-    return tensors, files
-
-
-def _no_weights(folder: Path, problems: Problems) -> None:
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
+def _check_agreement(
+    folder: Path,
+    config: dict[str, Any],
+    shapes: _Shapes,
+    files: Sequence[WeightFile],
+    largest_id: int | None,
+    problems: Problems,
+) -> None:
+    """Note where config, weights and tokenizer speak of different models."""
+    if largest_id is not None and largest_id >= shapes.vocab_size:
+        problems.add(
+            str(folder / "tokenizer.json"),
+            f"its largest token id is {largest_id}, but config.json has vocab_size "
+            f"{shapes.vocab_size}",
+            "use the tokenizer that belongs to this model",
+        )
+    tensors = _parameters(files)
+    if not tensors:
+        return  # told where the files were read
+    quantised = next((tensor for tensor in tensors if tensor.dtype not in FLOAT_BYTES), None)
+    if quantised is not None:
         problems.add(
             str(folder),
-            f"its weights are pickles ({pickles[0]}), which can run code when they are opened",
-            "convert them where you trust them: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(folder, safe_serialization=True)",
+            f"tensor {quantised.name} is {quantised.dtype}: its weights are quantised",
+            "use the original weights",
         )
-    else:
-        problems.add(str(folder), "there is no *.safetensors file", "download the weights")
+    _check_vocabulary(folder, config, shapes, tensors, problems)
 
 
-def _read_header(path: Path, problems: Problems) -> tuple[dict[str, _Tensor], int] | None:
-    """Return the tensors that a safetensors file declares and the offset of its data."""
-
-    def bad(what: str) -> None:
-        problems.add(str(path), what, "download the file again; it is damaged")
-
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-            bad(f"truncated: its header would end at byte {8 + length} of {size}")
-            return None
-        try:
-            header = parse_json(file.read(length))
-        except ValueError as error:
-            bad(f"its header is not valid JSON ({error})")
-            return None
-    if not isinstance(header, dict):
-        bad("its header is not a JSON object")
-        return None
-    header.pop("__metadata__", None)
-    tensors: dict[str, _Tensor] = {}
-    spans: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        try:
-            tensor = _Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-            begin, end = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError):
-            bad(f"the entry of tensor {name} is malformed")
-            return None
-        item_bytes = _ITEM_BYTES.get(tensor.dtype)
-        if item_bytes is None or not 0 <= begin <= end or end - begin != tensor.size * item_bytes:
-            bad(f"tensor {name} ({tensor.dtype}, {tensor.shape}) does not fill bytes {begin}-{end}")
-            return None
-        tensors[name] = tensor
-        spans.append((begin, end, name))
-    spans.sort()
-    for (_, end, name), (begin, _, other) in zip(spans, spans[1:], strict=False):
-        if begin < end:
-            bad(f"tensors {name} and {other} overlap")
-            return None
-    data_end = 8 + length + max((end for _, end, _ in spans), default=0)
-    if data_end != size:
-        kind = "truncated" if data_end > size else "too long"
-        bad(f"{kind}: its tensors end at byte {data_end} of {size}")
-        return None
-    return tensors, 8 + length
+def _check_vocabulary(
+    folder: Path,
+    config: dict[str, Any],
+    shapes: _Shapes,
+    tensors: Sequence[WeightTensor],
+    problems: Problems,
+) -> None:
+    """Note where embedding and output head are missing or of another vocabulary."""
+    where = str(folder / "config.json")
+    embeddings = [tensor for tensor in tensors if tensor.name.endswith(_EMBEDDINGS)]
+    heads = [tensor for tensor in tensors if tensor.name.endswith(_HEADS)]
+    if not embeddings and not heads:
+        problems.add(
+            str(folder),
+            f"the input embedding is missing (no tensor ends in {', '.join(_EMBEDDINGS)})",
+            "download the whole model",
+        )
+    for tensor in embeddings + heads:
+        if tensor.shape[:1] != (shapes.vocab_size,):
+            problems.add(
+                where,
+                f"vocab_size is {shapes.vocab_size}, but {tensor.name} has shape "
+                f"{list(tensor.shape)}",
+                "use the config.json that belongs to these weights",
+            )
+    if config.get("tie_word_embeddings") is False and not heads:
+        problems.add(
+            where,
+            "tie_word_embeddings is false, but there is no output head among the tensors",
+            "download the whole model, or set tie_word_embeddings to true if they are tied",
+        )
 
 
-def _largest_token_id(tokenizer: dict[str, Any]) -> int:
-    model = tokenizer.get("model") or {}
-    vocabulary = model.get("vocab") or {}
-    if isinstance(vocabulary, dict):
-        ids = [token_id for token_id in vocabulary.values() if isinstance(token_id, int)]
-    else:
-        ids = [len(vocabulary) - 1]
-    ids += [int(token["id"]) for token in tokenizer.get("added_tokens") or [] if "id" in token]
-    return max(ids, default=-1)
+def _parameters(files: Sequence[WeightFile]) -> list[WeightTensor]:
+    """Return the tensors of all files that are weights rather than saved masks and tables."""
+    return [
+        tensor
+        for file in files
+        for tensor in file.tensors
+        if not tensor.name.endswith(_BUFFERS) and tensor.dtype != "BOOL"
+    ]
 
 
-def _weights_fingerprint(tensors: dict[str, _Tensor], files: list[tuple[Path, int]]) -> str:
-    """Return a fingerprint of names, types, shapes, sizes, and the first and last MiB of data.
+def _assemble(
+    folder: Path, config: dict[str, Any], shapes: _Shapes, files: Sequence[WeightFile]
+) -> ModelFacts:
+    tensors = _parameters(files)
+    embedding = sum(tensor.size for tensor in tensors if tensor.name.endswith(_EMBEDDINGS))
+    head = sum(tensor.size for tensor in tensors if tensor.name.endswith(_HEADS))
+    # A missing tensor means a tied one, whatever config.json leaves to its family's default.
+    tied = not (embedding and head) or bool(config.get("tie_word_embeddings"))
+    counted_twice = min(embedding, head) if tied else 0
+    return ModelFacts(
+        folder=str(folder),
+        model_type=str(config["model_type"]),
+        architecture=_architectures(config)[0],
+        num_parameters=sum(tensor.size for tensor in tensors) - counted_twice,
+        num_embedding_parameters=embedding or head,
+        num_head_parameters=0 if tied else head,
+        num_layers=shapes.num_layers,
+        hidden_size=shapes.hidden_size,
+        num_heads=shapes.num_heads,
+        num_key_value_heads=shapes.num_key_value_heads,
+        head_size=shapes.head_size,
+        intermediate_size=shapes.intermediate_size,
+        vocab_size=shapes.vocab_size,
+        max_positions=shapes.max_positions,
+        tied_embeddings=tied,
+        saved_dtype=_saved_dtype(tensors),
+        bos_token_id=_token_id(config, folder, "bos_token_id"),
+        eos_token_id=_token_id(config, folder, "eos_token_id"),
+        dropout=_dropout(config),
+        weights_fingerprint=weights_fingerprint(files),
+        tokenizer_fingerprint=file_sha256(folder / "tokenizer.json"),
+        licence=_licence(folder),
+    )
 
-    Reading everything would cost minutes on large models; two checkpoints of one training differ
-    in every tensor, so the ends of each file tell them apart.
-    """
-    digest = hashlib.sha256()
-    shapes = {name: [tensor.dtype, list(tensor.shape)] for name, tensor in tensors.items()}
-    digest.update(canonical_json(shapes).encode("ascii"))
-    for path, start in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}:".encode())
-        with path.open("rb") as file:
-            for offset in (start, max(start, size - _SAMPLE_BYTES)):
-                file.seek(offset)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
+
+def _saved_dtype(tensors: Sequence[WeightTensor]) -> str:
+    """Return the type in which most numbers are saved."""
+    sizes = dict.fromkeys(FLOAT_BYTES, 0)
+    for tensor in tensors:
+        sizes[tensor.dtype] += tensor.size
+    return _DTYPE_NAMES[max(sizes, key=lambda dtype: sizes[dtype])]
+
+
+def _dropout(config: dict[str, Any]) -> dict[str, float]:
+    """Return the dropout probabilities above 0 by key, without those of other tasks' heads."""
+    return {
+        key: float(value)
+        for key, value in sorted(config.items())
+        if "drop" in key
+        and not key.startswith(("classifier", "summary"))
+        and type(value) in (int, float)
+        and value > 0
+    }
 
 
 def _token_id(config: dict[str, Any], folder: Path, key: str) -> int | None:
     """Return `bos_token_id` or `eos_token_id`; where several stop a generation, the first."""
-    value = _first(config, key)
+    value = config.get(key)
     if value is None:
         try:
-            value = parse_json((folder / "generation_config.json").read_bytes()).get(key)
+            value = parse_json(read_bounded(folder / "generation_config.json")).get(key)
         except (OSError, ValueError, AttributeError):
-            value = None
+            return None
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, int) else None
 
 
 def _licence(folder: Path) -> str | None:
-    """Return `license:` of the model card's front matter."""
+    """Return the licence in the front matter of the model card: its own name, where it is `other`.
+
+    https://huggingface.co/docs/hub/model-cards#model-card-metadata
+    """
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_MAX_CARD_CHARACTERS)
     except OSError:
         return None
-    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None
-
-
-def _assemble(
-    folder: Path,
-    config: dict[str, Any],
-    tensors: dict[str, _Tensor],
-    files: list[tuple[Path, int]],
-) -> ModelFacts:
-    hidden = int(_first(config, "hidden_size", "n_embd", "d_model") or 0)
-    heads = int(_first(config, "num_attention_heads", "n_head") or 1)
-    embedding = _size_of(tensors, "embed_tokens.weight", "embed_in.weight", "wte.weight")
-    # A missing head tensor means a tied one, whatever config.json leaves to its family's default.
-    head = _size_of(tensors, "lm_head.weight", "embed_out.weight")
-    tied = head == 0 or bool(_first(config, "tie_word_embeddings"))
-    dtypes = [tensor.dtype for tensor in tensors.values()]
-    main_dtype = max(set(dtypes), key=lambda dtype: (dtypes.count(dtype), dtype))
-    total = sum(tensor.size for tensor in tensors.values())
-    return ModelFacts(
-        folder=str(folder),
-        model_type=str(config.get("model_type", "")),
-        architecture=str(config["architectures"][0]),
-        num_parameters=total - (head if tied else 0),
-        num_embedding_parameters=embedding,
-        num_head_parameters=0 if tied else head,
-        num_layers=int(_first(config, "num_hidden_layers", "n_layer") or 0),
-        hidden_size=hidden,
-        num_heads=heads,
-        num_key_value_heads=int(_first(config, "num_key_value_heads") or heads),
-        head_size=int(_first(config, "head_dim") or hidden // heads),
-        intermediate_size=int(_first(config, "intermediate_size", "n_inner") or 4 * hidden),
-        vocab_size=int(_first(config, "vocab_size")),
-        max_positions=int(
-            _first(config, "max_position_embeddings", "n_positions", "n_ctx") or 2048
-        ),
-        tied_embeddings=tied,
-        saved_dtype=_DTYPE_NAMES.get(main_dtype, main_dtype),
-        bos_token_id=_token_id(config, folder, "bos_token_id"),
-        eos_token_id=_token_id(config, folder, "eos_token_id"),
-        weights_fingerprint=_weights_fingerprint(tensors, files),
-        tokenizer_fingerprint=file_sha256(folder / "tokenizer.json"),
-        licence=_licence(folder),
+    front = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
+    if front is None:
+        return None
+    found = dict(
+        re.findall(r"^(license|license_name):[ \t]*['\"]?([\w.+-]+)", front[1], re.MULTILINE)
     )
-
-
-def _size_of(tensors: dict[str, _Tensor], *endings: str) -> int:
-    return sum(tensor.size for name, tensor in tensors.items() if name.endswith(endings))
+    licence: str | None = found.get("license")
+    return found.get("license_name", licence) if licence == "other" else licence

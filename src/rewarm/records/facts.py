@@ -54,7 +54,12 @@ class ModelFacts(Record):
     saved_dtype: str
     bos_token_id: int | None
     eos_token_id: int | None
-    weights_fingerprint: str = Field(description="over names, shapes, dtypes and sizes of tensors")
+    dropout: dict[str, float] = Field(
+        default_factory=dict, description="probabilities above 0 in config.json, by key"
+    )
+    weights_fingerprint: str = Field(
+        description="over names, shapes, types and sizes of the tensors and samples of their bytes"
+    )
     tokenizer_fingerprint: str = Field(description="SHA-256 of tokenizer.json")
     licence: str | None = None
 
