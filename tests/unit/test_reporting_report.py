@@ -279,6 +279,16 @@ def test_torn_and_lost_records_are_counted(tmp_path: Path) -> None:
     assert "1 of 20 steps have no record" in page.text["li"]
 
 
+def test_steps_of_another_plan_are_left_out(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, num_steps=20)
+    record = run.steps()[-1]
+    run.append_step(record.model_copy(update={"step": 20}))
+    run.append_step(record.model_copy(update={"step": 21, "samples": (16,)}))
+    page = Page(render_run_report(run))
+    assert "2 steps in steps.jsonl are not of this plan" in page.text["li"]
+    assert "finished" in page.text["span"]
+
+
 def test_missing_placement_and_recipe(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path, num_steps=20)
     run.placement.write_text("{")

@@ -106,7 +106,8 @@ def arms_table(arms: Sequence[ArmView]) -> Table:
         words("arm") + numeric(*(name for name, _ in measured)),
         rows,
         "Bits per byte: change against the base (step 0), its 95 % interval, the figure at the "
-        "end; less is better. Matched continuation: share right ± standard error; more is better.",
+        "end; less is better. Matched continuation: share right ± standard error; more is better. "
+        "Several domains of one kind count with their mean.",
     )
 
 
@@ -175,9 +176,11 @@ def domain_blocks(arms: Sequence[ArmView]) -> list[Block]:
     """Return per metric one figure per domain with the curves of all arms."""
     blocks: list[Block] = []
     for metric in METRICS:
-        domains = dict.fromkeys(
-            domain for arm in arms for domain in arm.view.evaluated_domains(metric.metric)
-        )
+        domains = [
+            domain
+            for domain in dict.fromkeys(name for arm in arms for name in arm.view.domains)
+            if any(domain in arm.view.evaluated_domains(metric.metric) for arm in arms)
+        ]
         figures = tuple(
             figure
             for domain in domains
@@ -203,7 +206,8 @@ def _domain_figure(arms: Sequence[ArmView], metric: MetricWords, domain: str) ->
         for index, arm in enumerate(arms)
         if arm.view.has_base(domain, metric.metric)
     )
-    if not series:
+    # Two evaluations are told by the verdict; a curve needs more.
+    if not any(len(one.points) > 2 for one in series):
         return None
     chart = LineChart(
         title=f"{metric.name}: {domain}",
@@ -245,7 +249,10 @@ def arms_lr_figure(arms: Sequence[ArmView]) -> Figure:
 def arms_ledger(arms: Sequence[ArmView]) -> Table:
     """Return documents, tokens and held-out part of every source of any arm."""
     corpora = {
-        name: corpus for arm in arms for name, corpus in arm.view.plan.conduct.corpora.items()
+        name: arm.view.plan.conduct.corpora[name]
+        for arm in arms
+        for name in arm.view.domains
+        if name in arm.view.plan.conduct.corpora
     }
     rows = tuple(
         (
@@ -265,7 +272,8 @@ def arms_ledger(arms: Sequence[ArmView]) -> Table:
 def arms_exposure(arms: Sequence[ArmView]) -> Table:
     """Return how much of every source each arm saw: epochs, and tokens below."""
     exposures = [arm.view.exposures() for arm in arms]
-    sources = tuple(dict.fromkeys(name for exposure in exposures for name in exposure))
+    shown = dict.fromkeys(name for arm in arms for name in arm.view.domains)
+    sources = [name for name in shown if any(name in exposure for exposure in exposures)]
     rows = tuple(
         (arm.name, *(_exposure_cell(exposure.get(source)) for source in sources))
         for arm, exposure in zip(arms, exposures, strict=True)

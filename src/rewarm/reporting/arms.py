@@ -7,23 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES
-from rewarm.evaluation.statistics import paired_bootstrap, ratio, ratio_standard_error
-from rewarm.records.facts import LOSS_METRICS, EvalRecord, Metric
+from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict
+from rewarm.records.facts import Metric
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.figures import Estimate
 from rewarm.reporting.run_view import RunView, load_run_view
 
 __all__ = ["Accuracy", "ArmView", "Change", "load_arm"]
 
-_BOOTSTRAP_SEED = 0
-
 
 class Change(NamedTuple):
-    """A figure over one or several domains at step 0 and at the end, and what lies between.
+    """A figure at step 0 and at the end, its mean where there are several domains of one kind.
 
-    `change` is last − first with its 95 % interval, by paired bootstrap over the items of all the
-    domains together. Losses are in bits per byte.
+    `change` is last − first. Each domain's interval is a paired bootstrap over its items; over k
+    domains, drawn independently, the distance d from the mean to an end is √(Σ d_i²)/k.
     """
 
     first: float
@@ -32,7 +29,7 @@ class Change(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """A share of right answers at the end, with its standard error over the items."""
+    """A share of right answers at the end, with its standard error; a mean as in `Change`."""
 
     value: float
     standard_error: float | None
@@ -61,72 +58,59 @@ class ArmView:
 def load_arm(name: str, description: str, run: RunFolder) -> ArmView:
     """Read a run and compute its row; raises PlanError where its plan cannot be trusted."""
     view = load_run_view(run)
-    answer_roles = OLD_ROLES | NEW_ROLES
     return ArmView(
         name=name,
         description=description,
         view=view,
-        old=_change(view.evals, "bits_per_byte", OLD_ROLES),
-        new=_change(view.evals, "bits_per_byte", NEW_ROLES),
-        answers=_change(view.evals, "answer_bits_per_byte", answer_roles),
-        matched_old=_accuracy(view.evals, OLD_ROLES),
-        matched_new=_accuracy(view.evals, NEW_ROLES),
+        old=_change(_of_kind(view, "bits_per_byte", OLD_ROLES)),
+        new=_change(_to_be_learned(view, "bits_per_byte")),
+        answers=_change(_of_kind(view, "answer_bits_per_byte", OLD_ROLES | NEW_ROLES)),
+        matched_old=_accuracy(view, _of_kind(view, "matched_continuation", OLD_ROLES)),
+        matched_new=_accuracy(view, _to_be_learned(view, "matched_continuation")),
     )
 
 
-class _Pooled(NamedTuple):
-    """Items of several domains, at step 0 and at the end."""
-
-    first: tuple[float, ...]
-    last: tuple[float, ...]
-    weights: tuple[int, ...]
+def _of_kind(view: RunView, metric: Metric, roles: frozenset[str]) -> list[DomainVerdict]:
+    return [v for v in view.verdicts if v.metric == metric and v.role in roles]
 
 
-def _pool(evals: Sequence[EvalRecord], metric: Metric, roles: frozenset[str]) -> _Pooled | None:
-    """Return the items that were scored both at step 0 and last; None where there are none."""
-    first: list[float] = []
-    last: list[float] = []
-    weights: list[int] = []
-    domains = dict.fromkeys(r.domain for r in evals if r.metric == metric and r.role in roles)
-    for domain in domains:
-        series = [r for r in evals if r.domain == domain and r.metric == metric]
-        base = next((r for r in series if r.step == 0), None)
-        if base is None:
-            continue
-        same = [r for r in series if _items_of(r) == _items_of(base)]
-        if same[-1].step == 0:
-            continue
-        first += base.item_values
-        last += same[-1].item_values
-        weights += base.item_weights
-    return _Pooled(tuple(first), tuple(last), tuple(weights)) if weights else None
+def _to_be_learned(view: RunView, metric: Metric) -> list[DomainVerdict]:
+    """Return the new domains; questions stand in for them where there are no others.
+
+    Text of questions and new text can move in opposite directions: their mean would hide both.
+    """
+    return _of_kind(view, metric, frozenset({"new"})) or _of_kind(view, metric, NEW_ROLES)
 
 
-def _items_of(record: EvalRecord) -> tuple[str, tuple[int, ...]]:
-    return record.items_key, record.item_weights
-
-
-def _change(evals: Sequence[EvalRecord], metric: Metric, roles: frozenset[str]) -> Change | None:
-    pooled = _pool(evals, metric, roles)
-    if pooled is None:
+def _change(verdicts: Sequence[DomainVerdict]) -> Change | None:
+    if not verdicts:
         return None
-    scale = 1.0 / math.log(2.0) if metric in LOSS_METRICS else 1.0
+    change = _mean([verdict.delta for verdict in verdicts])
     low: float | None = None
     high: float | None = None
-    if len(pooled.weights) > 1:
-        interval = paired_bootstrap(pooled.last, pooled.first, pooled.weights, seed=_BOOTSTRAP_SEED)
-        low, high = scale * interval.low, scale * interval.high
-    first = scale * ratio(pooled.first, pooled.weights)
-    last = scale * ratio(pooled.last, pooled.weights)
-    return Change(first, last, Estimate(last - first, low, high))
+    below = [v.delta - v.low for v in verdicts if v.low is not None]
+    above = [v.high - v.delta for v in verdicts if v.high is not None]
+    if len(below) == len(above) == len(verdicts):
+        low = change - math.hypot(*below) / len(verdicts)
+        high = change + math.hypot(*above) / len(verdicts)
+    first = _mean([verdict.first for verdict in verdicts])
+    last = _mean([verdict.last for verdict in verdicts])
+    return Change(first, last, Estimate(change, low, high))
 
 
-def _accuracy(evals: Sequence[EvalRecord], roles: frozenset[str]) -> Accuracy | None:
-    pooled = _pool(evals, "matched_continuation", roles)
-    if pooled is None:
+def _accuracy(view: RunView, verdicts: Sequence[DomainVerdict]) -> Accuracy | None:
+    if not verdicts:
         return None
+    last = {(v.domain, v.metric, v.last_step) for v in verdicts}
+    records = [r for r in view.evals if (r.domain, r.metric, r.step) in last]
+    errors = [r.standard_error for r in records if r.standard_error is not None]
+    known = len(errors) == len(verdicts)
     return Accuracy(
-        value=ratio(pooled.last, pooled.weights),
-        standard_error=ratio_standard_error(pooled.last, pooled.weights),
-        first=ratio(pooled.first, pooled.weights),
+        value=_mean([verdict.last for verdict in verdicts]),
+        standard_error=math.hypot(*errors) / len(errors) if known else None,
+        first=_mean([verdict.first for verdict in verdicts]),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -98,7 +98,8 @@ def line_figure(chart: LineChart) -> Figure:
     """Draw curves with their names at their ends (wide) or in a legend (narrow)."""
     points = [point for series in chart.series for point in series.points]
     x = chart.x.scale([*(point.x for point in points), *(span.end for span in chart.phases)])
-    y = chart.y.scale(point.y for point in points)
+    ends = () if chart.kept is None else (-chart.kept, chart.kept)
+    y = chart.y.scale([*(point.y for point in points), *ends])
     wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
     places = (
         Place(
@@ -200,10 +201,8 @@ def _draw_phases(phases: Sequence[Span], x: Scale, frame: Frame) -> list[str]:
 def _draw_kept(kept: float | None, y: Scale, frame: Frame) -> list[str]:
     if kept is None:
         return []
-    top = frame.y(min(1.0, y.fraction(kept)))
-    bottom = frame.y(max(0.0, y.fraction(-kept)))
-    width = frame.right - frame.left
-    height = max(0.0, bottom - top)
+    top, bottom = frame.y(y.fraction(kept)), frame.y(y.fraction(-kept))
+    width, height = frame.right - frame.left, bottom - top
     return [element("rect", class_="kept", x=frame.left, y=top, width=width, height=height)]
 
 

@@ -162,7 +162,7 @@ def place_labels(
 ) -> list[_Pixels]:
     """Return where each label's baseline begins: beside its point and clear of the others.
 
-    Greedy: of eight places around the point the one that covers least of what already stands.
+    Greedy: of fourteen places around the point the one that covers least of what already stands.
     """
     taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
     taken += [
@@ -173,12 +173,9 @@ def place_labels(
     for (x, y), name in zip(centres, names, strict=True):
         width = min(text_width(name), _MOST_LABEL)
         right, left, middle = x + 9, x - 9 - width, x - width / 2
-        candidates = [
-            *((right, y + sink) for sink in (-7, 16)),
-            *((left, y + sink) for sink in (-7, 16)),
-            *((middle, y + sink) for sink in (-14, 24)),
-            *((right, y + sink) for sink in (-22, 31)),
-        ]
+        candidates = [(side, y + sink) for sink in (-7, 16) for side in (right, left)]
+        candidates += [(middle, y - 14), (middle, y + 24)]
+        candidates += [(side, y + sink) for sink in (-22, 31, -37, 46) for side in (right, left)]
         boxes: list[_Box] = [(a, b - 11, a + width, b + 3) for a, b in candidates]
         costs = [
             sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes

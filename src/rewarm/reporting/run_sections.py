@@ -164,14 +164,11 @@ def curve_blocks(view: RunView) -> list[Block]:
         old = [domain for domain in domains if view.is_old(domain)]
         new = [domain for domain in domains if view.is_new(domain)]
         other = [domain for domain in domains if domain not in old and domain not in new]
+        groups = (("Known to the base", old), ("To be learned", new), ("Tasks", other))
         figures = tuple(
-            _delta_figure(view, metric, heading, group)
-            for heading, group in (
-                ("Known to the base", old),
-                ("To be learned", new),
-                ("Tasks", other),
-            )
-            if group
+            figure
+            for heading, group in groups
+            if (figure := _delta_figure(view, metric, heading, group)) is not None
         )
         if figures:
             worse = "up is worse" if metric.lower_is_better else "up is better"
@@ -181,7 +178,7 @@ def curve_blocks(view: RunView) -> list[Block]:
 
 def _delta_figure(
     view: RunView, metric: MetricWords, heading: str, domains: Sequence[str]
-) -> Figure:
+) -> Figure | None:
     series = tuple(
         Series(
             name=domain,
@@ -194,6 +191,9 @@ def _delta_figure(
         )
         for domain in domains
     )
+    # Two evaluations are told by the verdict; a curve needs more.
+    if not any(len(one.points) > 2 for one in series):
+        return None
     chart = LineChart(
         title=f"{metric.name}, {heading.lower()}",
         heading=heading,
@@ -347,7 +347,8 @@ def ledger_table(view: RunView) -> Table:
     """Return documents, tokens, bytes, held-out part, exposure and rejections of every source."""
     exposures = view.exposures()
     rows: list[tuple[str | Cell, ...]] = []
-    for name, corpus in view.plan.conduct.corpora.items():
+    corpora = view.plan.conduct.corpora
+    for name, corpus in ((d, corpora[d]) for d in view.domains if d in corpora):
         exposure = exposures.get(name)
         planned, seen = Cell("0", below="evaluated only"), Cell("0", below="evaluated only")
         if exposure is not None:

@@ -40,6 +40,9 @@ METRICS: tuple[MetricWords, ...] = (
 """All metrics in the order in which pages show them."""
 
 
+_ROLES = ("general", "quality", "replay", "new", "qa", "task")
+
+
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """How much of a source was planned and how much was seen."""
@@ -53,7 +56,10 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as its folder tells it."""
+    """A run as its folder tells it.
+
+    `domains` is the order of rows and colours: what the base knew, what is new, questions, tasks.
+    """
 
     run: RunFolder
     plan: Plan
@@ -62,6 +68,7 @@ class RunView:
     steps: tuple[StepRecord, ...]
     evals: tuple[EvalRecord, ...]
     events: tuple[EventRecord, ...]
+    domains: tuple[str, ...]
     verdicts: tuple[DomainVerdict, ...]
     missing: tuple[str, ...]
 
@@ -99,13 +106,6 @@ class RunView:
     def lr_area(self) -> float:
         """The rate summed over the steps that were recorded."""
         return sum(record.lr for record in self.steps)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """Sources in the plan's order, then what is only evaluated: the order of colours."""
-        planned = [source.name for source in self.plan.science.sources]
-        evaluated = [record.domain for record in self.evals]
-        return tuple(dict.fromkeys([*planned, *self.plan.conduct.corpora, *evaluated]))
 
     def color(self, domain: str) -> int:
         """Return the colour that a domain has on the whole page."""
@@ -168,13 +168,13 @@ def load_run_view(run: RunFolder) -> RunView:
     Everything else may be missing or torn: the view says so in `missing`.
     """
     plan = load_plan(run.plan)
-    num_sources = len(plan.science.sources)
-    steps = tuple(record for record in run.steps() if len(record.samples) == num_sources)
+    recorded = run.steps()
+    steps = tuple(record for record in recorded if _fits(record, plan))
     evals = tuple(run.evals())
     placement = _placement(run.placement)
     recipe = _json_or_none(run.recipe)
     missing = [
-        *_missing_steps(plan, steps),
+        *_missing_steps(steps, len(recorded)),
         *_missing_evals(plan, evals),
         *_torn_lines(run),
     ]
@@ -182,9 +182,14 @@ def load_run_view(run: RunFolder) -> RunView:
         missing.append("placement.json is missing: device, precision and versions are not known")
     if recipe is None:
         missing.append("recipe.json is missing: the resolved recipe cannot be shown")
-    verdicts = tuple(
-        verdict for words in METRICS for verdict in domain_verdicts(evals, metric=words.metric)
-    )
+    domains = _ordered_domains(plan, evals)
+    verdicts = [
+        verdict
+        for words in METRICS
+        for verdict in sorted(
+            domain_verdicts(evals, metric=words.metric), key=lambda v: domains.index(v.domain)
+        )
+    ]
     return RunView(
         run=run,
         plan=plan,
@@ -193,9 +198,16 @@ def load_run_view(run: RunFolder) -> RunView:
         steps=steps,
         evals=evals,
         events=tuple(run.events()),
-        verdicts=verdicts,
+        domains=domains,
+        verdicts=tuple(verdicts),
         missing=tuple(missing),
     )
+
+
+def _ordered_domains(plan: Plan, evals: Sequence[EvalRecord]) -> tuple[str, ...]:
+    roles: dict[str, str] = {name: facts.role for name, facts in plan.conduct.corpora.items()}
+    roles |= {record.domain: record.role for record in evals}
+    return tuple(sorted(roles, key=lambda domain: _ROLES.index(roles[domain])))
 
 
 def _placement(path: Path) -> Placement | None:
@@ -212,16 +224,28 @@ def _json_or_none(path: Path) -> Any:
         return None
 
 
-def _missing_steps(plan: Plan, steps: Sequence[StepRecord]) -> list[str]:
+def _fits(record: StepRecord, plan: Plan) -> bool:
+    """Tell whether a record can be of this plan: its step is planned, its sources are these."""
+    science = plan.science
+    return record.step < science.num_steps and len(record.samples) == len(science.sources)
+
+
+def _missing_steps(steps: Sequence[StepRecord], num_recorded: int) -> list[str]:
+    found: list[str] = []
+    if num_recorded > len(steps):
+        found.append(
+            f"{num_recorded - len(steps):,} steps in steps.jsonl are not of this plan and are "
+            "left out"
+        )
     if not steps:
-        return ["no step was taken yet: there is no training curve"]
+        return [*found, "no step was taken yet: there is no training curve"]
     lost = steps[-1].step + 1 - len(steps)
-    if not lost:
-        return []
-    return [
-        f"{lost:,} of {steps[-1].step + 1:,} steps have no record (steps.jsonl was damaged): "
-        "sums over steps are too small by their share"
-    ]
+    if lost:
+        found.append(
+            f"{lost:,} of {steps[-1].step + 1:,} steps have no record (steps.jsonl was damaged): "
+            "sums over steps are too small by their share"
+        )
+    return found
 
 
 def _missing_evals(plan: Plan, evals: Sequence[EvalRecord]) -> list[str]:

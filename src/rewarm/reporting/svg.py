@@ -85,7 +85,10 @@ def marker(shape: int, x: float, y: float, radius: float, class_: str = "dot") -
 
 
 def text_width(content: str) -> float:
-    """Return roughly how many pixels a text of the figures takes; no font is at hand to ask."""
+    """Return about how many pixels a text of the figures takes, rather too many than too few.
+
+    No font is at hand to ask, and readers have different ones.
+    """
     width = 0.0
     for character in content:
         if unicodedata.east_asian_width(character) in "WF":
@@ -93,9 +96,9 @@ def text_width(content: str) -> float:
         elif unicodedata.combining(character):
             continue
         elif character in _NARROW:
-            width += 0.34
+            width += 0.36
         else:
-            width += 0.86 if character in _BROAD else 0.58
+            width += 0.9 if character in _BROAD else 0.63
     return _FONT_SIZE * width
 
 

@@ -60,11 +60,9 @@ def mood_of(verdict: DomainVerdict) -> Mood:
 def statements(verdicts: Sequence[DomainVerdict]) -> list[Statement]:
     """Return what was learned and what was forgotten, a sentence per verb.
 
-    The first metric that was measured is told: held-out text where there is any.
+    Held-out text and answers are told; other metrics only where neither was measured.
     """
-    if not verdicts:
-        return []
-    told = [verdict for verdict in verdicts if verdict.metric == verdicts[0].metric]
+    told = [verdict for verdict in verdicts if verdict.metric in LOSS_METRICS] or verdicts
     found: list[Statement] = []
     for group, word, mood, verb in _VERBS:
         mine = [v for v in told if (_group(v.role), v.verdict) == (group, word)]
@@ -77,7 +75,8 @@ def statements(verdicts: Sequence[DomainVerdict]) -> list[Statement]:
 def _phrase(verdict: DomainVerdict) -> str:
     unit = " bits per byte" if verdict.metric in LOSS_METRICS else ""
     first, last = _value(verdict, verdict.first), _value(verdict, verdict.last)
-    return f"{verdict.domain}: {first} → {last}{unit} ({written_change(verdict)})"
+    what = " answers" if verdict.metric == "answer_bits_per_byte" else ""
+    return f"{verdict.domain}{what}: {first} → {last}{unit} ({written_change(verdict)})"
 
 
 def _value(verdict: DomainVerdict, value: float) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// Shows the numbers under a pointer, a finger or the arrow keys, and switches light and dark.
+// Shows the numbers under a pointer, a finger or the arrow keys; switches light and dark; prints.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -120,6 +120,10 @@
   }
 
   for (const plot of document.querySelectorAll(".plot")) follow(plot);
+
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details.arm")) details.open = true;
+  });
 
   const button = document.querySelector(".theme");
   const root = document.documentElement;
