@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from rewarm.artifacts import read_json, write_json
 from rewarm.batches.loader import BatchLoader
 from rewarm.errors import RunFolderError
 from rewarm.evaluation.forgetting import domain_verdicts
@@ -18,7 +19,7 @@ from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import open_run
 from rewarm.stages.train import open_views
-from rewarm.training.checkpoint import find_newest_verified
+from rewarm.training.checkpoint import find_newest_verified, step_of
 from rewarm.training.state import read_weights
 
 __all__ = ["export_run", "run_export"]
@@ -56,6 +57,9 @@ def export_run(
         raise RunFolderError.one(
             str(run.path), "it has no checkpoint to export", "run `rewarm train` first"
         )
+    if output is None and dtype is None and _exported_step(run) == step_of(found.path):
+        console.print(f"exported already: {folder}", markup=False, highlight=False, soft_wrap=True)
+        return folder
     model = load_base(Path(plan.conduct.base_folder))
     step = read_weights(found.path, model, plan.science)
     if step < plan.science.num_steps:
@@ -82,7 +86,21 @@ def export_run(
         export_model(
             model, folder=folder, card=ModelCard(plan, verdicts), sample=sample, dtype=dtype
         )
+    if output is None:
+        write_json(_mark(run), {"step": step})
     console.print(
         f"exported and verified: {folder.resolve()}", markup=False, highlight=False, soft_wrap=True
     )
     return folder
+
+
+def _mark(run: RunFolder) -> Path:
+    """Return the file that says which step the run folder's own export holds."""
+    return run.path / "export.json"
+
+
+def _exported_step(run: RunFolder) -> int | None:
+    if not (_mark(run).exists() and run.export.is_dir()):
+        return None
+    value = read_json(_mark(run), what="the export's mark", error=RunFolderError)
+    return value.get("step") if isinstance(value, dict) else None

@@ -17,6 +17,7 @@ __all__ = ["Answers", "recipe_text", "write_recipe"]
 
 _DEFAULT_LENGTH = 2048
 _LARGEST_BATCH = 524_288
+_SMALL_CORPUS_BYTES = 100 * 2**20
 _WANTED_STEPS = 200
 # Used for 3B and 8B models by Guo et al. 2024; a stated stand-in where nothing is known.
 _FALLBACK_LR = 3e-5
@@ -185,10 +186,20 @@ def _sources(answers: Answers, folder: Path) -> list[str]:
             f"path = {shown[0]}" if len(shown) == 1 else f"path = [{', '.join(shown)}]",
             f'role = "{role}"',
             *(['question_field = "question"', 'answer_field = "answer"'] if role == "qa" else []),
-            "held_out = 0.02  # never trained on; measures what is learned and forgotten",
+            f"held_out = {_held_out(paths)}  # never trained on; measures learning and forgetting",
             "",
         ]
     return lines
+
+
+def _held_out(paths: Sequence[str]) -> float:
+    """Return 1 % of large corpora and 6 % of small ones, so that there is enough to measure on."""
+    total = 0
+    for path in paths:
+        found = Path(os.path.expanduser(path))
+        files = found.rglob("*") if found.is_dir() else [found]
+        total += sum(file.stat().st_size for file in files if file.is_file())
+    return 0.06 if 0 < total < _SMALL_CORPUS_BYTES else 0.01
 
 
 def _phases(answers: Answers) -> list[str]:

@@ -19,7 +19,7 @@ __all__ = ["run_trace"]
 def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool) -> None:
     """Print one line per document span that the step sees, in the order of the batch."""
     plan, _ = open_run(path, overrides)
-    rows = trace_step(plan, step)
+    rows = list(trace_step(plan, step))
     if as_json:
         for row in rows:
             sys.stdout.write(canonical_json(row) + "\n")

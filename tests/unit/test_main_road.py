@@ -1,0 +1,194 @@
+"""The verbs one after the other, as a person gives them, on a tiny model; and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from rewarm.cli import main
+from rewarm.planning.plan import load_plan
+from rewarm.records.run_folder import RunFolder
+from tests.support.road import make_reader_folder
+
+FLAGS = [
+    *("--base", "my-model", "--text", "my-text", "--replay", "my-old-text"),
+    *("--budget", "20k", "--peak-lr", "1e-2", "--final-lr", "1e-3"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's folder in which `short.toml` has two steps behind it."""
+    folder = make_reader_folder(tmp_path_factory.mktemp("reader"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["init", "short.toml", *FLAGS]) == 0
+        named = 'name = "short"\n'
+        text = (folder / "short.toml").read_text()
+        text = text.replace(named, named + 'prepared_folder = "elsewhere"\n')
+        (folder / "short.toml").write_text(text)
+        assert main(["prepare", "short.toml"]) == 0
+        assert main(["train", "short.toml", "--until-step", "2"]) == 130
+    recipe = (folder / "short.toml").read_text().replace('name = "short"', 'name = "r"')
+    (folder / "r.toml").write_text(recipe)
+    (folder / "hub.toml").write_text(recipe.replace('path = "my-model"', 'path = "org/absent"'))
+    (folder / "bad.toml").write_text('budgett = 1\nname = "x"\n')
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def test_the_whole_road(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "recipe.toml", *FLAGS]) == 0
+    assert "It plans 156 steps" in capsys.readouterr().out
+
+    assert main(["train", "recipe.toml"]) == 2
+    told = capsys.readouterr().err
+    assert "sources.new: it is not prepared" in told
+    assert "sources.replay: it is not prepared" in told
+
+    assert main(["plan", "recipe.toml"]) == 0
+    assert "estimate" in capsys.readouterr().out.lower()
+    assert main(["prepare", "recipe.toml"]) == 0
+    assert "Data ledger" in capsys.readouterr().out
+    assert main(["plan", "recipe.toml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"] is True
+
+    assert main(["train", "recipe.toml", "--until-step", "20"]) == 130
+    assert "go on: rewarm train recipe.toml" in capsys.readouterr().out
+    assert main(["train", "recipe.toml"]) == 0
+    told = capsys.readouterr().out
+    assert "resumed from step-00000020" in told
+    assert "finished after 156 steps" in told
+
+    run = RunFolder(folder / "runs" / "recipe")
+    steps = run.steps()
+    assert [record.step for record in steps] == list(range(156))
+    plan = load_plan(run.plan)
+    for record in steps:
+        assert record.lr == plan.science.lr(record.step)
+    assert {record.step for record in run.evals()} == set(plan.conduct.evaluation_steps)
+    assert steps[-1].loss < steps[0].loss
+
+    assert main(["evaluate", "recipe.toml"]) == 0
+    assert "improved" in capsys.readouterr().out
+    assert main(["evaluate", "runs/recipe", "--model", "my-model"]) == 0
+    assert "kept" in capsys.readouterr().out
+
+    assert main(["report", "recipe.toml"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert "recipe" in run.report.read_text(encoding="utf-8")
+
+    assert main(["export", "runs/recipe"]) == 0
+    assert "exported and verified" in capsys.readouterr().out
+    assert main(["trace", "short.toml", "--step", "7", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tokens = sum(row["last"] - row["first"] for row in rows)
+    assert tokens == plan.science.tokens_per_step
+    assert all("my-" in row["document"] for row in rows)
+
+    assert main(["run", "recipe.toml", "--yes"]) == 0
+    told = capsys.readouterr().out
+    assert "step-" not in told
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(run.export)
+    tokenizer = AutoTokenizer.from_pretrained(run.export)
+    inputs = tokenizer("the model trains on", return_tensors="pt")
+    generated = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert generated.shape[1] == inputs["input_ids"].shape[1] + 5
+
+
+def test_a_changed_plan_does_not_touch_a_run_that_has_begun(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / "runs" / "short" / "plan.json").read_bytes()
+    assert main(["train", "short.toml", "-o", "seed=2"]) == 2
+    told = capsys.readouterr().err
+    assert "this run has begun under another plan: seed: 1 → 2" in told
+    assert "give the changed recipe another name" in told
+    assert (folder / "runs" / "short" / "plan.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["plan", "absent.toml"], "the recipe cannot be read (No such file or directory)"),
+        (["train", "my-text"], "there is no plan.json, so this is not a run folder yet"),
+        (["plan", "bad.toml"], "no such key\n    → did you mean 'budget'?"),
+        (["plan", "r.toml", "-o", "base.path=./nowhere"], "there is no folder"),
+        (["plan", "r.toml", "-o", "base.path=my-text/000.txt"], "is a file"),
+        (["plan", "r.toml", "-o", "base.path=my-text"], "config.json: it is not there"),
+        (["plan", "r.toml", "-o", "sources.new.path=absent"], "'absent' matches no file"),
+        (["trace", "recipe.toml", "--step", "10000"], "10000 is not a step of this plan"),
+        (["evaluate", "r.toml"], "there is no plan.json"),
+        (["init", "r.toml", *FLAGS], "there is a file already"),
+        (["init", "x.toml"], "3 problems"),
+        (["init", "x.toml", *FLAGS[:-6], "--budget", "many"], "'many' is not a count"),
+        (["export", "short.toml", "--dtype", "int3", "--output", "e"], "'int3' is not known"),
+        (["train", "short.toml", "--sink", "tensorbord"], "did you mean tensorboard"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert "Traceback" not in captured.err + captured.out
+
+
+def test_a_hub_that_cannot_be_reached_is_the_machines_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "hub.toml"]) == 1
+    told = capsys.readouterr().err
+    assert "the hub cannot be reached for 'org/absent'" in told
+    assert "give its folder as base.path" in told
+
+
+def test_refusals_of_the_hub_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    response = Mock()
+    for error, told in (
+        (errors.GatedRepoError("gated", response=response), "is gated: its owner grants access"),
+        (errors.RepositoryNotFoundError("gone", response=response), "neither a folder"),
+        (errors.RevisionNotFoundError("gone", response=response), "has no revision"),
+    ):
+
+        def refuse(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+        assert main(["plan", "hub.toml"]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_prints_no_traceback_unless_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rewarm.stages.plan
+
+    def break_down(*_: object, **__: object) -> None:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(rewarm.stages.plan, "plan_job", break_down)
+    assert main(["plan", "short.toml"]) == 1
+    told = capsys.readouterr().err
+    assert "unexpected fault: KeyError: 'a fault'" in told
+    assert "Traceback" not in told
+    monkeypatch.setenv("REWARM_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        main(["plan", "short.toml"])
