@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from rewarm.model.load import new_llama
+import torch
+
+from rewarm.model.load import new_llama, save_weights
 from rewarm.model.vocabulary import train_bpe
 
 SENTENCES = [
@@ -43,3 +46,58 @@ def make_tiny_base(
         intermediate_size=64,
         tied_embeddings=tied_embeddings,
     )
+
+
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "olmo2", "gemma2", "gpt_neox", "gpt2")
+
+
+def family_model(family: str, *, vocab_size: int = 320, seed: int = 0, **changes: Any) -> Any:
+    """Return a tiny random model of a family, far from uniform so that differences show."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shapes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    special: dict[str, dict[str, Any]] = {
+        "qwen2": {"num_key_value_heads": 2},
+        "qwen3": {"num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True},
+        "mistral": {"num_key_value_heads": 2, "sliding_window": None},
+        "gemma2": {
+            "num_key_value_heads": 2,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 12,
+            "sliding_window": 8,
+            "attn_logit_softcapping": 0.5,
+            "final_logit_softcapping": 0.8,
+        },
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    }
+    if family == "gpt2":
+        shapes = {}
+    config = AutoConfig.for_model(
+        family,
+        **{
+            "vocab_size": vocab_size,
+            "initializer_range": 0.2,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": None,
+            **shapes,
+            **special.get(family, {}),
+            **changes,
+        },
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def make_family_folder(folder: Path, family: str, **changes: Any) -> Path:
+    """Write a `family_model` and its tokenizer in Hugging Face format; return the folder."""
+    save_weights(family_model(family, **changes), folder)
+    (folder / "tokenizer.json").write_text(make_tokenizer_json(), encoding="utf-8")
+    return folder

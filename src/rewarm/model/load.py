@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rewarm.artifacts import write_json
 from rewarm.errors import BaseModelError, Problems
+from rewarm.planning.model_facts import read_model_facts
 
 __all__ = ["load_base", "new_llama", "quiet_transformers", "save_weights"]
+
+# Some of the library's messages are pages long.
+_MAX_REASON = 400
 
 
 @contextlib.contextmanager
@@ -41,13 +45,17 @@ def load_base(
 ) -> nn.Module:
     """Return the causal model in `folder`, weights in `dtype`, in training mode, on `device`.
 
-    Local safetensors only; no code from the folder is run. Raises BaseModelError listing every
-    tensor that is missing, left over, of another shape than its place, or not finite.
+    Local safetensors only; no code from the folder is run. Dropout stays as config.json has it
+    (`ModelFacts.dropout` tells). Raises BaseModelError for whatever `read_model_facts` refuses, and
+    listing every tensor that is missing, left over, of another shape than its place, or not finite.
     """
     from transformers import AutoModelForCausalLM
 
+    read_model_facts(folder)
     try:
         with quiet_transformers():
+            # The attention is left to the library: sdpa, or eager for families that need it (the
+            # soft-capping of Gemma 2). A kernel from elsewhere was refused with the facts.
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -58,11 +66,11 @@ def load_base(
                 # Without this a tensor of another shape raises before the others are looked at.
                 ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # the library raises whatever a config leads it to
+        reason = " ".join(str(error).split())[:_MAX_REASON]
         raise BaseModelError.one(
             str(folder),
-            f"transformers cannot load it ({reason})",
+            f"transformers cannot load it ({type(error).__name__}: {reason})",
             "check that the folder is a causal language model in Hugging Face format",
         ) from error
     _check_tensors(model, info, folder)
@@ -75,34 +83,58 @@ def load_base(
 def _check_tensors(model: Any, info: dict[str, Any], folder: Path) -> None:
     problems = Problems()
     fix = "restore the checkpoint: every tensor of the model must be there once, and no other"
-    kinds = (
+    for kind, key in (
         ("is missing from the checkpoint", "missing_keys"),
         ("has no place in the model", "unexpected_keys"),
-    )
-    for kind, key in kinds:
-        for name in sorted(info.get(key) or ()):
+    ):
+        for name in sorted(info[key]):
             problems.add(str(folder), f"tensor {name} {kind}", fix)
-    for entry in sorted(info.get("mismatched_keys") or (), key=str):
-        name, found, expected = entry if isinstance(entry, tuple) else (entry, "?", "?")
+    for name, found, expected in sorted(info["mismatched_keys"]):
         problems.add(
             str(folder),
-            f"tensor {name} has shape {tuple(found)} instead of {tuple(expected)}",
+            f"tensor {name} has shape {list(found)} instead of {list(expected)}",
             "make config.json and the weights agree",
         )
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+    if not len(problems):
+        _check_values(model, folder, problems)
+    problems.raise_as(BaseModelError)
+
+
+def _check_values(model: Any, folder: Path, problems: Problems) -> None:
+    """Note weights that are not finite, and a head that should be the embedding but is not."""
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
             problems.add(
                 str(folder),
                 f"tensor {name} holds values that are not finite",
                 "get an intact checkpoint; training from this one cannot work",
             )
-    problems.raise_as(BaseModelError)
+    head = model.get_output_embeddings()
+    if (
+        model.config.tie_word_embeddings
+        and head is not None
+        and head.weight is not model.get_input_embeddings().weight
+    ):
+        problems.add(
+            str(folder / "config.json"),
+            "tie_word_embeddings is true, but the checkpoint holds an output head that differs "
+            "from the input embedding",
+            "set tie_word_embeddings to false, if the head is right",
+        )
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write config and safetensors weights as transformers does; tied tensors are stored once."""
+def save_weights(
+    model: nn.Module, folder: Path, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write config and safetensors weights as transformers does; tied tensors are stored once.
+
+    `tensors` are written instead of the model's own, under the names of its `state_dict()`. The
+    same weights give the same bytes.
+    """
     with quiet_transformers():
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+        model.save_pretrained(  # type: ignore[operator]
+            folder, state_dict=None if tensors is None else dict(tensors)
+        )
 
 
 def new_llama(

@@ -45,18 +45,19 @@ def token_losses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tenso
 
 def sum_of_token_losses(
     model: CausalModel, input_ids: Tensor, labels: Tensor
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Tensor]:
     """Return the summed loss in nats (a scalar with gradient) and the number of valid labels.
 
     A sum, not a mean: the caller divides by the valid labels of the whole step, so that
     micro-batches and ranks of unequal counts weigh every token alike. Without a valid label the
-    sum is 0 and so are its gradients.
+    sum is 0 and so are its gradients. The number is a tensor (int64, shape []), so that nobody
+    waits for the device who does not want it.
     """
     logits = model(input_ids=input_ids, use_cache=False).logits
     total = F.cross_entropy(
         _upcast(logits).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )
-    return total, int((labels != IGNORED).sum())
+    return total, (labels != IGNORED).sum()
 
 
 def _upcast(logits: Tensor) -> Tensor:
