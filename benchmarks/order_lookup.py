@@ -1,4 +1,4 @@
-"""Prints as JSON how long look-ups in the data order take around sample 10^13.
+"""How long look-ups in the data order take around sample 10^13.
 
 Random positions in two phases: "warm" repeats one set, whose keys are then remembered; "fresh"
 draws new ones each time. "deal" is the blend of 1,000 sources, dealt once a phase and process.
@@ -6,16 +6,19 @@ draws new ones each time. "deal" is the blend of 1,000 sources, dealt once a pha
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
+from record import Figure, write_results
 
 from rewarm.order.blend import deal_cycle, quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, locate_samples, slots_of_step
+
+Positions = NDArray[np.int64]
 
 NUM_LOOKUPS = 4096
 FIRST_POSITION = 10**13
@@ -50,36 +53,35 @@ def median_ms(act: Callable[[], object], num_repeats: int = NUM_REPEATS) -> floa
     return round(1e3 * statistics.median(elapsed_s), 3)
 
 
+def _locate_new(spec: OrderSpec, draw: Callable[[], Positions]) -> object:
+    return locate_samples(spec, draw())
+
+
 def main() -> None:
     rng = np.random.default_rng(1)
     found: dict[str, dict[str, float]] = {}
     for name, (num_sources, num_windows) in SHAPES.items():
         spec = order(num_sources, num_windows)
 
-        def draw() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        def draw() -> Positions:
             return FIRST_POSITION + rng.integers(0, FIRST_POSITION, NUM_LOOKUPS)
 
         fixed = draw()
         found[name] = {
-            "warm_ms": median_ms(lambda spec=spec, at=fixed: locate_samples(spec, at)),  # type: ignore[misc]
-            "fresh_ms": median_ms(lambda spec=spec, draw=draw: locate_samples(spec, draw())),  # type: ignore[misc]
-            "step_ms": median_ms(lambda spec=spec: slots_of_step(spec, spec.num_steps // 2)),  # type: ignore[misc]
+            "warm": median_ms(partial(locate_samples, spec, fixed)),
+            "fresh": median_ms(partial(_locate_new, spec, draw)),
+            "one step of 1024 instead": median_ms(
+                partial(slots_of_step, spec, spec.num_steps // 2)
+            ),
         }
     blend = order(1000, 1).phases[0].weights
-    print(
-        json.dumps(
-            {
-                "num_lookups": NUM_LOOKUPS,
-                "first_position": FIRST_POSITION,
-                "sequences_per_step": SEQUENCES_PER_STEP,
-                "median": found,
-                "deal_1000_sources_ms": median_ms(lambda: deal_cycle.__wrapped__(blend), 5),
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-            },
-            indent=2,
-        )
-    )
+    figures = [
+        Figure(f"{NUM_LOOKUPS} look-ups, {kind}, {name}", ms, "ms", "lower", 50)
+        for name, by_kind in found.items()
+        for kind, ms in by_kind.items()
+    ]
+    deal = median_ms(lambda: deal_cycle.__wrapped__(blend), 5)
+    write_results("order_lookup", [*figures, Figure("deal 1000 sources", deal, "ms", "lower")])
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before torch is imported: on busy cores several threads on tiny tensors mostly wait for each other.
+# Before torch is imported: on busy cores several threads on tiny tensors mostly wait for another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session")

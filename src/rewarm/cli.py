@@ -5,6 +5,7 @@ Only here are imports lazy: `--help` and `plan` must answer at once, and torch t
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -213,6 +214,9 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where done, 1 for the machine's fault, 2 for the input's."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks "→" shows "?" instead
+            stream.reconfigure(errors="replace")
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return code if isinstance(code, int) else 0

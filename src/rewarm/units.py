@@ -45,16 +45,23 @@ def format_count(count: float) -> str:
     """Return a short reading of a count: 999, 1.50k, 300M, 2.00B."""
     for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(count) >= size:
-            return f"{count / size:.3g}{suffix}"
-    return f"{count:.3g}" if count != int(count) else str(int(count))
+            return f"{_three_digits(count / size)}{suffix}"
+    return _three_digits(count) if count != int(count) else str(int(count))
 
 
 def format_bytes(num_bytes: float) -> str:
     """Return a short reading of a size in binary units: 512 B, 1.5 GiB."""
     for suffix, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(num_bytes) >= size:
-            return f"{num_bytes / size:.3g} {suffix}"
+            return f"{_three_digits(num_bytes / size)} {suffix}"
     return f"{int(num_bytes)} B"
+
+
+def _three_digits(value: float) -> str:
+    """Return about three significant digits, never an exponent and no trailing zeros."""
+    decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def format_duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -15,7 +16,7 @@ from rewarm.recipe.schema import TokenizerRecipe
 VOCABULARY = {"<s>": 0, "</s>": 1, "[UNK]": 2, "a": 3, "b": 4, "<sep>": 5, "hello": 6}
 
 
-def write(folder: Path, post_processor: object = None, **config: object) -> Path:
+def write(folder: Path, post_processor: Any = None, **config: object) -> Path:
     folder.mkdir(exist_ok=True)
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -176,3 +176,6 @@ def test_quantities_read_well() -> None:
         "3 d 03 h",
     ]
     assert format_bytes(1536) == "1.5 KiB"
+    assert format_bytes(1_034_000) == "1010 KiB"
+    assert format_count(999_600) == "1000k"
+    assert format_count(104_857) == "105k"

@@ -1,0 +1,76 @@
+"""Figures of benchmarks: one form, one folder, one table.
+
+A figure is {name, value, unit, better: "higher" | "lower", goal, versus, machine, date, command};
+every benchmark writes a list of them to `benchmarks/results/<benchmark>.json`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number; `versus` names the peer or limit that it stands against."""
+
+    name: str
+    value: float
+    unit: str
+    better: Literal["higher", "lower"]
+    goal: float | None = None
+    versus: str = ""
+
+    @property
+    def falls_short(self) -> bool:
+        if self.goal is None:
+            return False
+        return self.value < self.goal if self.better == "higher" else self.value > self.goal
+
+
+def write_results(benchmark: str, figures: list[Figure]) -> None:
+    """Write a benchmark's figures and print them."""
+    about = {
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+    }
+    RESULTS.mkdir(exist_ok=True)
+    rows = [{**asdict(figure), **about} for figure in figures]
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    (RESULTS / f"{benchmark}.json").write_text(text + "\n", encoding="utf-8")
+    for figure in figures:
+        print(f"{figure.name}: {figure.value:.4g} {figure.unit}")
+
+
+def machine() -> str:
+    """Return processor and cores."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def median_s(act: Callable[[], object], *, repeats: int = 7, warmups: int = 1) -> float:
+    """Return the median seconds that `act` takes."""
+    for _ in range(warmups):
+        act()
+    elapsed_s = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        act()
+        elapsed_s.append(time.perf_counter() - start)
+    return statistics.median(elapsed_s)

@@ -1,0 +1,47 @@
+"""Runs the CPU benchmarks, or prints what they last found; what falls short comes first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from record import RESULTS, Figure
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+BENCHMARKS = ("startup", "order_lookup", "resume_position", "window_gather", "tokenize_rate")
+
+
+def main() -> None:
+    if "--show" not in sys.argv:
+        for name in BENCHMARKS:
+            print(f"== {name}", flush=True)
+            subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
+    rows = []
+    for name in BENCHMARKS:
+        path = RESULTS / f"{name}.json"
+        for row in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+            fields = ("name", "value", "unit", "better", "goal", "versus")
+            rows.append((name, Figure(**{field: row[field] for field in fields}), row["date"]))
+    rows.sort(key=lambda row: (not row[1].falls_short, row[1].goal is None))
+    table = Table(box=None, header_style="bold")
+    for heading in ("benchmark", "figure"):
+        table.add_column(heading)
+    for heading in ("value", "goal"):
+        table.add_column(heading, justify="right")
+    for heading in ("versus", "date", ""):
+        table.add_column(heading)
+    for name, figure, date in rows:
+        sign = "≥" if figure.better == "higher" else "≤"
+        goal = f"{sign} {figure.goal:g}" if figure.goal is not None else ""
+        verdict = "short" if figure.falls_short else "met" if figure.goal is not None else ""
+        value = f"{figure.value:.4g} {figure.unit}"
+        table.add_row(name, figure.name, value, goal, figure.versus, date, verdict)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
