@@ -37,7 +37,7 @@ format: $(READY)  ## Put the code into its one form.
 	$(BIN)/ruff check --fix .
 
 test: $(READY)  ## The fast tests (under 8 minutes on 2 cores).
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the tutorial, the browser.
 	$(BIN)/python tools/test_all.py

@@ -54,5 +54,7 @@ def make_corpus_facts(
         held_out_bytes=40_000,
         begin_token_ids=(0,),
         end_token_ids=(1,),
+        begin_tokens=("<s>",),
+        end_tokens=("</s>",),
         tokenizer_fingerprint=tokenizer,
     )

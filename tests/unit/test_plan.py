@@ -104,6 +104,7 @@ def test_every_choice_has_its_reason_and_source() -> None:
     assert "2407.07263" in reasons["schedule.peak_lr"].source
     assert "steps 556 to 780" in reasons["phases.qa"].value
     assert reasons["steps"].value == "781"
+    assert reasons["documents"].value == "<s> … </s>"
     assert "320 tokens are left over" in reasons["steps"].reason
     assert {"schedule.area", "schedule.warmup", "schedule.final_lr"} <= reasons.keys()
 

@@ -73,6 +73,8 @@ def estimate_source(
         held_out_bytes=round(num_bytes * held_out),
         begin_token_ids=encoder.frame.begin,
         end_token_ids=encoder.frame.end,
+        begin_tokens=encoder.spell(encoder.frame.begin),
+        end_tokens=encoder.spell(encoder.frame.end),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer_folder),
         licence=source.licence,
     )

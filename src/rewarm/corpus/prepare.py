@@ -54,7 +54,7 @@ __all__ = [
     "verify_prepared",
 ]
 
-FORMAT = 1
+FORMAT = 2
 FACTS = "facts.json"
 ANSWERS = "held_out_answers.jsonl"
 _SHARD_FILES = (".bin", ".idx", ".bytes.npy", ".hash.npy", ".ids", ".answers.jsonl")
@@ -364,6 +364,8 @@ def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
         rejected=dict(sorted(rejected.items())),
         begin_token_ids=work.encoder.frame.begin,
         end_token_ids=work.encoder.frame.end,
+        begin_tokens=work.encoder.spell(work.encoder.frame.begin),
+        end_tokens=work.encoder.spell(work.encoder.frame.end),
         tokenizer_fingerprint=tokenizer,
         licence=work.source.licence,
         warnings=_warnings(work, lengths, held_out, notes, prefixes),

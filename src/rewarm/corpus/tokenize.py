@@ -49,6 +49,10 @@ class Encoder:
     frame: DocumentFrame
     vocab_size: int
 
+    def spell(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Return how the tokenizer spells these ids."""
+        return tuple(self.tokenizer.id_to_token(token_id) or str(token_id) for token_id in ids)
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the framed ids of each text, int64 [tokens].
 

@@ -83,6 +83,7 @@ def resolve(
     """
     notes = _Notes()
     _check_tokenizers(model, corpora, notes)
+    _explain_frame(corpora, notes)
     size = _resolve_size(recipe, model, notes)
     notes.problems.raise_as(PlanError)
     assert size is not None
@@ -137,6 +138,21 @@ def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], not
                 "run `rewarm prepare` for this recipe",
             )
         notes.warnings += [f"source {name!r}: {warning}" for warning in corpus.warnings]
+
+
+def _explain_frame(corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
+    """Say what documents begin and end with; all sources share the base's tokenizer."""
+    corpus = next(iter(corpora.values()), None)
+    if corpus is not None:
+        begin = " ".join(corpus.begin_tokens) or "(nothing)"
+        end = " ".join(corpus.end_tokens) or "(nothing)"
+        notes.because(
+            "documents",
+            f"{begin} … {end}",
+            "first and last tokens of every document, in training and in evaluation; change them "
+            "with tokenizer.document_begin and document_end",
+            "the tokenizer's post-processor, else its EOS",
+        )
 
 
 def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | None:

@@ -81,6 +81,8 @@ class CorpusFacts(Record):
     rejected: dict[str, int] = Field(default_factory=dict, description="documents by reason")
     begin_token_ids: tuple[int, ...] = Field(description="what every document begins with")
     end_token_ids: tuple[int, ...] = Field(description="what every document ends with")
+    begin_tokens: tuple[str, ...] = Field((), description="the same, as the tokenizer spells them")
+    end_tokens: tuple[str, ...] = ()
     tokenizer_fingerprint: str
     licence: str | None = None
     warnings: tuple[str, ...] = ()

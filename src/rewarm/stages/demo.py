@@ -233,7 +233,7 @@ class DemoSizes:
 
 def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
     """Take the whole road in `folder` and return the path of the comparison's page."""
-    from rewarm.reporting.report import write_comparison_report
+    from rewarm.reporting.report import main_figure_svg, write_comparison_report
     from rewarm.reporting.terminal import arms_table
 
     sizes = sizes or DemoSizes()
@@ -255,6 +255,7 @@ def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
     report = write_comparison_report(
         folder / "report.html", "Five ways to continue one base", arms, notes
     )
+    write_atomically(folder / "figure.svg", main_figure_svg(arms))
     console.print()
     console.print(arms_table(arms))
     for note in notes:

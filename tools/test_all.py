@@ -1,0 +1,91 @@
+"""All tests, the slow ones too, and the fast ones on the lowest versions that are promised.
+
+Writes what came of it to `tests/last-test-all.json`, which is committed before an issue closes.
+`--skip-lowest` leaves the second environment out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import venv
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LOWEST = REPOSITORY / ".venv-lowest"
+RESULT = REPOSITORY / "tests" / "last-test-all.json"
+# What these packages need of each other narrows the bounds of pyproject.toml.
+_TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil", "tensorboard")
+
+
+def main() -> int:
+    """Run everything; return 0 where all passed."""
+    results = [_pytest("all tests", sys.executable, "-m", "")]
+    if "--skip-lowest" not in sys.argv:
+        # Old packages meet newer ones below them: what those deprecate is not ours to mend.
+        quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
+        lowest = str(_lowest_python())
+        results.append(_pytest("fast tests on the lowest versions", lowest, *quiet))
+    value = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "results": results,
+    }
+    RESULT.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    return max(int(result["exit_code"]) for result in results)  # type: ignore[call-overload]
+
+
+def _pytest(name: str, python: str, *arguments: str) -> dict[str, object]:
+    print(f"== {name}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *arguments],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    last = ""
+    for line in process.stdout:
+        sys.stdout.write(line)
+        last = line.strip() or last
+    return {
+        "name": name,
+        "exit_code": process.wait(),
+        "summary": re.sub(r"\x1b\[[0-9;]*m|=+", "", last).strip(),
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def _lowest_python() -> Path:
+    """Return the interpreter of an environment with the lowest versions that are promised."""
+    python = LOWEST / "bin" / "python"
+    if not python.exists():
+        venv.create(LOWEST, with_pip=True)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = [requirement.replace(">=", "==") + ".*" for requirement in project["dependencies"]]
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, *pinned, *_TEST_TOOLS], check=True)
+    subprocess.run([*pip, "--no-deps", "--editable", str(REPOSITORY)], check=True)
+    return python
+
+
+def _git(*arguments: str) -> str:
+    finished = subprocess.run(
+        ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return finished.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
