@@ -84,7 +84,7 @@ def export_run(
     sample: torch.Tensor = batches.batch(0).input_ids[:_SAMPLE_SEQUENCES]
     with console.status("exporting, and reading back what was written"):
         export_model(
-            model, folder=folder, card=ModelCard(plan, verdicts), sample=sample, dtype=dtype
+            model, folder=folder, card=ModelCard(plan, verdicts, step), sample=sample, dtype=dtype
         )
     if output is None:
         write_json(_mark(run), {"step": step})
