@@ -1,0 +1,198 @@
+"""One optimizer step against arithmetic by hand, and what never reaches the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
+from rewarm.model.loss import sum_of_token_losses
+from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.training.optimizer import build_optimizer
+from rewarm.training.state import TrainState
+from rewarm.training.step import NonFiniteStep, Stepper
+from tests.support.tiny_plans import (
+    SEQUENCE_LENGTH,
+    VOCAB_SIZE,
+    make_placement,
+    make_plan,
+    make_views,
+    new_tiny_model,
+)
+
+PLAN = make_plan(optimizer=OptimizerRecipe(clip_grad_norm=0.05, weight_decay=0.1))
+
+
+def new_state(dtype: torch.dtype = torch.float64, *, dropout: float = 0.0) -> TrainState:
+    model = new_tiny_model(dropout=dropout).to(dtype)
+    model.train()
+    return TrainState(model, build_optimizer(model, PLAN.science.optimizer))
+
+
+def stepper(told: list[str], *, micro_batch: int = 4, loss: object = None) -> Stepper:
+    return Stepper(
+        PLAN.science,
+        make_placement(micro_batch_sequences=micro_batch),
+        loss or sum_of_token_losses,  # type: ignore[arg-type]
+        tell=lambda kind, step, message: told.append(f"{kind}: {message}"),
+        trace_with="rewarm trace RUN",
+    )
+
+
+def batch_of(step: int, *, masked: bool = False) -> Batch:
+    loader = BatchLoader(
+        PLAN.science.order(),
+        make_views(),
+        sequence_length=SEQUENCE_LENGTH,
+        vocab_size=VOCAB_SIZE,
+    )
+    batch = loader.batch(step)
+    if not masked:
+        return batch
+    labels = batch.labels.clone()
+    for row in range(len(labels)):  # a different number in every row
+        labels[row, row:] = IGNORED_LABEL
+    return replace(batch, labels=labels)
+
+
+def weights(state: TrainState) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_three_steps_are_adamw_by_hand() -> None:
+    """Decoupled decay, bias correction and clipping, written out in float64 with numpy."""
+    state = new_state()
+    reference = new_tiny_model(dropout=0.0).to(torch.float64)
+    reference.train()
+    recipe = PLAN.science.optimizer
+    beta_1, beta_2 = recipe.betas
+    first = {name: np.zeros(p.shape) for name, p in reference.named_parameters()}
+    second = {name: np.zeros(p.shape) for name, p in reference.named_parameters()}
+    take_step = stepper([], micro_batch=8)
+    for step in range(3):
+        batch = batch_of(step)
+        record = take_step(state, batch)
+        state.step += 1
+
+        reference.zero_grad()
+        logits = reference(batch.input_ids).logits
+        picked = torch.log_softmax(logits, -1).gather(-1, batch.labels[..., None])
+        loss = -picked.mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = {
+            n: p.grad.numpy() for n, p in reference.named_parameters() if p.grad is not None
+        }
+        norm = math.sqrt(sum(float((g**2).sum()) for g in gradients.values()))
+        lr = PLAN.science.lr(step)
+        assert norm > recipe.clip_grad_norm, "the clipping would go untested"
+        assert record.grad_norm == pytest.approx(norm, rel=1e-9)
+        assert record.loss == pytest.approx(loss.item(), rel=1e-12)
+        assert record.lr == lr
+        with torch.no_grad():
+            for name, parameter in reference.named_parameters():
+                g = gradients[name] * recipe.clip_grad_norm / (norm + 1e-6)
+                first[name] = beta_1 * first[name] + (1 - beta_1) * g
+                second[name] = beta_2 * second[name] + (1 - beta_2) * g**2
+                m = first[name] / (1 - beta_1 ** (step + 1))
+                v = second[name] / (1 - beta_2 ** (step + 1))
+                decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
+                change = lr * (decay * parameter.numpy() + m / (np.sqrt(v) + recipe.eps))
+                parameter.sub_(torch.from_numpy(change))
+    for name, parameter in state.model.named_parameters():
+        expected = dict(reference.named_parameters())[name]
+        assert torch.allclose(parameter, expected, rtol=0, atol=1e-12), name
+
+
+def test_the_split_into_micro_batches_does_not_matter() -> None:
+    """Uneven valid tokens: a mean of means would differ in the second digit."""
+    results = []
+    for micro_batch in (8, 4, 2, 1):
+        state = new_state()
+        record = stepper([], micro_batch=micro_batch)(state, batch_of(0, masked=True))
+        results.append((record, weights(state)))
+    for record, found in results[1:]:
+        assert record.loss == pytest.approx(results[0][0].loss, rel=1e-12)
+        assert record.num_valid_tokens == sum(range(8))
+        for name, tensor in found.items():
+            if name != "running":  # batch statistics, which do depend on it
+                assert torch.allclose(tensor, results[0][1][name], rtol=0, atol=1e-12)
+
+
+class Poisoned:
+    """The loss, not finite for its first so many calls."""
+
+    def __init__(self, num_bad_calls: int) -> None:
+        self.left = num_bad_calls
+
+    def __call__(self, model: nn.Module, ids: Tensor, labels: Tensor) -> tuple[Tensor, object]:
+        nats, count = sum_of_token_losses(model, ids, labels)
+        if self.left > 0:
+            self.left -= 1
+            return nats * math.nan, count
+        return nats, count
+
+
+def test_a_loss_that_is_not_finite_once_is_replayed_to_the_same_bits() -> None:
+    clean, poisoned = new_state(torch.float32, dropout=0.1), new_state(torch.float32, dropout=0.1)
+    torch.manual_seed(5)
+    expected = stepper([])(clean, batch_of(0))
+    torch.manual_seed(5)
+    told: list[str] = []
+    found = stepper(told, loss=Poisoned(1))(poisoned, batch_of(0))
+    assert found.loss == expected.loss
+    clean_weights = weights(clean)
+    assert equal(
+        {n: t for n, t in weights(poisoned).items() if n != "running"},
+        {n: t for n, t in clean_weights.items() if n != "running"},
+    )
+    assert any("the step is replayed once" in line for line in told)
+
+
+def test_a_loss_that_stays_not_finite_never_reaches_the_weights() -> None:
+    state = new_state(torch.float32)
+    before = {n: p.clone() for n, p in state.model.named_parameters()}
+    moments = {
+        id(p): {k: v.clone() for k, v in s.items()} for p, s in state.optimizer.state.items()
+    }
+    with pytest.raises(NonFiniteStep, match=r"step 0: the loss is nan") as caught:
+        stepper([], loss=Poisoned(99))(state, batch_of(0))
+    assert caught.value.exit_code == 1
+    assert "rewarm trace RUN --step 0" in str(caught.value)
+    assert all(torch.equal(p, before[n]) for n, p in state.model.named_parameters())
+    for parameter, entries in state.optimizer.state.items():
+        for key, value in entries.items():
+            assert torch.equal(value, moments[id(parameter)][key])
+
+
+def test_a_step_without_labels_has_loss_zero_and_a_warning() -> None:
+    state = new_state()
+    batch = batch_of(0)
+    empty = replace(batch, labels=torch.full_like(batch.labels, IGNORED_LABEL))
+    told: list[str] = []
+    record = stepper(told)(state, empty)
+    assert (record.loss, record.grad_norm, record.num_valid_tokens) == (0.0, 0.0, 0)
+    assert all(p.isfinite().all() for p in state.model.parameters())
+    assert told == ["warning: no label of this step counts: loss and gradient 0"]
+
+
+def test_a_rate_of_zero_leaves_every_bit() -> None:
+    plan = make_plan(peak_lr=0.0)
+    state = new_state(torch.float32)
+    before = {n: p.clone() for n, p in state.model.named_parameters()}
+    Stepper(
+        plan.science,
+        make_placement(),
+        sum_of_token_losses,
+        tell=lambda *_: None,
+        trace_with="",
+    )(state, batch_of(0))
+    assert all(torch.equal(p, before[n]) for n, p in state.model.named_parameters())
