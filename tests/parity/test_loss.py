@@ -107,14 +107,19 @@ def test_labels_that_are_all_masked_give_zero_loss_and_zero_gradient(
     assert not token_losses(model, windows[:, :-1], labels).any()
 
 
-def test_the_softmax_is_taken_in_float32_under_autocast(windows: Tensor) -> None:
-    model = tiny("llama")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_the_softmax_of_narrow_logits_is_taken_in_float32(
+    weights: torch.dtype, windows: Tensor
+) -> None:
+    model = tiny("llama", weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=weights == torch.float32):
         logits = model(input_ids=windows[:, :-1]).logits
         nats, _ = sum_of_token_losses(model, windows[:, :-1], windows[:, 1:])
+        losses = token_losses(model, windows[:, :-1], windows[:, 1:])
     assert logits.dtype == torch.bfloat16
-    assert nats.dtype == torch.float32
+    assert nats.dtype == losses.dtype == torch.float32
     exact = F.cross_entropy(
         logits.double().flatten(0, 1), windows[:, 1:].flatten(), reduction="sum"
     )
     assert nats.item() == pytest.approx(exact.item(), rel=1e-6)
+    assert losses.sum().item() == pytest.approx(exact.item(), rel=1e-6)

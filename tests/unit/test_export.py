@@ -113,6 +113,7 @@ def test_narrow_weights_are_the_runs_rounded(base: Path, tmp_path: Path, name: s
     dtype = getattr(torch, name)
     saved = load_file(folder / "model.safetensors")
     own: dict[str, Tensor] = model.state_dict()
+    assert own.keys() - saved.keys() == {"lm_head.weight"}
     assert all(torch.equal(tensor, own[key].to(dtype)) for key, tensor in saved.items())
     assert json.loads((folder / "config.json").read_text())["dtype"] == name
 

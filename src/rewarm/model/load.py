@@ -49,23 +49,10 @@ def load_base(
     (`ModelFacts.dropout` tells). Raises BaseModelError for whatever `read_model_facts` refuses, and
     listing every tensor that is missing, left over, of another shape than its place, or not finite.
     """
-    from transformers import AutoModelForCausalLM
-
     read_model_facts(folder)
     try:
         with quiet_transformers():
-            # The attention is left to the library: sdpa, or eager for families that need it (the
-            # soft-capping of Gemma 2). A kernel from elsewhere was refused with the facts.
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                # Without this a tensor of another shape raises before the others are looked at.
-                ignore_mismatched_sizes=True,
-            )
+            model, info = _from_pretrained(folder, dtype)
     except Exception as error:  # the library raises whatever a config leads it to
         reason = " ".join(str(error).split())[:_MAX_REASON]
         raise BaseModelError.one(
@@ -73,11 +60,52 @@ def load_base(
             f"transformers cannot load it ({type(error).__name__}: {reason})",
             "check that the folder is a causal language model in Hugging Face format",
         ) from error
+    _tie_equal_head(model)
     _check_tensors(model, info, folder)
     model.config.use_cache = False
     model.to(device)
     model.train()
     return model  # type: ignore[no-any-return]
+
+
+def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """Return the model and the library's account of keys that do not fit."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **local)
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        # Without being asked, old versions take sdpa, which leaves the soft-capping out.
+        config._attn_implementation = "eager"
+    loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        # Without this a tensor of another shape raises before the others are looked at.
+        ignore_mismatched_sizes=True,
+        **local,
+    )
+    return loaded
+
+
+def _tie_equal_head(model: Any) -> None:
+    """Tie a head that was saved beside the embedding it equals, which old versions leave apart."""
+    if _head_is_loose(model):
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        if torch.equal(embedding, head):
+            model.tie_weights()
+
+
+def _head_is_loose(model: Any) -> bool:
+    """Tell whether the head should be the embedding, and is not."""
+    head = model.get_output_embeddings()
+    return (
+        bool(model.config.tie_word_embeddings)
+        and head is not None
+        and head.weight is not model.get_input_embeddings().weight
+    )
 
 
 def _check_tensors(model: Any, info: dict[str, Any], folder: Path) -> None:
@@ -109,12 +137,7 @@ def _check_values(model: Any, folder: Path, problems: Problems) -> None:
                 f"tensor {name} holds values that are not finite",
                 "get an intact checkpoint; training from this one cannot work",
             )
-    head = model.get_output_embeddings()
-    if (
-        model.config.tie_word_embeddings
-        and head is not None
-        and head.weight is not model.get_input_embeddings().weight
-    ):
+    if _head_is_loose(model):
         problems.add(
             str(folder / "config.json"),
             "tie_word_embeddings is true, but the checkpoint holds an output head that differs "
