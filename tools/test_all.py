@@ -42,7 +42,7 @@ def main() -> int:
         "results": results,
     }
     RESULT.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    return max(int(result["exit_code"]) for result in results)  # type: ignore[call-overload]
+    return 0 if all(result["exit_code"] == 0 for result in results) else 1
 
 
 def _pytest(name: str, python: str, *arguments: str) -> dict[str, object]:

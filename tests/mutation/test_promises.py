@@ -182,6 +182,43 @@ MUTATIONS = [
         new="            raise\n        raise\n        show = getattr",
         test="tests/unit/test_main_road.py::test_a_fault_of_ours_prints_no_traceback_unless_asked",
     ),
+    Mutation(
+        promise="an export is believed only after its weights were read back",
+        file="export/folder.py",
+        old="    if differing:",
+        new="    if False:",
+        test="tests/unit/test_export.py::test_a_folder_that_does_not_give_the_model_back",
+    ),
+    Mutation(
+        promise="code in a checkpoint is never run",
+        file="planning/foreign_code.py",
+        old="if key in _CODE_KEYS and inner:",
+        new="if False:",
+        test="tests/unit/test_model_facts.py::"
+        "test_code_named_by_the_tokenizer_or_the_generation_is_refused",
+    ),
+    Mutation(
+        promise="a base that is not finite is refused",
+        file="model/load.py",
+        old="if not torch.isfinite(tensor).all():",
+        new="if False:",
+        test="tests/unit/test_model_load.py::test_weights_that_are_not_finite_are_named",
+    ),
+    Mutation(
+        promise="a loss that is not finite never reaches the weights",
+        file="training/step.py",
+        old="masked_step(optimizer, skip=~measured.isfinite().all())",
+        new="masked_step(optimizer, skip=torch.zeros((), dtype=torch.bool))",
+        test="tests/parity/test_step.py::"
+        "test_a_loss_that_stays_not_finite_never_reaches_the_weights",
+    ),
+    Mutation(
+        promise="the split into micro-batches does not matter",
+        file="training/step.py",
+        old="(nats / divisor).backward()",
+        new="(nats / (labels != -100).sum().clamp(min=1)).backward()",
+        test="tests/parity/test_step.py::test_the_split_into_micro_batches_does_not_matter",
+    ),
 ]
 
 

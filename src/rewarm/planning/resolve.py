@@ -84,6 +84,12 @@ def resolve(
     notes = _Notes()
     _check_tokenizers(model, corpora, notes)
     _explain_frame(corpora, notes)
+    if model.dropout:
+        told = ", ".join(f"{key} {share:g}" for key, share in model.dropout.items())
+        notes.warnings.append(
+            f"the base trains with dropout ({told}), as its config.json says; most pretraining "
+            "has none"
+        )
     size = _resolve_size(recipe, model, notes)
     notes.problems.raise_as(PlanError)
     assert size is not None

@@ -13,7 +13,10 @@ __all__ = ["find_base"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Weights as safetensors only, no code, no pickles.
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "README.md", "LICENSE*"]
+_HUB_FILES = [
+    *("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"),
+    *("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+]
 
 
 def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
