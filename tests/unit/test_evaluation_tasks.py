@@ -48,7 +48,7 @@ def test_plain_gzip_and_zstandard_files_hold_the_same(tmp_path: Path) -> None:
         ('{"question": "q", "choices": ["a", "b"], "answer": true}', "answer is True"),
         ('{"question": "q", "choices": ["a", "b"], "answer": "A"}', "answer is 'A'"),
         ('{"question": NaN}', "NaN is not a JSON number"),
-        ("[" * 100_000, "nested deeper"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_malformed_item_is_named_by_file_and_line(

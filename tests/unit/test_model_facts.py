@@ -250,7 +250,7 @@ def test_a_folder_or_a_pipe_instead_of_a_file(folder: Path, name: str) -> None:
     [
         ("", "config.json: not valid JSON (Expecting value"),
         ('{"hidden_size": NaN}', "config.json: not valid JSON (NaN is not a JSON number)"),
-        ("[" * 100_000, "config.json: not valid JSON (nested deeper than 64 levels)"),
+        ("[" * 100_000, "config.json: not valid JSON (nested too deeply)"),
         ("[1]", "config.json: it does not hold a JSON object"),
     ],
 )
