@@ -784,3 +784,18 @@ def test_a_harvest_that_no_longer_holds_is_done_again(tiny_machine: Path, damage
         assert second.qa.num_documents == 5
     else:
         assert second.qa.path.read_bytes() == before
+
+
+def test_long_documents_are_cut_where_they_allow_it() -> None:
+    paragraphs = ["word " * 300, "more " * 400, "last " * 10]
+    prose = {"id": "a", "text": "\n\n".join(paragraphs)}
+    cut = demo_text._in_pieces([prose], may_break_before=demo_text._begins_paragraph)
+    assert [piece["id"] for piece in cut] == ["a", "a#2"]
+    assert [piece["text"] for piece in cut] == ["\n\n".join(paragraphs[:2]), paragraphs[2]]
+
+    functions = [f"@cache\ndef f{i}():\n    x = {'1 + ' * 800}1\n    return x" for i in range(3)]
+    code = {"id": "b", "text": "\n".join(functions)}
+    cut = demo_text._in_pieces([code], may_break_before=demo_text._begins_statement)
+    assert [piece["text"] for piece in cut] == functions
+    short = [{"id": "c", "text": "one\n\ntwo"}]
+    assert demo_text._in_pieces(short, may_break_before=demo_text._begins_paragraph) == short

@@ -210,7 +210,7 @@ class DemoSizes:
     base_steps: int = 220
     arm_steps: int = 50
     peak_lr: float = 4e-3
-    held_out_bytes: int = 20_000
+    held_out_bytes: int = 28_000
     matched_items: int = 80
     max_answers: int = 80
     evaluate_every: int = 25

@@ -83,6 +83,7 @@ _SKIPPED_FOLDERS = frozenset(
 )
 _MAX_FILE_BYTES = 1_000_000
 _MIN_DOCUMENT_CHARACTERS = 200
+_PIECE_CHARACTERS = 3000
 # A package's file is parsed only if this share of it is triple-quoted: parsing costs far more than
 # counting, and most files of a large package say little.
 _MIN_QUOTED_SHARE = 0.2
@@ -834,8 +835,8 @@ def _harvest(
         harvest.read_packages(packages)
     pairs = _chosen_pairs(harvest, limits.num_qa_pairs)
     documents = {
-        "old": harvest.old.documents(),
-        "new": harvest.new.documents(),
+        "old": _in_pieces(harvest.old.documents(), may_break_before=_begins_paragraph),
+        "new": _in_pieces(harvest.new.documents(), may_break_before=_begins_statement),
         "qa": [pair.as_document() for pair in pairs],
     }
     for name, found in documents.items():
@@ -852,6 +853,44 @@ def _harvest(
     )
     _write_marker(folder, key, text)
     return text
+
+
+def _in_pieces(
+    documents: Iterable[Mapping[str, str]], *, may_break_before: Callable[[str, str], bool]
+) -> list[dict[str, str]]:
+    """Cut long documents where they allow it, so that a small held-out share holds many of them.
+
+    `may_break_before(previous, line)` tells where. The first piece keeps the id, the others are
+    numbered from 2.
+    """
+    cut: list[dict[str, str]] = []
+    for document in documents:
+        pieces: list[list[str]] = [[]]
+        size = 0
+        previous = ""
+        for line in document["text"].split("\n"):
+            if size >= _PIECE_CHARACTERS and may_break_before(previous, line):
+                pieces.append([])
+                size = 0
+            pieces[-1].append(line)
+            size += len(line) + 1
+            previous = line
+        for number, piece in enumerate(pieces, start=1):
+            suffix = f"#{number}" if number > 1 else ""
+            text = "\n".join(piece) if len(pieces) == 1 else "\n".join(piece).strip("\n")
+            if text:
+                cut.append({"id": document["id"] + suffix, "text": text})
+    return cut
+
+
+def _begins_paragraph(previous: str, line: str) -> bool:
+    return not previous.strip() and bool(line.strip())
+
+
+def _begins_statement(previous: str, line: str) -> bool:
+    return line.startswith(("def ", "class ", "@", "if ", "async def ")) and not (
+        previous.startswith("@")
+    )
 
 
 @contextlib.contextmanager
