@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import rewarm.corpus.prepare as room
 from rewarm.corpus.estimate import estimate_source
 from rewarm.corpus.prepare import (
     PrepareProgress,
@@ -192,13 +193,28 @@ def test_empty_inputs(tmp_path: Path, tiny_base: Path) -> None:
         prepare(tmp_path, tiny_base, recipe("text/empty.jsonl"))
 
 
+def test_many_small_files_share_a_shard(tmp_path: Path, tiny_base: Path) -> None:
+    for number in range(300):
+        (tmp_path / "tree" / f"f{number:03d}.py").parent.mkdir(exist_ok=True)
+        (tmp_path / "tree" / f"f{number:03d}.py").write_text(f"print({number})\n" * 3)
+    for number in range(10):
+        (tmp_path / "tree" / f"__init__{number}.py").write_text("")
+    facts = prepare(tmp_path, tiny_base, recipe("tree"))
+    assert len(list(Path(facts.folder).glob("shard-*.bin"))) == 1
+    assert facts.num_documents + facts.held_out_documents == 300
+    assert facts.rejected == {"empty": 10}
+
+
 def test_nothing_held_out_is_warned_of(tmp_path: Path, tiny_base: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(5)])
     facts = prepare(tmp_path, tiny_base, recipe("a.jsonl", held_out=1e-6))
     assert "none of its 5 documents is held out at 1e-06" in facts.warnings[0]
 
 
-def test_what_changed_since_prepare_is_named(tmp_path: Path, tiny_base: Path) -> None:
+def test_what_changed_since_prepare_is_named(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
     some_text(tmp_path)
     facts = prepare(tmp_path, tiny_base, recipe())
     shard = Path(facts.folder) / "shard-00001.bin"
@@ -254,6 +270,7 @@ def slow(prefix, documents, dtype):
             yield document
     write(prefix, delayed(), dtype)
 room.write_shard = slow
+room._SHARD_INPUT_BYTES = 1
 print("ready", flush=True)
 prepare(Path({folder!r}), Path({base!r}), recipe())
 """
@@ -265,7 +282,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name.endswith(endings)}
 
 
-def test_a_kill_at_any_moment_changes_no_byte(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_kill_at_any_moment_changes_no_byte(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
     some_text(tmp_path, num_files=4, num_documents=30)
     child = CHILD.format(repository=str(REPOSITORY), folder=str(tmp_path), base=str(tiny_base))
     for delay_s in (0.05, 0.25, 0.45):

@@ -2,9 +2,9 @@
 
 A prepared source is a folder named after the source and the *key* of everything that determines
 its tokens (inputs, reader options, tokenizer, frame, held-out rule), so recipes share it and a
-change makes a new one. Each input file becomes one shard, complete when its own small manifest
-(`shard-00000.json`) is there; a kill costs at most the file at work. The same inputs give the same
-bytes.
+change makes a new one. A large input file becomes one shard, small ones share one; a shard is
+complete when its own small manifest (`shard-00000.json`) is there, so a kill costs at most the
+shard at work. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -54,12 +54,17 @@ __all__ = [
     "verify_prepared",
 ]
 
-FORMAT = 2
+FORMAT = 3
 FACTS = "facts.json"
 ANSWERS = "held_out_answers.jsonl"
 _SHARD_FILES = (".bin", ".idx", ".bytes.npy", ".hash.npy", ".ids", ".answers.jsonl")
 _MAX_REJECTED_SHARE = 0.01
 _BATCH_BYTES = 4 * 2**20
+# Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
+_SHARD_INPUT_BYTES = 64 * 2**20
+_MAX_SHARD_INPUTS = 10_000
+# An empty file or field is nothing to mend: source trees are full of them.
+_HARMLESS = ("empty",)
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -123,6 +128,18 @@ class _Place:
     key: str
     folder: Path
     inputs: list[Path]
+
+    def shards(self) -> list[list[Path]]:
+        """Return which inputs go into which shard: in their order, by size alone."""
+        groups: list[list[Path]] = []
+        size = _SHARD_INPUT_BYTES
+        for path in self.inputs:
+            if size >= _SHARD_INPUT_BYTES or len(groups[-1]) >= _MAX_SHARD_INPUTS:
+                groups.append([])
+                size = 0
+            groups[-1].append(path)
+            size += path.stat().st_size
+        return groups
 
 
 def _place(
@@ -223,8 +240,8 @@ def prepare_source(
         place.folder.mkdir(parents=True, exist_ok=True)
         for leftover in place.folder.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for number, path in enumerate(place.inputs):
-            work.shard(number, path)
+        for number, paths in enumerate(place.shards()):
+            work.shard(number, paths)
         return _finish(work, tokenizer_fingerprint(tokenizer_folder))
     except OSError as error:
         raise EnvironmentFault(
@@ -268,23 +285,25 @@ class _Work:
             )
         )
 
-    def shard(self, number: int, path: Path) -> None:
-        """Make the shard of one input file, unless it is complete."""
+    def shard(self, number: int, paths: Sequence[Path]) -> None:
+        """Make the shard of these input files, unless it is complete."""
         prefix = self.place.folder / f"shard-{number:05d}"
         if not Path(f"{prefix}.json").is_file():
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
             try:
-                facts = self._write(temporary / prefix.name, path)
+                facts = self._write(temporary / prefix.name, paths)
                 for ending in _SHARD_FILES:
                     os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            write_json(Path(f"{prefix}.json"), {"input": path.name, **facts})
-        self.bytes_before += path.stat().st_size
+            write_json(Path(f"{prefix}.json"), facts)
+        else:
+            self.bytes_before += sum(path.stat().st_size for path in paths)
         self.tell(0, always=True)
 
-    def _write(self, prefix: Path, path: Path) -> dict[str, Any]:
+    def _write(self, prefix: Path, paths: Sequence[Path]) -> dict[str, Any]:
         rejections = Rejections()
+        empty: list[str] = []
         sizes: list[int] = []
         digests: list[int] = []
         with (
@@ -293,7 +312,7 @@ class _Work:
         ):
 
             def encoded() -> Iterator[NDArray[np.int64]]:
-                for batch in self._batches(path, rejections):
+                for batch in self._batches(paths, rejections, empty):
                     for document in batch:
                         sizes.append(len(document.text.encode("utf-8")))
                         digests.append(_digest(document))
@@ -311,19 +330,34 @@ class _Work:
             write_shard(prefix, encoded(), dtype_for(self.encoder.vocab_size))
         np.save(f"{prefix}.bytes.npy", np.array(sizes, dtype=np.uint64))
         np.save(f"{prefix}.hash.npy", np.array(digests, dtype=np.uint64))
-        return {"rejected": dict(rejections.counts), "examples": rejections.examples}
+        return {
+            "num_inputs": len(paths),
+            "rejected": dict(rejections.counts),
+            "examples": rejections.examples,
+            "without_documents": empty,
+        }
 
-    def _batches(self, path: Path, rejections: Rejections) -> Iterator[list[Document]]:
-        """Yield documents in batches of bounded size: memory does not grow with the file."""
+    def _batches(
+        self, paths: Sequence[Path], rejections: Rejections, empty: list[str]
+    ) -> Iterator[list[Document]]:
+        """Yield documents in batches of bounded size: memory does not grow with the files.
+
+        Names of files that hold no document at all are put into `empty`.
+        """
         batch: list[Document] = []
         size = 0
-        for document, position in read_documents(path, self.source, rejections):
-            batch.append(document)
-            size += len(document.text)
-            if size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-                self.tell(position)
+        for path in paths:
+            before = self.documents + len(batch) + rejections.counts.total()
+            for document, position in read_documents(path, self.source, rejections):
+                batch.append(document)
+                size += len(document.text)
+                if size >= _BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+                    self.tell(position)
+            if self.documents + len(batch) + rejections.counts.total() == before:
+                empty.append(path.name)
+            self.bytes_before += path.stat().st_size
         if batch:
             yield batch
 
@@ -331,7 +365,7 @@ class _Work:
 def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
     """Write views, answers, facts and (last) the manifest of a source whose shards are complete."""
     folder = work.place.folder
-    prefixes = [folder / f"shard-{number:05d}" for number in range(len(work.place.inputs))]
+    prefixes = [folder / f"shard-{number:05d}" for number in range(len(work.place.shards()))]
     notes = [
         read_json(Path(f"{prefix}.json"), what="the shard's manifest", error=CorpusError)
         for prefix in prefixes
@@ -368,7 +402,7 @@ def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
         end_tokens=work.encoder.spell(work.encoder.frame.end),
         tokenizer_fingerprint=tokenizer,
         licence=work.source.licence,
-        warnings=_warnings(work, lengths, held_out, notes, prefixes),
+        warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
     _write_manifest(folder, work)
@@ -378,7 +412,8 @@ def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
 def _check_rejected(
     name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
 ) -> None:
-    total = num_documents + rejected.total()
+    harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
+    total = num_documents + harmful
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
     if num_documents == 0:
         raise CorpusError.one(
@@ -387,10 +422,10 @@ def _check_rejected(
             + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
             "check its files, text_field and format",
         )
-    if rejected.total() > _MAX_REJECTED_SHARE * total:
+    if harmful > _MAX_REJECTED_SHARE * total:
         raise CorpusError.one(
             f"sources.{name}",
-            f"{rejected.total()} of {total} documents are rejected ({reasons}), above 1 %; "
+            f"{harmful} of {total} documents are rejected ({reasons}), above 1 %; "
             f"e.g. {'; '.join(examples[:3])}",
             "mend or leave out these documents (missing_field: set text_field)",
         )
@@ -401,13 +436,12 @@ def _warnings(
     lengths: NDArray[np.int64],
     held_out: NDArray[np.bool_],
     notes: Sequence[dict[str, Any]],
-    prefixes: Sequence[Path],
 ) -> tuple[str, ...]:
-    warnings = [
-        f"{note['input']} gave no document"
-        for note, prefix in zip(notes, prefixes, strict=True)
-        if open_shard(prefix).num_documents == 0
-    ]
+    empty = [name for note in notes for name in note["without_documents"]]
+    warnings = []
+    if empty:
+        named = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        warnings.append(f"{named} gave no document")
     if work.source.held_out > 0 and not held_out.any():
         warnings.append(
             f"none of its {len(lengths)} documents is held out at {work.source.held_out:g}, so "

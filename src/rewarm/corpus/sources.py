@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import parse_json
-from rewarm.corpus.streams import Caps, read_lines
+from rewarm.corpus.streams import Caps, read_lines, read_whole
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe
 
@@ -305,25 +305,18 @@ def _read_parquet(
 
 def _read_whole(path: Path, rejections: Rejections, caps: Caps) -> Iterator[tuple[Document, int]]:
     """Yield the file as one document."""
-    size = path.stat().st_size
-    if size > _MAX_FILE_BYTES:
-        rejections.add("file_too_large", path.name)
+    identity = "/".join(path.parts[-3:])
+    content = read_whole(path, caps, max_bytes=_MAX_FILE_BYTES)
+    if content is None:
+        rejections.add("file_too_large", identity)
         return
-    lines: list[bytes] = []
-    total = 0
-    for line in read_lines(path, caps):
-        total += len(line.content or b"")
-        if line.content is None or total > _MAX_FILE_BYTES:
-            rejections.add("file_too_large", path.name)
-            return
-        lines.append(line.content)
     try:
-        text = b"\n".join(lines).decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
-        rejections.add("invalid_utf8", path.name)
+        rejections.add("invalid_utf8", identity)
         return
     reason = _unfit(text)
     if reason is not None:
-        rejections.add(reason, path.name)
+        rejections.add(reason, identity)
     else:
-        yield Document("/".join(path.parts[-3:]), text), size
+        yield Document(identity, text), path.stat().st_size

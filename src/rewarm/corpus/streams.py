@@ -6,6 +6,7 @@ piece by piece, and a stream that grows out of all proportion to its file is sto
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import BinaryIO
 from rewarm.errors import CorpusError
 from rewarm.units import format_bytes
 
-__all__ = ["Caps", "Line", "read_lines"]
+__all__ = ["Caps", "Line", "read_lines", "read_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,34 @@ def read_lines(path: Path, caps: Caps) -> Iterator[Line]:
     Memory is bounded by `caps.line_bytes`. Raises CorpusError for a file that cannot be read, is
     cut short, is not what its ending says, or expands beyond the caps.
     """
+    with _opened(path, caps) as (stream, raw):
+        number = 0
+        while line := stream.readline(caps.line_bytes + 1):
+            number += 1
+            content: bytes | None = line.removesuffix(b"\n")
+            if len(line) > caps.line_bytes and not line.endswith(b"\n"):
+                content = None
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(2**20)
+            yield Line(number, content, raw.tell())
+
+
+def read_whole(path: Path, caps: Caps, *, max_bytes: int) -> bytes | None:
+    """Return the decompressed bytes of a file, None where they are more than `max_bytes`.
+
+    Raises CorpusError as `read_lines` does.
+    """
+    with _opened(path, caps) as (stream, _):
+        content = stream.read(max_bytes + 1)
+    return content if len(content) <= max_bytes else None
+
+
+@contextlib.contextmanager
+def _opened(path: Path, caps: Caps) -> Iterator[tuple[io.BufferedIOBase, BinaryIO]]:
+    """Open a file as a decompressed stream beside the raw one; tell what the system refuses."""
     try:
         with path.open("rb") as raw:
-            stream = _decompressed(path, raw, caps)
-            number = 0
-            while True:
-                line = stream.readline(caps.line_bytes + 1)
-                if not line:
-                    return
-                number += 1
-                content: bytes | None = line.removesuffix(b"\n")
-                if len(line) > caps.line_bytes and not line.endswith(b"\n"):
-                    content = None
-                    while line and not line.endswith(b"\n"):
-                        line = stream.readline(2**20)
-                yield Line(number, content, raw.tell())
+            yield _decompressed(path, raw, caps), raw
     except OSError as error:
         raise CorpusError.one(
             str(path),
