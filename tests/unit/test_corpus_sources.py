@@ -224,3 +224,30 @@ def test_positions_tell_how_far_the_reading_is(tmp_path: Path) -> None:
     positions = [p for _, p in read_documents(tmp_path / "a.jsonl", source(), Rejections())]
     assert positions == sorted(positions)
     assert positions[-1] == (tmp_path / "a.jsonl").stat().st_size
+
+
+def test_brackets_in_the_recipes_folder_are_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "a[old]"
+    folder.mkdir()
+    (folder / "x.jsonl").write_text('{"text": "t"}')
+    assert resolve_inputs("s", source("*.jsonl"), folder) == [folder / "x.jsonl"]
+
+
+def test_a_loop_of_links_under_a_glob_ends(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.jsonl").write_text('{"text": "t"}')
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    (tmp_path / "self.jsonl").symlink_to(tmp_path / "self.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    found = resolve_inputs("s", source("**/*.jsonl"), tmp_path)
+    assert found == [tmp_path / "sub" / "x.jsonl"]
+
+
+def test_a_file_of_line_feeds_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x" + b"\n" * 30_000_000)
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found, _ = texts(tmp_path / "a.txt", source())
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert len(found[0]) == 30_000_001
+    assert grown_kib < 300 * 1024

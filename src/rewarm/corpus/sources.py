@@ -100,14 +100,20 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
 
 
 def _matches(pattern: str, source: SourceRecipe, recipe_folder: Path) -> list[Path]:
-    path = Path(os.path.expanduser(pattern))
-    path = path if path.is_absolute() else recipe_folder / path
+    expanded = os.path.expanduser(pattern)
+    path = recipe_folder / expanded  # an absolute path stays as it is
     if path.is_file():
         return [path]
     if path.is_dir():
         return list(_walk(path, source))
-    globbed = (Path(found) for found in glob.glob(str(path), recursive=True))
-    return [found for found in globbed if found.is_file()]
+    # The recipe's own folder is no pattern, whatever brackets its name holds.
+    globbed = (
+        recipe_folder / name
+        for name in glob.iglob(expanded, root_dir=recipe_folder, recursive=True)
+    )
+    # `**` follows links to folders; a loop of them shows a file under many names.
+    by_place = {os.path.realpath(found): found for found in sorted(globbed, reverse=True)}
+    return [found for found in by_place.values() if found.is_file()]
 
 
 def _walk(folder: Path, source: SourceRecipe) -> Iterator[Path]:
