@@ -112,8 +112,13 @@ def _matches(pattern: str, source: SourceRecipe, recipe_folder: Path) -> list[Pa
         for name in glob.iglob(expanded, root_dir=recipe_folder, recursive=True)
     )
     # `**` follows links to folders; a loop of them shows a file under many names.
-    by_place = {os.path.realpath(found): found for found in sorted(globbed, reverse=True)}
+    by_place = {os.path.realpath(found): found for found in sorted(globbed, key=_deepest)}
     return [found for found in by_place.values() if found.is_file()]
+
+
+def _deepest(path: Path) -> tuple[int, str]:
+    """Sort longest paths first, so that of many names of one file the shortest comes last."""
+    return -len(path.parts), str(path)
 
 
 def _walk(folder: Path, source: SourceRecipe) -> Iterator[Path]:
