@@ -67,9 +67,12 @@ weights = {{ old = 1.0 }}
 
 [evaluation]
 every_steps = {base_steps}
-max_bytes_per_domain = {held_out_bytes}
+max_bytes_per_domain = 4000
 stride_fraction = 1.0
 max_answers = 1
+
+[checkpoints]
+every_steps = {evaluate_every}
 """
 
 _ARM_RECIPE = """\
@@ -101,6 +104,9 @@ max_bytes_per_domain = {held_out_bytes}
 stride_fraction = 1.0
 matched_continuation_items = {matched_items}
 max_answers = {max_answers}
+
+[checkpoints]
+every_steps = {evaluate_every}
 """
 
 _SOURCES = """\
@@ -207,13 +213,13 @@ class DemoSizes:
     num_heads: int = 3
     sequence_length: int = 256
     sequences_per_step: int = 8
-    base_steps: int = 220
-    arm_steps: int = 50
+    base_steps: int = 180
+    arm_steps: int = 40
     peak_lr: float = 4e-3
-    held_out_bytes: int = 28_000
-    matched_items: int = 80
-    max_answers: int = 80
-    evaluate_every: int = 25
+    held_out_bytes: int = 20_000
+    matched_items: int = 40
+    max_answers: int = 40
+    evaluate_every: int = 20
 
     @property
     def batch_tokens(self) -> int:

@@ -888,9 +888,8 @@ def _begins_paragraph(previous: str, line: str) -> bool:
 
 
 def _begins_statement(previous: str, line: str) -> bool:
-    return line.startswith(("def ", "class ", "@", "if ", "async def ")) and not (
-        previous.startswith("@")
-    )
+    starts = line.lstrip().startswith(("def ", "class ", "@", "async def "))
+    return starts and not previous.lstrip().startswith("@")
 
 
 @contextlib.contextmanager
