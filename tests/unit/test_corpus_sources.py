@@ -50,6 +50,7 @@ def test_bad_documents_are_counted_by_reason(tmp_path: Path) -> None:
         b'{"text": "a\\u0000b"}',
         b'\xef\xbb\xbf{"text": "marked"}',
         b'{"text": "\\ufeffmarked inside"}',
+        b'{"text": "joined \\ufeffblindly"}',
         b'{"text": ',
         b'{"text": NaN}',
         b"[" * 100_000,
@@ -68,7 +69,7 @@ def test_bad_documents_are_counted_by_reason(tmp_path: Path) -> None:
         "invalid_utf8": 1,
         "lone_surrogate": 1,
         "nul": 1,
-        "bom": 2,
+        "bom": 3,
         "malformed_json": 4,
         "not_a_string": 1,
         "missing_field": 1,
@@ -147,6 +148,13 @@ def test_parquet_by_column(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(CorpusError, match="cannot be read as parquet"):
         texts(tmp_path / "b.parquet", source())
+
+
+def test_parquet_whose_strings_are_no_utf8(tmp_path: Path) -> None:
+    raw = pa.array([b"one", b"\xff\xfe", b"three"], type=pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": raw}), tmp_path / "a.parquet")
+    found = texts(tmp_path / "a.parquet", source())
+    assert found == (["one", "three"], {"invalid_utf8": 1})
 
 
 def test_a_text_file_is_one_document(tmp_path: Path) -> None:
@@ -230,7 +238,9 @@ def test_brackets_in_the_recipes_folder_are_no_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "a[old]"
     folder.mkdir()
     (folder / "x.jsonl").write_text('{"text": "t"}')
-    assert resolve_inputs("s", source("*.jsonl"), folder) == [folder / "x.jsonl"]
+    for pattern in ("*.jsonl", str(folder / "*.jsonl"), "../a[old]/*.jsonl"):
+        (found,) = resolve_inputs("s", source(pattern), folder)
+        assert found.samefile(folder / "x.jsonl")
 
 
 def test_a_loop_of_links_under_a_glob_ends(tmp_path: Path) -> None:
@@ -241,6 +251,42 @@ def test_a_loop_of_links_under_a_glob_ends(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     found = resolve_inputs("s", source("**/*.jsonl"), tmp_path)
     assert found == [tmp_path / "sub" / "x.jsonl"]
+
+
+def test_many_loops_of_links_end_as_well(tmp_path: Path) -> None:
+    """Two loops side by side have 2^40 names for each file, were links followed."""
+    (tmp_path / "x.py").write_text("content")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "y.py").write_text("content")
+    for name in ("one", "two", "three"):
+        (tmp_path / name).symlink_to(tmp_path)
+    for pattern in ("**/*.py", "**", str(tmp_path / "**" / "*.py")):
+        assert resolve_inputs("s", source(pattern), tmp_path) == [tmp_path / "x.py"]
+    assert resolve_inputs("s", source(".hidden/*.py"), tmp_path) == [tmp_path / ".hidden" / "y.py"]
+
+
+@pytest.mark.parametrize("pattern", ["x" * 300, "x" * 300 + "/*", "x\0y", "a**b", "*/" * 900])
+def test_a_path_that_no_system_can_hold_matches_nothing(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(CorpusError, match="matches no file"):
+        resolve_inputs("s", source(pattern), tmp_path)
+
+
+def test_a_closed_folder_is_told_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "x.jsonl").write_text('{"text": "t"}')
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:  # root may read everything
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(CorpusError, match=r"closed: the folder cannot be read \(Permission denied"):
+        resolve_inputs("s", source("."), tmp_path)
 
 
 def test_a_file_of_line_feeds_is_read_in_bounded_memory(tmp_path: Path) -> None:

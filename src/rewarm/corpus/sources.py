@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -35,6 +34,8 @@ _COMPRESSED = (".gz", ".zst")
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "dist", "build"})
 _MAX_FILE_BYTES = 256 * 2**20
 _NUM_EXAMPLES = 3
+# Whole rows are held in memory: few enough that a batch of books fits.
+_PARQUET_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,9 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
     where = f"sources.{name}.path"
     found: list[Path] = []
     for pattern in patterns:
-        matches = _matches(pattern, source, recipe_folder)
-        if not matches:
+        known = len(problems)
+        matches = _matches(pattern, source, recipe_folder, problems)
+        if not matches and len(problems) == known:
             problems.add(
                 where,
                 f"{pattern!r} matches no file that can be read as {source.format} "
@@ -99,32 +101,52 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
     return sorted(found)
 
 
-def _matches(pattern: str, source: SourceRecipe, recipe_folder: Path) -> list[Path]:
-    expanded = os.path.expanduser(pattern)
-    path = recipe_folder / expanded  # an absolute path stays as it is
-    if path.is_file():
+def _matches(
+    pattern: str, source: SourceRecipe, recipe_folder: Path, problems: Problems
+) -> list[Path]:
+    path = recipe_folder / os.path.expanduser(pattern)  # an absolute path stays as it is
+    # os.path, unlike Path, answers False where a name is too long or a folder is closed to us.
+    if os.path.isfile(path):
         return [path]
-    if path.is_dir():
-        return list(_walk(path, source))
-    # The recipe's own folder is no pattern, whatever brackets its name holds.
-    globbed = (
-        recipe_folder / name
-        for name in glob.iglob(expanded, root_dir=recipe_folder, recursive=True)
-    )
-    # `**` follows links to folders; a loop of them shows a file under many names.
-    by_place = {os.path.realpath(found): found for found in sorted(globbed, key=_deepest)}
-    return [found for found in by_place.values() if found.is_file()]
+    if os.path.isdir(path):
+        return list(_walk(path, source, problems))
+    return sorted(found for found in _glob(path) if os.path.isfile(found))
 
 
-def _deepest(path: Path) -> tuple[int, str]:
-    """Sort longest paths first, so that of many names of one file the shortest comes last."""
-    return -len(path.parts), str(path)
+def _glob(pattern: Path) -> set[Path]:
+    """Return what a pattern matches, hidden names only where it spells them.
+
+    Its first folders are taken as they are called where they exist, brackets and all. `**` does not
+    go through links to folders: two loops of them side by side have 2^40 names for one file.
+    """
+    folder = Path(pattern.anchor)
+    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
+    while parts and os.path.isdir(folder / parts[0]):
+        folder /= parts.pop(0)
+    if parts[-1:] == ["**"]:
+        parts.append("*")  # before Python 3.13 it stood for folders alone
+    try:
+        found = set(folder.glob("/".join(parts)))
+    except (OSError, ValueError, RecursionError):  # no system holds such a name
+        return set()
+    if any(part.startswith(".") for part in parts):
+        return found
+    depth = len(folder.parts)
+    return {path for path in found if not any(p.startswith(".") for p in path.parts[depth:])}
 
 
-def _walk(folder: Path, source: SourceRecipe) -> Iterator[Path]:
+def _walk(folder: Path, source: SourceRecipe, problems: Problems) -> Iterator[Path]:
     """Yield the files of a folder that the source's format covers; links to folders are not
-    followed, so that a loop of them ends nothing."""
-    for root, folders, files in os.walk(folder, followlinks=False):
+    followed, so that a loop of them ends nothing. A folder that cannot be read is a problem."""
+
+    def refused(error: OSError) -> None:
+        problems.add(
+            str(error.filename),
+            f"the folder cannot be read ({error.strerror})",
+            "check its permissions, or name the folders to read one by one",
+        )
+
+    for root, folders, files in os.walk(folder, onerror=refused, followlinks=False):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
         )
@@ -247,7 +269,9 @@ def _document(value: Mapping[str, Any], source: SourceRecipe, where: str) -> Doc
         group = value.get(source.group_field)
         if group is None:
             return "missing_field"
-    identity = value.get("id", where)
+    identity = value.get("id")
+    if identity is None:
+        identity = where
     return Document(
         _printable(identity), text, None if group is None else _printable(group), question, answer
     )
@@ -266,7 +290,7 @@ def _unfit(text: object) -> str | None:
         return "empty"
     if "\x00" in text:
         return "nul"
-    if text.startswith("\ufeff"):
+    if "\ufeff" in text:  # at the start a mark of the file's, inside one of files joined blindly
         return "bom"
     try:
         text.encode("utf-8")
@@ -299,11 +323,11 @@ def _read_parquet(
             columns = [name for name in names if name in {*wanted, "id"}]
             row = 0
             num_rows = max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for value in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+                for value in _rows(batch):
                     row += 1
                     where = f"{path.name}:{row}"
-                    document = _document(value, source, where)
+                    document = value if isinstance(value, str) else _document(value, source, where)
                     if isinstance(document, str):
                         rejections.add(document, where)
                     else:
@@ -312,6 +336,19 @@ def _read_parquet(
         raise CorpusError.one(
             str(path), f"it cannot be read as parquet ({error})", "fetch or write the file again"
         ) from error
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Yield the rows of an Arrow batch, or the reason why one is rejected: Arrow does not look
+    whether a string column is UTF-8, so decoding it may fail on one row."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield "invalid_utf8"
 
 
 def _read_whole(path: Path, rejections: Rejections, caps: Caps) -> Iterator[tuple[Document, int]]:
