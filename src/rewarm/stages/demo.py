@@ -414,6 +414,10 @@ def _outcome(name: str, future: Future[int], work: Path) -> int:
         ) from error
 
 
+_AT_WORK = threading.Lock()
+"""Held by a worker while it trains an arm."""
+
+
 def _begin_worker(parent: int, num_threads: int) -> None:
     """Prepare a worker: its threads, and a watch that ends it in good order with its parent."""
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
@@ -422,6 +426,9 @@ def _begin_worker(parent: int, num_threads: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
+        # The arm at work saves and ends; the pool's queue may hold others, which must not begin.
+        with _AT_WORK:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -432,7 +439,7 @@ def _train_arm(recipe: Path) -> int:
     from rewarm.stages.train import train_plan
 
     plan, run = open_run(recipe)
-    with (run.path / "train.log").open("a", encoding="utf-8") as log:
+    with _AT_WORK, (run.path / "train.log").open("a", encoding="utf-8") as log:
         return train_plan(plan, run, command="rewarm demo", console=Console(file=log, width=120))
 
 
