@@ -13,16 +13,17 @@ then it spans several, and the document index tells where it begins.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import struct
-import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.errors import CorpusError, UserError
+from rewarm.errors import CorpusError, EnvironmentFault, UserError
 
 __all__ = ["MAX_SEQUENCE_TOKENS", "TokenShard", "dtype_for", "open_shard", "write_shard"]
 
@@ -103,14 +104,12 @@ class TokenShard:
         self.document_starts = document_starts
         self._num_tokens = int(document_starts[-1])
         self._num_bytes = self._num_tokens * dtype.itemsize
-        # Kept open beside the mapping, so that `check_whole` asks the file that is mapped.
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        self._tokens: NDArray[np.integer] = (
-            np.memmap(path, dtype=dtype, mode="r", shape=(self._num_tokens,))
-            if self._num_tokens
-            else np.empty(0, dtype=dtype)
-        )
+        self._mapped: mmap.mmap | None = None
+        self._tokens: NDArray[np.integer] = np.empty(0, dtype=dtype)
+        if self._num_bytes:
+            with path.open("rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), self._num_bytes, access=mmap.ACCESS_READ)
+            self._tokens = np.frombuffer(self._mapped, dtype=dtype)
 
     @property
     def num_documents(self) -> int:
@@ -126,9 +125,14 @@ class TokenShard:
         """Raise CorpusError where the file has become shorter than its index says.
 
         To touch a page beyond the end of a mapped file ends the process (SIGBUS), so readers ask
-        before they gather; one fstat costs about a microsecond.
+        before they gather: one fstat of the mapped file, wherever its name points by now, costs
+        under a microsecond. `pread` would close the gap between the question and the copy too, at
+        a system call and a second copy for every piece of a window; files are cut by mistakes that
+        last (a full disk, a copy that was stopped), not within that millisecond.
         """
-        size = os.fstat(self._descriptor).st_size
+        if self._mapped is None:
+            return
+        size = self._mapped.size()
         if size < self._num_bytes:
             raise CorpusError.one(
                 str(self.path),
@@ -154,11 +158,30 @@ def open_shard(prefix: Path) -> TokenShard:
         return CorpusError.one(str(path), what, fix)
 
     try:
-        raw = index_path.read_bytes()
+        dtype, starts = _read_index(index_path, bad)
+        wanted_bytes = int(starts[-1]) * dtype.itemsize
         data_bytes = data_path.stat().st_size
+        if data_bytes < wanted_bytes:
+            raise bad(
+                data_path, f"{data_bytes} bytes are fewer than the {wanted_bytes} of its index"
+            )
+        return TokenShard(data_path, dtype, starts)
     except OSError as error:
-        missing = Path(error.filename or index_path)
-        raise bad(missing, f"it cannot be read ({error.strerror})") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise EnvironmentFault(
+                f"{data_path} cannot be opened: too many files are open already",
+                "allow this process more, e.g. `ulimit -n 65536` (a shard takes one)",
+            ) from error
+        raise bad(
+            Path(error.filename or data_path), f"it cannot be read ({error.strerror or error})"
+        ) from error
+
+
+def _read_index(
+    index_path: Path, bad: Callable[[Path, str], UserError]
+) -> tuple[np.dtype[np.integer], Integers]:
+    """Return an index's dtype and at which token each document begins; `bad` makes its errors."""
+    raw = index_path.read_bytes()
     if len(raw) < _HEADER.size:
         raise bad(index_path, f"{len(raw)} bytes are less than an index's header")
     magic, version, code, num_sequences, num_indices = _HEADER.unpack_from(raw)
@@ -183,7 +206,4 @@ def open_shard(prefix: Path) -> TokenShard:
     well_formed = num_indices >= 1 and indices[0] == 0 and indices[-1] == num_sequences
     if not well_formed or (np.diff(indices) < 0).any():
         raise bad(index_path, "its document index is out of order or out of range")
-    wanted_bytes = int(starts[-1]) * dtype.itemsize
-    if data_bytes < wanted_bytes:
-        raise bad(data_path, f"{data_bytes} bytes are fewer than the {wanted_bytes} of its index")
-    return TokenShard(data_path, dtype, starts[indices])
+    return dtype, starts[indices]
