@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 import rewarm.corpus.prepare as room
 from rewarm.corpus.estimate import estimate_source
@@ -23,6 +26,7 @@ from rewarm.corpus.prepare import (
     read_held_out_answers,
     verify_prepared,
 )
+from rewarm.corpus.shards import write_shard
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
@@ -169,6 +173,12 @@ def test_groups_are_never_split_and_answers_are_kept(tmp_path: Path, tiny_base: 
     ]
     assert facts.held_out_documents == len(expected)
     assert 0 < len(expected) < 100
+    hashes = np.load(Path(facts.folder) / "shard-00000.hash.npy")
+    texts = [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
+    assert hashes.tolist() == [
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        for text in texts
+    ]
 
 
 def test_above_one_per_cent_rejected_is_an_error(tmp_path: Path, tiny_base: Path) -> None:
@@ -182,6 +192,7 @@ def test_above_one_per_cent_rejected_is_an_error(tmp_path: Path, tiny_base: Path
     told = str(caught.value)
     assert "3 of 203 documents are rejected (missing_field 3), above 1 %" in told
     assert "a.jsonl:201 (missing_field)" in told
+    assert "→ set text_field" in told
 
 
 def test_empty_inputs(tmp_path: Path, tiny_base: Path) -> None:
@@ -230,6 +241,102 @@ def test_what_changed_since_prepare_is_named(
     assert f"{shard}: it changed since prepare" in str(caught.value)
     assert "shard-00000.idx: it was there at prepare and is gone" in str(caught.value)
     assert len(caught.value.problems) == 2
+
+
+def test_what_was_damaged_is_made_again_to_the_byte(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
+    some_text(tmp_path, num_files=5)
+    facts = prepare(tmp_path, tiny_base, recipe())
+    folder = Path(facts.folder)
+    whole = contents(folder)
+    (folder / "shard-00000.bin").unlink()
+    (folder / "shard-00001.hash.npy").write_bytes(b"")  # as a power cut leaves files
+    (folder / "shard-00002.json").write_bytes(b"{")
+    (folder / "shard-00003.json").write_bytes(b"{}")
+    (folder / "train.view.npy").unlink()
+    untouched = (folder / "shard-00004.bin").stat().st_mtime_ns
+    assert prepare(tmp_path, tiny_base, recipe()) == facts
+    assert contents(folder) == whole
+    assert (folder / "shard-00004.bin").stat().st_mtime_ns == untouched
+    verify_prepared(facts)
+
+
+def test_text_that_changes_under_our_hands_is_told(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_text(tmp_path)
+
+    def meddling(*arguments: Any) -> None:
+        write_shard(*arguments)
+        with (tmp_path / "text" / "1.jsonl").open("a") as file:
+            file.write('{"text": "more"}\n')
+
+    monkeypatch.setattr(room, "write_shard", meddling)
+    with pytest.raises(CorpusError, match=r"1\.jsonl: it changed while it was prepared"):
+        prepare(tmp_path, tiny_base, recipe())
+    monkeypatch.undo()
+    facts = prepare(tmp_path, tiny_base, recipe())
+    assert facts.num_documents + facts.held_out_documents == 41
+
+
+def test_two_at_once_prepare_once(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock belongs to an open file, so threads stand for processes here."""
+    some_text(tmp_path)
+    calls: list[str] = []
+
+    def slow(*arguments: Any) -> None:
+        calls.append("write")
+        time.sleep(0.3)
+        write_shard(*arguments)
+
+    monkeypatch.setattr(room, "write_shard", slow)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(prepare, tmp_path, tiny_base, recipe()) for _ in range(2)]
+        first, second = (future.result() for future in futures)
+    assert first == second
+    assert calls == ["write"]
+    verify_prepared(first)
+
+
+def test_files_of_one_name_and_size_in_two_folders_are_two_texts(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    for name in ("x", "y"):
+        write_jsonl(tmp_path / name / "a.jsonl", [{"text": f"{name} {i}"} for i in range(9)])
+        os.utime(tmp_path / name / "a.jsonl", ns=(0, 0))
+    keys = {prepare(tmp_path, tiny_base, recipe(name)).key for name in ("x", "y")}
+    assert len(keys) == 2
+
+
+def test_a_plan_is_told_that_its_folder_holds_other_text(tmp_path: Path, tiny_base: Path) -> None:
+    some_text(tmp_path)
+    facts = prepare(tmp_path, tiny_base, recipe())
+    with pytest.raises(CorpusError, match="other text than was planned with"):
+        verify_prepared(facts.model_copy(update={"key": "0" * 64}))
+
+
+def test_a_special_token_in_a_text_is_rejected(tmp_path: Path) -> None:
+    """This model has the end token's name as a piece: text would end documents."""
+    model = models.Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0)], unk_id=0)
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    rows = [{"id": i, "text": "ab?" * (i + 1)} for i in range(100)]
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"id": "bad", "text": "a</s>b"}])
+    facts = prepare(tmp_path, tmp_path, recipe("a.jsonl"))
+    assert facts.rejected == {"special_token": 1}
+    assert facts.num_documents + facts.held_out_documents == 100
+    views = [open_view(facts), open_view(facts, held_out=True)]
+    ends = sum((view.document(i) == 1).sum() for view in views for i in range(view.num_documents))
+    assert ends == 100
+    write_jsonl(tmp_path / "a.jsonl", [*rows, *[{"text": "a</s>b"}] * 2])
+    with pytest.raises(CorpusError, match=r"special_token 2.*\n.*names of the tokenizer's special"):
+        prepare(tmp_path, tmp_path, recipe("a.jsonl"))
 
 
 def test_a_disk_that_refuses_is_the_machines_fault(tmp_path: Path, tiny_base: Path) -> None:

@@ -82,6 +82,32 @@ def test_a_special_tokens_name_in_a_text_stays_text(tmp_path: Path) -> None:
     assert ids.tolist()[-1] == 1
 
 
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_a_special_token_that_a_text_spells_is_noticed(tmp_path: Path, ignore_merges: bool) -> None:
+    pieces = {name: index for index, name in enumerate(["</s>", "[UNK]", *"</s>ab"])}
+    model = models.BPE(pieces, [], unk_token="[UNK]", ignore_merges=ignore_merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["</s>", "[UNK]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    recipe = TokenizerRecipe(document_begin=["</s>"], document_end=["</s>"])
+    encoder = open_encoder(tmp_path, recipe, vocab_size=len(pieces))
+    ordinary, unknown, spelled = encoder.encode(["a b", "a ? b", "a </s> b"])
+    assert not encoder.holds_special_token(ordinary)
+    assert not encoder.holds_special_token(unknown)
+    assert encoder.holds_special_token(spelled) is ignore_merges
+
+
+def test_a_vocabulary_without_a_still_shows_its_frame(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "我": 2, "们": 3}, []))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.post_processor = LLAMA
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    encoder = open_encoder(tmp_path, TokenizerRecipe(), vocab_size=4)
+    assert encoder.frame == DocumentFrame((0,), (1,))
+
+
 def test_an_id_beyond_the_vocabulary_is_told_with_its_offset(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
     encoder = open_encoder(folder, TokenizerRecipe(), vocab_size=6)

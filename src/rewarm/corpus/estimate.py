@@ -60,6 +60,7 @@ def estimate_source(
         key=source_key(
             source,
             inputs,
+            recipe_folder=recipe_folder,
             tokenizer=tokenizer_fingerprint(tokenizer_folder),
             tokenizer_recipe=tokenizer_recipe,
         ),

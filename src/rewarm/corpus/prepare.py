@@ -9,6 +9,8 @@ shard at work. The same inputs give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -54,10 +56,11 @@ __all__ = [
     "verify_prepared",
 ]
 
-FORMAT = 3
+FORMAT = 4
 FACTS = "facts.json"
 ANSWERS = "held_out_answers.jsonl"
-_SHARD_FILES = (".bin", ".idx", ".bytes.npy", ".hash.npy", ".ids", ".answers.jsonl")
+_TEXT_HASHES = ".hash.npy"
+_GROUP_HASHES = ".group.npy"
 _MAX_REJECTED_SHARE = 0.01
 _BATCH_BYTES = 4 * 2**20
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
@@ -92,29 +95,50 @@ def is_held_out(digest: int, share: float) -> bool:
     return digest / 2**64 < share
 
 
-def _digest(document: Document) -> int:
-    """Return the 64-bit hash that decides the split: of the group, or of the text itself, so that
-    exact duplicates always fall on one side."""
-    key = document.text if document.group is None else document.group
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest(), "big")
+def _hash(text: str) -> int:
+    """Return the 64-bit hash of a document's text or of its group's name."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def _split_hashes(source: SourceRecipe) -> str:
+    """Return the ending of the file whose hashes decide the split: of the groups, or of the texts
+    themselves, so that exact duplicates always fall on one side."""
+    return _TEXT_HASHES if source.group_field is None else _GROUP_HASHES
+
+
+def _shard_files(source: SourceRecipe) -> tuple[str, ...]:
+    """Return the endings of a shard's files, its own manifest not counted."""
+    endings = (".bin", ".idx", ".bytes.npy", _TEXT_HASHES, ".ids", ".answers.jsonl")
+    return endings if source.group_field is None else (*endings, _GROUP_HASHES)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return what tells that a file changed: its size and modification time in ns."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CorpusError.one(
+            str(path), f"it cannot be read ({error.strerror})", "put it back or mend the path"
+        ) from error
+    return stat.st_size, stat.st_mtime_ns
 
 
 def source_key(
     source: SourceRecipe,
     inputs: Sequence[Path],
     *,
+    recipe_folder: Path,
     tokenizer: str,
     tokenizer_recipe: TokenizerRecipe,
 ) -> str:
     """Return the fingerprint of everything that determines a source's tokens and split."""
-    stats = [(path, path.stat()) for path in inputs]
     return fingerprint(
         {
             "format": FORMAT,
             "reader": source.model_dump(
                 mode="json", exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"}
             ),
-            "inputs": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+            "inputs": [[os.path.relpath(path, recipe_folder), *_stamp(path)] for path in inputs],
             "tokenizer": tokenizer,
             "frame": tokenizer_recipe.model_dump(mode="json"),
         }
@@ -128,17 +152,35 @@ class _Place:
     key: str
     folder: Path
     inputs: list[Path]
+    stamps: list[tuple[int, int]]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the inputs on disk."""
+        return sum(size for size, _ in self.stamps)
+
+    def check_unchanged(self) -> None:
+        """Raise CorpusError naming the inputs that were written to since the key was taken."""
+        problems = Problems()
+        for path, stamp in zip(self.inputs, self.stamps, strict=True):
+            if _stamp(path) != stamp:
+                problems.add(
+                    str(path),
+                    "it changed while it was prepared",
+                    "run the command again once nothing writes to it",
+                )
+        problems.raise_as(CorpusError)
 
     def shards(self) -> list[list[Path]]:
         """Return which inputs go into which shard: in their order, by size alone."""
         groups: list[list[Path]] = []
         size = _SHARD_INPUT_BYTES
-        for path in self.inputs:
+        for path, (num_bytes, _) in zip(self.inputs, self.stamps, strict=True):
             if size >= _SHARD_INPUT_BYTES or len(groups[-1]) >= _MAX_SHARD_INPUTS:
                 groups.append([])
                 size = 0
             groups[-1].append(path)
-            size += path.stat().st_size
+            size += num_bytes
         return groups
 
 
@@ -155,10 +197,12 @@ def _place(
     key = source_key(
         source,
         inputs,
+        recipe_folder=recipe_folder,
         tokenizer=tokenizer_fingerprint(tokenizer_folder),
         tokenizer_recipe=tokenizer_recipe,
     )
-    return _Place(key, prepared_root / f"{name}-{key[:12]}", inputs)
+    stamps = [_stamp(path) for path in inputs]
+    return _Place(key, prepared_root / f"{name}-{key[:12]}", inputs, stamps)
 
 
 def load_facts(
@@ -230,24 +274,85 @@ def prepare_source(
         "tokenizer_folder": tokenizer_folder,
         "tokenizer_recipe": tokenizer_recipe,
     }
-    done = load_facts(name, source, **common)  # type: ignore[arg-type]
-    if done is not None and _sizes_hold(Path(done.folder)):
-        return done
+
+    def done() -> CorpusFacts | None:
+        facts = load_facts(name, source, **common)  # type: ignore[arg-type]
+        return facts if facts is not None and _sizes_hold(Path(facts.folder)) else None
+
+    facts = done()
+    if facts is not None:
+        return facts
     place = _place(name, source, **common)  # type: ignore[arg-type]
     encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
-    work = _Work(name, source, place, encoder, progress)
+    tokenizer = tokenizer_fingerprint(tokenizer_folder)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in place.folder.glob(".tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for number, paths in enumerate(place.shards()):
-            work.shard(number, paths)
-        return _finish(work, tokenizer_fingerprint(tokenizer_folder))
+        with _alone(place.folder):
+            return done() or _prepare(_Work(name, source, place, encoder, tokenizer, progress))
     except OSError as error:
         raise EnvironmentFault(
             f"{place.folder} cannot be written ({error.strerror or error})",
             "free some space or set prepared_folder elsewhere; the same command then goes on",
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time prepare a folder; the next one waits and finds it done.
+
+    The system takes the lock from a process that is killed. A file system without locks is used
+    without.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(work: _Work) -> CorpusFacts:
+    """Make the shards that are not complete, then everything that stands on them."""
+    folder = work.place.folder
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for number, paths in enumerate(work.place.shards()):
+        work.shard(number, paths)
+    work.place.check_unchanged()
+    return _finish(work)
+
+
+@dataclass(slots=True)
+class _Columns:
+    """What is kept of each document of a shard beside its tokens, in order."""
+
+    num_bytes: list[int] = field(default_factory=list)
+    text_hashes: list[int] = field(default_factory=list)
+    group_hashes: list[int] = field(default_factory=list)
+
+    def add(self, document: Document) -> None:
+        self.num_bytes.append(len(document.text.encode("utf-8")))
+        self.text_hashes.append(_hash(document.text))
+        if document.group is not None:
+            self.group_hashes.append(_hash(document.group))
+
+    @property
+    def split_hash(self) -> int:
+        """The hash that decides on which side of the split the last document falls."""
+        return (self.group_hashes or self.text_hashes)[-1]
+
+
+def _flush(path: str) -> int:
+    """Wait until a file is on the disk, so that a shard's manifest never outlives its files, and
+    return its size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(slots=True)
@@ -258,16 +363,13 @@ class _Work:
     source: SourceRecipe
     place: _Place
     encoder: Encoder
+    tokenizer: str
     progress: Callable[[PrepareProgress], None] | None
     started: float = field(default_factory=time.monotonic)
     last_progress: float = 0.0
     documents: int = 0
     tokens: int = 0
     bytes_before: int = 0
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.place.inputs)
 
     def tell(self, file_position: int, *, always: bool = False) -> None:
         now = time.monotonic()
@@ -279,7 +381,7 @@ class _Work:
                 source=self.name,
                 documents=self.documents,
                 bytes=self.bytes_before + file_position,
-                total_bytes=self.total_bytes,
+                total_bytes=self.place.total_bytes,
                 tokens=self.tokens,
                 elapsed_s=now - self.started,
             )
@@ -288,24 +390,38 @@ class _Work:
     def shard(self, number: int, paths: Sequence[Path]) -> None:
         """Make the shard of these input files, unless it is complete."""
         prefix = self.place.folder / f"shard-{number:05d}"
-        if not Path(f"{prefix}.json").is_file():
+        endings = _shard_files(self.source)
+        if self._is_complete(prefix):
+            self.bytes_before += sum(path.stat().st_size for path in paths)
+        else:
+            Path(f"{prefix}.json").unlink(missing_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
             try:
                 facts = self._write(temporary / prefix.name, paths)
-                for ending in _SHARD_FILES:
+                facts["bytes"] = {e: _flush(f"{temporary / prefix.name}{e}") for e in endings}
+                for ending in endings:
                     os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             write_json(Path(f"{prefix}.json"), facts)
-        else:
-            self.bytes_before += sum(path.stat().st_size for path in paths)
         self.tell(0, always=True)
 
+    def _is_complete(self, prefix: Path) -> bool:
+        """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""
+        try:
+            sizes = parse_json(Path(f"{prefix}.json").read_bytes())["bytes"]
+            return all(
+                os.path.getsize(f"{prefix}{ending}") == sizes[ending]
+                for ending in _shard_files(self.source)
+            )
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
     def _write(self, prefix: Path, paths: Sequence[Path]) -> dict[str, Any]:
+        """Write a shard's files under a prefix and return its facts."""
         rejections = Rejections()
         empty: list[str] = []
-        sizes: list[int] = []
-        digests: list[int] = []
+        columns = _Columns()
         with (
             Path(f"{prefix}.ids").open("w", encoding="utf-8", newline="\n") as ids,
             Path(f"{prefix}.answers.jsonl").open("w", encoding="utf-8", newline="\n") as answers,
@@ -313,29 +429,40 @@ class _Work:
 
             def encoded() -> Iterator[NDArray[np.int64]]:
                 for batch in self._batches(paths, rejections, empty):
-                    for document in batch:
-                        sizes.append(len(document.text.encode("utf-8")))
-                        digests.append(_digest(document))
+                    for document, tokens in self._encode(batch, rejections):
+                        columns.add(document)
                         ids.write(json.dumps(document.id) + "\n")
                         if document.question is not None and is_held_out(
-                            digests[-1], self.source.held_out
+                            columns.split_hash, self.source.held_out
                         ):
                             pair = {"question": document.question, "answer": document.answer}
                             answers.write(json.dumps(pair, sort_keys=True) + "\n")
-                    tokens = self.encoder.encode([document.text for document in batch])
-                    self.documents += len(batch)
-                    self.tokens += sum(map(len, tokens))
-                    yield from tokens
+                        yield tokens
 
             write_shard(prefix, encoded(), dtype_for(self.encoder.vocab_size))
-        np.save(f"{prefix}.bytes.npy", np.array(sizes, dtype=np.uint64))
-        np.save(f"{prefix}.hash.npy", np.array(digests, dtype=np.uint64))
+        np.save(f"{prefix}.bytes.npy", np.array(columns.num_bytes, dtype=np.uint64))
+        np.save(f"{prefix}{_TEXT_HASHES}", np.array(columns.text_hashes, dtype=np.uint64))
+        if self.source.group_field is not None:
+            np.save(f"{prefix}{_GROUP_HASHES}", np.array(columns.group_hashes, dtype=np.uint64))
         return {
             "num_inputs": len(paths),
             "rejected": dict(rejections.counts),
             "examples": rejections.examples,
             "without_documents": empty,
         }
+
+    def _encode(
+        self, batch: Sequence[Document], rejections: Rejections
+    ) -> Iterator[tuple[Document, NDArray[np.int64]]]:
+        """Yield documents with their tokens, without those whose text became a special token."""
+        encoded = self.encoder.encode([document.text for document in batch])
+        for document, tokens in zip(batch, encoded, strict=True):
+            if self.encoder.holds_special_token(tokens):
+                rejections.add("special_token", document.id)
+                continue
+            self.documents += 1
+            self.tokens += len(tokens)
+            yield document, tokens
 
     def _batches(
         self, paths: Sequence[Path], rejections: Rejections, empty: list[str]
@@ -362,7 +489,7 @@ class _Work:
             yield batch
 
 
-def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
+def _finish(work: _Work) -> CorpusFacts:
     """Write views, answers, facts and (last) the manifest of a source whose shards are complete."""
     folder = work.place.folder
     prefixes = [folder / f"shard-{number:05d}" for number in range(len(work.place.shards()))]
@@ -375,7 +502,8 @@ def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
         rejected.update(note["rejected"])
     examples = [example for note in notes for example in note["examples"]]
     sizes = np.concatenate([np.load(f"{prefix}.bytes.npy") for prefix in prefixes])
-    digests = np.concatenate([np.load(f"{prefix}.hash.npy") for prefix in prefixes])
+    split = _split_hashes(work.source)
+    digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
     _check_rejected(work.name, len(sizes), rejected, examples)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
     np.save(folder / TRAIN, np.flatnonzero(~held_out))
@@ -400,7 +528,7 @@ def _finish(work: _Work, tokenizer: str) -> CorpusFacts:
         end_token_ids=work.encoder.frame.end,
         begin_tokens=work.encoder.spell(work.encoder.frame.begin),
         end_tokens=work.encoder.spell(work.encoder.frame.end),
-        tokenizer_fingerprint=tokenizer,
+        tokenizer_fingerprint=work.tokenizer,
         licence=work.source.licence,
         warnings=_warnings(work, lengths, held_out, notes),
     )
@@ -420,15 +548,32 @@ def _check_rejected(
             f"sources.{name}",
             f"no document could be taken ({reasons or 'all of its files are empty'})"
             + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
-            "check its files, text_field and format",
+            _remedy(rejected),
         )
     if harmful > _MAX_REJECTED_SHARE * total:
         raise CorpusError.one(
             f"sources.{name}",
             f"{harmful} of {total} documents are rejected ({reasons}), above 1 %; "
             f"e.g. {'; '.join(examples[:3])}",
-            "mend or leave out these documents (missing_field: set text_field)",
+            _remedy(rejected),
         )
+
+
+_REMEDIES = {
+    "bom": "save the files without byte-order marks (U+FEFF)",
+    "file_too_large": "write files above 256 MiB as jsonl, one document a line",
+    "invalid_utf8": "convert the files to UTF-8",
+    "missing_field": "set text_field (group_field, question_field, answer_field) to what it has",
+    "not_a_string": "set text_field to a field that holds text",
+    "not_an_object": "write one JSON object a line",
+    "special_token": "take the names of the tokenizer's special tokens out of the text",
+}
+
+
+def _remedy(rejected: Counter[str]) -> str:
+    """Return what to do about the most frequent reason."""
+    (reason, _), *_ = rejected.most_common(1) or [("", 0)]
+    return _REMEDIES.get(reason, "mend or leave out these documents, or check path and format")
 
 
 def _warnings(
@@ -508,7 +653,14 @@ def verify_prepared(facts: CorpusFacts) -> None:
     """
     folder = Path(facts.folder)
     problems = Problems()
-    for name, entry in _manifest(folder)["files"].items():
+    manifest = _manifest(folder)
+    if manifest.get("key") != facts.key:
+        problems.add(
+            str(folder),
+            "it holds other text than was planned with (its key differs)",
+            "run `rewarm prepare` and `rewarm plan` again",
+        )
+    for name, entry in manifest["files"].items():
         path = folder / name
         fix = f"run `rewarm prepare` again (it makes {folder.name} anew where it is deleted)"
         try:

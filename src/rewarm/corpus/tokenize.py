@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,17 @@ class Encoder:
     tokenizer: Tokenizer
     frame: DocumentFrame
     vocab_size: int
+    is_special: NDArray[np.bool_]
+
+    def holds_special_token(self, ids: NDArray[np.int64]) -> bool:
+        """Tell whether a framed document holds a special token within its frame.
+
+        The name of a special token is encoded as text wherever the tokenizer can. Where its model
+        has the name as a piece (Unigram, BPE that ignores merges) the token itself comes out: to a
+        model that was trained on it, the end of a document or a turn of a conversation.
+        """
+        end = len(ids) - len(self.frame.end)
+        return bool(self.is_special[ids[len(self.frame.begin) : end]].any())
 
     def spell(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Return how the tokenizer spells these ids."""
@@ -56,8 +68,9 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the framed ids of each text, int64 [tokens].
 
-        The name of a special token that occurs in a text is text: it never becomes the token.
-        Raises CorpusError for an id that the model has no embedding for.
+        The name of a special token that occurs in a text is text; see `holds_special_token` for
+        tokenizers that know no difference. Raises CorpusError for an id that the model has no
+        embedding for.
         """
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         begin, end = list(self.frame.begin), list(self.frame.end)
@@ -95,7 +108,23 @@ def open_encoder(folder: Path, recipe: TokenizerRecipe, *, vocab_size: int) -> E
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True
     frame = _frame(tokenizer, folder, recipe)
-    return Encoder(tokenizer, frame, vocab_size)
+    return Encoder(tokenizer, frame, vocab_size, _special(tokenizer, vocab_size))
+
+
+def _special(tokenizer: Tokenizer, vocab_size: int) -> NDArray[np.bool_]:
+    """Return which ids are special tokens, bool [vocabulary]; the one for what is unknown is not:
+    ordinary text gives it."""
+    is_special = np.zeros(vocab_size, dtype=np.bool_)
+    for token_id, token in tokenizer.get_added_tokens_decoder().items():
+        if token.special and token_id < vocab_size:
+            is_special[token_id] = True
+    unknown = json.loads(tokenizer.to_str())["model"]
+    unknown_id = unknown.get("unk_id")  # Unigram has the id, the others the name
+    if unknown_id is None and unknown.get("unk_token") is not None:
+        unknown_id = tokenizer.token_to_id(unknown["unk_token"])
+    if unknown_id is not None and unknown_id < vocab_size:
+        is_special[unknown_id] = False
+    return is_special
 
 
 def _frame(tokenizer: Tokenizer, folder: Path, recipe: TokenizerRecipe) -> DocumentFrame:
@@ -121,8 +150,16 @@ def _frame(tokenizer: Tokenizer, folder: Path, recipe: TokenizerRecipe) -> Docum
 
 def _post_processed(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids that the post-processor puts around a text, found by encoding one."""
-    bare = tokenizer.encode("a", add_special_tokens=False).ids
-    whole = tokenizer.encode("a", add_special_tokens=True).ids
+    # A small vocabulary may not know "a"; where nothing is left of a text, in front and behind are
+    # one place.
+    probes = ("a", "the", "1", *sorted(tokenizer.get_vocab(), key=len)[:1000])
+    bare: list[int] = []
+    whole: list[int] = []
+    for probe in probes:
+        bare = tokenizer.encode(probe, add_special_tokens=False).ids
+        whole = tokenizer.encode(probe, add_special_tokens=True).ids
+        if bare:
+            break
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return tuple(whole[:start]), tuple(whole[start + len(bare) :])
