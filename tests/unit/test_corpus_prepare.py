@@ -58,6 +58,17 @@ def prepare(folder: Path, base: Path, source: SourceRecipe, **more: Any) -> Corp
     )
 
 
+def estimate(folder: Path, base: Path, source: SourceRecipe) -> CorpusFacts:
+    return estimate_source(
+        "s",
+        source,
+        recipe_folder=folder,
+        tokenizer_folder=base,
+        tokenizer_recipe=TokenizerRecipe(),
+        vocab_size=320,
+    )
+
+
 def load(folder: Path, base: Path, source: SourceRecipe) -> CorpusFacts | None:
     return load_facts(
         "s",
@@ -349,17 +360,31 @@ def test_a_disk_that_refuses_is_the_machines_fault(tmp_path: Path, tiny_base: Pa
 def test_an_estimate_is_near_and_says_that_it_is_one(tmp_path: Path, tiny_base: Path) -> None:
     some_text(tmp_path, num_files=12, num_documents=40)
     exact = prepare(tmp_path, tiny_base, recipe(held_out=0.1))
-    estimate = estimate_source(
-        "s",
-        recipe(held_out=0.1),
-        recipe_folder=tmp_path,
-        tokenizer_folder=tiny_base,
-        tokenizer_recipe=TokenizerRecipe(),
-        vocab_size=320,
-    )
-    assert not estimate.measured
-    assert estimate.key == exact.key
-    assert estimate.num_tokens == pytest.approx(exact.num_tokens, rel=0.15)
+    guess = estimate(tmp_path, tiny_base, recipe(held_out=0.1))
+    assert not guess.measured
+    assert guess.key == exact.key
+    assert guess.num_tokens == pytest.approx(exact.num_tokens, rel=0.15)
+    assert guess.warnings == ()
+
+
+def test_an_estimate_warns_of_what_prepare_would_refuse(tmp_path: Path, tiny_base: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "good"}] * 20 + [{"body": "bad"}] * 5)
+    (warning,) = estimate(tmp_path, tiny_base, recipe("a.jsonl")).warnings
+    assert warning.startswith("in a sample, 5 of 25 documents are rejected (missing_field 5)")
+    assert "would refuse it: set text_field" in warning
+    write_jsonl(tmp_path / "a.jsonl", [{"body": "bad"}] * 5)
+    with pytest.raises(CorpusError, match=r"no document could be taken \(missing_field 5\)"):
+        estimate(tmp_path, tiny_base, recipe("a.jsonl"))
+
+
+def test_an_estimate_looks_at_the_last_files_too(tmp_path: Path, tiny_base: Path) -> None:
+    """The first eight files of fifteen differ from the others in tokens per byte."""
+    for number in range(15):
+        text = "the cat " * 200 if number < 8 else "ÄÖ" * 400
+        write_jsonl(tmp_path / "text" / f"{number:02d}.jsonl", [{"text": text}] * 4)
+    exact = prepare(tmp_path, tiny_base, recipe(held_out=0.0))
+    guess = estimate(tmp_path, tiny_base, recipe(held_out=0.0))
+    assert guess.num_tokens == pytest.approx(exact.num_tokens, rel=0.1)
 
 
 CHILD = """

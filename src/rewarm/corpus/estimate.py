@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rewarm.corpus.prepare import source_key
+from rewarm.corpus.prepare import check_rejected, source_key
 from rewarm.corpus.sources import Document, Rejections, read_documents, resolve_inputs
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError
@@ -26,29 +26,23 @@ def estimate_source(
     tokenizer_recipe: TokenizerRecipe,
     vocab_size: int,
 ) -> CorpusFacts:
-    """Return facts extrapolated by file size from up to 8 files and 2 MiB of text.
+    """Return facts extrapolated by file size from 2 MiB of text, spread over up to 8 files.
 
-    Raises CorpusError where nothing of the sample can be read.
+    Raises CorpusError where nothing of the sample can be taken; where so much of it is rejected
+    that `prepare` would refuse the source, a warning says so before that work is begun.
     """
     inputs = resolve_inputs(name, source, recipe_folder)
     encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
     rejections = Rejections()
     documents: list[Document] = []
     sampled = 0.0
-    step = max(1, len(inputs) // _MAX_FILES)
-    chosen = inputs[::step][:_MAX_FILES]
+    num_files = min(_MAX_FILES, len(inputs))
+    chosen = [inputs[number * len(inputs) // num_files] for number in range(num_files)]
     for path in chosen:
         share, found = _sample(path, source, rejections, max_bytes=_SAMPLE_BYTES // len(chosen))
         sampled += share * path.stat().st_size
         documents += found
-    if not documents:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejections.counts.items())
-        raise CorpusError.one(
-            f"sources.{name}",
-            f"no document could be read from a sample of {len(chosen)} files "
-            f"({reasons or 'they are empty'})",
-            "check its path, format and text_field",
-        )
+    warnings = _warnings(name, len(documents), rejections)
     scale = sum(path.stat().st_size for path in inputs) / max(sampled, 1.0)
     num_documents = scale * len(documents)
     num_bytes = scale * sum(len(document.text.encode("utf-8")) for document in documents)
@@ -78,7 +72,20 @@ def estimate_source(
         end_tokens=encoder.spell(encoder.frame.end),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer_folder),
         licence=source.licence,
+        warnings=warnings,
     )
+
+
+def _warnings(name: str, num_documents: int, rejections: Rejections) -> tuple[str, ...]:
+    """Return what `prepare` would not take of a sample; raise where it would take nothing."""
+    try:
+        check_rejected(name, num_documents, rejections.counts, rejections.examples)
+    except CorpusError as error:
+        if not num_documents:
+            raise
+        (problem,) = error.problems
+        return (f"in a sample, {problem.what}; `rewarm prepare` would refuse it: {problem.fix}",)
+    return ()
 
 
 def _sample(

@@ -48,6 +48,7 @@ from rewarm.records.facts import CorpusFacts
 __all__ = [
     "HeldOutAnswer",
     "PrepareProgress",
+    "check_rejected",
     "is_held_out",
     "load_facts",
     "prepare_source",
@@ -66,7 +67,7 @@ _BATCH_BYTES = 4 * 2**20
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
 _MAX_SHARD_INPUTS = 10_000
-# An empty file or field is nothing to mend: source trees are full of them.
+# Source trees are full of empty files.
 _HARMLESS = ("empty",)
 _PROGRESS_EVERY_S = 0.2
 
@@ -504,7 +505,7 @@ def _finish(work: _Work) -> CorpusFacts:
     sizes = np.concatenate([np.load(f"{prefix}.bytes.npy") for prefix in prefixes])
     split = _split_hashes(work.source)
     digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
-    _check_rejected(work.name, len(sizes), rejected, examples)
+    check_rejected(work.name, len(sizes), rejected, examples)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
     np.save(folder / TRAIN, np.flatnonzero(~held_out))
     np.save(folder / HELD_OUT, np.flatnonzero(held_out))
@@ -537,9 +538,13 @@ def _finish(work: _Work) -> CorpusFacts:
     return facts
 
 
-def _check_rejected(
+def check_rejected(
     name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
 ) -> None:
+    """Raise CorpusError where nothing is left of a source, or above 1 % of it is rejected.
+
+    What is empty does not count: there is nothing in it to mend.
+    """
     harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
     total = num_documents + harmful
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
