@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
-import rewarm.corpus.prepare as room
+from rewarm.corpus import encoding, place
 from rewarm.corpus.estimate import estimate_source
 from rewarm.corpus.prepare import (
     PrepareProgress,
@@ -192,6 +192,14 @@ def test_groups_are_never_split_and_answers_are_kept(tmp_path: Path, tiny_base: 
     ]
 
 
+def test_damaged_answers_are_told(tmp_path: Path) -> None:
+    assert read_held_out_answers(tmp_path) == []
+    for content in ('{"question": "Why?"}', "{", "[]", '"text"'):
+        (tmp_path / "held_out_answers.jsonl").write_text(content)
+        with pytest.raises(CorpusError, match=r"answers\.jsonl: it does not hold questions"):
+            read_held_out_answers(tmp_path)
+
+
 def test_above_one_per_cent_rejected_is_an_error(tmp_path: Path, tiny_base: Path) -> None:
     rows = [{"text": f"document {i}"} for i in range(200)]
     write_jsonl(tmp_path / "a.jsonl", [*rows, {"x": 1}, {"x": 2}])
@@ -236,7 +244,7 @@ def test_nothing_held_out_is_warned_of(tmp_path: Path, tiny_base: Path) -> None:
 def test_what_changed_since_prepare_is_named(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
+    monkeypatch.setattr(place, "_SHARD_INPUT_BYTES", 1)
     some_text(tmp_path)
     facts = prepare(tmp_path, tiny_base, recipe())
     shard = Path(facts.folder) / "shard-00001.bin"
@@ -257,7 +265,7 @@ def test_what_changed_since_prepare_is_named(
 def test_what_was_damaged_is_made_again_to_the_byte(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
+    monkeypatch.setattr(place, "_SHARD_INPUT_BYTES", 1)
     some_text(tmp_path, num_files=5)
     facts = prepare(tmp_path, tiny_base, recipe())
     folder = Path(facts.folder)
@@ -270,6 +278,10 @@ def test_what_was_damaged_is_made_again_to_the_byte(
     untouched = (folder / "shard-00004.bin").stat().st_mtime_ns
     assert prepare(tmp_path, tiny_base, recipe()) == facts
     assert contents(folder) == whole
+    for name in ("facts.json", "MANIFEST.json"):
+        (folder / name).write_bytes(b"{")
+        assert prepare(tmp_path, tiny_base, recipe()) == facts
+        assert contents(folder) == whole
     assert (folder / "shard-00004.bin").stat().st_mtime_ns == untouched
     verify_prepared(facts)
 
@@ -284,7 +296,7 @@ def test_text_that_changes_under_our_hands_is_told(
         with (tmp_path / "text" / "1.jsonl").open("a") as file:
             file.write('{"text": "more"}\n')
 
-    monkeypatch.setattr(room, "write_shard", meddling)
+    monkeypatch.setattr(encoding, "write_shard", meddling)
     with pytest.raises(CorpusError, match=r"1\.jsonl: it changed while it was prepared"):
         prepare(tmp_path, tiny_base, recipe())
     monkeypatch.undo()
@@ -304,7 +316,7 @@ def test_two_at_once_prepare_once(
         time.sleep(0.3)
         write_shard(*arguments)
 
-    monkeypatch.setattr(room, "write_shard", slow)
+    monkeypatch.setattr(encoding, "write_shard", slow)
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(prepare, tmp_path, tiny_base, recipe()) for _ in range(2)]
         first, second = (future.result() for future in futures)
@@ -391,18 +403,18 @@ CHILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {repository!r})
-import rewarm.corpus.prepare as room
+from rewarm.corpus import encoding, place
 from tests.unit.test_corpus_prepare import prepare, recipe
 
-write = room.write_shard
+write = encoding.write_shard
 def slow(prefix, documents, dtype):
     def delayed():
         for document in documents:
             time.sleep(0.004)
             yield document
     write(prefix, delayed(), dtype)
-room.write_shard = slow
-room._SHARD_INPUT_BYTES = 1
+encoding.write_shard = slow
+place._SHARD_INPUT_BYTES = 1
 print("ready", flush=True)
 prepare(Path({folder!r}), Path({base!r}), recipe())
 """
@@ -417,7 +429,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_kill_at_any_moment_changes_no_byte(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_SHARD_INPUT_BYTES", 1)
+    monkeypatch.setattr(place, "_SHARD_INPUT_BYTES", 1)
     some_text(tmp_path, num_files=4, num_documents=30)
     child = CHILD.format(repository=str(REPOSITORY), folder=str(tmp_path), base=str(tiny_base))
     for delay_s in (0.05, 0.25, 0.45):

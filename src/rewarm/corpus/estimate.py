@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rewarm.corpus.prepare import check_rejected, source_key
+from rewarm.corpus.place import source_key
+from rewarm.corpus.prepare import check_rejected
 from rewarm.corpus.sources import Document, Rejections, read_documents, resolve_inputs
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError

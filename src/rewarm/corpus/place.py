@@ -1,0 +1,126 @@
+"""Where a prepared source lies: in a folder named after the key of all that determines its tokens.
+
+The key is a fingerprint of the inputs (name from the recipe, size, modification time), the reader's
+options, the tokenizer, the frame of documents and the held-out rule. What is prepared once serves
+every recipe that comes to the same key; any change makes a new folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rewarm.artifacts import fingerprint
+from rewarm.corpus.sources import resolve_inputs
+from rewarm.corpus.tokenize import tokenizer_fingerprint
+from rewarm.errors import CorpusError, Problems
+from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+
+__all__ = ["Place", "find_place", "source_key"]
+
+FORMAT = 4
+# Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
+_SHARD_INPUT_BYTES = 64 * 2**20
+_MAX_SHARD_INPUTS = 10_000
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return what tells that a file changed: its size and modification time in ns."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CorpusError.one(
+            str(path), f"it cannot be read ({error.strerror})", "put it back or mend the path"
+        ) from error
+    return stat.st_size, stat.st_mtime_ns
+
+
+def source_key(
+    source: SourceRecipe,
+    inputs: Sequence[Path],
+    *,
+    recipe_folder: Path,
+    tokenizer: str,
+    tokenizer_recipe: TokenizerRecipe,
+) -> str:
+    """Return the fingerprint of everything that determines a source's tokens and split."""
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "reader": source.model_dump(
+                mode="json", exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"}
+            ),
+            "inputs": [[os.path.relpath(path, recipe_folder), *_stamp(path)] for path in inputs],
+            "tokenizer": tokenizer,
+            "frame": tokenizer_recipe.model_dump(mode="json"),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source is, or will be, prepared.
+
+    `stamps` are the sizes and modification times (ns) of the inputs, as they are in the key.
+    """
+
+    key: str
+    folder: Path
+    inputs: list[Path]
+    stamps: list[tuple[int, int]]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the inputs on disk."""
+        return sum(size for size, _ in self.stamps)
+
+    def check_unchanged(self) -> None:
+        """Raise CorpusError naming the inputs that were written to since the key was taken."""
+        problems = Problems()
+        for path, stamp in zip(self.inputs, self.stamps, strict=True):
+            if _stamp(path) != stamp:
+                problems.add(
+                    str(path),
+                    "it changed while it was prepared",
+                    "run the command again once nothing writes to it",
+                )
+        problems.raise_as(CorpusError)
+
+    def shards(self) -> list[list[Path]]:
+        """Return which inputs go into which shard: in their order, by size alone."""
+        groups: list[list[Path]] = []
+        size = _SHARD_INPUT_BYTES
+        for path, (num_bytes, _) in zip(self.inputs, self.stamps, strict=True):
+            if size >= _SHARD_INPUT_BYTES or len(groups[-1]) >= _MAX_SHARD_INPUTS:
+                groups.append([])
+                size = 0
+            groups[-1].append(path)
+            size += num_bytes
+        return groups
+
+
+def find_place(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    prepared_root: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+) -> Place:
+    """Return where a source is prepared, or will be, with these inputs as they are now.
+
+    Raises CorpusError for inputs and BaseModelError for a tokenizer that cannot be found.
+    """
+    inputs = resolve_inputs(name, source, recipe_folder)
+    key = source_key(
+        source,
+        inputs,
+        recipe_folder=recipe_folder,
+        tokenizer=tokenizer_fingerprint(tokenizer_folder),
+        tokenizer_recipe=tokenizer_recipe,
+    )
+    stamps = [_stamp(path) for path in inputs]
+    return Place(key, prepared_root / f"{name}-{key[:12]}", inputs, stamps)
