@@ -38,6 +38,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "SavedState",
     "TrainState",
+    "buffers_of",
     "check_plan",
     "read_saved_state",
     "read_state",
@@ -90,6 +91,14 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             weights[name] = tensor
     return weights
+
+
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's own persistent buffers by name: what of `weights_of` is no parameter."""
+    weights = weights_of(model)
+    return {
+        name: tensor for name, tensor in weights.items() if not isinstance(tensor, nn.Parameter)
+    }
 
 
 def write_state(folder: Path, state: TrainState, science: Science) -> None:

@@ -25,7 +25,7 @@ from rewarm.records.facts import StepRecord
 from rewarm.training.optimizer import masked_step, named_parameters, set_learning_rate
 from rewarm.training.placement import autocast_of
 from rewarm.training.randomness import RandomState
-from rewarm.training.state import TrainState
+from rewarm.training.state import TrainState, buffers_of
 
 __all__ = ["NonFiniteStep", "Stepper", "Tell", "TokenLoss"]
 
@@ -72,7 +72,7 @@ class Stepper:
     """Takes the steps of a plan on one device.
 
     A policy beyond "replay once, then stop" (roll back, skip the window) wraps this callable: after
-    NonFiniteStep weights, optimizer, gradients and random state are as they were before the step.
+    NonFiniteStep weights, buffers, moments and random state are as they were before the step.
     """
 
     science: Science
@@ -92,14 +92,14 @@ class Stepper:
         num_valid = batch.num_valid_tokens
         if num_valid == 0:
             self.tell("warning", batch.step, "no label of this step counts: loss and gradient 0")
-        random_state = RandomState.capture(state.device)
+        before = _BeforeStep.capture(state)
         measured = self._update(state, batch, num_valid)
         if not measured.is_finite:
             self.tell("non_finite", batch.step, f"{measured}; the step is replayed once")
-            random_state.restore(state.device)
+            before.restore(state)
             measured = self._update(state, batch, num_valid)
         if not measured.is_finite:
-            random_state.restore(state.device)
+            before.restore(state)
             raise NonFiniteStep(batch.step, *measured.first_non_finite(), self.trace_with)
         return self._record(batch, measured, num_valid, time.perf_counter() - started)
 
@@ -148,6 +148,24 @@ class Stepper:
             samples=tuple(int(count) for count in samples),
             step_s=step_s,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _BeforeStep:
+    """What a forward pass changes whether or not the update follows: random state and buffers."""
+
+    random_state: RandomState
+    buffers: dict[str, Tensor]
+
+    @classmethod
+    def capture(cls, state: TrainState) -> _BeforeStep:
+        buffers = {name: buffer.clone() for name, buffer in buffers_of(state.model).items()}
+        return cls(RandomState.capture(state.device), buffers)
+
+    def restore(self, state: TrainState) -> None:
+        self.random_state.restore(state.device)
+        for name, buffer in buffers_of(state.model).items():
+            buffer.copy_(self.buffers[name])
 
 
 @dataclass(frozen=True, slots=True)
