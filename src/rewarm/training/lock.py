@@ -1,16 +1,17 @@
 """One launcher at a time on a run folder.
 
 `lock.json` says who holds it: machine (boot and process namespace), host, pid, when that process
-started, since when, and a token. It appears whole or not at all (a hard link to a finished file).
-A heartbeat renews its modification time. The lock is stale when its process is gone (told at once
-on the same machine) or, on another one, when the heartbeat is old; age is measured against the file
-system's own clock, so the hosts' clocks need not agree.
+started, since when, and a token. It outlives a SIGKILL; a heartbeat renews its modification time
+while its owner lives. It is stale when its process is gone (told at once on the same machine) or,
+on another one, when the heartbeat is old; age is measured against the file system's own clock, so
+the hosts' clocks need not agree.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
 import socket
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rewarm.artifacts import canonical_json, parse_json
+from rewarm.artifacts import canonical_json, parse_json, write_atomically
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.records.facts import Record
 
@@ -77,9 +78,14 @@ class RunLock:
         """Stop the heartbeat and remove the lock file, if it still is this one's."""
         self._released.set()
         self._thread.join()
-        owner = _read_owner(self._path)
-        if owner is not None and owner.token == self._owner.token:
-            self._path.unlink(missing_ok=True)
+        # A disk that fails now must not hide what ended the run: the lock just grows stale.
+        with (
+            contextlib.suppress(OSError, EnvironmentFault),
+            _one_launcher_at_a_time(self._path),
+        ):
+            owner = _read_owner(self._path)
+            if owner is not None and owner.token == self._owner.token:
+                self._path.unlink()
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
@@ -107,78 +113,47 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
 
 def _acquire(path: Path, say: Callable[[str], None]) -> LockOwner:
     mine = _myself()
-    while not _create(path, mine):
-        holder = _read_owner(path)
-        reason = _why_stale(path, holder)
-        if reason is None and not path.exists():
-            continue  # released between the two looks
-        if reason is None:
-            raise RunFolderError.one(
-                str(path.parent),
-                f"it is in use by {holder or 'a launcher that is just starting'}",
-                "wait until that run has ended, or stop it; it can be resumed at any time",
-            )
-        if _remove_stale(path, holder):
+    with _one_launcher_at_a_time(path):
+        if path.exists():
+            holder = _read_owner(path)
+            reason = _why_stale(path, holder)
+            if reason is None:
+                raise RunFolderError.one(
+                    str(path.parent),
+                    f"it is in use by {holder or 'an unknown process'}",
+                    "wait until that run has ended, or stop it; it can be resumed at any time",
+                )
             say(f"took over the lock of {holder or 'an unknown process'}: {reason}")
+        write_atomically(path, canonical_json(mine.model_dump()) + "\n")
     return mine
 
 
-def _create(path: Path, owner: LockOwner) -> bool:
-    """Create the lock file with its content, or return False where there is one already."""
-    temporary = path.with_name(f".{path.name}.{owner.token}")
-    content = canonical_json(owner.model_dump()) + "\n"
+@contextlib.contextmanager
+def _one_launcher_at_a_time(path: Path) -> Iterator[None]:
+    """Serialise looking at the lock file and changing it, so that of two takers one is refused.
+
+    The kernel frees this short `flock` whatever happens to its holder. Where the file system has
+    none, only launches within the same milliseconds go unguarded.
+    """
+    guard = path.with_name(f".{path.name}.guard")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="ascii")
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # no hard links here (exFAT, some FUSE mounts)
-            return _create_without_link(path, content)
-        finally:
-            temporary.unlink(missing_ok=True)
+        descriptor = os.open(guard, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise EnvironmentFault(
             f"{path} cannot be written ({error.strerror or error})",
             "make the run folder writable, or choose another run_folder",
         ) from error
-    return True
-
-
-def _create_without_link(path: Path, content: str) -> bool:
-    """Create the lock file in two steps; a kill in between leaves it empty until it is stale."""
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(content)
-    return True
-
-
-def _remove_stale(path: Path, stale: LockOwner | None) -> bool:
-    """Remove a stale lock; return False where another launcher was faster.
-
-    Of several that rename it, one succeeds. One that comes so late that it renames the new lock
-    instead sees that by the token, and puts it back.
-    """
-    grave = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}")
-    try:
-        os.rename(path, grave)
-    except FileNotFoundError:
-        return False
-    removed = _read_owner(grave)
-    is_right = (removed and removed.token) == (stale and stale.token)
-    if not is_right:
         with contextlib.suppress(OSError):
-            os.link(grave, path)
-    grave.unlink(missing_ok=True)
-    return is_right
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _why_stale(path: Path, owner: LockOwner | None) -> str | None:
-    """Return why a lock no longer holds, or None where it does (or is not there any more)."""
+    """Return why a lock no longer holds, or None where it does."""
     if owner is not None and owner.machine == _machine():
         return None if _is_alive(owner) else "that process is gone"
     age_s = _age_s(path)
@@ -188,7 +163,7 @@ def _why_stale(path: Path, owner: LockOwner | None) -> str | None:
 
 
 def _age_s(path: Path) -> float:
-    """Return how old a file is by the clock of its own file system; 0 where it is gone."""
+    """Return how old a file is by the clock of its own file system; 0 where it just went."""
     probe = path.with_name(f".{path.name}.clock.{uuid.uuid4().hex}")
     try:
         probe.touch()
