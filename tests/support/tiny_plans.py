@@ -180,8 +180,8 @@ def noisy_evaluation(model: nn.Module, step: int) -> list[EvalRecord]:
     """Measure nothing, but draw random numbers and change modes as a careless measure would."""
     assert not model.training
     assert not torch.is_grad_enabled()
-    model.train()
     value = float(model(torch.randint(VOCAB_SIZE, (2, SEQUENCE_LENGTH))).logits.mean())
+    model.train()
     return [
         EvalRecord(
             step=step,
