@@ -1,0 +1,165 @@
+"""Device, precision, threads and micro-batch follow from the machine, and are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from rewarm.errors import EnvironmentFault, PlanError
+from rewarm.recipe.schema import TrainingRecipe
+from rewarm.training import placement as room
+from rewarm.training.placement import (
+    apply_placement,
+    autocast_of,
+    choose_placement,
+    largest_micro_batch,
+    placement_changes,
+)
+from tests.support.fake_facts import make_model_facts
+from tests.support.tiny_plans import make_placement, make_plan
+
+SCIENCE = make_plan().science
+CPU = TrainingRecipe(device="cpu")
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(room, "cpu_has_bf16_units", lambda: request.param)
+
+
+@pytest.mark.parametrize(
+    ("with_bf16", "precision", "expected", "num_warnings"),
+    [
+        (True, "auto", "bfloat16", 0),
+        (False, "auto", None, 0),
+        (True, "float32", None, 0),
+        (True, "bf16", "bfloat16", 0),
+        (False, "bf16", "bfloat16", 1),
+    ],
+    indirect=["with_bf16"],
+)
+@pytest.mark.usefixtures("with_bf16")
+def test_bf16_is_for_cpus_that_have_it(
+    precision: str, expected: str | None, num_warnings: int
+) -> None:
+    science = SCIENCE.model_copy(update={"precision": precision})
+    placement, warnings = choose_placement(CPU, science, make_model_facts())
+    assert placement.autocast_dtype == expected
+    assert len(warnings) == num_warnings
+    assert all("no bf16 units" in warning for warning in warnings)
+
+
+def test_this_cpu_is_asked_without_an_error() -> None:
+    assert room.cpu_has_bf16_units() in (True, False)
+
+
+def test_a_processor_of_another_kind_has_no_such_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert not room.cpu_has_bf16_units()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "each", "budget", "expected"),
+    [(8, 10, 80, 8), (8, 10, 79, 4), (12, 10, 75, 6), (7, 10, 60, 1), (8, 10, 5, 1)],
+)
+def test_the_micro_batch_is_the_largest_divisor_that_fits(
+    sequences: int, each: int, budget: int, expected: int
+) -> None:
+    found = largest_micro_batch(sequences, bytes_per_sequence=each, budget_bytes=budget)
+    assert found == expected
+
+
+def test_logits_bound_the_micro_batch() -> None:
+    science = SCIENCE.model_copy(update={"sequence_length": 2048, "sequences_per_step": 64})
+    sizes = [
+        choose_placement(CPU, science, make_model_facts().model_copy(update={"vocab_size": size}))[
+            0
+        ].micro_batch_sequences
+        for size in (1000, 32_000, 256_000)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[1] * 2048 * 32_000 * 4 * 3 <= 2**30
+    assert sizes[-1] == 1
+
+
+def test_a_persons_micro_batch_is_taken_or_refused_never_adjusted() -> None:
+    asked = TrainingRecipe(device="cpu", micro_batch_sequences=2, num_threads=3, deterministic=True)
+    placement, _ = choose_placement(asked, SCIENCE, make_model_facts())
+    assert placement.micro_batch_sequences == 2
+    assert placement.num_threads == 3
+    assert placement.deterministic
+    with pytest.raises(PlanError, match="3 does not divide the step's 8 sequences"):
+        choose_placement(
+            TrainingRecipe(device="cpu", micro_batch_sequences=3), SCIENCE, make_model_facts()
+        )
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EnvironmentFault, match="torch sees no CUDA device"):
+        choose_placement(TrainingRecipe(device="cuda"), SCIENCE, make_model_facts())
+    placement, _ = choose_placement(TrainingRecipe(), SCIENCE, make_model_facts())
+    assert placement.device == "cpu"
+
+
+class FakeGpu:
+    """What is asked of torch.cuda, answered by an imaginary device."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, total_memory: int) -> None:
+        properties = type("Properties", (), {"total_memory": total_memory})
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+        patch.setattr(torch.cuda, "get_device_name", lambda device: "Imaginary 1")
+        patch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, total_memory=8 * 2**30)
+    science = SCIENCE.model_copy(update={"precision": "auto"})
+    placement, warnings = choose_placement(TrainingRecipe(), science, make_model_facts())
+    assert (placement.device, placement.device_name) == ("cuda", "Imaginary 1")
+    assert placement.autocast_dtype == "bfloat16"
+    assert warnings == []
+
+
+def test_a_gpu_that_cannot_hold_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, total_memory=2**20)
+    with pytest.raises(EnvironmentFault, match="weights, gradients and moments take"):
+        choose_placement(TrainingRecipe(), SCIENCE, make_model_facts())
+
+
+def test_two_launches_on_one_machine_choose_alike() -> None:
+    first, second = (choose_placement(CPU, SCIENCE, make_model_facts())[0] for _ in range(2))
+    assert first.model_dump(exclude={"provenance"}) == second.model_dump(exclude={"provenance"})
+    assert placement_changes(first, second) == []
+
+
+def test_what_may_change_the_last_bits_is_told() -> None:
+    old = make_placement().model_copy(update={"provenance": {"packages": {"torch": "2.12"}}})
+    new = old.model_copy(
+        update={"num_threads": 2, "provenance": {"packages": {"torch": "2.13"}, "python": "3.12"}}
+    )
+    assert placement_changes(old, new) == ["num_threads: 1 → 2", "torch: 2.12 → 2.13"]
+
+
+def test_a_placement_is_applied() -> None:
+    before = torch.get_num_threads()
+    try:
+        apply_placement(make_placement().model_copy(update={"num_threads": 2}))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("autocast_dtype", "expected"), [(None, torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_the_loss_is_computed_in_the_placements_precision(
+    autocast_dtype: str | None, expected: torch.dtype
+) -> None:
+    placement = make_placement().model_copy(update={"autocast_dtype": autocast_dtype})
+    left: Any = torch.ones(2, 2)
+    with autocast_of(placement):
+        assert (left @ left).dtype == expected
