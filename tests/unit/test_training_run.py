@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rewarm.batches.loader import BatchLoader
@@ -23,14 +24,16 @@ from rewarm.training.lock import hold_lock
 from rewarm.training.loop import train
 from rewarm.training.optimizer import build_optimizer
 from rewarm.training.randomness import undisturbed
-from rewarm.training.run import Ending
+from rewarm.training.run import Ending, run_training
 from rewarm.training.signals import listen_to_signals
-from rewarm.training.state import TrainState
+from rewarm.training.state import WEIGHTS_FILE, TrainState
 from rewarm.training.step import NonFiniteStep
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
     VOCAB_SIZE,
     FakeView,
+    make_materials,
+    make_placement,
     make_plan,
     make_views,
     new_tiny_model,
@@ -166,6 +169,30 @@ def test_stopping_and_resuming_changes_no_bit(
     assert [record.lr for record in records] == [PLAN.science.lr(k) for k in range(NUM_STEPS)]
     assert all(sum(record.samples) == 8 for record in records)
     assert records[-1].loss < records[0].loss
+
+
+def test_bf16_autocast_resumes_to_the_same_bits_with_float32_weights(tmp_path: Path) -> None:
+    placement = make_placement().model_copy(update={"autocast_dtype": "bfloat16"})
+    for name, stops in {"whole": (), "parts": (3,)}.items():
+        for until_step in (*stops, 6):
+            run_training(
+                PLAN,
+                placement,
+                RunFolder(tmp_path / name),
+                make_materials(),
+                resume_with="",
+                until_step=until_step,
+            )
+    assert tensors_of(tmp_path / "whole") == tensors_of(tmp_path / "parts")
+    weights = load_file(RunFolder(tmp_path / "whole").checkpoints / "step-00000006" / WEIGHTS_FILE)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    train_tiny(tmp_path / "float32", PLAN, until_step=6)
+    losses = [
+        [record.loss for record in RunFolder(tmp_path / name).steps()]
+        for name in ("whole", "float32")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[0] != losses[1], "autocast was not on"
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
