@@ -19,9 +19,9 @@ from tokenizers import Tokenizer, models
 
 from rewarm.corpus import encoding, place
 from rewarm.corpus.estimate import estimate_source
+from rewarm.corpus.place import load_facts
 from rewarm.corpus.prepare import (
     PrepareProgress,
-    load_facts,
     prepare_source,
     read_held_out_answers,
     verify_prepared,

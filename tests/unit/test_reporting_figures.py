@@ -15,7 +15,8 @@ from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figu
 from rewarm.reporting.pairs import Pair, PairChart, front_steps, pair_figure, place_labels
 from rewarm.reporting.scales import Scale
 from rewarm.reporting.shares import ShareBar, ShareChart, ShareGroup, share_figure
-from rewarm.reporting.svg import Frame, clean, shortened, text_width
+from rewarm.reporting.svg import Frame, shortened, text_width
+from rewarm.reporting.text import clean
 from rewarm.reporting.theme import DARK, LIGHT, NUM_SERIES_COLORS
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,13 +9,8 @@ from rich.console import Console, RenderableType
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.planning.plan import Plan
 from rewarm.reporting.arms import load_arm
-from rewarm.reporting.terminal import (
-    arms_table,
-    blend_table,
-    draw_schedule,
-    plan_summary,
-    verdict_table,
-)
+from rewarm.reporting.plan_terminal import blend_table, draw_schedule, plan_summary
+from rewarm.reporting.terminal import arms_table, verdict_table
 from tests.support.fake_runs import Arm, eval_record, fake_plan, fake_recipe, make_fake_run
 
 

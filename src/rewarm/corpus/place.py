@@ -1,8 +1,9 @@
-"""Where a prepared source lies: in a folder named after the key of all that determines its tokens.
+"""Where a prepared source lies, and its facts: in a folder named after the key of its tokens.
 
-The key is a fingerprint of the inputs (name from the recipe, size, modification time), the reader's
-options, the tokenizer, the frame of documents and the held-out rule. What is prepared once serves
-every recipe that comes to the same key; any change makes a new folder.
+The key is a fingerprint of all that determines them: the inputs (name from the recipe, size,
+modification time), the reader's options, the tokenizer, the frame of documents and the held-out
+rule. What is prepared once serves every recipe that comes to the same key; any change makes a new
+folder.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewarm.artifacts import fingerprint
+from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
 from rewarm.corpus.sources import resolve_inputs
 from rewarm.corpus.tokenize import tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.records.facts import CorpusFacts
 
-__all__ = ["Place", "find_place", "source_key"]
+__all__ = ["FACTS", "Place", "find_place", "load_facts", "source_key"]
 
 FORMAT = 4
+FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
 _MAX_SHARD_INPUTS = 10_000
@@ -124,3 +127,49 @@ def find_place(
     )
     stamps = [_stamp(path) for path in inputs]
     return Place(key, prepared_root / f"{name}-{key[:12]}", inputs, stamps)
+
+
+def load_facts(
+    name: str,
+    source: SourceRecipe,
+    *,
+    recipe_folder: Path,
+    prepared_root: Path,
+    tokenizer_folder: Path,
+    tokenizer_recipe: TokenizerRecipe,
+) -> CorpusFacts | None:
+    """Return the facts of a source as it is prepared; None where it is not (or its text changed).
+
+    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises
+    CorpusError where the source's own files cannot be found.
+    """
+    place = find_place(
+        name,
+        source,
+        recipe_folder=recipe_folder,
+        prepared_root=prepared_root,
+        tokenizer_folder=tokenizer_folder,
+        tokenizer_recipe=tokenizer_recipe,
+    )
+    facts = _facts_in(place.folder)
+    if facts is None:
+        return None
+    # Role and licence are the recipe's to say and decide no token, so they are not in the key.
+    return facts.model_copy(
+        update={
+            "name": name,
+            "role": source.role,
+            "licence": source.licence,
+            "folder": str(place.folder),
+        }
+    )
+
+
+def _facts_in(folder: Path) -> CorpusFacts | None:
+    """Return the facts of a complete prepared folder: its manifest comes last."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    try:
+        return CorpusFacts.model_validate(parse_json((folder / FACTS).read_bytes()))
+    except (OSError, ValueError):
+        return None  # damaged, or written by another version: prepared again

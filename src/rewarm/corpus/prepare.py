@@ -31,7 +31,7 @@ from rewarm.artifacts import (
     write_json,
 )
 from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
-from rewarm.corpus.place import Place, find_place
+from rewarm.corpus.place import FACTS, Place, find_place, load_facts
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
@@ -43,13 +43,11 @@ __all__ = [
     "HeldOutAnswer",
     "PrepareProgress",
     "check_rejected",
-    "load_facts",
     "prepare_source",
     "read_held_out_answers",
     "verify_prepared",
 ]
 
-FACTS = "facts.json"
 ANSWERS = "held_out_answers.jsonl"
 _MAX_REJECTED_SHARE = 0.01
 # Source trees are full of empty files.
@@ -61,52 +59,6 @@ class HeldOutAnswer(NamedTuple):
 
     question: str
     answer: str
-
-
-def load_facts(
-    name: str,
-    source: SourceRecipe,
-    *,
-    recipe_folder: Path,
-    prepared_root: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
-) -> CorpusFacts | None:
-    """Return the facts of a source as it is prepared; None where it is not (or its text changed).
-
-    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises
-    CorpusError where the source's own files cannot be found.
-    """
-    place = find_place(
-        name,
-        source,
-        recipe_folder=recipe_folder,
-        prepared_root=prepared_root,
-        tokenizer_folder=tokenizer_folder,
-        tokenizer_recipe=tokenizer_recipe,
-    )
-    facts = _facts_in(place.folder)
-    if facts is None:
-        return None
-    # Role and licence are the recipe's to say and decide no token, so they are not in the key.
-    return facts.model_copy(
-        update={
-            "name": name,
-            "role": source.role,
-            "licence": source.licence,
-            "folder": str(place.folder),
-        }
-    )
-
-
-def _facts_in(folder: Path) -> CorpusFacts | None:
-    """Return the facts of a complete prepared folder: its manifest comes last."""
-    if not (folder / MANIFEST_NAME).is_file():
-        return None
-    try:
-        return CorpusFacts.model_validate(parse_json((folder / FACTS).read_bytes()))
-    except (OSError, ValueError):
-        return None  # damaged, or written by another version: prepared again
 
 
 def prepare_source(

@@ -19,8 +19,9 @@ from markupsafe import Markup, escape
 from rewarm.artifacts import canonical_json
 from rewarm.reporting import numbers
 from rewarm.reporting.scales import Kind, Scale
-from rewarm.reporting.svg import Frame, clean, element, text, text_width
+from rewarm.reporting.svg import Frame, element, text, text_width
 from rewarm.reporting.tables import Table
+from rewarm.reporting.text import clean
 from rewarm.reporting.theme import FIGURE_STYLE, LIGHT, NUM_SERIES_COLORS, variables
 from rewarm.units import format_count
 

@@ -20,8 +20,8 @@ from rewarm.reporting import arm_sections, numbers, run_sections
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
 from rewarm.reporting.run_view import RunView, load_run_view
-from rewarm.reporting.svg import clean
 from rewarm.reporting.tables import Mood, Table
+from rewarm.reporting.text import clean
 from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
 from rewarm.reporting.wording import ONE_SEED, Statement, statements
 from rewarm.units import format_count, format_duration

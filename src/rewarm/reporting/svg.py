@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import html
 import math
-import re
 import unicodedata
 
 __all__ = [
     "Frame",
-    "clean",
     "element",
     "marker",
     "path",
@@ -22,16 +20,11 @@ __all__ = [
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Characters that XML forbids, and halves of surrogate pairs, which UTF-8 cannot hold.
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+from rewarm.reporting.text import clean
+
 _FONT_SIZE = 12
 _NARROW = frozenset("iljtfrI.,:;'|!()[]-· ")
 _BROAD = frozenset("mwMWOQGDHNUC%@—")
-
-
-def clean(value: str) -> str:
-    """Return the text with what no page can hold shown as U+FFFD."""
-    return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 def pixel(value: float) -> str:

@@ -1,241 +1,25 @@
-"""Plans and verdicts on a terminal of 80 columns, and as plain text where there is none."""
+"""Verdicts and arms on a terminal of 80 columns, and as plain text where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from rewarm.evaluation.forgetting import DomainVerdict, domain_verdicts
-from rewarm.planning.mixture import epochs_of
-from rewarm.planning.plan import Plan
-from rewarm.planning.schedule import lr_curve
 from rewarm.records.facts import LOSS_METRICS, EvalRecord
 from rewarm.reporting import numbers
 from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.run_view import METRICS
-from rewarm.reporting.svg import clean
+from rewarm.reporting.terminal_table import titled_table
+from rewarm.reporting.text import clean
 from rewarm.reporting.wording import mood_of, written_change
-from rewarm.units import format_count, format_duration
+from rewarm.units import format_duration
 
-__all__ = ["arms_table", "blend_table", "draw_schedule", "plan_summary", "verdict_table"]
+__all__ = ["arms_table", "verdict_table"]
 
-_PLOT_ROWS = 6
-_MOST_PLOT_COLUMNS = 100
-_MOST_PHASE_NAME = 16
 _STYLES = {"good": "green", "bad": "red", "open": "yellow", "": ""}
-# Braille dots of a cell by (row, column), bits of the code point above U+2800.
-_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-
-
-# The schedule
-
-
-@dataclass(frozen=True, slots=True)
-class _ScheduleDrawing:
-    """The learning rate over the steps in Braille dots, with the phases under it."""
-
-    plan: Plan
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        curve = lr_curve(self.plan.science.schedule)
-        top = float(curve.max())
-        gutter = max(len(numbers.rate(top)), 1) + 1
-        num_columns = min(options.max_width - gutter - 1, _MOST_PLOT_COLUMNS)
-        if num_columns < 8:
-            return
-        cells = _braille(curve, num_columns)
-        starts = [phase.start_step for phase in self.plan.science.phases]
-        edges = {round(start / len(curve) * num_columns) for start in starts[1:]}
-        for row in range(_PLOT_ROWS):
-            label = numbers.rate(top) if row == 0 else "0" if row == _PLOT_ROWS - 1 else ""
-            line = Text(f"{label:>{gutter - 1}} ", style="dim", no_wrap=True)
-            for column in range(num_columns):
-                line.append(*self._cell(int(cells[row, column]), column in edges, options))
-            yield line
-        yield from self._phases(gutter, num_columns, len(curve), options)
-
-    @staticmethod
-    def _cell(dots: int, is_edge: bool, options: ConsoleOptions) -> tuple[str, str]:
-        if dots:
-            return ("*" if options.ascii_only else chr(0x2800 + dots)), "cyan"
-        edge = "|" if options.ascii_only else "┊"
-        return (edge if is_edge else " "), "dim"
-
-    def _phases(
-        self, gutter: int, num_columns: int, num_steps: int, options: ConsoleOptions
-    ) -> Iterator[Text]:
-        """Yield a line with the phases' names and one with the steps where they begin."""
-        names = [" "] * (num_columns + gutter)
-        steps = [" "] * (num_columns + gutter)
-        phases = self.plan.science.phases
-        bar = "|" if options.ascii_only else "│"
-        for index, phase in enumerate(phases):
-            start = round(phase.start_step / num_steps * num_columns)
-            end = num_columns
-            if index + 1 < len(phases):
-                end = round(phases[index + 1].start_step / num_steps * num_columns)
-            _write(names, gutter + start, bar + _cut(phase.name, end - start - 2))
-            _write(steps, gutter + start, _cut(f"{phase.start_step:,}", end - start - 1))
-        last = f"step {num_steps:,}"
-        taken = len("".join(steps).rstrip())
-        if taken + len(last) + 1 <= num_columns + gutter:
-            _write(steps, num_columns + gutter - len(last), last)
-        yield Text("".join(names).rstrip(), no_wrap=True)
-        yield Text("".join(steps).rstrip(), style="dim", no_wrap=True)
-
-
-def _write(line: list[str], start: int, content: str) -> None:
-    """Write text into a line of cells; what goes beyond its end is cut."""
-    for offset, character in enumerate(content):
-        if start + offset < len(line):
-            line[start + offset] = character
-
-
-def _cut(content: str, room: int) -> str:
-    shown = clean(content).replace("\n", " ")
-    return shown if len(shown) <= room else f"{shown[: max(room - 1, 0)]}…" if room > 1 else ""
-
-
-def _braille(curve: NDArray[np.float64], num_columns: int) -> NDArray[np.int64]:
-    """Return the dots of each cell, [rows, columns]; neighbouring points are joined."""
-    num_x, num_y = 2 * num_columns, 4 * _PLOT_ROWS
-    steps = np.round(np.linspace(0, len(curve) - 1, num_x)).astype(int)
-    heights = np.round((1 - curve[steps] / curve.max()) * (num_y - 1)).astype(int)
-    cells = np.zeros((_PLOT_ROWS, num_columns), dtype=np.int64)
-    before = int(heights[0])
-    for x, y in enumerate(heights.tolist()):
-        # A steep stretch is drawn as a vertical line from where the curve came.
-        first = y if y == before else before + (1 if y > before else -1)
-        for dot in range(min(first, y), max(first, y) + 1):
-            cells[dot // 4, x // 2] |= int(_DOTS[dot % 4, x % 2])
-        before = y
-    return cells
-
-
-def draw_schedule(plan: Plan) -> RenderableType:
-    """Return a drawing of the learning rate over the steps, as wide as the terminal allows."""
-    return _ScheduleDrawing(plan)
-
-
-# The plan
-
-
-def blend_table(plan: Plan) -> Table:
-    """Return a row per source: its share of each phase, its tokens and its epochs."""
-    science = plan.science
-    table = _table("Blend")
-    table.add_column("source", overflow="fold", min_width=10)
-    table.add_column("role")
-    for phase in science.phases:
-        table.add_column(Text(_cut(phase.name, _MOST_PHASE_NAME)), justify="right")
-    table.add_column("tokens", justify="right")
-    table.add_column("of", justify="right")
-    table.add_column("epochs", justify="right")
-    epochs = epochs_of(science.sources, science.phases)
-    for index, source in enumerate(science.sources):
-        samples = [phase.samples[index] for phase in science.phases]
-        shares = [
-            numbers.share(count / sum(phase.samples)) if count else numbers.MISSING
-            for count, phase in zip(samples, science.phases, strict=True)
-        ]
-        table.add_row(
-            Text(source.name),
-            source.role,
-            *shares,
-            format_count(sum(samples) * science.sequence_length),
-            format_count(plan.conduct.corpora[source.name].num_tokens),
-            f"{epochs[source.name]:.2f}",
-        )
-    return table
-
-
-def plan_summary(plan: Plan) -> RenderableType:
-    """Return what a person reads before spending: facts, schedule, blend, cost, reasons."""
-    parts: list[RenderableType] = [
-        _headline(plan),
-        "",
-        Text("Learning rate", style="bold"),
-        draw_schedule(plan),
-        "",
-        blend_table(plan),
-        "",
-        _estimates(plan),
-        "",
-        _reasons(plan),
-    ]
-    if plan.warnings:
-        parts += ["", Text("Warnings", style="bold yellow"), _bullets(plan.warnings)]
-    return Group(*parts)
-
-
-def _headline(plan: Plan) -> Text:
-    science, model = plan.science, plan.conduct.model
-    text = Text()
-    text.append(clean(plan.name), style="bold")
-    text.append(
-        f"  {science.num_steps:,} steps of {format_count(science.tokens_per_step)} tokens, "
-        f"{format_count(science.num_tokens)} in all\n"
-    )
-    text.append(
-        f"base {clean(plan.conduct.base_name)}, {format_count(model.num_parameters)} parameters; "
-        f"{science.sequences_per_step:,} sequences of {science.sequence_length:,} a step\n"
-    )
-    text.append(f"plan {plan.fingerprint[:12]}", style="dim")
-    if not plan.measured:
-        text.append("  token counts are estimated from a sample", style="yellow")
-    return text
-
-
-def _estimates(plan: Plan) -> Table:
-    table = _table("Estimates")
-    table.add_column("quantity", overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("formula", overflow="fold", style="dim")
-    for estimate in plan.estimates:
-        table.add_row(
-            estimate.name, numbers.in_unit(estimate.value, estimate.unit), Text(estimate.formula)
-        )
-    return table
-
-
-def _reasons(plan: Plan) -> Table:
-    table = _table("Why")
-    table.add_column("field", overflow="fold", min_width=16)
-    table.add_column("value", overflow="fold", min_width=8)
-    table.add_column("because", overflow="fold")
-    for reason in plan.reasons:
-        because = Text(clean(reason.reason))
-        if reason.source:
-            because.append(f" ({clean(reason.source)})", style="dim")
-        table.add_row(Text(clean(reason.field)), Text(clean(reason.value)), because)
-    return table
-
-
-def _bullets(lines: Sequence[str]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    for line in lines:
-        grid.add_row("-", Text(clean(line)))
-    return grid
-
-
-# What came of it
 
 
 def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
@@ -243,7 +27,7 @@ def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
     verdicts = [v for metric in METRICS for v in domain_verdicts(records, metric=metric.metric)]
     if not verdicts:
         return Text("nothing to compare yet: step 0 and a later step have to be evaluated")
-    table = _table("What was learned, what was forgotten")
+    table = titled_table("What was learned, what was forgotten")
     table.add_column("domain", overflow="fold")
     table.add_column("measure")
     for name in ("step 0", "last", "change", "95 % interval"):
@@ -284,7 +68,7 @@ def _interval(verdict: DomainVerdict) -> str:
 
 def arms_table(arms: Sequence[ArmView]) -> RenderableType:
     """Return a row per arm under one of the base: changes with ± half of their 95 % interval."""
-    table = _table("Change against the base (bits per byte; less is better)")
+    table = titled_table("Change against the base (bits per byte; less is better)")
     table.add_column("arm", overflow="fold", min_width=12)
     for name in ("old text", "new text", "answers", "matched", "lr area", "time"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rewarm.corpus.prepare import load_facts
+from rewarm.corpus.place import load_facts
 from rewarm.errors import CorpusError, PlanError, Problems, UserError
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
@@ -28,7 +28,7 @@ def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool) -> Plan:
     else:
         from rich.console import Console
 
-        from rewarm.reporting.terminal import plan_summary
+        from rewarm.reporting.plan_terminal import plan_summary
 
         console = Console()
         console.print(plan_summary(plan))

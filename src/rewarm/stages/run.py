@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from rewarm.errors import UserError
+from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.reporting.report import write_run_report
-from rewarm.reporting.terminal import plan_summary
 from rewarm.stages.console import ledger_table
 from rewarm.stages.evaluate import show_verdicts
 from rewarm.stages.export import export_run
