@@ -149,7 +149,35 @@ def test_no_rate_known_is_a_problem_with_its_remedy() -> None:
 def test_a_threshold_never_reached_names_the_minimum() -> None:
     (told,) = problems_of('phases.0.until={lr_below="start/200"}')
     assert "phases[0].until.lr_below: the rate never falls below start/200 = 5e-07" in told
-    assert "its minimum is 1e-06" in told
+    assert "its minimum there is 1e-06" in told
+    # A warm-up begins lower than the decay ends: that minimum is no help.
+    warmed = (
+        "schedule.peak_lr=pretraining.peak",
+        "schedule.warmup_fraction=0.1",
+        "schedule.final_lr=peak/2",
+        'phases.0.until={lr_below="peak/3"}',
+    )
+    (told,) = problems_of(*warmed)
+    assert "its minimum there is 0.0005" in told
+
+
+def test_warm_up_steps_are_rounded_up_but_not_for_a_rounding_error() -> None:
+    for fraction, budget, steps in (("0.07", 128_000, 7), ("0.071", 128_000, 8)):
+        plan = plan_of(
+            f"schedule.warmup_fraction={fraction}", f"budget.tokens={budget}", text=one_phase()
+        )
+        assert plan.science.num_steps == 100
+        assert plan.science.schedule[0].end_step == steps
+
+
+def test_a_matched_area_is_explained_with_the_rates_that_come_of_it() -> None:
+    plan = plan_of("schedule.match_area=0.4")
+    reasons = {reason.field: reason for reason in plan.reasons}
+    assert float(reasons["schedule.peak_lr"].value) == pytest.approx(plan.science.lr(0), rel=1e-3)
+    last = plan.science.schedule[-1].end_lr
+    assert float(reasons["schedule.final_lr"].value) == pytest.approx(last, rel=1e-3)
+    assert "multiplied to match the area" in reasons["schedule.peak_lr"].reason
+    assert "the paper" not in reasons["schedule.warmup"].reason
 
 
 def test_phases_end_where_they_are_told() -> None:
@@ -168,7 +196,11 @@ def test_too_many_epochs_are_told_with_numbers() -> None:
         "sources.new: the phases ask 735k tokens of its 100k: 7.36 epochs, above its cap of 4"
         in told
     )
-    assert "multiply its weights by at most 0.543" in told
+    assert "bring its share of the blends, or budget.tokens, down to 0.543 of what it is" in told
+    # What it says helps, either way: 0.543 of 3/4 and of 0.7 are 0.407 and 0.380.
+    shares = "phases.0.weights={old=0.593, new=0.407}", "phases.1.weights={old=0.62, new=0.38}"
+    assert plan_of(*shares, corpora=corpora).science.num_steps == 781
+    assert plan_of("budget.tokens=543k", corpora=corpora).science.num_steps == 424
     raised = plan_of(
         "sources.new.max_epochs=8", "sources.new.max_epochs_reason=small", corpora=corpora
     )

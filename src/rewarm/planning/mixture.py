@@ -43,13 +43,13 @@ def note_exposure(
         corpus = corpora[name]
         if epochs > cap:
             asked = epochs * corpus.num_windows(sequence_length) * sequence_length
+            part = math.floor(1000 * cap / epochs) / 1000
             problems.add(
                 f"sources.{name}",
                 f"the phases ask {format_count(asked)} tokens of its "
                 f"{format_count(corpus.num_tokens)}: {epochs:.2f} epochs, above its cap of {cap:g}",
-                f"multiply its weights by at most {math.floor(1000 * cap / epochs) / 1000:g}, "
-                "lower budget.tokens, add "
-                f"text, or set sources.{name}.max_epochs with a max_epochs_reason",
+                f"bring its share of the blends, or budget.tokens, down to {part:g} of what it is, "
+                f"add text, or set sources.{name}.max_epochs with a max_epochs_reason",
             )
         elif corpus.role == "qa" and epochs > _QA_EPOCHS_THAT_HURT:
             warnings.append(

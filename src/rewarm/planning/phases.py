@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewarm.errors import Problems
-from rewarm.planning.schedule import Schedule, first_step_below, lr_curve
+from rewarm.planning.schedule import Schedule, first_step_below, lowest_after_peak
 from rewarm.recipe.schema import LrExpression, PhaseRecipe, Until
 from rewarm.units import format_count
 
@@ -106,11 +106,10 @@ def _first_below(
     threshold = expression.factor * base
     step = first_step_below(schedule, threshold)
     if step is None:
-        lowest = float(lr_curve(schedule).min())
         problems.add(
             f"{where}.lr_below",
             f"the rate never falls below {expression} = {threshold:.4g} after its peak; "
-            f"its minimum is {lowest:.4g}",
+            f"its minimum there is {lowest_after_peak(schedule):.4g}",
             "raise the threshold above the minimum, lower schedule.final_lr, or end the phase by "
             "fraction or tokens",
         )

@@ -26,7 +26,7 @@ from rewarm.planning.schedule import (
     Schedule,
     area_under,
     lr_at,
-    lr_curve,
+    peak_step,
     scaled,
     warmup_then_decay,
 )
@@ -97,7 +97,7 @@ def resolve(
     schedule = _resolve_schedule(recipe, size, rates, notes)
     notes.problems.raise_as(PlanError)
     assert schedule is not None
-    named = {**rates, "start": lr_at(schedule, 0), "peak": float(lr_curve(schedule).max())}
+    named = {**rates, "start": lr_at(schedule, 0), "peak": lr_at(schedule, peak_step(schedule))}
     spans = resolve_phases(
         recipe.phases,
         schedule,
@@ -263,7 +263,8 @@ def _resolve_schedule(
             "lower it, or raise schedule.peak_lr",
         )
         return None
-    warmup_steps = math.ceil(wanted.warmup_fraction * size.num_steps)
+    # 0.07 of 100 steps are 7, though the product of the two floats lies above it.
+    warmup_steps = math.ceil(wanted.warmup_fraction * size.num_steps - 1e-9 * size.num_steps)
     if warmup_steps >= size.num_steps:
         notes.problems.add(
             "schedule.warmup_fraction",
@@ -286,6 +287,7 @@ def _resolve_schedule(
             f"{wanted.match_area:.6g}",
             f"the whole curve is multiplied by {factor:.4g} so that its rates sum to this",
         )
+        peak, final = peak * factor, final * factor
     _explain_schedule(recipe, schedule, warmup_steps, peak, final, notes)
     return schedule
 
@@ -312,7 +314,11 @@ def _explain_schedule(
     recipe: Recipe, schedule: Schedule, warmup_steps: int, peak: float, final: float, notes: _Notes
 ) -> None:
     wanted = recipe.schedule
-    if wanted.peak_lr.name == "pretraining.final" and wanted.match_area is None:
+    if wanted.match_area is not None:
+        notes.because(
+            "schedule.peak_lr", f"{peak:.4g}", f"{wanted.peak_lr}, multiplied to match the area"
+        )
+    elif wanted.peak_lr.name == "pretraining.final":
         notes.because(
             "schedule.peak_lr",
             f"{peak:.4g}",
@@ -325,14 +331,15 @@ def _explain_schedule(
         )
     else:
         notes.because("schedule.peak_lr", f"{peak:.4g}", "as the recipe says")
-    notes.because(
-        "schedule.warmup",
-        f"{warmup_steps} steps",
-        "no warm-up: the paper saw any to be worse when continuing from the final rate"
-        if warmup_steps == 0
-        else f"{wanted.warmup_fraction:g} of the steps, linear",
-        _REUSE if warmup_steps == 0 and wanted.peak_lr.name == "pretraining.final" else "recipe",
-    )
+    from_final = wanted.peak_lr.name == "pretraining.final" and wanted.match_area is None
+    if warmup_steps:
+        why, source = f"{wanted.warmup_fraction:g} of the steps, linear", "recipe"
+    elif from_final:
+        why = "no warm-up: the paper saw any to be worse when continuing from the final rate"
+        source = _REUSE
+    else:
+        why, source = "none is asked for", "recipe"
+    notes.because("schedule.warmup", f"{warmup_steps} steps", why, source)
     if wanted.kind != "constant":
         notes.because(
             "schedule.final_lr",

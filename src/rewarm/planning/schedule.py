@@ -30,8 +30,10 @@ __all__ = [
     "area_under",
     "cosine_fraction_below",
     "first_step_below",
+    "lowest_after_peak",
     "lr_at",
     "lr_curve",
+    "peak_step",
     "scaled",
     "warmup_then_decay",
 ]
@@ -118,11 +120,11 @@ def first_step_below(schedule: Sequence[SchedulePiece], threshold: float) -> int
     Solved piece by piece in closed form, then settled by evaluating the neighbouring steps, so
     that rounding in the inverse never moves a switch.
     """
-    peak_step = _peak_step(schedule)
+    peak = peak_step(schedule)
     for piece in schedule:
-        if piece.end_step <= peak_step:
+        if piece.end_step <= peak:
             continue
-        first = max(piece.start_step, peak_step)
+        first = max(piece.start_step, peak)
         if lr_at(schedule, first) < threshold:
             return first
         if lr_at(schedule, piece.end_step - 1) < threshold:
@@ -130,10 +132,19 @@ def first_step_below(schedule: Sequence[SchedulePiece], threshold: float) -> int
     return None
 
 
-def _peak_step(schedule: Sequence[SchedulePiece]) -> int:
+def peak_step(schedule: Sequence[SchedulePiece]) -> int:
     """Return the first step with the highest rate; in monotone pieces it is at an end."""
-    ends = [step for piece in schedule for step in (piece.start_step, piece.end_step - 1)]
-    return max(ends, key=lambda step: (lr_at(schedule, step), -step))
+    return max(_end_steps(schedule), key=lambda step: (lr_at(schedule, step), -step))
+
+
+def lowest_after_peak(schedule: Sequence[SchedulePiece]) -> float:
+    """Return the lowest rate from the peak on: what a threshold has to lie above."""
+    peak = peak_step(schedule)
+    return min(lr_at(schedule, step) for step in _end_steps(schedule) if step >= peak)
+
+
+def _end_steps(schedule: Sequence[SchedulePiece]) -> list[int]:
+    return [step for piece in schedule for step in (piece.start_step, piece.end_step - 1)]
 
 
 def _settle(
