@@ -15,6 +15,8 @@ __all__ = [
     "steps_for_tokens",
 ]
 
+# Arithmetic on counts is done in 64 bits.
+_LARGEST_COUNT = 10**18
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kmbt]?)", re.IGNORECASE)
 
@@ -38,6 +40,8 @@ def parse_count(value: int | str) -> int:
         raise ValueError(f"{value!r} is not a whole number")
     if count <= 0:
         raise ValueError(f"{value!r} is not a positive number")
+    if count > _LARGEST_COUNT:
+        raise ValueError(f"{str(value)[:40]!r} is above 10^18: nobody has counted so far")
     return int(count)
 
 

@@ -265,7 +265,7 @@ def test_many_loops_of_links_end_as_well(tmp_path: Path) -> None:
     assert resolve_inputs("s", source(".hidden/*.py"), tmp_path) == [tmp_path / ".hidden" / "y.py"]
 
 
-@pytest.mark.parametrize("pattern", ["x" * 300, "x" * 300 + "/*", "x\0y", "a**b", "*/" * 900])
+@pytest.mark.parametrize("pattern", ["x" * 300, "x" * 300 + "/*", "a**b", "*/" * 900])
 def test_a_path_that_no_system_can_hold_matches_nothing(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(CorpusError, match="matches no file"):
         resolve_inputs("s", source(pattern), tmp_path)

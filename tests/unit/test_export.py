@@ -164,7 +164,7 @@ def test_all_but_weights_and_card_is_the_bases(base: Path, tmp_path: Path) -> No
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    written = {"README.md", "config.json", "model.safetensors"}
+    written = {"README.md", "config.json", "model.safetensors", "rewarm.json"}
     assert {path.name for path in folder.iterdir()} == copied | written
     for name in copied:
         assert (folder / name).read_bytes() == (base / name).read_bytes()

@@ -127,7 +127,7 @@ def test_a_changed_plan_does_not_touch_a_run_that_has_begun(
         (["plan", "r.toml", "-o", "base.path=my-text/000.txt"], "is a file"),
         (["plan", "r.toml", "-o", "base.path=my-text"], "config.json: it is not there"),
         (["plan", "r.toml", "-o", "sources.new.path=absent"], "'absent' matches no file"),
-        (["trace", "recipe.toml", "--step", "10000"], "10000 is not a step of this plan"),
+        (["trace", "short.toml", "--step", "10000"], "10000 is not a step of this plan"),
         (["evaluate", "r.toml"], "there is no plan.json"),
         (["init", "r.toml", *FLAGS], "there is a file already"),
         (["init", "x.toml"], "3 problems"),

@@ -230,6 +230,7 @@ def test_a_number_is_never_adjusted() -> None:
     )
     assert "1024 is beyond the base's 512 positions" in problems_of("batch.sequence_length=1024")[0]
     assert "do not pay for one step" in problems_of("budget.tokens=100")[0]
+    assert "3 does not divide the step's 10" in problems_of("training.micro_batch_sequences=3")[0]
     assert "the warm-up takes all" in problems_of("schedule.warmup_fraction=0.9999")[0]
     assert "is above the peak" in problems_of("schedule.final_lr=1")[0]
 

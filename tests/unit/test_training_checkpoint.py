@@ -366,3 +366,32 @@ def test_a_checkpoint_is_readable_by_others(tmp_path: Path) -> None:
     )
     assert path.stat().st_mode & 0o777 == 0o755
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}
+
+
+def test_everything_is_flushed_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename that reaches the disk before the data would be a whole name on torn content."""
+    done: list[tuple[str, str]] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def note_fsync(descriptor: int) -> None:
+        done.append(("flush", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def note_move(move: Callable[..., None]) -> Callable[..., None]:
+        def moved(source: str | Path, target: str | Path) -> None:
+            done.append(("name", Path(target).name))
+            move(source, target)
+
+        return moved
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_move(replace))
+    monkeypatch.setattr(os, "rename", note_move(rename))
+    folder = tmp_path / "checkpoints"
+    make_store(folder, 7)
+    named = done.index(("name", "step-00000007"))
+    flushed_before = {name for what, name in done[:named] if what == "flush"}
+    assert {"model.safetensors", "state.json"} <= flushed_before
+    assert ("flush", "checkpoints") in done[named:]

@@ -56,7 +56,7 @@ def estimate_source(
             source,
             inputs,
             recipe_folder=recipe_folder,
-            tokenizer=tokenizer_fingerprint(tokenizer_folder),
+            tokenizer_folder=tokenizer_folder,
             tokenizer_recipe=tokenizer_recipe,
         ),
         folder="",

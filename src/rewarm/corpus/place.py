@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
 from rewarm.corpus.sources import resolve_inputs
-from rewarm.corpus.tokenize import tokenizer_fingerprint
+from rewarm.corpus.tokenize import declared_eos, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = ["FACTS", "Place", "find_place", "load_facts", "source_key"]
 
-FORMAT = 4
+FORMAT = 5
 FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
@@ -45,7 +45,7 @@ def source_key(
     inputs: Sequence[Path],
     *,
     recipe_folder: Path,
-    tokenizer: str,
+    tokenizer_folder: Path,
     tokenizer_recipe: TokenizerRecipe,
 ) -> str:
     """Return the fingerprint of everything that determines a source's tokens and split."""
@@ -56,7 +56,8 @@ def source_key(
                 mode="json", exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"}
             ),
             "inputs": [[os.path.relpath(path, recipe_folder), *_stamp(path)] for path in inputs],
-            "tokenizer": tokenizer,
+            "tokenizer": tokenizer_fingerprint(tokenizer_folder),
+            "eos": list(declared_eos(tokenizer_folder)),
             "frame": tokenizer_recipe.model_dump(mode="json"),
         }
     )
@@ -122,7 +123,7 @@ def find_place(
         source,
         inputs,
         recipe_folder=recipe_folder,
-        tokenizer=tokenizer_fingerprint(tokenizer_folder),
+        tokenizer_folder=tokenizer_folder,
         tokenizer_recipe=tokenizer_recipe,
     )
     stamps = [_stamp(path) for path in inputs]

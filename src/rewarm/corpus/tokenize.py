@@ -19,7 +19,7 @@ from rewarm.recipe.schema import TokenizerRecipe
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["DocumentFrame", "Encoder", "open_encoder", "tokenizer_fingerprint"]
+__all__ = ["DocumentFrame", "Encoder", "declared_eos", "open_encoder", "tokenizer_fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +186,29 @@ def _named_ids(
 
 def _eos_id(tokenizer: Tokenizer, folder: Path) -> int | None:
     """Return the EOS token's id from the folder's configuration files, tokenizer's own first."""
+    for said in declared_eos(folder):
+        token_id = tokenizer.token_to_id(said) if isinstance(said, str) else said
+        if token_id is not None:
+            return token_id
+    return None
+
+
+def declared_eos(folder: Path) -> tuple[str | int, ...]:
+    """Return what the folder's configuration files say of the EOS token: its name, then its ids.
+
+    Two bases may share `tokenizer.json` and end their documents with different tokens.
+    """
     token = _read(folder / "tokenizer_config.json").get("eos_token")
     if isinstance(token, dict):
         token = token.get("content")
-    token_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    if token_id is not None:
-        return token_id
+    said: list[str | int] = [token] if isinstance(token, str) else []
     for name in ("generation_config.json", "config.json"):
         value = _read(folder / name).get("eos_token_id")
         if isinstance(value, list):
             value = value[0] if value else None
         if isinstance(value, int):
-            return value
-    return None
+            said.append(value)
+    return tuple(said)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,12 +18,22 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rewarm.artifacts import file_sha256, fsync_folder, read_json, write_atomically, write_json
+from rewarm.artifacts import (
+    file_sha256,
+    fsync_folder,
+    parse_json,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from rewarm.errors import BaseModelError, EnvironmentFault, Problems, RewarmError, UserError
 from rewarm.export.card import ModelCard, card_text
 from rewarm.model.load import load_base, save_weights
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "exported_step"]
+
+_MARK = "rewarm.json"
+"""In an exported folder: which step of which plan it holds."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What a tokenizer and a chat format may consist of. Weights, code and the base's card stay behind.
@@ -79,6 +89,7 @@ def export_model(
             _write_config(base_config, wanted, temporary / "config.json")
             _copy_files(Path(card.plan.conduct.base_folder), temporary)
             write_atomically(temporary / "README.md", card_text(card))
+            write_json(temporary / _MARK, {"plan": card.plan.fingerprint, "step": card.step})
             _check(model, temporary, sample, wanted)
             _flush(temporary)
             os.replace(temporary, folder)
@@ -92,6 +103,18 @@ def export_model(
     return folder
 
 
+def exported_step(folder: Path, fingerprint: str) -> int | None:
+    """Return which step of the plan an exported folder holds; None where it is not of that plan.
+
+    The mark is written with the folder, which gets its name whole: a kill cannot part the two.
+    """
+    try:
+        mark = parse_json((folder / _MARK).read_bytes())
+        return int(mark["step"]) if mark["plan"] == fingerprint else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _dtype_named(name: str, *, asked: bool) -> torch.dtype:
     """Return the type of that name; a base's that is none of them is exported as float32."""
     if name not in _DTYPES and asked:
@@ -102,7 +125,7 @@ def _dtype_named(name: str, *, asked: bool) -> torch.dtype:
 
 
 def _base_config(card: ModelCard) -> dict[str, Any]:
-    """Return the base's config.json, after checking that the base is still the plan's."""
+    """Return the base's config.json, after checking that its tokenizer is still the plan's."""
     base = Path(card.plan.conduct.base_folder)
     config = read_json(base / "config.json", what="the base's config", error=BaseModelError)
     tokenizer = base / "tokenizer.json"

@@ -6,10 +6,17 @@ replaces them where it is asked for.
 
 from __future__ import annotations
 
+from rewarm.errors import Problems
 from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
-__all__ = ["activation_bytes_per_token", "estimates", "flops_per_token", "state_bytes"]
+__all__ = [
+    "activation_bytes_per_token",
+    "estimates",
+    "flops_per_token",
+    "note_micro_batch",
+    "state_bytes",
+]
 
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
 # small models: only the order of magnitude matters before a probe.
@@ -114,3 +121,13 @@ def estimates(
             )
         )
     return tuple(found)
+
+
+def note_micro_batch(num_sequences: int, sequences_per_step: int, problems: Problems) -> None:
+    """Note a micro-batch that does not divide the step."""
+    if sequences_per_step % num_sequences:
+        problems.add(
+            "training.micro_batch_sequences",
+            f"{num_sequences} does not divide the step's {sequences_per_step} sequences",
+            f"use a divisor of {sequences_per_step}, or leave it out",
+        )

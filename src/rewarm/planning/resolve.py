@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rewarm.errors import PlanError, Problems
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
-from rewarm.planning.budget import estimates
+from rewarm.planning.budget import estimates, note_micro_batch
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.phases import PhaseSpan, resolve_phases
@@ -190,6 +190,10 @@ def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | N
             "batch.tokens",
             f"{recipe.batch.tokens} tokens are not a whole number of sequences of {length}",
             f"use {below + length}" + (f" or {below}" if below else ""),
+        )
+    elif recipe.training.micro_batch_sequences is not None:
+        note_micro_batch(
+            recipe.training.micro_batch_sequences, recipe.batch.tokens // length, notes.problems
         )
     num_steps = steps_for_tokens(recipe.budget.tokens, recipe.batch.tokens)
     if num_steps < 1:

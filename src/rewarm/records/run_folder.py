@@ -83,6 +83,10 @@ class RunFolder:
         """The exported Hugging Face folder."""
         return self.path / "export"
 
+    def has_begun(self) -> bool:
+        """Tell whether anything of a training is on the disk."""
+        return any(path.exists() for path in (self.checkpoints, self.steps_log, self.events_log))
+
     def make_log_folder(self) -> None:
         """Create the folder of the logs where it is missing."""
         self.steps_log.parent.mkdir(parents=True, exist_ok=True)

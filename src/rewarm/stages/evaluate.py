@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 
-from rewarm.errors import RunFolderError
 from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.model.load import load_base
-from rewarm.planning.plan import Plan
+from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
 from rewarm.stages.train import open_views
-from rewarm.training.checkpoint import find_newest_verified
+from rewarm.stages.trained import load_planned_base, newest_checkpoint
+from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.state import read_weights
 
 __all__ = ["run_evaluate", "show_verdicts"]
@@ -34,17 +36,18 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
     plan, run = open_run(path, overrides)
     console = Console()
     open_views(plan)
-    suite = suite_of(plan)
-    for warning in suite.warnings:
+    # As in training: the same device and the same precision, so that figures can be compared.
+    placement, _ = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
+    bench = _Bench(plan, run, suite_of(plan), placement)
+    for warning in bench.suite.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False)
+    base = bench.base_records()
     if model is not None:
-        base = _base_records(plan, run, suite)
-        step = max(plan.science.num_steps, 1)
-        records = [*base, *_measure_folder(model, suite, step)]
-        console.print(verdict_table(records))
+        other = load_base(model, device=placement.device)
+        records = bench.measured(other, max(plan.science.num_steps, 1))
+        console.print(verdict_table([*base, *records]))
         return
-    _base_records(plan, run, suite)
-    _newest_records(plan, run, suite)
+    bench.record_newest(newest_checkpoint(run, console))
     show_verdicts(run, console)
 
 
@@ -53,46 +56,50 @@ def show_verdicts(run: RunFolder, console: Console) -> None:
     console.print(verdict_table(run.evals()))
 
 
-def _base_records(plan: Plan, run: RunFolder, suite: EvaluationSuite) -> list[EvalRecord]:
-    """Return the base's records at step 0, measuring it where they are missing."""
-    found = [record for record in run.evals() if record.step == 0]
-    if _covers(found, suite):
-        return found
-    records = _measure_folder(Path(plan.conduct.base_folder), suite, 0)
-    run.make_log_folder()
-    run.append_evals(records)
-    return records
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What a run measures, and on what."""
 
+    plan: Plan
+    run: RunFolder
+    suite: EvaluationSuite
+    placement: Placement
 
-def _newest_records(plan: Plan, run: RunFolder, suite: EvaluationSuite) -> None:
-    """Measure the newest verified checkpoint unless that is on record."""
-    found = find_newest_verified(run.checkpoints)
-    if found.path is None:
-        raise RunFolderError.one(
-            str(run.path), "it has no checkpoint yet", "run `rewarm train` first"
+    def base_records(self) -> list[EvalRecord]:
+        """Return the base's records at step 0, measuring it where they are missing."""
+        found = [record for record in self.run.evals() if record.step == 0]
+        if self._covered(found):
+            return found
+        records = self.measured(load_planned_base(self.plan, device=self.placement.device), 0)
+        self.run.make_log_folder()
+        self.run.append_evals(records)
+        return records
+
+    def record_newest(self, checkpoint: Path) -> None:
+        """Measure a checkpoint unless that is on record."""
+        model = load_planned_base(self.plan, device=self.placement.device)
+        step = read_weights(checkpoint, model, self.plan.science)
+        if not self._covered([record for record in self.run.evals() if record.step == step]):
+            self.run.append_evals(self.measured(model, step))
+
+    def _covered(self, records: list[EvalRecord]) -> bool:
+        """Tell whether these records scored exactly what the suite scores."""
+        have = {(record.domain, record.metric, record.items_key) for record in records}
+        wanted = {
+            (batched.measure.domain, batched.measure.metric, batched.measure.items_key)
+            for batched in self.suite.measures
+        }
+        return wanted <= have
+
+    def measured(self, model: nn.Module, step: int) -> list[EvalRecord]:
+        """Return the records of a model as those of a step, under a progress bar."""
+        bar = iter(track(range(self.suite.num_batches), description=f"evaluating step {step}"))
+        records = evaluate(
+            model,
+            self.suite,
+            step=step,
+            autocast_dtype=autocast_dtype(self.placement),
+            progress=lambda done, total: next(bar, None),  # type: ignore[arg-type]
         )
-    model = load_base(Path(plan.conduct.base_folder))
-    step = read_weights(found.path, model, plan.science)
-    if not _covers([record for record in run.evals() if record.step == step], suite):
-        run.append_evals(_measured(model, suite, step))
-
-
-def _covers(records: list[EvalRecord], suite: EvaluationSuite) -> bool:
-    """Tell whether these records scored exactly what the suite scores."""
-    have = {(record.domain, record.metric, record.items_key) for record in records}
-    wanted = {
-        (batched.measure.domain, batched.measure.metric, batched.measure.items_key)
-        for batched in suite.measures
-    }
-    return wanted <= have
-
-
-def _measure_folder(folder: Path, suite: EvaluationSuite, step: int) -> list[EvalRecord]:
-    return _measured(load_base(folder), suite, step)
-
-
-def _measured(model: object, suite: EvaluationSuite, step: int) -> list[EvalRecord]:
-    bar = iter(track(range(suite.num_batches), description=f"evaluating step {step}"))
-    records = evaluate(model, suite, step=step, progress=lambda done, total: next(bar, None))  # type: ignore[arg-type]
-    next(bar, None)
-    return records
+        next(bar, None)
+        return records

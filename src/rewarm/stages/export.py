@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from rewarm.artifacts import read_json, write_json
 from rewarm.batches.loader import BatchLoader
-from rewarm.errors import RunFolderError
+from rewarm.errors import EnvironmentFault
 from rewarm.evaluation.forgetting import domain_verdicts
-from rewarm.export import ModelCard, export_model
-from rewarm.model.load import load_base
+from rewarm.export import ModelCard, export_model, exported_step
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import open_run
 from rewarm.stages.train import open_views
-from rewarm.training.checkpoint import find_newest_verified, step_of
+from rewarm.stages.trained import load_planned_base, newest_checkpoint
+from rewarm.training.checkpoint import step_of
 from rewarm.training.state import read_weights
 
 __all__ = ["export_run", "run_export"]
@@ -43,31 +43,24 @@ def export_run(
     output: Path | None = None,
     dtype: str | None = None,
 ) -> Path:
-    """Export the run's newest verified checkpoint; an export of a finished run is not made twice.
+    """Export the run's newest verified checkpoint; what is there already is not made twice.
 
-    Raises RunFolderError where there is no checkpoint, CheckpointError where none can be trusted.
+    An export of another step in the run's own folder is put aside, not overwritten. Raises
+    RunFolderError where there is no checkpoint, CheckpointError where none can be trusted.
     """
     folder = output or run.export
-    found = find_newest_verified(run.checkpoints)
-    for path, problems in found.passed_over:
-        console.print(
-            f"passed over {path.name}: {'; '.join(problems)}", markup=False, highlight=False
-        )
-    if found.path is None:
-        raise RunFolderError.one(
-            str(run.path), "it has no checkpoint to export", "run `rewarm train` first"
-        )
-    if output is None and dtype is None and _exported_step(run) == step_of(found.path):
-        console.print(f"exported already: {folder}", markup=False, highlight=False, soft_wrap=True)
-        return folder
-    model = load_base(Path(plan.conduct.base_folder))
-    step = read_weights(found.path, model, plan.science)
+    checkpoint = newest_checkpoint(run, console)
+    if output is None and run.export.exists():
+        held = exported_step(run.export, plan.fingerprint)
+        if held == step_of(checkpoint) and dtype is None:
+            _say(console, f"exported already: {folder}")
+            return folder
+        if held is not None:
+            _put_aside(run.export, held, console)
+    model = load_planned_base(plan)
+    step = read_weights(checkpoint, model, plan.science)
     if step < plan.science.num_steps:
-        console.print(
-            f"warning: the run is at step {step} of {plan.science.num_steps}",
-            markup=False,
-            highlight=False,
-        )
+        _say(console, f"warning: the run is at step {step} of {plan.science.num_steps}")
     records = [record for record in run.evals() if record.step <= step]
     verdicts = [
         verdict
@@ -86,21 +79,26 @@ def export_run(
         export_model(
             model, folder=folder, card=ModelCard(plan, verdicts, step), sample=sample, dtype=dtype
         )
-    if output is None:
-        write_json(_mark(run), {"step": step})
-    console.print(
-        f"exported and verified: {folder.resolve()}", markup=False, highlight=False, soft_wrap=True
-    )
+    _say(console, f"exported and verified: {folder.resolve()}")
     return folder
 
 
-def _mark(run: RunFolder) -> Path:
-    """Return the file that says which step the run folder's own export holds."""
-    return run.path / "export.json"
+def _put_aside(folder: Path, step: int, console: Console) -> None:
+    """Rename the run's export of another step (or type): nothing that was handed out is lost."""
+    aside = folder.with_name(f"{folder.name}-step-{step:08d}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = folder.with_name(f"{folder.name}-step-{step:08d}-{number}")
+    try:
+        os.rename(folder, aside)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder} cannot be renamed ({error.strerror or error})",
+            "make the run folder writable, or name another folder with --output",
+        ) from error
+    _say(console, f"the export of step {step} is now {aside.name}")
 
 
-def _exported_step(run: RunFolder) -> int | None:
-    if not (_mark(run).exists() and run.export.is_dir()):
-        return None
-    value = read_json(_mark(run), what="the export's mark", error=RunFolderError)
-    return value.get("step") if isinstance(value, dict) else None
+def _say(console: Console, message: str) -> None:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)

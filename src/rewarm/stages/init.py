@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rewarm.artifacts import canonical_json, parse_json, write_atomically
+from rewarm.artifacts import parse_json, write_atomically
 from rewarm.errors import Problems, RecipeError, UserError
 from rewarm.recipe.load import parse_recipe
 from rewarm.units import parse_count
@@ -105,6 +106,9 @@ def _check(answers: Answers) -> None:
     for flag, value in (("--peak-lr", answers.peak_lr), ("--final-lr", answers.final_lr)):
         if value is not None and not 0 <= value < 10:
             problems.add(flag, f"{value} is not a learning rate", "e.g. 3e-4")
+    for path in (answers.base, *answers.text, *answers.replay, *answers.qa):
+        if path is not None and any("\ud800" <= character <= "\udfff" for character in path):
+            problems.add(ascii(path), "its name is not valid Unicode", "rename the file or folder")
     problems.raise_as(RecipeError)
 
 
@@ -145,7 +149,7 @@ def recipe_text(answers: Answers, output: Path) -> str:
 def _pretraining(answers: Answers) -> list[str]:
     lines = ["[base.pretraining]  # what is known of how the base was trained"]
     for key, value in (("peak_lr", answers.peak_lr), ("final_lr", answers.final_lr)):
-        lines.append(f"{key} = {value:g}" if value is not None else f"# {key} = 3e-4")
+        lines.append(f"{key} = {value!r}" if value is not None else f"# {key} = 3e-4")
     lines.append("# sequence_length = 4096")
     return lines
 
@@ -232,7 +236,8 @@ def _table(weights: dict[str, float]) -> str:
 
 
 def _quote(text: str) -> str:
-    return canonical_json(text)  # a TOML basic string has JSON's escapes
+    """Return a TOML basic string: JSON's, but for characters beyond U+FFFF and for DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _seen_from(folder: Path, path: str) -> str:

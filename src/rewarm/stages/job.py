@@ -12,6 +12,7 @@ from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import Recipe
 from rewarm.records.run_folder import RunFolder
+from rewarm.training.lock import hold_lock
 
 __all__ = ["Job", "keep_plan", "open_job", "open_run"]
 
@@ -57,20 +58,33 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder
 
 
 def keep_plan(plan: Plan, job: Job) -> None:
-    """Write plan and recipe into the run folder.
+    """Write plan and recipe into the run folder, while no launch is under way in it.
 
     A run that has begun keeps its science: another plan is refused with what differs
-    (RunFolderError), and nothing is overwritten.
+    (RunFolderError), and nothing is overwritten. A launch under way keeps its own files: the same
+    science is then not written, another one is refused.
     """
     run = job.run
-    if run.plan.exists() and (run.checkpoints.exists() or run.steps_log.exists()):
-        old = load_plan(run.plan)
-        if old.fingerprint != plan.fingerprint:
-            differences = "; ".join(science_diff(old.science, plan.science))
-            raise RunFolderError.one(
-                str(run.path),
-                f"this run has begun under another plan: {differences}",
-                "give the changed recipe another name (or run_folder), or undo the change",
-            )
-    save_plan(plan, run.plan)
-    write_json(run.recipe, job.recipe.model_dump(mode="json"))
+    _check_same_science(plan, run)
+    try:
+        with hold_lock(run.lock, lambda message: None):
+            # Another command may have planned, and begun, since.
+            _check_same_science(plan, run)
+            save_plan(plan, run.plan)
+            write_json(run.recipe, job.recipe.model_dump(mode="json"))
+    except RunFolderError:
+        if not (run.plan.exists() and load_plan(run.plan).fingerprint == plan.fingerprint):
+            raise
+
+
+def _check_same_science(plan: Plan, run: RunFolder) -> None:
+    if not (run.plan.exists() and run.has_begun()):
+        return
+    old = load_plan(run.plan)
+    if old.fingerprint != plan.fingerprint:
+        differences = "; ".join(science_diff(old.science, plan.science))
+        raise RunFolderError.one(
+            str(run.path),
+            f"this run has begun under another plan: {differences}",
+            "give the changed recipe another name (or run_folder), or undo the change",
+        )

@@ -51,11 +51,23 @@ def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
         problems.extend(error.problems)
     else:
         corpora = dict(_corpora(job, base_folder, model, estimates_allowed, problems))
+    _check_tasks(job, problems)
     problems.raise_as(PlanError)
     assert model is not None
     return resolve(
         job.recipe, model, corpora, base_folder=str(base_folder), recipe_folder=str(job.folder)
     )
+
+
+def _check_tasks(job: Job, problems: Problems) -> None:
+    """Note every task file that cannot be read now rather than after hours of training."""
+    for task in job.recipe.evaluation.tasks.values():
+        from rewarm.evaluation.tasks import read_task
+
+        try:
+            read_task(job.folder / task.path, max_items=task.max_items)
+        except CorpusError as error:
+            problems.extend(error.problems)
 
 
 def _corpora(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.corpus.sources import check_no_overlap
 from rewarm.errors import CorpusError, Problems
@@ -62,4 +63,6 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
             except CorpusError as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
+    trained = {name for phase in job.recipe.phases for name, w in phase.weights.items() if w > 0}
+    check_held_out_apart(facts, trained)
     return facts

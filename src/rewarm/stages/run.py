@@ -44,10 +44,9 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     if code != FINISHED:
         return code
     show_verdicts(job.run, console)
+    report = write_run_report(job.run)
     export_run(plan, job.run, console=console)
-    console.print(
-        f"report: {write_run_report(job.run)}", markup=False, highlight=False, soft_wrap=True
-    )
+    console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     return FINISHED
 
 

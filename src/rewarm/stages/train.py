@@ -6,24 +6,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from torch import nn
 
+from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import verify_prepared
 from rewarm.corpus.views import View, open_view
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
-from rewarm.model.load import load_base
 from rewarm.model.loss import sum_of_token_losses
-from rewarm.planning.plan import Placement, Plan
+from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.plan import plan_job
-from rewarm.training.placement import choose_placement
+from rewarm.stages.trained import load_planned_base
+from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, open_sink
 
@@ -69,17 +69,15 @@ def train_plan(
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
     views = open_views(plan)
+    check_held_out_apart(list(plan.conduct.corpora.values()), views)
     placement, warnings = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
     suites = suites_of(plan)
-    device = torch.device(placement.device)
 
     def load() -> nn.Module:
-        return load_base(Path(plan.conduct.base_folder), device=str(device))
+        return load_planned_base(plan, device=placement.device)
 
     def measure(model: nn.Module, step: int) -> list[EvalRecord]:
-        return evaluate(
-            model, suites.at(step), step=step, autocast_dtype=_autocast_dtype(placement)
-        )
+        return evaluate(model, suites.at(step), step=step, autocast_dtype=autocast_dtype(placement))
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
@@ -114,11 +112,6 @@ def open_views(plan: Plan) -> dict[str, View]:
             problems.extend(error.problems)
     problems.raise_as(CorpusError)
     return {source.name: views[source.name] for source in plan.science.sources}
-
-
-def _autocast_dtype(placement: Placement) -> torch.dtype | None:
-    name = placement.autocast_dtype
-    return None if name is None else getattr(torch, name)
 
 
 @contextmanager

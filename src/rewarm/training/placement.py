@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from rewarm.artifacts import provenance
-from rewarm.errors import EnvironmentFault, PlanError
-from rewarm.planning.budget import activation_bytes_per_token, state_bytes
+from rewarm.errors import EnvironmentFault, PlanError, Problems
+from rewarm.planning.budget import activation_bytes_per_token, note_micro_batch, state_bytes
 from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.schema import TrainingRecipe
 from rewarm.records.facts import ModelFacts
@@ -24,6 +24,7 @@ from rewarm.units import format_bytes
 __all__ = [
     "VERSIONS_OF",
     "apply_placement",
+    "autocast_dtype",
     "autocast_of",
     "choose_placement",
     "cpu_has_bf16_units",
@@ -51,7 +52,10 @@ def choose_placement(
     device = _choose_device(training.device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
     if training.micro_batch_sequences is not None:
-        micro_batch = _checked_micro_batch(training.micro_batch_sequences, science)
+        micro_batch = training.micro_batch_sequences
+        problems = Problems()
+        note_micro_batch(micro_batch, science.sequences_per_step, problems)
+        problems.raise_as(PlanError)
     else:
         micro_batch = largest_micro_batch(
             science.sequences_per_step,
@@ -101,11 +105,17 @@ def apply_placement(placement: Placement) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def autocast_dtype(placement: Placement) -> torch.dtype | None:
+    """Return the type in which the placement computes a loss; None for float32."""
+    names = {None: None, "bfloat16": torch.bfloat16}
+    return names[placement.autocast_dtype]
+
+
 def autocast_of(placement: Placement) -> contextlib.AbstractContextManager[object]:
     """Return the context in which the placement computes a loss (weights stay float32)."""
-    if placement.autocast_dtype is None:
+    dtype = autocast_dtype(placement)
+    if dtype is None:
         return contextlib.nullcontext()
-    dtype = {"bfloat16": torch.bfloat16}[placement.autocast_dtype]
     return torch.autocast(torch.device(placement.device).type, dtype=dtype)
 
 
@@ -160,16 +170,6 @@ def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, 
         f'precision = "bf16", but {_device_name(device)} has no bf16 units: '
         'steps may take 20 times as long as with "float32"'
     ]
-
-
-def _checked_micro_batch(num_sequences: int, science: Science) -> int:
-    if science.sequences_per_step % num_sequences:
-        raise PlanError.one(
-            "training.micro_batch_sequences",
-            f"{num_sequences} does not divide the step's {science.sequences_per_step} sequences",
-            f"use a divisor of {science.sequences_per_step}, or leave it out",
-        )
-    return num_sequences
 
 
 def _activation_budget(device: torch.device, model: ModelFacts) -> int:

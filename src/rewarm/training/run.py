@@ -15,7 +15,7 @@ from torch import nn
 from rewarm.artifacts import read_json, write_json
 from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
 from rewarm.errors import RunFolderError
-from rewarm.planning.plan import Placement, Plan
+from rewarm.planning.plan import Placement, Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
@@ -77,6 +77,7 @@ def run_training(
     takeovers: list[str] = []
     with ExitStack() as stack:
         lock = stack.enter_context(hold_lock(run.lock, takeovers.append))
+        _check_planned(plan, run)
         run.make_log_folder()
         store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep)
         store.remove_leftovers()
@@ -108,6 +109,16 @@ def run_training(
         ending = Ending(state.step, state.step == plan.science.num_steps, requests.stop_signal)
         _tell_ending(journal, ending, resume_with)
     return ending
+
+
+def _check_planned(plan: Plan, run: RunFolder) -> None:
+    """Raise RunFolderError where another plan was written here before the lock was held."""
+    if run.plan.exists() and load_plan(run.plan).fingerprint != plan.fingerprint:
+        raise RunFolderError.one(
+            str(run.path),
+            "another command has planned this run anew in the meantime",
+            "look at its plan, then launch again",
+        )
 
 
 def _begin(plan: Plan, placement: Placement, materials: Materials, found: Search) -> TrainState:

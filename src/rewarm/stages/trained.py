@@ -1,0 +1,58 @@
+"""The weights that a run is about: its base, checked to be the planned one, and its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from rewarm.errors import BaseModelError, Problems, RunFolderError
+from rewarm.model.load import load_base
+from rewarm.planning.model_facts import read_model_facts
+from rewarm.planning.plan import Plan
+from rewarm.records.run_folder import RunFolder
+from rewarm.training.checkpoint import find_newest_verified
+
+__all__ = ["load_planned_base", "newest_checkpoint"]
+
+
+def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
+    """Return the base of a plan, float32 on `device`.
+
+    Raises BaseModelError where the folder holds other weights or another tokenizer than at
+    planning (a run would go on from, or be measured against, another model), and for whatever
+    `load_base` refuses.
+    """
+    folder = Path(plan.conduct.base_folder)
+    facts = read_model_facts(folder)
+    problems = Problems()
+    for what, found, planned in (
+        ("weights", facts.weights_fingerprint, plan.science.base_weights),
+        ("tokenizer", facts.tokenizer_fingerprint, plan.science.tokenizer),
+    ):
+        if found != planned:
+            problems.add(
+                str(folder),
+                f"its {what} changed since the plan ({planned[:12]} then, {found[:12]} now)",
+                "restore the base, or plan a run of another name from this one",
+            )
+    problems.raise_as(BaseModelError)
+    return load_base(folder, device=device)
+
+
+def newest_checkpoint(run: RunFolder, console: Console) -> Path:
+    """Return the newest verified checkpoint, telling which damaged ones were passed over.
+
+    Raises RunFolderError where there is none, CheckpointError where none can be trusted.
+    """
+    found = find_newest_verified(run.checkpoints)
+    for path, problems in found.passed_over:
+        console.print(
+            f"passed over {path.name}: {'; '.join(problems)}", markup=False, highlight=False
+        )
+    if found.path is None:
+        raise RunFolderError.one(
+            str(run.path), "it has no checkpoint yet", "run `rewarm train` first"
+        )
+    return found.path

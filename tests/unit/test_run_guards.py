@@ -1,0 +1,217 @@
+"""What keeps a run folder one run: its plan, its base, its checkpoints, its export."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rewarm.cli import main
+from rewarm.planning.plan import Plan, load_plan
+from rewarm.records.run_folder import RunFolder
+from rewarm.stages.job import Job, keep_plan
+from rewarm.training.lock import hold_lock
+from tests.support.road import make_reader_folder
+
+FLAGS = [
+    *("--base", "my-model", "--text", "my-text", "--replay", "my-old-text"),
+    *("--budget", "2k", "--peak-lr", "1e-2", "--final-lr", "1e-3"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's folder with a prepared recipe `r.toml` of 15 steps."""
+    folder = make_reader_folder(tmp_path / "reader")
+    monkeypatch.chdir(folder)
+    assert main(["init", "r.toml", *FLAGS]) == 0
+    assert main(["prepare", "r.toml"]) == 0
+    return folder
+
+
+def run_of(folder: Path) -> RunFolder:
+    return RunFolder(folder / "runs" / "r")
+
+
+def test_a_plan_is_not_written_under_a_launch(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "r.toml"]) == 0
+    run = run_of(folder)
+    before = run.plan.read_bytes()
+    # As at the evaluation of step 0: locked, and nothing of a training on the disk yet.
+    with hold_lock(run.lock, lambda message: None):
+        for verb in ("plan", "train"):
+            assert main([verb, "r.toml", "-o", "seed=2"]) == 2
+            assert "it is in use by process" in capsys.readouterr().err
+            assert run.plan.read_bytes() == before
+        assert main(["plan", "r.toml"]) == 0
+        assert main(["train", "r.toml"]) == 2
+    assert main(["plan", "r.toml", "-o", "seed=2"]) == 0
+    assert load_plan(run.plan).science.seed == 2
+
+
+def test_a_plan_that_changed_before_the_lock_was_held_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def overtaken(plan: Plan, job: Job) -> None:
+        keep_plan(plan, job)
+        assert main(["plan", "r.toml", "-o", "seed=2"]) == 0
+
+    monkeypatch.setattr("rewarm.stages.train.keep_plan", overtaken)
+    assert main(["train", "r.toml"]) == 2
+    assert "planned this run anew in the meantime" in capsys.readouterr().err
+    assert not run_of(folder).has_begun()
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "export"])
+def test_another_base_under_the_plan_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    weights = folder / "my-model" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 0.5 for name, tensor in tensors.items()}, weights)
+    capsys.readouterr()
+    assert main([verb, "runs/r"]) == 2
+    assert "its weights changed since the plan" in capsys.readouterr().err
+    assert run_of(folder).steps()[-1].step == 1
+
+
+def test_a_damaged_checkpoint_is_named_by_every_verb(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+    newest = run_of(folder).checkpoints / "step-00000004" / "model.safetensors"
+    raw = bytearray(newest.read_bytes())
+    raw[-1] ^= 1
+    newest.write_bytes(raw)
+    for verb in ("evaluate", "export"):
+        capsys.readouterr()
+        assert main([verb, "runs/r"]) == 0
+        assert "passed over step-00000004: model.safetensors" in capsys.readouterr().out
+
+
+def test_the_export_of_an_earlier_step_is_put_aside(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["export", "r.toml"]) == 0
+    assert main(["export", "r.toml"]) == 0
+    assert "exported already" in capsys.readouterr().out
+    run = run_of(folder)
+    early = load_file(run.export / "model.safetensors")
+    assert main(["run", "r.toml", "--yes"]) == 0
+    assert run.report.exists()
+    aside = run.path / "export-step-00000002"
+    kept, last = load_file(aside / "model.safetensors"), load_file(run.export / "model.safetensors")
+    assert all(torch.equal(early[name], kept[name]) for name in early)
+    assert not all(torch.equal(early[name], last[name]) for name in early)
+    # Two types of one step: the first is kept too.
+    assert main(["export", "r.toml", "--dtype", "bfloat16"]) == 0
+    assert (run.path / "export-step-00000015").is_dir()
+    # What is not of this run is never moved.
+    shutil.rmtree(run.export)
+    run.export.mkdir()
+    (run.export / "mine.txt").write_text("mine")
+    assert main(["export", "r.toml"]) == 2
+    assert "there is something already" in capsys.readouterr().err
+    assert (run.export / "mine.txt").read_text() == "mine"
+
+
+def test_held_out_text_that_another_source_trains_on_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(100):
+        shutil.copy(folder / "my-text" / f"{number:03d}.txt", folder / "my-old-text" / f"c{number}")
+        (folder / "my-old-text" / f"c{number}").rename(folder / "my-old-text" / f"c{number}.txt")
+    assert main(["prepare", "r.toml"]) == 0, "with one share, copies fall on one side"
+    capsys.readouterr()
+    shares = ["-o", "sources.new.held_out=0.4", "-o", "sources.replay.held_out=0.01"]
+    assert main(["prepare", "r.toml", *shares]) == 2
+    told = capsys.readouterr().err
+    assert "sources.replay" in told
+    assert "also held out by source 'new'" in told
+    assert "the same held_out" in told
+    assert main(["train", "r.toml", *shares]) == 2
+    assert "also held out by source 'new'" in capsys.readouterr().err
+    assert not run_of(folder).has_begun()
+
+
+def test_one_text_in_two_groups_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(1)
+    rows = [{"text": f"pair {n} {rng.random()}", "group": f"g{n}"} for n in range(60)]
+    rows += [{"text": rows[n]["text"], "group": f"h{n}"} for n in range(60)]
+    (folder / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = [
+        *("-o", "sources.new.path=groups.jsonl", "-o", "sources.new.group_field=group"),
+        *("-o", "sources.new.held_out=0.3"),
+    ]
+    capsys.readouterr()
+    assert main(["prepare", "r.toml", *changed]) == 2
+    assert "held out too, under another group" in capsys.readouterr().err
+
+
+def test_bases_that_end_documents_differently_share_no_tokens(folder: Path) -> None:
+    assert main(["plan", "r.toml"]) == 0
+    first = load_plan(run_of(folder).plan)
+    other = folder / "my-other-model"
+    shutil.copytree(folder / "my-model", other)
+    config = json.loads((other / "tokenizer_config.json").read_text())
+    assert config["eos_token"] == "</s>"
+    config["eos_token"] = "<s>"
+    (other / "tokenizer_config.json").write_text(json.dumps(config))
+    changed = ["-o", "base.path=my-other-model", "-o", "name=other"]
+    assert main(["prepare", "r.toml", *changed]) == 0
+    assert main(["plan", "r.toml", *changed]) == 0
+    second = load_plan(RunFolder(folder / "runs" / "other").plan)
+    assert first.conduct.corpora["new"].end_tokens == ("</s>",)
+    assert second.conduct.corpora["new"].end_tokens == ("<s>",)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ('run_folder="a\\u0000b"', "run_folder: 'a\\x00b' holds a NUL character"),
+        ('sources.new.path=["a\\u0000b"]', "sources.new.path: 'a\\x00b' holds a NUL character"),
+        ("budget.tokens=9999999999999999999999T", "is above 10^18"),
+        ("budget.tokens=99999999999999999999", "is above 10^18"),
+        ('evaluation.tasks.exam.path="absent.jsonl"', "absent.jsonl: it cannot be read"),
+        ("training.micro_batch_sequences=7", "7 does not divide the step's"),
+    ],
+)
+def test_a_plan_tells_what_training_would_stumble_over(
+    folder: Path, capsys: pytest.CaptureFixture[str], override: str, told: str
+) -> None:
+    capsys.readouterr()
+    assert main(["plan", "r.toml", "-o", override, "-o", "batch.tokens=256"]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_init_writes_what_it_was_told(folder: Path) -> None:
+    text = folder / "new \N{GRINNING FACE} \N{NO-BREAK SPACE}\x7f\ttext"
+    shutil.copytree(folder / "my-text", text)
+    flags = [
+        "--base",
+        "my-model",
+        "--text",
+        text.name,
+        "--budget",
+        "2k",
+        "--peak-lr",
+        "1.2345678e-4",
+    ]
+    assert main(["init", "odd.toml", *flags]) == 0
+    assert main(["plan", "odd.toml"]) == 0
+    plan = load_plan(RunFolder(folder / "runs" / "odd").plan)
+    assert plan.conduct.base_pretraining.peak_lr == 1.2345678e-4
+    assert plan.conduct.corpora["new"].num_documents > 0
