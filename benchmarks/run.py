@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("startup", "order_lookup", "resume_position", "window_gather", "tokenize_rate")
+BENCHMARKS = (
+    "startup",
+    "order_lookup",
+    "resume_position",
+    "window_gather",
+    "tokenize_rate",
+    "waiting_threads",
+)
 
 
 def main() -> None:

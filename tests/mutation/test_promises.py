@@ -119,9 +119,9 @@ MUTATIONS = [
     Mutation(
         promise="a kill while preparing changes no byte",
         file="corpus/prepare.py",
-        old='            write_json(Path(f"{prefix}.json"), facts)\n',
-        new="            pass\n",
-        test="tests/unit/test_corpus_prepare.py::test_every_number_is_exact",
+        old="except (OSError, ValueError, LookupError, TypeError):\n            return False",
+        new="except (OSError, ValueError, LookupError, TypeError):\n            return True",
+        test="tests/unit/test_corpus_prepare.py::test_a_kill_at_any_moment_changes_no_byte",
     ),
     Mutation(
         promise="a special token's name in a text stays text",
@@ -217,6 +217,177 @@ MUTATIONS = [
         old="(nats / divisor).backward()",
         new="(nats / (labels != -100).sum().clamp(min=1)).backward()",
         test="tests/parity/test_step.py::test_the_split_into_micro_batches_does_not_matter",
+    ),
+    Mutation(
+        promise="a second launcher is refused",
+        file="training/lock.py",
+        old="            if reason is None:\n",
+        new="            if False:\n",
+        test="tests/unit/test_training_lock.py::"
+        "test_a_second_launcher_is_refused_with_who_holds_it",
+    ),
+    Mutation(
+        promise="a stale lock is taken over",
+        file="training/lock.py",
+        old='return None if _is_alive(owner) else "that process is gone"',
+        new="return None",
+        test="tests/unit/test_training_lock.py::test_a_lock_outlives_nobody_who_was_killed",
+    ),
+    Mutation(
+        promise="who lost the lock writes no more",
+        file="training/run.py",
+        old="        lock.check()\n",
+        new="",
+        test="tests/unit/test_training_run.py::test_who_lost_the_lock_saves_no_more",
+    ),
+    Mutation(
+        promise="SIGTERM ends with a checkpoint",
+        file="training/run.py",
+        old="until=lambda state: state.step >= last_step or requests.stop_signal is not None,",
+        new="until=lambda state: state.step >= last_step,",
+        test="tests/unit/test_training_run.py::"
+        "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
+    ),
+    Mutation(
+        promise="SIGUSR1 saves and goes on",
+        file="training/signals.py",
+        old="        self._save = True\n",
+        new="        pass\n",
+        test="tests/unit/test_training_run.py::test_sigusr1_saves_and_goes_on",
+    ),
+    Mutation(
+        promise="the newest verified checkpoint is never pruned",
+        file="training/checkpoint.py",
+        old="elif path in self._verified or not checkpoint_problems(path, step_of(path)):",
+        new="else:",
+        test="tests/unit/test_training_checkpoint.py::"
+        "test_damaged_ones_do_not_count_among_those_that_stay",
+    ),
+    Mutation(
+        promise="a save is tried again where the disk was full",
+        file="training/checkpoint.py",
+        old="                self._prune(keep=1)\n",
+        new="                pass\n",
+        test="tests/unit/test_training_checkpoint.py::"
+        "test_a_full_disk_is_made_room_on_and_tried_again",
+    ),
+    Mutation(
+        promise="nothing is deleted where no checkpoint can be trusted",
+        file="training/checkpoint.py",
+        old="    if passed_over:\n        raise",
+        new="    if False:\n        raise",
+        test="tests/unit/test_training_checkpoint.py::"
+        "test_none_that_can_be_trusted_is_an_error_and_nothing_is_deleted",
+    ),
+    Mutation(
+        promise="files of a checkpoint are flushed before they count",
+        file="training/checkpoint.py",
+        old="        _fsync_file(folder / name)\n",
+        new="        pass\n",
+        test="tests/unit/test_training_checkpoint.py::test_everything_is_flushed_before_it_counts",
+    ),
+    Mutation(
+        promise="a checkpoint's name is flushed",
+        file="training/checkpoint.py",
+        old="        fsync_folder(self._folder)\n",
+        new="",
+        test="tests/unit/test_training_checkpoint.py::test_everything_is_flushed_before_it_counts",
+    ),
+    Mutation(
+        promise="a plan is not written under a launch",
+        file="stages/job.py",
+        old="with hold_lock(run.lock, lambda message: None):",
+        new="if True:",
+        test="tests/unit/test_run_guards.py::test_a_plan_is_not_written_under_a_launch",
+    ),
+    Mutation(
+        promise="a run goes on from the base that was planned",
+        file="stages/trained.py",
+        old="        if found != planned:\n",
+        new="        if False:\n",
+        test="tests/unit/test_run_guards.py::test_another_base_under_the_plan_is_refused",
+    ),
+    Mutation(
+        promise="what is held out is not trained on by another source",
+        file="corpus/overlap.py",
+        old="            if num_both:\n",
+        new="            if False:\n",
+        test="tests/unit/test_run_guards.py::"
+        "test_held_out_text_that_another_source_trains_on_is_refused",
+    ),
+    Mutation(
+        promise="tokens are shared only where documents end alike",
+        file="corpus/place.py",
+        old='            "eos": list(declared_eos(tokenizer_folder)),\n',
+        new="",
+        test="tests/unit/test_run_guards.py::"
+        "test_bases_that_end_documents_differently_share_no_tokens",
+    ),
+    Mutation(
+        promise="an export of another step is kept",
+        file="stages/export.py",
+        old="            _put_aside(run.export, held, console)\n",
+        new="            __import__('shutil').rmtree(run.export)\n",
+        test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
+    ),
+    Mutation(
+        promise="a text that spells a special token is rejected",
+        file="corpus/tokenize.py",
+        old="return bool(self.is_special[ids[len(self.frame.begin) : end]].any())",
+        new="return False",
+        test="tests/unit/test_corpus_prepare.py::test_a_special_token_in_a_text_is_rejected",
+    ),
+    Mutation(
+        promise="two at once prepare once",
+        file="corpus/prepare.py",
+        old="            fcntl.flock(descriptor, fcntl.LOCK_EX)\n",
+        new="            pass\n",
+        test="tests/unit/test_corpus_prepare.py::test_two_at_once_prepare_once",
+    ),
+    Mutation(
+        promise="text that changes while it is prepared is told",
+        file="corpus/prepare.py",
+        old="    work.place.check_unchanged()\n",
+        new="",
+        test="tests/unit/test_corpus_prepare.py::test_text_that_changes_under_our_hands_is_told",
+    ),
+    Mutation(
+        promise="a token outside of the vocabulary stops the run",
+        file="batches/loader.py",
+        old="        self._check_vocabulary(tokens, slots)\n",
+        new="",
+        test="tests/unit/test_batches.py::"
+        "test_a_token_outside_of_the_vocabulary_is_named_before_it_is_looked_up",
+    ),
+    Mutation(
+        promise="evaluating leaves training as it was",
+        file="evaluation/likelihood.py",
+        old="module.training = training",
+        new="pass",
+        test="tests/parity/test_likelihood.py::"
+        "test_training_is_bit_identical_with_and_without_evaluation",
+    ),
+    Mutation(
+        promise="a verdict leaves out records of other items",
+        file="evaluation/forgetting.py",
+        old="    return record.items_key, record.item_weights\n",
+        new='    return "", ()\n',
+        test="tests/unit/test_evaluation_forgetting.py::"
+        "test_records_of_other_items_are_left_out_and_the_verdict_says_so",
+    ),
+    Mutation(
+        promise="a mistake leaves with code 2",
+        file="errors.py",
+        old="    exit_code = 2\n",
+        new="    exit_code = 1\n",
+        test="tests/unit/test_main_road.py::test_a_mistake_is_one_message_and_code_2",
+    ),
+    Mutation(
+        promise="a name shows as text in the report",
+        file="reporting/report.py",
+        old="autoescape=True",
+        new="autoescape=False",
+        test="tests/unit/test_reporting_report.py::test_names_show_as_text",
     ),
 ]
 
