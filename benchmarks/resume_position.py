@@ -20,6 +20,9 @@ class Tokens:
     def gather(self, windows: np.ndarray, sequence_length: int, /) -> np.ndarray:
         return np.ones((len(windows), sequence_length + 1), dtype=np.int64)
 
+    def positions(self, windows: np.ndarray, sequence_length: int, /) -> np.ndarray:
+        return np.tile(np.arange(sequence_length), (len(windows), 1))
+
 
 def first_batch_s(step: int) -> float:
     """Return the seconds from a new loader to its first batch, as after a resume."""

@@ -19,6 +19,7 @@ BENCHMARKS = (
     "window_gather",
     "tokenize_rate",
     "waiting_threads",
+    "document_mask",
 )
 
 

@@ -389,6 +389,20 @@ MUTATIONS = [
         new="autoescape=False",
         test="tests/unit/test_reporting_report.py::test_names_show_as_text",
     ),
+    Mutation(
+        promise="documents of a sequence do not see each other",
+        file="model/loss.py",
+        old="more = {} if position_ids is None else",
+        new="more = {} if True else",
+        test="tests/parity/test_packing.py::test_documents_of_a_sequence_are_as_if_alone",
+    ),
+    Mutation(
+        promise="a step keeps documents apart where the plan says so",
+        file="training/step.py",
+        old="nats, _ = self.loss(state.model, input_ids, labels, position_ids)",
+        new="nats, _ = self.loss(state.model, input_ids, labels, None)",
+        test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
+    ),
 ]
 
 

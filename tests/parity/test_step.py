@@ -18,6 +18,7 @@ from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Stepper
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
+    SEQUENCES_PER_STEP,
     VOCAB_SIZE,
     make_placement,
     make_plan,
@@ -127,14 +128,35 @@ def test_the_split_into_micro_batches_does_not_matter() -> None:
                 assert torch.allclose(tensor, results[0][1][name], rtol=0, atol=1e-12)
 
 
+def test_a_step_hands_positions_to_the_loss() -> None:
+    """Two micro-batches: each gets the rows that are its own, and the sum is the whole's."""
+    positions = torch.arange(SEQUENCE_LENGTH).repeat(SEQUENCES_PER_STEP, 1)
+    positions += 100 * torch.arange(SEQUENCES_PER_STEP)[:, None]
+    batch = replace(batch_of(0), position_ids=positions)
+    handed: list[Tensor] = []
+
+    def noting(
+        model: nn.Module, ids: Tensor, labels: Tensor, places: Tensor | None
+    ) -> tuple[Tensor, object]:
+        assert places is not None
+        handed.append(places)
+        return sum_of_token_losses(model, ids, labels)
+
+    stepper([], loss=noting)(new_state(), batch)
+    assert [len(places) for places in handed] == [4, 4]
+    assert torch.equal(torch.cat(handed), positions)
+
+
 class Poisoned:
     """The loss, not finite for its first so many calls."""
 
     def __init__(self, num_bad_calls: int) -> None:
         self.left = num_bad_calls
 
-    def __call__(self, model: nn.Module, ids: Tensor, labels: Tensor) -> tuple[Tensor, object]:
-        nats, count = sum_of_token_losses(model, ids, labels)
+    def __call__(
+        self, model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, object]:
+        nats, count = sum_of_token_losses(model, ids, labels, positions)
         if self.left > 0:
             self.left -= 1
             return nats * math.nan, count

@@ -44,12 +44,15 @@ def test_a_view_is_its_documents_in_a_row(
         num_windows = max(0, (len(row) - 1) // sequence_length)
         windows = rng.permutation(num_windows)
         gathered = view.gather(windows, sequence_length)
-        for got, window in zip(gathered, windows.tolist(), strict=True):
+        positions = view.positions(windows, sequence_length)
+        assert positions.shape == (num_windows, sequence_length)
+        for got, places, window in zip(gathered, positions, windows.tolist(), strict=True):
             start = window * sequence_length
             assert (got == row[start : start + sequence_length + 1]).all()
             spans = view.documents_of_window(window, sequence_length)
             pieces = [view.document(index)[first:last] for index, first, last in spans]
             assert (np.concatenate(pieces) == row[start : start + sequence_length]).all()
+            assert (places == np.concatenate([np.arange(len(piece)) for piece in pieces])).all()
         with pytest.raises(ValueError, match="a window is outside"):
             view.gather(np.array([num_windows]), sequence_length)
 

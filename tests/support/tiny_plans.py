@@ -60,6 +60,7 @@ def make_plan(
         tokenizer="t" * 64,
         sequence_length=SEQUENCE_LENGTH,
         sequences_per_step=SEQUENCES_PER_STEP,
+        mask_documents=False,
         num_steps=num_steps,
         sources=(
             PlannedSource(name="old", role="replay", key="o", num_windows=37),
@@ -130,11 +131,17 @@ class FakeView:
 
     salt: int
     vocab_size: int = VOCAB_SIZE
+    document_length: int = 5
 
     def gather(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
         places = windows[:, None] * sequence_length + np.arange(sequence_length + 1)
         mixed = (places * 2654435761 + self.salt * 40503) % 2**32
         return np.asarray((mixed >> 7) % self.vocab_size, dtype=np.int64)
+
+    def positions(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
+        """Return places in documents of one length, the first of which begins with the window."""
+        places = np.arange(sequence_length) % self.document_length
+        return np.tile(places, (len(windows), 1))
 
 
 def make_views() -> dict[str, WindowSource]:

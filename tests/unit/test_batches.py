@@ -33,13 +33,18 @@ ORDER = make_plan(num_steps=20).science.order()
 
 
 def make_loader(
-    views: Mapping[str, WindowSource] | None = None, *, rank: int = 0, num_ranks: int = 1
+    views: Mapping[str, WindowSource] | None = None,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    mask_documents: bool = False,
 ) -> BatchLoader:
     return BatchLoader(
         ORDER,
         views or make_views(),
         sequence_length=SEQUENCE_LENGTH,
         vocab_size=VOCAB_SIZE,
+        mask_documents=mask_documents,
         rank=rank,
         num_ranks=num_ranks,
     )
@@ -68,6 +73,25 @@ def test_a_batch_holds_the_windows_that_the_order_names() -> None:
         assert batch.labels[row].tolist() == window[1:].tolist()
     assert np.array_equal(batch.source, slots.source)
     assert batch.num_valid_tokens == SEQUENCES_PER_STEP * SEQUENCE_LENGTH
+    assert batch.position_ids is None
+
+
+def test_positions_are_those_of_the_windows_that_the_order_names() -> None:
+    views = make_views()
+    views["new"] = FakeView(2, document_length=7)
+    slots = slots_of_step(ORDER, 13)
+    whole = make_loader(views, mask_documents=True).batch(13)
+    assert whole.position_ids is not None
+    for row in range(SEQUENCES_PER_STEP):
+        view = views[ORDER.source_names[slots.source[row]]]
+        places = view.positions(slots.window[row : row + 1], SEQUENCE_LENGTH)[0]
+        assert whole.position_ids[row].tolist() == places.tolist()
+    parts = [
+        make_loader(views, mask_documents=True, rank=rank, num_ranks=2).batch(13).position_ids
+        for rank in range(2)
+    ]
+    assert all(part is not None for part in parts)
+    assert torch.equal(torch.cat([part for part in parts if part is not None]), whole.position_ids)
 
 
 def test_a_batch_depends_on_its_step_alone() -> None:
@@ -98,6 +122,8 @@ class Spoiled:
         places = windows[:, None] * sequence_length + np.arange(sequence_length + 1)
         tokens[places == self.offset] = self.token
         return tokens
+
+    positions = FakeView(1).positions
 
 
 @pytest.mark.parametrize("token", [VOCAB_SIZE, 2**31, -1])

@@ -356,8 +356,10 @@ class Poisoned:
         self.bad_calls = bad_calls
         self.calls = 0
 
-    def __call__(self, model: nn.Module, ids: Tensor, labels: Tensor) -> tuple[Tensor, object]:
-        nats, count = sum_of_token_losses(model, ids, labels)
+    def __call__(
+        self, model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, object]:
+        nats, count = sum_of_token_losses(model, ids, labels, positions)
         if self.calls in self.bad_calls:
             nats.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
         self.calls += 1

@@ -35,19 +35,26 @@ class WindowSource(Protocol):
         """Return the tokens of windows, int64 [n] → [n, sequence_length + 1]."""
         ...
 
+    def positions(self, windows: Integers, sequence_length: int, /) -> Integers:
+        """Return each input's place in its document, int64 [n] → [n, sequence_length]."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """The sequences of one step (or one rank's share of them), on the CPU.
 
     `input_ids` and `labels` are int64 [sequences, time]; the label of a position is the token that
-    follows it, or IGNORED_LABEL. `source` is int64 [sequences] and indexes the order's sources.
+    follows it, or IGNORED_LABEL. `position_ids`, of the same shape, start again at 0 with every
+    document; None where documents of one sequence see each other. `source` is int64 [sequences] and
+    indexes the order's sources.
     """
 
     step: int
     input_ids: Tensor
     labels: Tensor
     source: Integers
+    position_ids: Tensor | None = None
 
     @property
     def num_valid_tokens(self) -> int:
@@ -73,6 +80,7 @@ class BatchLoader:
         *,
         sequence_length: int,
         vocab_size: int,
+        mask_documents: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
@@ -81,6 +89,7 @@ class BatchLoader:
         self._views = tuple(views[name] for name in order.source_names)
         self._sequence_length = sequence_length
         self._vocab_size = vocab_size
+        self._mask_documents = mask_documents
         self._rank = rank
         self._num_ranks = num_ranks
 
@@ -91,16 +100,21 @@ class BatchLoader:
         with a crash or, on a GPU, with an assertion that names nothing.
         """
         slots = slots_of_rank(self._order, step, self._rank, self._num_ranks)
-        tokens = np.empty((len(slots.source), self._sequence_length + 1), dtype=np.int64)
+        length = self._sequence_length
+        tokens = np.empty((len(slots.source), length + 1), dtype=np.int64)
+        positions = np.empty((len(slots.source), length), dtype=np.int64)
         for source in np.unique(slots.source):
             rows = np.flatnonzero(slots.source == source)
-            tokens[rows] = self._views[source].gather(slots.window[rows], self._sequence_length)
+            tokens[rows] = self._views[source].gather(slots.window[rows], length)
+            if self._mask_documents:
+                positions[rows] = self._views[source].positions(slots.window[rows], length)
         self._check_vocabulary(tokens, slots)
         return Batch(
             step=step,
             input_ids=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
             labels=torch.from_numpy(np.ascontiguousarray(tokens[:, 1:])),
             source=slots.source,
+            position_ids=torch.from_numpy(positions) if self._mask_documents else None,
         )
 
     def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:

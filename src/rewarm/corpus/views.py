@@ -108,6 +108,26 @@ class View:
         self._check_windows(windows, sequence_length)
         return self._read(windows.astype(np.int64) * sequence_length, sequence_length + 1)
 
+    def positions(self, windows: NDArray[np.integer], sequence_length: int, /) -> Integers:
+        """Return each input's place in its document, int64 [windows, sequence_length].
+
+        A document that began before the window counts from the window's first token on. Raises
+        ValueError for a window outside.
+        """
+        self._check_windows(windows, sequence_length)
+        firsts = windows.astype(np.int64) * sequence_length
+        low = np.searchsorted(self._offsets, firsts, side="right")
+        high = np.searchsorted(self._offsets, firsts + sequence_length, side="left")
+        counts = high - low
+        row = np.repeat(np.arange(len(firsts)), counts)
+        index = low[row] + np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+        begins = np.zeros((len(firsts), sequence_length), dtype=np.int64)
+        place = self._offsets[index] - firsts[row]
+        begins[row, place] = place
+        np.maximum.accumulate(begins, axis=1, out=begins)
+        places: Integers = np.arange(sequence_length) - begins
+        return places
+
     def _check_windows(self, windows: NDArray[np.integer], sequence_length: int) -> None:
         last = max(0, (self.num_tokens - 1) // sequence_length)
         if windows.size and not (windows.min() >= 0 and windows.max() < last):

@@ -22,7 +22,9 @@ IGNORED = -100
 class CausalModel(Protocol):
     """A model of transformers: a call gives an output with `logits` [batch, time, vocabulary]."""
 
-    def __call__(self, *, input_ids: Tensor, use_cache: bool) -> _Output:
+    def __call__(
+        self, *, input_ids: Tensor, use_cache: bool, position_ids: Tensor | None = None
+    ) -> _Output:
         """Return the output for int64 [batch, time] inputs."""
         ...
 
@@ -44,16 +46,21 @@ def token_losses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tenso
 
 
 def sum_of_token_losses(
-    model: CausalModel, input_ids: Tensor, labels: Tensor
+    model: CausalModel, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the summed loss in nats (a scalar with gradient) and the number of valid labels.
+
+    With `position_ids` that start again at 0 inside a sequence, what stands before the new start
+    is another document and is not attended to (transformers' convention for packed sequences;
+    `check_documents_apart` tells whether a model keeps to it).
 
     A sum, not a mean: the caller divides by the valid labels of the whole step, so that
     micro-batches and ranks of unequal counts weigh every token alike. Without a valid label the
     sum is 0 and so are its gradients. The number is a tensor (int64, shape []), so that nobody
     waits for the device who does not want it.
     """
-    logits = model(input_ids=input_ids, use_cache=False).logits
+    more = {} if position_ids is None else {"position_ids": position_ids}
+    logits = model(input_ids=input_ids, use_cache=False, **more).logits
     total = F.cross_entropy(
         _upcast(logits).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )

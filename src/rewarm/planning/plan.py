@@ -41,7 +41,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 
 class PlannedSource(Record):
@@ -72,6 +72,7 @@ class Science(Record):
     tokenizer: str = Field(description="fingerprint of the tokenizer")
     sequence_length: int
     sequences_per_step: int
+    mask_documents: bool = Field(description="tokens attend within their own document alone")
     num_steps: int
     sources: tuple[PlannedSource, ...]
     phases: tuple[PlannedPhase, ...]

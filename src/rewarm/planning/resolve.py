@@ -84,6 +84,13 @@ def resolve(
     notes = _Notes()
     _check_tokenizers(model, corpora, notes)
     _explain_frame(corpora, notes)
+    notes.because(
+        "batch.mask_documents",
+        "yes" if recipe.batch.mask_documents else "no",
+        "a token attends to its own document alone, as evaluation reads documents"
+        if recipe.batch.mask_documents
+        else "documents that share a sequence see each other, as in most bases' pretraining",
+    )
     if model.dropout:
         told = ", ".join(f"{key} {share:g}" for key, share in model.dropout.items())
         notes.warnings.append(
@@ -123,6 +130,7 @@ def resolve(
         tokenizer=model.tokenizer_fingerprint,
         sequence_length=size.sequence_length,
         sequences_per_step=size.sequences_per_step,
+        mask_documents=recipe.batch.mask_documents,
         num_steps=size.num_steps,
         sources=sources,
         phases=phases,

@@ -275,6 +275,9 @@ class BatchRecipe(Section):
     sequence_length: int | None = Field(
         None, gt=1, description="tokens per sequence; default: the base's pretraining length"
     )
+    mask_documents: bool = Field(
+        True, description="a token attends to its own document alone, not to others in its sequence"
+    )
 
 
 class OptimizerRecipe(Section):

@@ -15,6 +15,7 @@ from rewarm.corpus.views import View, open_view
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
 from rewarm.model.loss import sum_of_token_losses
+from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
@@ -74,7 +75,10 @@ def train_plan(
     suites = suites_of(plan)
 
     def load() -> nn.Module:
-        return load_planned_base(plan, device=placement.device)
+        model = load_planned_base(plan, device=placement.device)
+        if plan.science.mask_documents:
+            check_documents_apart(model, vocab_size=plan.conduct.model.vocab_size)
+        return model
 
     def measure(model: nn.Module, step: int) -> list[EvalRecord]:
         return evaluate(model, suites.at(step), step=step, autocast_dtype=autocast_dtype(placement))

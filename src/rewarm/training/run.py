@@ -139,6 +139,7 @@ def _batches(plan: Plan, materials: Materials, last_step: int) -> PrefetchedBatc
         materials.views,
         sequence_length=plan.science.sequence_length,
         vocab_size=plan.conduct.model.vocab_size,
+        mask_documents=plan.science.mask_documents,
     )
     return PrefetchedBatches(loader, last_step)
 

@@ -34,11 +34,12 @@ class TokenLoss(Protocol):
     """The training objective."""
 
     def __call__(
-        self, model: nn.Module, input_ids: Tensor, labels: Tensor, /
+        self, model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None, /
     ) -> tuple[Tensor, object]:
         """Return the sum over valid labels of their nats (shape [], with its graph), and a count.
 
         `input_ids` and `labels` are int64 [sequences, time]; labels are not shifted any more.
+        `position_ids` start again at 0 with every document; None leaves documents unmasked.
         """
         ...
 
@@ -123,11 +124,14 @@ class Stepper:
         """Add each micro-batch's share of the step's gradient; return the loss, float64 []."""
         divisor = max(num_valid, 1)
         total = torch.zeros((), dtype=torch.float64, device=state.device)
-        for input_ids, labels in _micro_batches(batch, self.placement.micro_batch_sequences):
+        for tensors in _micro_batches(batch, self.placement.micro_batch_sequences):
+            input_ids, labels, position_ids = (
+                None if tensor is None else tensor.to(state.device) for tensor in tensors
+            )
+            assert input_ids is not None
+            assert labels is not None
             with autocast_of(self.placement):
-                nats, _ = self.loss(
-                    state.model, input_ids.to(state.device), labels.to(state.device)
-                )
+                nats, _ = self.loss(state.model, input_ids, labels, position_ids)
             (nats / divisor).backward()  # type: ignore[no-untyped-call]
             total += nats.detach()
         return total / divisor
@@ -188,8 +192,11 @@ class _Measured:
         return f"loss {self.loss}, gradient norm {self.grad_norm}"
 
 
-def _micro_batches(batch: Batch, num_sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and labels of at most `num_sequences` rows at a time."""
+def _micro_batches(
+    batch: Batch, num_sequences: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield inputs, labels and positions of at most `num_sequences` rows at a time."""
     for start in range(0, len(batch.input_ids), num_sequences):
         rows = slice(start, start + num_sequences)
-        yield batch.input_ids[rows], batch.labels[rows]
+        positions = None if batch.position_ids is None else batch.position_ids[rows]
+        yield batch.input_ids[rows], batch.labels[rows], positions

@@ -1,0 +1,55 @@
+"""Documents that share a sequence, kept apart by their positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewarm.errors import BaseModelError
+
+__all__ = ["check_documents_apart"]
+
+_DOCUMENT = 6
+# Rounding in another order of summation, relative to the largest logit; a leak is a thousand times
+# that even in a model with random weights.
+_TOLERANCE = 1e-4
+
+
+def check_documents_apart(model: Any, *, vocab_size: int) -> None:
+    """Raise BaseModelError where a document's logits depend on the one before it in its sequence.
+
+    `model` is a causal model of transformers, float32. Two short sequences of made-up tokens go
+    through it: another first document, the same second one, positions starting again at 0.
+    Architectures that carry a state along (recurrent, convolutional) or take no positions fail.
+    """
+    device = next(model.parameters()).device
+    places = torch.arange(2 * _DOCUMENT, device=device) * 7919
+    first = places % vocab_size
+    other = first.clone()
+    other[:_DOCUMENT] = (first[:_DOCUMENT] + 1) % vocab_size
+    positions = torch.arange(_DOCUMENT, device=device).repeat(2)
+    logits = _logits(model, torch.stack((first, other)), positions.expand(2, -1))[:, _DOCUMENT:]
+    scale = float(logits.abs().max())
+    if float((logits[0] - logits[1]).abs().max()) > _TOLERANCE * scale:
+        raise BaseModelError.one(
+            "batch.mask_documents",
+            f"in {type(model).__name__} a document's predictions depend on the one before it in "
+            "its sequence, whatever their positions say",
+            "set batch.mask_documents = false: documents of a sequence then see each other",
+        )
+
+
+def _logits(model: Any, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    modes: dict[nn.Module, bool] = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            found: torch.Tensor = model(
+                input_ids=input_ids, position_ids=positions, use_cache=False
+            ).logits
+            return found
+    finally:
+        for module, training in modes.items():
+            module.training = training
