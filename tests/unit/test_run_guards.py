@@ -70,6 +70,23 @@ def test_a_plan_that_changed_before_the_lock_was_held_is_refused(
     assert not run_of(folder).has_begun()
 
 
+def test_a_damaged_plan_is_made_again_and_only_for_the_same_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    run = run_of(folder)
+    whole = run.plan.read_bytes()
+    run.plan.write_bytes(whole[:-30])
+    assert main(["train", "runs/r"]) == 2
+    assert "make it again with the command that wrote it" in capsys.readouterr().err
+    assert main(["train", "r.toml", "-o", "seed=2"]) == 2, "the checkpoint knows its own"
+    assert "seed: 1 → 2" in capsys.readouterr().err
+    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+    assert "resumed from step-00000002" in capsys.readouterr().out
+    assert load_plan(run.plan).science.seed == 1
+    assert (run.path / "plan.damaged.json").read_bytes() == whole[:-30]
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate", "export"])
 def test_another_base_under_the_plan_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], verb: str

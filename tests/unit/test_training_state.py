@@ -15,12 +15,11 @@ from rewarm.artifacts import read_json, write_json
 from rewarm.errors import CheckpointError, RunFolderError
 from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import build_optimizer, moments, step_counts
+from rewarm.training.saved import STATE_FILE, read_saved_state
 from rewarm.training.state import (
     OPTIMIZER_FILE,
-    STATE_FILE,
     WEIGHTS_FILE,
     TrainState,
-    read_saved_state,
     read_state,
     read_weights,
     weights_of,

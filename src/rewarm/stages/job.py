@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import write_json
-from rewarm.errors import RecipeError, RunFolderError
+from rewarm.errors import PlanError, RecipeError, RunFolderError
 from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import Recipe
 from rewarm.records.run_folder import RunFolder
+from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.lock import hold_lock
+from rewarm.training.saved import check_plan, read_saved_state
 
 __all__ = ["Job", "keep_plan", "open_job", "open_run"]
 
@@ -80,7 +83,15 @@ def keep_plan(plan: Plan, job: Job) -> None:
 def _check_same_science(plan: Plan, run: RunFolder) -> None:
     if not (run.plan.exists() and run.has_begun()):
         return
-    old = load_plan(run.plan)
+    try:
+        old = load_plan(run.plan)
+    except PlanError:
+        # It is damaged. What the run began under stands in its checkpoints too.
+        found = find_newest_verified(run.checkpoints)
+        if found.path is not None:
+            check_plan(read_saved_state(found.path), plan.science, where=run.path)
+        os.replace(run.plan, run.plan.with_name("plan.damaged.json"))
+        return
     if old.fingerprint != plan.fingerprint:
         differences = "; ".join(science_diff(old.science, plan.science))
         raise RunFolderError.one(

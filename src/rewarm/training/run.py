@@ -23,12 +23,11 @@ from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
 from rewarm.training.optimizer import build_optimizer
 from rewarm.training.placement import apply_placement, placement_changes
+from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.signals import SignalRequests, listen_to_signals
 from rewarm.training.sinks import Journal, Sink
 from rewarm.training.state import (
     TrainState,
-    check_plan,
-    read_saved_state,
     read_state,
     write_state,
 )

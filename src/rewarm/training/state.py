@@ -15,32 +15,26 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from rewarm.artifacts import provenance, read_json, write_json
-from rewarm.errors import CheckpointError, Problem, RunFolderError
-from rewarm.planning.plan import Plan, Science, science_diff
-from rewarm.records.facts import Record
+from rewarm.artifacts import provenance, write_json
+from rewarm.errors import CheckpointError, Problem
+from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
 from rewarm.training.randomness import RandomState
+from rewarm.training.saved import STATE_FILE, SavedState, check_plan, read_saved_state
 
 __all__ = [
     "OPTIMIZER_FILE",
-    "STATE_FILE",
     "WEIGHTS_FILE",
-    "SavedState",
     "TrainState",
     "buffers_of",
-    "check_plan",
-    "read_saved_state",
     "read_state",
     "read_weights",
     "weights_of",
@@ -49,7 +43,6 @@ __all__ = [
 
 WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
-STATE_FILE = "state.json"
 
 
 @dataclass(slots=True)
@@ -64,22 +57,6 @@ class TrainState:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
-
-
-class SavedState(Record):
-    """`state.json`: all of the state that is no tensor."""
-
-    format: Literal[1] = 1
-    step: int = Field(ge=0, description="updates taken")
-    num_samples: int = Field(description="sequences consumed")
-    num_tokens: int = Field(description="input tokens consumed")
-    plan: str = Field(description="fingerprint of the science")
-    science: dict[str, Any] = Field(description="the science itself, to tell what differs")
-    amendments_head: str = Field("", description="last amendment that governed the step")
-    optimizer_steps: dict[str, int] = Field(description="updates by parameter")
-    random_cpu: str = Field(description="state of torch's CPU generator, hexadecimal")
-    random_cuda: str | None = Field(description="state of the device's generator, hexadecimal")
-    versions: dict[str, str]
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -118,37 +95,6 @@ def write_state(folder: Path, state: TrainState, science: Science) -> None:
     _save_tensors(weights_of(state.model), folder / WEIGHTS_FILE)
     _save_tensors(moments(state.optimizer), folder / OPTIMIZER_FILE)
     write_json(folder / STATE_FILE, saved.model_dump(mode="json"))
-
-
-def read_saved_state(folder: Path) -> SavedState:
-    """Return a checkpoint's JSON part; raises CheckpointError naming the file."""
-    path = folder / STATE_FILE
-    value = read_json(path, what="the saved state", error=CheckpointError)
-    try:
-        return SavedState.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError.one(
-            str(path),
-            f"{where}: {first['msg']}",
-            "it was written by another version of rewarm; resume with that one",
-        ) from error
-
-
-def check_plan(saved: SavedState, science: Science, *, where: Path) -> None:
-    """Raise RunFolderError, with what differs, where a state belongs to another plan."""
-    if saved.plan == Plan.science_fingerprint(science):
-        return
-    try:
-        differences = science_diff(Science.model_validate(saved.science), science)
-    except ValidationError:
-        differences = ["the saved plan has another format"]
-    raise RunFolderError.one(
-        str(where),
-        "it was trained under another plan: " + "; ".join(differences),
-        "undo the change, or give the changed recipe a run folder of its own",
-    )
 
 
 def read_state(folder: Path, state: TrainState, science: Science) -> None:
