@@ -87,6 +87,19 @@ def test_a_damaged_plan_is_made_again_and_only_for_the_same_run(
     assert (run.path / "plan.damaged.json").read_bytes() == whole[:-30]
 
 
+def test_text_that_went_from_under_a_run_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    before = run_of(folder).plan.read_bytes()
+    shutil.rmtree(folder / "prepared")
+    assert main(["plan", "r.toml"]) == 2
+    assert "its text is no longer prepared as it was" in capsys.readouterr().err
+    assert run_of(folder).plan.read_bytes() == before
+    assert main(["prepare", "r.toml"]) == 0
+    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate", "export"])
 def test_another_base_under_the_plan_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], verb: str
@@ -200,6 +213,9 @@ def test_bases_that_end_documents_differently_share_no_tokens(folder: Path) -> N
     [
         ('run_folder="a\\u0000b"', "run_folder: 'a\\x00b' holds a NUL character"),
         ('sources.new.path=["a\\u0000b"]', "sources.new.path: 'a\\x00b' holds a NUL character"),
+        ('run_folder="r.toml"', "r.toml is not a folder"),
+        ('run_folder="r.toml/below"', "r.toml is not a folder"),
+        ('prepared_folder="my-model/config.json"', "config.json is not a folder"),
         ("budget.tokens=9999999999999999999999T", "is above 10^18"),
         ("budget.tokens=99999999999999999999", "is above 10^18"),
         ('evaluation.tasks.exam.path="absent.jsonl"', "absent.jsonl: it cannot be read"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import write_json
-from rewarm.errors import PlanError, RecipeError, RunFolderError
+from rewarm.errors import PlanError, Problems, RecipeError, RunFolderError
 from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import Recipe
@@ -34,8 +34,16 @@ def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:
     """Return the job that a recipe file describes; raises RecipeError."""
     recipe = load_recipe(path, overrides)
     folder = path.resolve().parent
-    run = recipe.run_folder or f"runs/{recipe.name}"
-    return Job(recipe, folder, RunFolder(folder / run), folder / recipe.prepared_folder)
+    run = folder / (recipe.run_folder or f"runs/{recipe.name}")
+    prepared = folder / recipe.prepared_folder
+    problems = Problems()
+    for key, wanted in (("run_folder", run), ("prepared_folder", prepared)):
+        for place in (wanted, *wanted.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                problems.add(key, f"{place} is not a folder", "name a folder, or a new one")
+                break
+    problems.raise_as(RecipeError)
+    return Job(recipe, folder, RunFolder(run), prepared)
 
 
 def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder]:
@@ -83,6 +91,12 @@ def keep_plan(plan: Plan, job: Job) -> None:
 def _check_same_science(plan: Plan, run: RunFolder) -> None:
     if not (run.plan.exists() and run.has_begun()):
         return
+    if not plan.measured:
+        raise RunFolderError.one(
+            str(run.path),
+            "this run has begun, and its text is no longer prepared as it was",
+            "undo the change to the text or the recipe, or run `rewarm prepare` with it",
+        )
     try:
         old = load_plan(run.plan)
     except PlanError:
