@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "fsync_folder",
     "manifest_problems",
+    "open_to_others",
     "parse_json",
     "provenance",
     "read_json",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "MANIFEST.json"
+
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # it can only be read by setting it
 
 
 def canonical_json(value: Any) -> str:
@@ -56,6 +60,11 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_to_others(path: Path) -> None:
+    """Give a temporary file or folder, which is its owner's alone, the mode of any new one."""
+    os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~_UMASK)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -81,7 +90,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        open_to_others(Path(temporary))
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:

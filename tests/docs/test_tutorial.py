@@ -44,11 +44,16 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", block], cwd=folder, check=True)
 
 
-def test_the_recipe_of_the_readme_is_a_recipe() -> None:
-    (block,) = blocks(REPOSITORY / "README.md", "toml")
-    recipe = parse_recipe(block)
-    assert len(block.splitlines()) < 20
-    assert [phase.name for phase in recipe.phases] == ["general", "qa"]
+def test_the_recipes_of_the_readme_are_recipes() -> None:
+    short, two_blends = (parse_recipe(block) for block in blocks(REPOSITORY / "README.md", "toml"))
+    assert [phase.name for phase in short.phases] == ["general"]
+    assert [phase.name for phase in two_blends.phases] == ["general", "qa"]
+
+
+def test_your_own_model_takes_under_20_lines() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Your own model and your own text")[1].split("\n## ")[0]
+    assert len([line for line in section.splitlines() if line.strip()]) < 20
 
 
 def test_the_readme_names_verbs_that_exist() -> None:

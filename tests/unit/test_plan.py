@@ -115,7 +115,25 @@ def test_compute_and_memory_by_hand() -> None:
     per_token = 6 * (900_000 + 100_000) + 307_200
     assert estimates["training compute"] == pytest.approx(per_token * 781 * 1280)
     assert estimates["weights, gradients and moments"] == 16_000_000
-    assert estimates["time"] > 0
+    model = make_model_facts()
+    per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
+    width = model.num_layers * per_layer + 3 * model.vocab_size
+    assert estimates["activations per sequence"] == 128 * 4 * width
+
+
+def test_evaluation_is_counted_at_every_evaluation() -> None:
+    plan = plan_of("evaluation.every_steps=100", "evaluation.stride_fraction=0.5")
+    steps = [0, 1, 2, 4, 8, 16, 32, 64, 100, 200, 300, 400, 500, 600, 700, 781]
+    assert list(plan.conduct.evaluation_steps) == steps
+    # Each held-out text is scored whole up to the cap, and with half of a window's stride twice.
+    one = 2 * sum(
+        round(min(1.0, 262_144 / corpus.held_out_bytes) * corpus.held_out_tokens)
+        for corpus in CORPORA.values()
+    )
+    found = {estimate.name: estimate.value for estimate in plan.estimates}
+    per_token = 6 * (900_000 + 100_000) + 307_200
+    assert found["evaluation compute"] == pytest.approx(per_token / 3 * one * len(steps), rel=1e-3)
+    assert found["time"] > 0
 
 
 def test_the_price_of_the_time() -> None:
@@ -185,6 +203,8 @@ def test_phases_end_where_they_are_told() -> None:
     assert by_tokens.phases[1].start_step == 79  # ceil(100,000 / 1,280)
     by_fraction = plan_of("phases.0.until={fraction=0.9}").science
     assert by_fraction.phases[1].start_step == 703
+    (told,) = problems_of("phases.0.until={fraction=0.0001}")
+    assert "would end at step 0, but it begins at step 0 of 781: it has no steps" in told
     (told,) = problems_of("phases.0.until={tokens='3M'}")
     assert "would end at step 2344, but it begins at step 0 of 781" in told
 
@@ -205,6 +225,10 @@ def test_too_many_epochs_are_told_with_numbers() -> None:
         "sources.new.max_epochs=8", "sources.new.max_epochs_reason=small", corpora=corpora
     )
     assert raised.science.num_steps == 781
+    (told,) = problems_of(
+        "sources.new.max_epochs=7.35", "sources.new.max_epochs_reason=small", corpora=corpora
+    )
+    assert "7.36 epochs, above its cap of 7.35" in told
 
 
 def test_much_qa_is_warned_of() -> None:
@@ -230,6 +254,7 @@ def test_a_number_is_never_adjusted() -> None:
     )
     assert "1024 is beyond the base's 512 positions" in problems_of("batch.sequence_length=1024")[0]
     assert "do not pay for one step" in problems_of("budget.tokens=100")[0]
+    assert "100,000,000 steps" in problems_of("budget.tokens=128B")[0]
     assert "3 does not divide the step's 10" in problems_of("training.micro_batch_sequences=3")[0]
     assert "the warm-up takes all" in problems_of("schedule.warmup_fraction=0.9999")[0]
     assert "is above the peak" in problems_of("schedule.final_lr=1")[0]

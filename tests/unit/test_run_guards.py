@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,6 +222,7 @@ def test_bases_that_end_documents_differently_share_no_tokens(folder: Path) -> N
         ("budget.tokens=9999999999999999999999T", "is above 10^18"),
         ("budget.tokens=99999999999999999999", "is above 10^18"),
         ('evaluation.tasks.exam.path="absent.jsonl"', "absent.jsonl: it cannot be read"),
+        ('evaluation.tasks.new.path="absent.jsonl"', "a source is called 'new' too"),
         ("training.micro_batch_sequences=7", "7 does not divide the step's"),
     ],
 )
@@ -248,3 +252,98 @@ def test_init_writes_what_it_was_told(folder: Path) -> None:
     plan = load_plan(RunFolder(folder / "runs" / "odd").plan)
     assert plan.conduct.base_pretraining.peak_lr == 1.2345678e-4
     assert plan.conduct.corpora["new"].num_documents > 0
+
+
+def test_only_a_plan_on_measured_facts_is_trained(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(folder / "prepared")
+    assert main(["plan", "r.toml"]) == 0
+    capsys.readouterr()
+    assert main(["train", "runs/r"]) == 2
+    assert "it stands on estimates of the text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "export"])
+def test_a_shard_that_changed_since_prepare_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    (shard,) = (folder / "prepared").glob("new-*/shard-00000.bin")
+    raw = bytearray(shard.read_bytes())
+    raw[0] ^= 1
+    shard.write_bytes(raw)
+    capsys.readouterr()
+    assert main([verb, "runs/r"]) == 2
+    assert "shard-00000.bin: it changed since prepare" in capsys.readouterr().err
+
+
+def test_a_file_in_two_sources_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "r.toml", "-o", "sources.replay.path=my-text"]) == 2
+    assert "is also read by source 'new'" in capsys.readouterr().err
+
+
+def test_nobody_trains_without_a_yes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "r.toml"]) == 2
+    assert "the plan wants a yes, and nobody can be asked here" in capsys.readouterr().err
+    assert not run_of(folder).has_begun()
+
+
+def test_what_is_on_record_is_not_measured_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "r.toml"]) == 0
+    run = run_of(folder)
+    logged = run.evals_log.read_bytes()
+    assert main(["evaluate", "r.toml"]) == 0
+    assert run.evals_log.read_bytes() == logged
+
+
+def test_choices_are_measured_at_both_ends_alone(folder: Path) -> None:
+    wanted = ["-o", "evaluation.matched_continuation_items=6", "-o", "evaluation.every_steps=5"]
+    assert main(["train", "r.toml", *wanted]) == 0
+    steps: dict[str, set[int]] = {}
+    for record in run_of(folder).evals():
+        steps.setdefault(record.metric, set()).add(record.step)
+    assert steps["matched_continuation"] == {0, 15}
+    assert steps["bits_per_byte"] == {0, 1, 2, 4, 5, 10, 15}
+
+
+def test_modes_follow_the_umask(folder: Path) -> None:
+    script = "import os; os.umask(0o077); from rewarm.cli import main; main()"
+    command = [sys.executable, "-c", script, "train", "r.toml", "--until-step", "2"]
+    subprocess.run(command, cwd=folder, check=False, capture_output=True)
+    written = [path for path in run_of(folder).path.rglob("*") if path.parent.name != "runs"]
+    assert len(written) > 8
+    assert all(path.stat().st_mode & 0o077 == 0 for path in written)
+
+
+def test_records_are_flushed_before_the_checkpoint_that_vouches_for_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def note_rename(source: Path, target: Path) -> None:
+        done.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    named = done.index("step-00000002")
+    assert {"steps.jsonl", "evals.jsonl", "events.jsonl"} <= set(done[:named])
+
+
+def test_documents_without_any_frame_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = ["-o", "tokenizer.document_begin=[]", "-o", "tokenizer.document_end=[]"]
+    capsys.readouterr()
+    for verb in ("plan", "prepare"):
+        assert main([verb, "r.toml", *bare]) == 2
+        assert "neither a first nor a last token" in capsys.readouterr().err

@@ -416,6 +416,12 @@ def test_a_second_sigint_leaves_at_once(tmp_path: Path) -> None:
     assert not RunFolder(tmp_path).lock.exists()
 
 
+def test_a_sigterm_in_between_does_not_take_a_second_sigint_away(tmp_path: Path) -> None:
+    three = send(signal.SIGINT, signal.SIGTERM, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path, PLAN, hooks=[At(7, three)])
+
+
 def test_a_second_sigterm_changes_nothing(tmp_path: Path) -> None:
     ending = train_tiny(tmp_path, PLAN, hooks=[At(7, send(signal.SIGTERM, signal.SIGTERM))])
     assert ending.step == 7

@@ -296,6 +296,8 @@ def _write_manifest(folder: Path, work: _Work) -> None:
     )
     files = {}
     for name in names:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
         stat = (folder / name).stat()
         files[name] = {
             "bytes": stat.st_size,

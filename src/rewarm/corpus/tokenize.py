@@ -140,10 +140,18 @@ def _frame(tokenizer: Tokenizer, folder: Path, recipe: TokenizerRecipe) -> Docum
             problems.add(
                 str(folder / "tokenizer.json"),
                 "the tokenizer has no EOS token, so nothing would part the documents",
-                'say how they end: tokenizer.document_end = ["<token>"] (or [] for nothing)',
+                'say how they end: tokenizer.document_end = ["<token>"]'
+                + (" (or [] for nothing)" if begin else ""),
             )
         else:
             end = (eos,)
+    if not (begin or end) and not len(problems):
+        problems.add(
+            "tokenizer.document_end",
+            "documents would have neither a first nor a last token of their own: nothing would "
+            "part them, and nothing could predict a first word",
+            "name a token for document_begin or document_end, or leave both out",
+        )
     problems.raise_as(BaseModelError)
     return DocumentFrame(begin, end)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rewarm.artifacts import (
     file_sha256,
     fsync_folder,
+    open_to_others,
     parse_json,
     read_json,
     write_atomically,
@@ -223,10 +224,10 @@ def _copy_files(base: Path, folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Make every file readable by all and durable, and the folder too."""
-    os.chmod(folder, 0o755)
+    """Make every file as readable as any new one and durable, and the folder too."""
+    open_to_others(folder)
     for path in folder.iterdir():
-        os.chmod(path, 0o644)
+        open_to_others(path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
     fsync_folder(folder)

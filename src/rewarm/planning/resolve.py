@@ -41,6 +41,8 @@ _REWARM = "Ibrahim et al. 2024, arXiv 2403.08763"
 _ASSUMED_FINAL_FRACTION = 0.1
 _DEFAULT_EVALUATIONS = 20
 _DEFAULT_SEQUENCE_LENGTH = 2048
+# Pretraining from scratch takes a million; beyond this the curve alone fills the memory.
+_MOST_STEPS = 50_000_000
 
 
 @dataclass(slots=True)
@@ -209,6 +211,13 @@ def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | N
             "budget.tokens",
             f"{recipe.budget.tokens} tokens do not pay for one step of {recipe.batch.tokens}",
             "raise budget.tokens or lower batch.tokens",
+        )
+    if num_steps > _MOST_STEPS:
+        notes.problems.add(
+            "batch.tokens",
+            f"{recipe.batch.tokens} a step make {num_steps:,} steps of the budget",
+            f"use at least {-(-recipe.budget.tokens // _MOST_STEPS)}; usual are half a million to "
+            "several millions",
         )
     if len(notes.problems):
         return None

@@ -396,6 +396,13 @@ class Recipe(Section):
                     f"{name!r} cannot be the name of a source",
                     "use letters, digits, '-', '_' or '.' (up to 64)",
                 )
+        for name in self.evaluation.tasks:
+            if name in self.sources:
+                yield (
+                    f"evaluation.tasks.{name}",
+                    f"a source is called {name!r} too, and figures go by name",
+                    "give the task another name",
+                )
         names = [phase.name for phase in self.phases]
         for index, phase in enumerate(self.phases):
             for source in phase.weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,16 @@ class RunFolder:
             }
         )
         append_json_line(self.events_log, record.model_dump(), durable=True)
+
+    def flush_records(self) -> None:
+        """Wait until the records of steps and evaluations are on the disk.
+
+        A checkpoint vouches for them: what was taken before it is never taken again.
+        """
+        for path in (self.steps_log, self.evals_log):
+            if path.exists():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
 
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step, in order of the steps."""

@@ -29,6 +29,7 @@ from rewarm.artifacts import (
     MANIFEST_NAME,
     fsync_folder,
     manifest_problems,
+    open_to_others,
     parse_json,
     write_manifest,
 )
@@ -187,7 +188,7 @@ class CheckpointStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._folder))
         try:
-            os.chmod(temporary, 0o755)  # mkdtemp's is for its owner alone
+            open_to_others(temporary)
             write(temporary)
             _seal(temporary, step)
             final = self._folder / f"step-{step:08d}"

@@ -155,6 +155,7 @@ def _hooks(
 
     def save(state: TrainState) -> None:
         lock.check()
+        journal.run.flush_records()
         path = store.save(state.step, lambda folder: write_state(folder, state, plan.science))
         journal.event("checkpoint", state.step, f"saved {path.name}")
 

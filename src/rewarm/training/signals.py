@@ -22,6 +22,7 @@ class SignalRequests:
     def __init__(self) -> None:
         self._stop_signal: signal.Signals | None = None
         self._save = False
+        self._interrupted = False
 
     @property
     def stop_signal(self) -> str | None:
@@ -35,11 +36,12 @@ class SignalRequests:
 
     def request_stop(self, number: int, frame: FrameType | None = None) -> None:
         """Note SIGTERM or SIGINT. A second SIGINT raises KeyboardInterrupt where it strikes."""
-        if number == signal.SIGINT and self._stop_signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        first = self._stop_signal is None
-        self._stop_signal = signal.Signals(number)
-        if first:
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+        if self._stop_signal is None:
+            self._stop_signal = signal.Signals(number)
             _say_at_once(
                 f"{self._stop_signal.name}: finishing the step, then a checkpoint"
                 + (" (Ctrl-C again: leave at once)" if number == signal.SIGINT else "")

@@ -11,7 +11,6 @@ Files come here only after their hashes were verified (`checkpoint.py`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from rewarm.artifacts import provenance, write_json
+from rewarm.artifacts import open_to_others, provenance, write_json
 from rewarm.errors import CheckpointError, Problem
 from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import moments, set_step_counts, step_counts
@@ -154,7 +153,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         save_file(contiguous, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"{path.name}: {error}") from error
-    os.chmod(path, 0o644)
+    open_to_others(path)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
