@@ -403,6 +403,64 @@ MUTATIONS = [
         new="nats, _ = self.loss(state.model, input_ids, labels, None)",
         test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
     ),
+    Mutation(
+        promise="only a plan on measured facts is trained",
+        file="stages/train.py",
+        old="    if not plan.measured:\n",
+        new="    if False:\n",
+        test="tests/unit/test_run_guards.py::test_only_a_plan_on_measured_facts_is_trained",
+    ),
+    Mutation(
+        promise="a run reads text as it was prepared",
+        file="stages/train.py",
+        old="            verify_prepared(facts)\n",
+        new="",
+        test="tests/unit/test_run_guards.py::test_a_shard_that_changed_since_prepare_is_refused",
+    ),
+    Mutation(
+        promise="a file stands in one source",
+        file="stages/prepare.py",
+        old="    check_no_overlap(job.recipe.sources, job.folder)\n",
+        new="",
+        test="tests/unit/test_run_guards.py::test_a_file_in_two_sources_is_refused",
+    ),
+    Mutation(
+        promise="records are on the disk before a checkpoint vouches for them",
+        file="training/run.py",
+        old="        journal.run.flush_records()\n",
+        new="",
+        test="tests/unit/test_run_guards.py::"
+        "test_records_are_flushed_before_the_checkpoint_that_vouches_for_them",
+    ),
+    Mutation(
+        promise="content is on the disk before its name",
+        file="artifacts.py",
+        old="            file.flush()\n            os.fsync(file.fileno())\n        open_to_others",
+        new="            file.flush()\n        open_to_others",
+        test="tests/unit/test_artifacts.py::"
+        "test_content_is_on_the_disk_before_its_name_and_the_name_before_the_return",
+    ),
+    Mutation(
+        promise="a damaged checkpoint is named by every verb",
+        file="stages/trained.py",
+        old="    for path, problems in found.passed_over:\n",
+        new="    for path, problems in []:\n",
+        test="tests/unit/test_run_guards.py::test_a_damaged_checkpoint_is_named_by_every_verb",
+    ),
+    Mutation(
+        promise="nobody trains without a yes",
+        file="stages/run.py",
+        old="        _confirm(path)\n",
+        new="        pass\n",
+        test="tests/unit/test_run_guards.py::test_nobody_trains_without_a_yes",
+    ),
+    Mutation(
+        promise="a cap on epochs holds",
+        file="planning/mixture.py",
+        old="        if epochs > cap:\n",
+        new="        if epochs > cap + 0.5:\n",
+        test="tests/unit/test_plan.py::test_too_many_epochs_are_told_with_numbers",
+    ),
 ]
 
 
