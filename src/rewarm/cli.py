@@ -214,8 +214,8 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where done, 1 for the machine's fault, 2 for the input's."""
-    # Read when torch is loaded. Threads that spin for long while they wait make steps several times
-    # slower as soon as anything else wants a core (docs/decisions/0004-waiting-threads.md).
+    # Read when torch is loaded. Threads that spin for long while they wait make steps slower as
+    # soon as anything else wants a core (docs/decisions/0004-waiting-threads.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):

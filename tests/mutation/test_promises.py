@@ -361,7 +361,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="evaluating leaves training as it was",
-        file="evaluation/likelihood.py",
+        file="model/modes.py",
         old="module.training = training",
         new="pass",
         test="tests/parity/test_likelihood.py::"

@@ -63,7 +63,8 @@ def _hashes(facts: CorpusFacts, view: str) -> Hashes:
     folder = Path(facts.folder)
     try:
         every = np.concatenate([*_shards(folder), np.empty(0, dtype=np.uint64)])
-        return every[np.load(folder / view)]  # type: ignore[no-any-return]
+        found: Hashes = every[np.load(folder / view)]
+        return found
     except (OSError, ValueError, IndexError) as error:
         raise CorpusError.one(
             str(folder), f"its hashes cannot be read ({error})", "run `rewarm prepare` again"

@@ -14,6 +14,7 @@ from rewarm.errors import BaseModelError
 from rewarm.evaluation.measure import Floats, Measure
 from rewarm.evaluation.suite import Batch, EvaluationSuite
 from rewarm.model.loss import token_losses
+from rewarm.model.modes import evaluating
 from rewarm.records.facts import EvalRecord
 
 __all__ = ["Progress", "evaluate"]
@@ -92,17 +93,11 @@ def _measuring(
     (rotary tables, unsharded parameters) would be inference tensors, at which the next training
     step fails.
     """
-    modes = {module: module.training for module in model.modules()}
     devices = [device] if device.type == "cuda" else []
     autocast = (
         contextlib.nullcontext()
         if autocast_dtype is None
         else torch.autocast(device.type, dtype=autocast_dtype)
     )
-    with torch.random.fork_rng(devices), torch.no_grad(), autocast:
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+    with torch.random.fork_rng(devices), torch.no_grad(), autocast, evaluating(model):
+        yield

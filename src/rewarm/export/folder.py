@@ -30,6 +30,7 @@ from rewarm.artifacts import (
 from rewarm.errors import BaseModelError, EnvironmentFault, Problems, RewarmError, UserError
 from rewarm.export.card import ModelCard, card_text
 from rewarm.model.load import load_base, save_weights
+from rewarm.model.modes import evaluating
 
 __all__ = ["export_model", "exported_step"]
 
@@ -245,7 +246,7 @@ def _check(model: nn.Module, folder: Path, sample: Tensor, dtype: torch.dtype) -
     if differing:
         shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
         raise _mismatch(f"does not hold the run's weights: {len(differing)} differ ({shown})")
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         inputs = {"input_ids": sample.to(device), "use_cache": False}
         # The run's network with the weights just found equal to its own, rounded: no third copy.
         # `found` has every name, tied ones too, so there is nothing left to tie.
@@ -273,15 +274,3 @@ def _mismatch(what: str) -> RewarmError:
         "    → nothing was exported; this is a fault of rewarm or of transformers: please report "
         "it with their versions"
     )
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and every module back into its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from rewarm.errors import BaseModelError
+from rewarm.model.modes import evaluating
 
 __all__ = ["check_documents_apart"]
 
@@ -30,7 +30,10 @@ def check_documents_apart(model: Any, *, vocab_size: int) -> None:
     other = first.clone()
     other[:_DOCUMENT] = (first[:_DOCUMENT] + 1) % vocab_size
     positions = torch.arange(_DOCUMENT, device=device).repeat(2)
-    logits = _logits(model, torch.stack((first, other)), positions.expand(2, -1))[:, _DOCUMENT:]
+    tokens = torch.stack((first, other))
+    with evaluating(model), torch.no_grad():
+        output = model(input_ids=tokens, position_ids=positions.expand(2, -1), use_cache=False)
+    logits = output.logits[:, _DOCUMENT:]
     scale = float(logits.abs().max())
     if float((logits[0] - logits[1]).abs().max()) > _TOLERANCE * scale:
         raise BaseModelError.one(
@@ -39,17 +42,3 @@ def check_documents_apart(model: Any, *, vocab_size: int) -> None:
             "its sequence, whatever their positions say",
             "set batch.mask_documents = false: documents of a sequence then see each other",
         )
-
-
-def _logits(model: Any, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    modes: dict[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            found: torch.Tensor = model(
-                input_ids=input_ids, position_ids=positions, use_cache=False
-            ).logits
-            return found
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -93,13 +93,17 @@ class _Bench:
 
     def measured(self, model: nn.Module, step: int) -> list[EvalRecord]:
         """Return the records of a model as those of a step, under a progress bar."""
+
+        def advance(done: int, total: int) -> None:
+            next(bar, None)
+
         bar = iter(track(range(self.suite.num_batches), description=f"evaluating step {step}"))
         records = evaluate(
             model,
             self.suite,
             step=step,
             autocast_dtype=autocast_dtype(self.placement),
-            progress=lambda done, total: next(bar, None),  # type: ignore[arg-type]
+            progress=advance,
         )
         next(bar, None)
         return records
