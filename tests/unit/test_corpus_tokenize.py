@@ -57,6 +57,23 @@ def test_eos_may_come_from_the_models_configuration(tmp_path: Path) -> None:
     assert frame(folder) == DocumentFrame((), (5,))
 
 
+@pytest.mark.parametrize(
+    ("token_id", "found"),
+    [
+        (6, "the model's files give id 6, its ordinary piece 'hello'"),
+        (70, "the model's files give id 70, which it does not have"),
+    ],
+)
+def test_an_id_of_the_model_that_is_no_token_apart_from_text_ends_no_document(
+    tmp_path: Path, token_id: int, found: str
+) -> None:
+    folder = write(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": token_id}))
+    with pytest.raises(BaseModelError) as caught:
+        frame(folder)
+    assert f"the tokenizer has no EOS token ({found})" in str(caught.value)
+
+
 def test_no_eos_is_one_clear_message(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError) as caught:
         frame(write(tmp_path / "m"))

@@ -135,11 +135,11 @@ def _frame(tokenizer: Tokenizer, folder: Path, recipe: TokenizerRecipe) -> Docum
     if recipe.document_end != "auto":
         end = _named_ids(tokenizer, recipe.document_end, "tokenizer.document_end", problems)
     elif not end:
-        eos = _eos_id(tokenizer, folder)
+        eos, doubt = _eos_id(tokenizer, folder)
         if eos is None:
             problems.add(
                 str(folder / "tokenizer.json"),
-                "the tokenizer has no EOS token, so nothing would part the documents",
+                f"the tokenizer has no EOS token{doubt}, so nothing would part the documents",
                 'say how they end: tokenizer.document_end = ["<token>"]'
                 + (" (or [] for nothing)" if begin else ""),
             )
@@ -192,13 +192,28 @@ def _named_ids(
     return tuple(ids)
 
 
-def _eos_id(tokenizer: Tokenizer, folder: Path) -> int | None:
-    """Return the EOS token's id from the folder's configuration files, tokenizer's own first."""
+def _eos_id(tokenizer: Tokenizer, folder: Path) -> tuple[int | None, str]:
+    """Return the EOS token's id from the folder's configuration files, tokenizer's own first.
+
+    An id that the model's files give counts only where the tokenizer knows it as a token apart
+    from text: many tokenizers were replaced under a config.json that stayed, and documents would
+    end in an ordinary word. Where none counts, the second value says what was found instead.
+    """
+    apart = tokenizer.get_added_tokens_decoder()
+    doubt = ""
     for said in declared_eos(folder):
-        token_id = tokenizer.token_to_id(said) if isinstance(said, str) else said
-        if token_id is not None:
-            return token_id
-    return None
+        if isinstance(said, str):
+            token_id = tokenizer.token_to_id(said)
+            if token_id is not None:
+                return token_id, ""
+            doubt = doubt or f" (tokenizer_config.json names {said!r}, which it does not have)"
+        elif said in apart:
+            return said, ""
+        else:
+            token = tokenizer.id_to_token(said) if 0 <= said < 2**32 else None
+            what = "which it does not have" if token is None else f"its ordinary piece {token!r}"
+            doubt = doubt or f" (the model's files give id {said}, {what})"
+    return None, doubt
 
 
 def declared_eos(folder: Path) -> tuple[str | int, ...]:
