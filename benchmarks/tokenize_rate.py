@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rewarm.corpus.place import SourceText
 from rewarm.corpus.prepare import prepare_source
 from rewarm.model.vocabulary import train_bpe
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
@@ -61,12 +62,8 @@ def main() -> None:
 
         def ours() -> object:
             return prepare_source(
-                "old",
-                source,
-                recipe_folder=folder,
+                SourceText("old", source, [text.old.path], folder, folder, TokenizerRecipe()),
                 prepared_root=folder / f"prepared-{next(count)}",
-                tokenizer_folder=folder,
-                tokenizer_recipe=TokenizerRecipe(),
                 vocab_size=8192,
             )
 

@@ -2,7 +2,12 @@
 
 import sys
 
-from rewarm.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from rewarm.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # while the command itself was read
+        sys.stderr.write("rewarm: stopped by the keyboard\n")
+        code = 130
+    sys.exit(code)

@@ -24,6 +24,7 @@ __all__ = [
     "MANIFEST_NAME",
     "append_json_line",
     "canonical_json",
+    "file_entries",
     "file_sha256",
     "fingerprint",
     "fsync_folder",
@@ -189,13 +190,17 @@ def read_json_lines(path: Path) -> Iterator[Any]:
                 yield parse_json(line)
 
 
-def write_manifest(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder, last: size and SHA-256 of each named file, plus facts."""
-    files = {
+def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of each named file, as a manifest lists them."""
+    return {
         name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
         for name in sorted(names)
     }
-    write_json(folder / MANIFEST_NAME, {"files": files, **facts})
+
+
+def write_manifest(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder, last: size and SHA-256 of each named file, plus facts."""
+    write_json(folder / MANIFEST_NAME, {"files": file_entries(folder, names), **facts})
 
 
 def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:

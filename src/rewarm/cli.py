@@ -19,6 +19,8 @@ from rewarm.errors import RewarmError, UserError
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="rewarm",
     help="Continue the pretraining of a language model instead of training a new one.",
@@ -45,6 +47,14 @@ Sinks = Annotated[
     list[str] | None,
     typer.Option("--sink", help="Also send records to: tensorboard, wandb."),
 ]
+
+
+class _EndedError(Exception):
+    """A verb's own exit code. Not click's: that is what a key press in any verb becomes."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def _version(value: bool) -> None:
@@ -147,7 +157,7 @@ def train(
     """Train as planned; the same command resumes."""
     from rewarm.stages.train import run_train
 
-    raise typer.Exit(
+    raise _EndedError(
         run_train(recipe, override or (), until_step=until_step, sinks=tuple(sink or ()))
     )
 
@@ -209,7 +219,7 @@ def run(
     """Take the whole road: plan, prepare, train, evaluate, report, export; skip what is done."""
     from rewarm.stages.run import run_road
 
-    raise typer.Exit(run_road(recipe, override or (), yes=yes, sinks=tuple(sink or ())))
+    raise _EndedError(run_road(recipe, override or (), yes=yes, sinks=tuple(sink or ())))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,11 +233,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except typer.Abort:
-        return _say("stopped", 130)
+        # click answers a key press (130) in silence.
+        return _stopped_by_keyboard() if code == _INTERRUPTED else int(code or 0)
+    except _EndedError as ended:
+        return ended.code
+    except typer.Abort:  # a question that was not answered
+        return _say("stopped", _INTERRUPTED)
     except KeyboardInterrupt:
-        return _say("stopped by the keyboard; the same command goes on where it was", 130)
+        return _stopped_by_keyboard()
     except RewarmError as error:
         if os.environ.get("REWARM_TRACEBACK"):
             raise
@@ -249,6 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "    → run `rewarm --traceback …` to see where, and please report it",
             1,
         )
+
+
+def _stopped_by_keyboard() -> int:
+    return _say("stopped by the keyboard; the same command goes on where it was", _INTERRUPTED)
 
 
 def _say(message: str, code: int) -> int:

@@ -101,7 +101,7 @@ class RunFolderError(UserError):
 
 
 class Problems:
-    """Collects problems so that all are told at once.
+    """Collects problems so that all are told at once, and each of them once.
 
     >>> problems = Problems()
     >>> problems.add("budget.tokens", "-5 is not a number of tokens", "give e.g. 300M")
@@ -117,11 +117,11 @@ class Problems:
 
     def add(self, where: str, what: str, fix: str) -> None:
         """Note one problem."""
-        self._problems.append(Problem(where, what, fix))
+        self.extend([Problem(where, what, fix)])
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Take over the problems of another error."""
-        self._problems.extend(problems)
+        self._problems.extend(p for p in problems if p not in self._problems)
 
     def __len__(self) -> int:
         return len(self._problems)

@@ -17,6 +17,7 @@ __all__ = [
 
 # Arithmetic on counts is done in 64 bits.
 _LARGEST_COUNT = 10**18
+_LONGEST_COUNT = 100
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kmbt]?)", re.IGNORECASE)
 
@@ -31,6 +32,8 @@ def parse_count(value: int | str) -> int:
         raise ValueError(f"{value!r} is not a count; write e.g. 300M or 300_000_000")
     if isinstance(value, int):
         count = Decimal(value)
+    elif len(value) > _LONGEST_COUNT:
+        raise ValueError(f"{value[:40]!r}… is not a count; write e.g. 300M, 2B or 1_000_000")
     else:
         match = _COUNT.fullmatch(value.strip())
         if match is None:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models
 
 from rewarm.corpus import encoding, place
 from rewarm.corpus.estimate import estimate_source
-from rewarm.corpus.place import load_facts
+from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import (
     PrepareProgress,
     prepare_source,
@@ -27,6 +27,7 @@ from rewarm.corpus.prepare import (
     verify_prepared,
 )
 from rewarm.corpus.shards import write_shard
+from rewarm.corpus.sources import resolve_inputs
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
@@ -45,39 +46,23 @@ def recipe(path: str | list[str] = "text/*.jsonl", **fields: Any) -> SourceRecip
     return SourceRecipe.model_validate({"path": path, "role": "new", "held_out": 0.3, **fields})
 
 
+def text_of(folder: Path, base: Path, source: SourceRecipe) -> SourceText:
+    inputs = resolve_inputs("s", source, folder)
+    return SourceText("s", source, inputs, folder, base, TokenizerRecipe())
+
+
 def prepare(folder: Path, base: Path, source: SourceRecipe, **more: Any) -> CorpusFacts:
     return prepare_source(
-        "s",
-        source,
-        recipe_folder=folder,
-        prepared_root=folder / "prepared",
-        tokenizer_folder=base,
-        tokenizer_recipe=TokenizerRecipe(),
-        vocab_size=320,
-        **more,
+        text_of(folder, base, source), prepared_root=folder / "prepared", vocab_size=320, **more
     )
 
 
 def estimate(folder: Path, base: Path, source: SourceRecipe) -> CorpusFacts:
-    return estimate_source(
-        "s",
-        source,
-        recipe_folder=folder,
-        tokenizer_folder=base,
-        tokenizer_recipe=TokenizerRecipe(),
-        vocab_size=320,
-    )
+    return estimate_source(text_of(folder, base, source), vocab_size=320)
 
 
 def load(folder: Path, base: Path, source: SourceRecipe) -> CorpusFacts | None:
-    return load_facts(
-        "s",
-        source,
-        recipe_folder=folder,
-        prepared_root=folder / "prepared",
-        tokenizer_folder=base,
-        tokenizer_recipe=TokenizerRecipe(),
-    )
+    return load_facts(text_of(folder, base, source), folder / "prepared")
 
 
 def some_text(folder: Path, num_files: int = 2, num_documents: int = 20) -> None:
@@ -278,12 +263,36 @@ def test_what_was_damaged_is_made_again_to_the_byte(
     untouched = (folder / "shard-00004.bin").stat().st_mtime_ns
     assert prepare(tmp_path, tiny_base, recipe()) == facts
     assert contents(folder) == whole
+    assert (folder / "shard-00004.bin").stat().st_mtime_ns == untouched
     for name in ("facts.json", "MANIFEST.json"):
         (folder / name).write_bytes(b"{")
         assert prepare(tmp_path, tiny_base, recipe()) == facts
         assert contents(folder) == whole
-    assert (folder / "shard-00004.bin").stat().st_mtime_ns == untouched
     verify_prepared(facts)
+
+
+def test_a_flipped_bit_is_mended_and_never_sealed_as_it_is(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "_SHARD_INPUT_BYTES", 1)
+    some_text(tmp_path, num_files=3)
+    facts = prepare(tmp_path, tiny_base, recipe())
+    folder = Path(facts.folder)
+    whole = contents(folder)
+    untouched = (folder / "shard-00002.bin").stat().st_mtime_ns
+    for damaged in ("shard-00001.bin", "held_out.view.npy", "facts.json"):
+        raw = bytearray((folder / damaged).read_bytes())
+        raw[-5] ^= 1
+        (folder / damaged).write_bytes(raw)
+        assert prepare(tmp_path, tiny_base, recipe()) == facts
+        assert contents(folder) == whole
+    raw = bytearray((folder / "shard-00000.bin").read_bytes())
+    raw[0] ^= 1
+    (folder / "shard-00000.bin").write_bytes(raw)
+    (folder / "train.view.npy").unlink()  # what brings the whole folder back to work
+    assert prepare(tmp_path, tiny_base, recipe()) == facts
+    assert contents(folder) == whole
+    assert (folder / "shard-00002.bin").stat().st_mtime_ns == untouched
 
 
 def test_text_that_changes_under_our_hands_is_told(

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rewarm.corpus.sources import Rejections, check_no_overlap, read_documents, resolve_inputs
+from rewarm.corpus.sources import Rejections, find_inputs, read_documents, resolve_inputs
 from rewarm.corpus.streams import Caps, read_lines
-from rewarm.errors import CorpusError
+from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe
 
 
@@ -219,9 +219,29 @@ def test_two_sources_of_one_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
     sources = {"x": source("a.jsonl"), "y": source("link.jsonl")}
+    problems = Problems()
+    assert find_inputs(sources, tmp_path, problems).keys() == {"x", "y"}
     with pytest.raises(CorpusError, match="is also read by source 'x'") as caught:
-        check_no_overlap(sources, tmp_path)
+        problems.raise_as(CorpusError)
     assert "sources.y.path" in str(caught.value)
+
+
+def test_many_files_that_two_sources_read_are_one_problem(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02d}.txt").write_text("")
+    problems = Problems()
+    find_inputs({"x": source("*.txt"), "y": source(".")}, tmp_path, problems)
+    assert len(problems) == 1
+    with pytest.raises(CorpusError, match=r"00\.txt and 29 more files are also read by source 'x'"):
+        problems.raise_as(CorpusError)
+
+
+def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/bad\xff.txt"
+    with open(name, "wb"):
+        pass
+    with pytest.raises(CorpusError, match=r"bad\\udcff\.txt' is not UTF-8\n.*rename it"):
+        resolve_inputs("s", source("*.txt"), tmp_path)
 
 
 def test_positions_tell_how_far_the_reading_is(tmp_path: Path) -> None:

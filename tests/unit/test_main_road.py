@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = text.replace(named, named + 'prepared_folder = "elsewhere"\n')
         (folder / "short.toml").write_text(text)
         assert main(["prepare", "short.toml"]) == 0
-        assert main(["train", "short.toml", "--until-step", "2"]) == 130
+        assert main(["train", "short.toml", "--until-step", "2"]) == 0
     recipe = (folder / "short.toml").read_text().replace('name = "short"', 'name = "r"')
     (folder / "r.toml").write_text(recipe)
     (folder / "hub.toml").write_text(recipe.replace('path = "my-model"', 'path = "org/absent"'))
@@ -60,7 +60,7 @@ def test_the_whole_road(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["plan", "recipe.toml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measured"] is True
 
-    assert main(["train", "recipe.toml", "--until-step", "20"]) == 130
+    assert main(["train", "recipe.toml", "--until-step", "20"]) == 0
     assert "go on: rewarm train recipe.toml" in capsys.readouterr().out
     assert main(["train", "recipe.toml"]) == 0
     told = capsys.readouterr().out

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from rewarm.cli import main
+from rewarm.errors import EnvironmentFault
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, keep_plan
 from rewarm.training.lock import hold_lock
+from rewarm.training.state import read_weights
 from tests.support.road import make_reader_folder
 
 FLAGS = [
@@ -76,7 +80,7 @@ def test_a_plan_that_changed_before_the_lock_was_held_is_refused(
 def test_a_damaged_plan_is_made_again_and_only_for_the_same_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     run = run_of(folder)
     whole = run.plan.read_bytes()
     run.plan.write_bytes(whole[:-30])
@@ -84,7 +88,7 @@ def test_a_damaged_plan_is_made_again_and_only_for_the_same_run(
     assert "make it again with the command that wrote it" in capsys.readouterr().err
     assert main(["train", "r.toml", "-o", "seed=2"]) == 2, "the checkpoint knows its own"
     assert "seed: 1 → 2" in capsys.readouterr().err
-    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+    assert main(["train", "r.toml", "--until-step", "4"]) == 0
     assert "resumed from step-00000002" in capsys.readouterr().out
     assert load_plan(run.plan).science.seed == 1
     assert (run.path / "plan.damaged.json").read_bytes() == whole[:-30]
@@ -93,21 +97,21 @@ def test_a_damaged_plan_is_made_again_and_only_for_the_same_run(
 def test_text_that_went_from_under_a_run_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     before = run_of(folder).plan.read_bytes()
     shutil.rmtree(folder / "prepared")
     assert main(["plan", "r.toml"]) == 2
     assert "its text is no longer prepared as it was" in capsys.readouterr().err
     assert run_of(folder).plan.read_bytes() == before
     assert main(["prepare", "r.toml"]) == 0
-    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+    assert main(["train", "r.toml", "--until-step", "4"]) == 0
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "export"])
 def test_another_base_under_the_plan_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     weights = folder / "my-model" / "model.safetensors"
     tensors = load_file(weights)
     save_file({name: tensor + 0.5 for name, tensor in tensors.items()}, weights)
@@ -120,8 +124,8 @@ def test_another_base_under_the_plan_is_refused(
 def test_a_damaged_checkpoint_is_named_by_every_verb(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
-    assert main(["train", "r.toml", "--until-step", "4"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
+    assert main(["train", "r.toml", "--until-step", "4"]) == 0
     newest = run_of(folder).checkpoints / "step-00000004" / "model.safetensors"
     raw = bytearray(newest.read_bytes())
     raw[-1] ^= 1
@@ -135,7 +139,7 @@ def test_a_damaged_checkpoint_is_named_by_every_verb(
 def test_the_export_of_an_earlier_step_is_put_aside(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     assert main(["export", "r.toml"]) == 0
     assert main(["export", "r.toml"]) == 0
     assert "exported already" in capsys.readouterr().out
@@ -150,6 +154,19 @@ def test_the_export_of_an_earlier_step_is_put_aside(
     # Two types of one step: the first is kept too.
     assert main(["export", "r.toml", "--dtype", "bfloat16"]) == 0
     assert (run.path / "export-step-00000015").is_dir()
+    # A damaged one is named, kept, and made again.
+    (run.export / "README.md").write_text("completed by its owner")
+    capsys.readouterr()
+    assert main(["export", "r.toml"]) == 0
+    assert "exported already" in capsys.readouterr().out
+    (run.export / "model.safetensors").write_bytes(b"")
+    (run.export / "config.json").unlink()
+    assert main(["export", "r.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "is damaged: config.json is missing; model.safetensors has 0 bytes" in said
+    assert (run.path / "export-step-00000015-damaged" / "README.md").exists()
+    again = load_file(run.export / "model.safetensors")
+    assert again["model.norm.weight"].dtype == torch.float32  # the base's own
     # What is not of this run is never moved.
     shutil.rmtree(run.export)
     run.export.mkdir()
@@ -268,7 +285,7 @@ def test_only_a_plan_on_measured_facts_is_trained(
 def test_a_shard_that_changed_since_prepare_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     (shard,) = (folder / "prepared").glob("new-*/shard-00000.bin")
     raw = bytearray(shard.read_bytes())
     raw[0] ^= 1
@@ -276,11 +293,99 @@ def test_a_shard_that_changed_since_prepare_is_refused(
     capsys.readouterr()
     assert main([verb, "runs/r"]) == 2
     assert "shard-00000.bin: it changed since prepare" in capsys.readouterr().err
+    assert main(["prepare", "r.toml"]) == 0  # as the message says
+    assert main([verb, "runs/r"]) in (0, 130)
 
 
-def test_a_file_in_two_sources_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prepare", "r.toml", "-o", "sources.replay.path=my-text"]) == 2
-    assert "is also read by source 'new'" in capsys.readouterr().err
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train"])
+def test_a_file_in_two_sources_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert main([verb, "r.toml", "-o", "sources.replay.path=my-text"]) == 2
+    assert "also read by source 'new'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "run"])
+def test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    changes = {
+        "base.path": "./nowhere",
+        "sources.new.path": "no-text",
+        "evaluation.tasks.t.path": "no-task.jsonl",
+        "schedule.peak_lr": "7",
+        "budget.tokens": "10",
+    }
+    overrides = [f"{key}={value}" for key, value in changes.items()]
+    assert main([verb, "r.toml", *(part for o in overrides for part in ("-o", o))]) == 2
+    said = capsys.readouterr().err
+    assert "there is no folder" in said
+    assert "sources.new.path: 'no-text' matches no file" in said
+    assert "no-task.jsonl" in said
+    if verb != "prepare":  # it works for any rate and budget
+        assert "schedule.peak_lr: 7 = 7 is beyond any learning rate" in said
+        assert "10 tokens do not pay for one step" in said
+
+
+def test_a_hub_that_cannot_be_reached_hides_no_mistake(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> Path:
+        raise EnvironmentFault("the hub cannot be reached", "check the network")
+
+    monkeypatch.setattr("rewarm.stages.survey.find_base", unreachable)
+    assert main(["plan", "r.toml"]) == 1
+    assert "the hub cannot be reached" in capsys.readouterr().err
+    assert main(["plan", "r.toml", "-o", "sources.new.path=no-text"]) == 2
+    said = capsys.readouterr().err
+    assert "the hub cannot be reached" in said
+    assert "matches no file" in said
+
+
+def test_the_line_that_resumes_says_everything_that_was_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["-o", "name=other-run", "-o", "sources.new.licence=my own", "--sink"]
+    assert main(["train", "r.toml", *given, "tensorboard", "--until-step", "2"]) == 0
+    said = capsys.readouterr().out
+    line = said.partition("go on: ")[2].splitlines()[0]
+    words = shlex.split(line)
+    assert words[:3] == ["rewarm", "train", "r.toml"]
+    assert main([*words[1:], "--until-step", "4"]) == 0
+    assert RunFolder(folder / "runs" / "other-run").steps()[-1].step == 3
+    assert not (folder / "runs" / "r" / "checkpoints").exists()
+
+
+def test_nobody_evaluates_into_the_records_of_a_launch_under_way(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
+    run = run_of(folder)
+    logged = run.evals_log.read_bytes()
+    with hold_lock(run.lock, lambda message: None):
+        assert main(["evaluate", "r.toml"]) == 2
+        assert "is in use by process" in capsys.readouterr().err
+        assert main(["evaluate", "r.toml", "--model", "my-model"]) == 0
+    assert run.evals_log.read_bytes() == logged
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_read_is_looked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
+    run = run_of(folder)
+    newest = run.checkpoints / "step-00000002"
+    read = read_weights
+
+    def prune_before(path: Path, *rest: Any) -> int:
+        if newest.exists():
+            assert main(["train", "r.toml", "-o", "checkpoints.keep=1", "--until-step", "4"]) == 0
+        return read(path, *rest)
+
+    monkeypatch.setattr("rewarm.stages.trained.read_weights", prune_before)
+    assert main(["export", "r.toml"]) == 0
+    mark = json.loads((run.export / "rewarm.json").read_text())
+    assert (mark["step"], newest.exists()) == (4, False)
 
 
 def test_nobody_trains_without_a_yes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +439,7 @@ def test_records_are_flushed_before_the_checkpoint_that_vouches_for_them(
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "rename", note_rename)
-    assert main(["train", "r.toml", "--until-step", "2"]) == 130
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
     named = done.index("step-00000002")
     assert {"steps.jsonl", "evals.jsonl", "events.jsonl"} <= set(done[:named])
 

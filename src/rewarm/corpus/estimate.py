@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rewarm.corpus.place import source_key
+from rewarm.corpus.place import SourceText
 from rewarm.corpus.prepare import check_rejected
-from rewarm.corpus.sources import Document, Rejections, read_documents, resolve_inputs
+from rewarm.corpus.sources import Document, Rejections, read_documents
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.schema import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = ["estimate_source"]
@@ -18,22 +18,14 @@ _MAX_FILES = 8
 _SAMPLE_BYTES = 2 * 2**20
 
 
-def estimate_source(
-    name: str,
-    source: SourceRecipe,
-    *,
-    recipe_folder: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
-    vocab_size: int,
-) -> CorpusFacts:
+def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
     """Return facts extrapolated by file size from 2 MiB of text, spread over up to 8 files.
 
     Raises CorpusError where nothing of the sample can be taken; where so much of it is rejected
     that `prepare` would refuse the source, a warning says so before that work is begun.
     """
-    inputs = resolve_inputs(name, source, recipe_folder)
-    encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
+    source, inputs = text.source, text.inputs
+    encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
     rejections = Rejections()
     documents: list[Document] = []
     sampled = 0.0
@@ -43,22 +35,16 @@ def estimate_source(
         share, found = _sample(path, source, rejections, max_bytes=_SAMPLE_BYTES // len(chosen))
         sampled += share * path.stat().st_size
         documents += found
-    warnings = _warnings(name, len(documents), rejections)
+    warnings = _warnings(text.name, len(documents), rejections)
     scale = sum(path.stat().st_size for path in inputs) / max(sampled, 1.0)
     num_documents = scale * len(documents)
     num_bytes = scale * sum(len(document.text.encode("utf-8")) for document in documents)
     num_tokens = scale * sum(map(len, encoder.encode([d.text for d in documents])))
     held_out = source.held_out
     return CorpusFacts(
-        name=name,
+        name=text.name,
         role=source.role,
-        key=source_key(
-            source,
-            inputs,
-            recipe_folder=recipe_folder,
-            tokenizer_folder=tokenizer_folder,
-            tokenizer_recipe=tokenizer_recipe,
-        ),
+        key=text.key(),
         folder="",
         measured=False,
         num_documents=round(num_documents * (1 - held_out)),
@@ -71,7 +57,7 @@ def estimate_source(
         end_token_ids=encoder.frame.end,
         begin_tokens=encoder.spell(encoder.frame.begin),
         end_tokens=encoder.spell(encoder.frame.end),
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer_folder),
+        tokenizer_fingerprint=tokenizer_fingerprint(text.tokenizer_folder),
         licence=source.licence,
         warnings=warnings,
     )

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
-from rewarm.corpus.sources import resolve_inputs
 from rewarm.corpus.tokenize import declared_eos, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["FACTS", "Place", "find_place", "load_facts", "source_key"]
+__all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
 
 FORMAT = 5
 FACTS = "facts.json"
@@ -40,27 +39,38 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def source_key(
-    source: SourceRecipe,
-    inputs: Sequence[Path],
-    *,
-    recipe_folder: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
-) -> str:
-    """Return the fingerprint of everything that determines a source's tokens and split."""
-    return fingerprint(
-        {
-            "format": FORMAT,
-            "reader": source.model_dump(
-                mode="json", exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"}
-            ),
-            "inputs": [[os.path.relpath(path, recipe_folder), *_stamp(path)] for path in inputs],
-            "tokenizer": tokenizer_fingerprint(tokenizer_folder),
-            "eos": list(declared_eos(tokenizer_folder)),
-            "frame": tokenizer_recipe.model_dump(mode="json"),
-        }
-    )
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """A source with the files that were found for it, and what turns them into tokens."""
+
+    name: str
+    source: SourceRecipe
+    inputs: Sequence[Path]
+    recipe_folder: Path
+    tokenizer_folder: Path
+    tokenizer_recipe: TokenizerRecipe
+
+    def key(self) -> str:
+        """Return the fingerprint of everything that determines the tokens and the split.
+
+        Raises CorpusError for inputs that are gone, BaseModelError where there is no tokenizer.
+        """
+        inputs = [
+            [os.path.relpath(path, self.recipe_folder), *_stamp(path)] for path in self.inputs
+        ]
+        return fingerprint(
+            {
+                "format": FORMAT,
+                "reader": self.source.model_dump(
+                    mode="json",
+                    exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"},
+                ),
+                "inputs": inputs,
+                "tokenizer": tokenizer_fingerprint(self.tokenizer_folder),
+                "eos": list(declared_eos(self.tokenizer_folder)),
+                "frame": self.tokenizer_recipe.model_dump(mode="json"),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,63 +115,33 @@ class Place:
         return groups
 
 
-def find_place(
-    name: str,
-    source: SourceRecipe,
-    *,
-    recipe_folder: Path,
-    prepared_root: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
-) -> Place:
+def find_place(text: SourceText, prepared_root: Path) -> Place:
     """Return where a source is prepared, or will be, with these inputs as they are now.
 
-    Raises CorpusError for inputs and BaseModelError for a tokenizer that cannot be found.
+    Raises what `SourceText.key` does.
     """
-    inputs = resolve_inputs(name, source, recipe_folder)
-    key = source_key(
-        source,
-        inputs,
-        recipe_folder=recipe_folder,
-        tokenizer_folder=tokenizer_folder,
-        tokenizer_recipe=tokenizer_recipe,
-    )
-    stamps = [_stamp(path) for path in inputs]
-    return Place(key, prepared_root / f"{name}-{key[:12]}", inputs, stamps)
+    key = text.key()
+    stamps = [_stamp(path) for path in text.inputs]
+    return Place(key, prepared_root / f"{text.name}-{key[:12]}", list(text.inputs), stamps)
 
 
-def load_facts(
-    name: str,
-    source: SourceRecipe,
-    *,
-    recipe_folder: Path,
-    prepared_root: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
-) -> CorpusFacts | None:
+def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     """Return the facts of a source as it is prepared; None where it is not (or its text changed).
 
-    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises
-    CorpusError where the source's own files cannot be found.
+    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises what
+    `SourceText.key` does.
     """
-    place = find_place(
-        name,
-        source,
-        recipe_folder=recipe_folder,
-        prepared_root=prepared_root,
-        tokenizer_folder=tokenizer_folder,
-        tokenizer_recipe=tokenizer_recipe,
-    )
-    facts = _facts_in(place.folder)
+    folder = find_place(text, prepared_root).folder
+    facts = _facts_in(folder)
     if facts is None:
         return None
     # Role and licence are the recipe's to say and decide no token, so they are not in the key.
     return facts.model_copy(
         update={
-            "name": name,
-            "role": source.role,
-            "licence": source.licence,
-            "folder": str(place.folder),
+            "name": text.name,
+            "role": text.source.role,
+            "licence": text.source.licence,
+            "folder": str(folder),
         }
     )
 

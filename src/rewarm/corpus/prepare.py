@@ -31,12 +31,12 @@ from rewarm.artifacts import (
     write_json,
 )
 from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
-from rewarm.corpus.place import FACTS, Place, find_place, load_facts
+from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.schema import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = [
@@ -62,43 +62,41 @@ class HeldOutAnswer(NamedTuple):
 
 
 def prepare_source(
-    name: str,
-    source: SourceRecipe,
+    text: SourceText,
     *,
-    recipe_folder: Path,
     prepared_root: Path,
-    tokenizer_folder: Path,
-    tokenizer_recipe: TokenizerRecipe,
     vocab_size: int,
     progress: Callable[[PrepareProgress], None] | None = None,
 ) -> CorpusFacts:
     """Return the measured facts of a source, doing only the work that is not done yet.
 
-    Raises CorpusError (nothing to read, above 1 % rejected, a file that cannot be read),
-    BaseModelError (tokenizer) and EnvironmentFault (the disk refuses).
+    A prepared folder whose files changed since is mended: what is damaged is made again. Raises
+    CorpusError (nothing to read, above 1 % rejected, a file that cannot be read), BaseModelError
+    (tokenizer) and EnvironmentFault (the disk refuses).
     """
-    common = {
-        "recipe_folder": recipe_folder,
-        "prepared_root": prepared_root,
-        "tokenizer_folder": tokenizer_folder,
-        "tokenizer_recipe": tokenizer_recipe,
-    }
 
     def done() -> CorpusFacts | None:
-        facts = load_facts(name, source, **common)  # type: ignore[arg-type]
-        return facts if facts is not None and _sizes_hold(Path(facts.folder)) else None
+        facts = load_facts(text, prepared_root)
+        if facts is None:
+            return None
+        try:
+            return None if _changed_files(Path(facts.folder)) else facts
+        except CorpusError:  # its manifest is damaged
+            return None
 
     facts = done()
     if facts is not None:
         return facts
-    place = find_place(name, source, **common)  # type: ignore[arg-type]
-    encoder = open_encoder(tokenizer_folder, tokenizer_recipe, vocab_size=vocab_size)
-    tokenizer = tokenizer_fingerprint(tokenizer_folder)
+    place = find_place(text, prepared_root)
+    encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
+    tokenizer = tokenizer_fingerprint(text.tokenizer_folder)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
         with _alone(place.folder):
-            meter = Meter(name, place.total_bytes, progress)
-            return done() or _prepare(_Work(name, source, place, encoder, tokenizer, meter))
+            meter = Meter(text.name, place.total_bytes, progress)
+            return done() or _prepare(
+                _Work(text.name, text.source, place, encoder, tokenizer, meter)
+            )
     except OSError as error:
         raise EnvironmentFault(
             f"{place.folder} cannot be written ({error.strerror or error})",
@@ -125,6 +123,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _prepare(work: _Work) -> CorpusFacts:
     """Make the shards that are not complete, then everything that stands on them."""
     folder = work.place.folder
+    _discard_changed(folder)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -321,51 +320,71 @@ def _write_manifest(folder: Path, work: _Work) -> None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     value = read_json(folder / MANIFEST_NAME, what="the manifest", error=CorpusError)
-    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
-        raise CorpusError.one(
-            str(folder / MANIFEST_NAME), "it lists no files", "run `rewarm prepare` again"
-        )
-    return value
-
-
-def _sizes_hold(folder: Path) -> bool:
-    """Tell, without reading the data, whether all files are there in their sizes."""
     try:
-        return all(
-            (folder / name).stat().st_size == entry["bytes"]
-            for name, entry in _manifest(folder)["files"].items()
-        )
-    except (OSError, CorpusError):
-        return False
+        for entry in value["files"].values():
+            int(entry["bytes"]), int(entry["mtime_ns"]), str(entry["sha256"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorpusError.one(
+            str(folder / MANIFEST_NAME),
+            "it does not list the files with their sizes and hashes",
+            "run `rewarm prepare` with the recipe: it is made again",
+        ) from error
+    found: dict[str, Any] = value
+    return found
+
+
+def _changed_files(folder: Path) -> dict[str, str]:
+    """Return the files of a prepared folder that are not as its manifest says, each with how.
+
+    A file whose size and modification time are those of the manifest is taken as unchanged; any
+    other is hashed. Raises CorpusError where there is no manifest to hold them against.
+    """
+    changed: dict[str, str] = {}
+    for name, entry in _manifest(folder)["files"].items():
+        try:
+            stat = (folder / name).stat()
+            if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
+                continue
+            if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:
+                changed[name] = "it changed since prepare"
+        except FileNotFoundError:
+            changed[name] = "it was there at prepare and is gone"
+        except OSError as error:
+            changed[name] = f"it cannot be read ({error.strerror})"
+    return changed
+
+
+def _discard_changed(folder: Path) -> None:
+    """Forget the shards with a changed file, so that they are made again.
+
+    Without this, a shard of the right size would be sealed under the hash of its damage. What
+    stands on the shards is made again anyhow.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        return  # a preparation that was cut off: its shards were complete when they were marked
+    try:
+        changed = list(_changed_files(folder))
+    except CorpusError:
+        changed = [path.name for path in folder.glob("shard-*")]  # nothing vouches for any of them
+    for name in changed:
+        if name.startswith("shard-"):
+            (folder / f"{name.partition('.')[0]}.json").unlink(missing_ok=True)
 
 
 def verify_prepared(facts: CorpusFacts) -> None:
-    """Raise CorpusError naming every file of a prepared source that changed since.
-
-    A file whose size and modification time are those of the manifest is taken as unchanged; any
-    other is hashed.
-    """
+    """Raise CorpusError naming every file of a prepared source that changed since."""
     folder = Path(facts.folder)
     problems = Problems()
-    manifest = _manifest(folder)
-    if manifest.get("key") != facts.key:
+    if _manifest(folder).get("key") != facts.key:
         problems.add(
             str(folder),
             "it holds other text than was planned with (its key differs)",
             "run `rewarm prepare` and `rewarm plan` again",
         )
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        fix = f"run `rewarm prepare` again (it makes {folder.name} anew where it is deleted)"
-        try:
-            stat = path.stat()
-        except OSError:
-            problems.add(str(path), "it was there at prepare and is gone", fix)
-            continue
-        if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
-            continue
-        if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
-            problems.add(str(path), "it changed since prepare", fix)
+    for name, what in _changed_files(folder).items():
+        problems.add(
+            str(folder / name), what, "run `rewarm prepare` with the recipe: it is made again"
+        )
     problems.raise_as(CorpusError)
 
 

@@ -14,7 +14,7 @@ from rewarm.corpus.streams import Caps, read_lines, read_whole
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe
 
-__all__ = ["Document", "Rejections", "check_no_overlap", "read_documents", "resolve_inputs"]
+__all__ = ["Document", "Rejections", "find_inputs", "read_documents", "resolve_inputs"]
 
 _FORMAT_OF = {
     ".jsonl": "jsonl",
@@ -89,7 +89,9 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
         if count > 1:
             problems.add(where, f"{real} is named {count} times", "name every file once")
     for path in found:
-        if not os.access(path, os.R_OK):
+        if not _is_text(str(path)):
+            problems.add(where, f"the name of {str(path)!a} is not UTF-8", "rename it")
+        elif not os.access(path, os.R_OK):
             problems.add(where, f"{path} cannot be read", "check its permissions")
         elif _format_of(path, source) is None:
             problems.add(
@@ -99,6 +101,11 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
             )
     problems.raise_as(CorpusError)
     return sorted(found)
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name can be written down; the system's names are bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _matches(
@@ -174,27 +181,36 @@ def _format_of(path: Path, source: SourceRecipe) -> str | None:
     return _format_by_ending(path) if source.format == "auto" else source.format
 
 
-def check_no_overlap(sources: Mapping[str, SourceRecipe], recipe_folder: Path) -> None:
-    """Raise CorpusError where two sources read one file: one would train on what one holds out."""
-    problems = Problems()
+def find_inputs(
+    sources: Mapping[str, SourceRecipe], recipe_folder: Path, problems: Problems
+) -> dict[str, list[Path]]:
+    """Return the files of every source that can be found.
+
+    Noted as problems: whatever `resolve_inputs` refuses, and files that two sources read, where
+    one would train on what the other holds out (one problem for each pair of sources).
+    """
+    found: dict[str, list[Path]] = {}
     owner: dict[str, str] = {}
+    shared: dict[tuple[str, str], list[Path]] = {}
     for name, source in sources.items():
         try:
-            paths = resolve_inputs(name, source, recipe_folder)
+            found[name] = resolve_inputs(name, source, recipe_folder)
         except CorpusError as error:
             problems.extend(error.problems)
             continue
-        for path in paths:
-            real = os.path.realpath(path)
-            if real in owner:
-                problems.add(
-                    f"sources.{name}.path",
-                    f"{path} is also read by source {owner[real]!r}: what one holds out, the other "
-                    "would train on",
-                    "give every file to one source",
-                )
-            owner.setdefault(real, name)
-    problems.raise_as(CorpusError)
+        for path in found[name]:
+            first = owner.setdefault(os.path.realpath(path), name)
+            if first != name:
+                shared.setdefault((first, name), []).append(path)
+    for (first, name), paths in shared.items():
+        more = f" and {len(paths) - 1} more files are" if len(paths) > 1 else " is"
+        problems.add(
+            f"sources.{name}.path",
+            f"{paths[0]}{more} also read by source {first!r}: what one holds out, the other would "
+            "train on",
+            "give every file to one source",
+        )
+    return found
 
 
 def read_documents(

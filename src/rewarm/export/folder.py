@@ -12,15 +12,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rewarm.artifacts import (
+    file_entries,
     file_sha256,
     fsync_folder,
+    manifest_problems,
     open_to_others,
     parse_json,
     read_json,
@@ -32,10 +34,12 @@ from rewarm.export.card import ModelCard, card_text
 from rewarm.model.load import load_base, save_weights
 from rewarm.model.modes import evaluating
 
-__all__ = ["export_model", "exported_step"]
+__all__ = ["Exported", "export_model", "find_export"]
 
 _MARK = "rewarm.json"
-"""In an exported folder: which step of which plan it holds."""
+"""In an exported folder: which step of which plan it holds, in which files."""
+
+_CARD = "README.md"
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What a tokenizer and a chat format may consist of. Weights, code and the base's card stay behind.
@@ -90,8 +94,8 @@ def export_model(
             del weights
             _write_config(base_config, wanted, temporary / "config.json")
             _copy_files(Path(card.plan.conduct.base_folder), temporary)
-            write_atomically(temporary / "README.md", card_text(card))
-            write_json(temporary / _MARK, {"plan": card.plan.fingerprint, "step": card.step})
+            write_atomically(temporary / _CARD, card_text(card))
+            _write_mark(temporary, card)
             _check(model, temporary, sample, wanted)
             _flush(temporary)
             os.replace(temporary, folder)
@@ -105,16 +109,33 @@ def export_model(
     return folder
 
 
-def exported_step(folder: Path, fingerprint: str) -> int | None:
-    """Return which step of the plan an exported folder holds; None where it is not of that plan.
+class Exported(NamedTuple):
+    """What a folder that was exported holds: weights after `step` updates, and what is damaged."""
+
+    step: int
+    problems: list[str]
+
+
+def find_export(folder: Path, fingerprint: str) -> Exported | None:
+    """Return what an exported folder holds of the plan; None where it is not of that plan.
 
     The mark is written with the folder, which gets its name whole: a kill cannot part the two.
+    Every file is held against its hash.
     """
     try:
         mark = parse_json((folder / _MARK).read_bytes())
-        return int(mark["step"]) if mark["plan"] == fingerprint else None
+        if mark["plan"] != fingerprint:
+            return None
+        return Exported(int(mark["step"]), manifest_problems(folder, mark))
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _write_mark(folder: Path, card: ModelCard) -> None:
+    # People complete the card: it is theirs to change.
+    names = [path.name for path in folder.iterdir() if path.name != _CARD]
+    entries = file_entries(folder, names)
+    write_json(folder / _MARK, {"plan": card.plan.fingerprint, "step": card.step, "files": entries})
 
 
 def _dtype_named(name: str, *, asked: bool) -> torch.dtype:

@@ -205,7 +205,14 @@ def load_plan(path: Path) -> Plan:
 
 def science_diff(old: Science, new: Science) -> list[str]:
     """Return what differs between two plans' science, a line per field: `seed: 1 → 2`."""
-    return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    found: list[str] = []
+    if [source.name for source in old.sources] == [source.name for source in new.sources]:
+        for one, other in zip(before["sources"], after["sources"], strict=True):
+            # A key is a fingerprint: nobody reads from it what changed.
+            if one.pop("key") != other.pop("key"):
+                found.append(f"the text of source {one['name']!r}, or how it is read, changed")
+    return [*found, *_differences(before, after, "")]
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[str]:

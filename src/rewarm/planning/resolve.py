@@ -43,6 +43,8 @@ _DEFAULT_EVALUATIONS = 20
 _DEFAULT_SEQUENCE_LENGTH = 2048
 # Pretraining from scratch takes a million; beyond this the curve alone fills the memory.
 _MOST_STEPS = 50_000_000
+# AdamW moves every weight by about the rate a step: at 1 nothing of the base is left after one.
+_LARGEST_LR = 1.0
 
 
 @dataclass(slots=True)
@@ -72,60 +74,45 @@ class _Size:
 
 def resolve(
     recipe: Recipe,
-    model: ModelFacts,
+    model: ModelFacts | None,
     corpora: Mapping[str, CorpusFacts],
     *,
     base_folder: str,
     recipe_folder: str = ".",
+    problems: Problems | None = None,
 ) -> Plan:
-    """Return the frozen plan of `recipe` on these facts.
+    """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
 
-    Raises PlanError with every problem found. `corpora` has the facts of every source of the
-    recipe; the plan is `measured` only where all of them are.
+    Raises PlanError with every problem: those in `problems`, found before, and its own. Where
+    facts are missing (no model, not all sources in `corpora`) that is because of such a problem,
+    and what can be checked without them is checked.
     """
-    notes = _Notes()
-    _check_tokenizers(model, corpora, notes)
-    _explain_frame(corpora, notes)
-    notes.because(
-        "batch.mask_documents",
-        "yes" if recipe.batch.mask_documents else "no",
-        "a token attends to its own document alone, as evaluation reads documents"
-        if recipe.batch.mask_documents
-        else "documents that share a sequence see each other, as in most bases' pretraining",
-    )
-    if model.dropout:
-        told = ", ".join(f"{key} {share:g}" for key, share in model.dropout.items())
-        notes.warnings.append(
-            f"the base trains with dropout ({told}), as its config.json says; most pretraining "
-            "has none"
-        )
+    notes = _Notes(problems=Problems() if problems is None else problems)
+    if model is not None:
+        _check_tokenizers(model, corpora, notes)
+        _warn_of_dropout(model, notes)
+    _explain_documents(recipe, corpora, notes)
     size = _resolve_size(recipe, model, notes)
+    schedule, spans = _resolve_rates(recipe, size, notes)
+    sources: tuple[PlannedSource, ...] = ()
+    phases: tuple[PlannedPhase, ...] = ()
+    if size is not None and corpora.keys() == recipe.sources.keys():
+        sources = _used_sources(recipe, corpora, size, notes)
+        if spans and all(source.num_windows for source in sources):
+            phases = _planned_phases(recipe, size, sources, spans, notes)
+            notes.warnings += note_exposure(
+                sources,
+                phases,
+                recipe.sources,
+                corpora,
+                sequence_length=size.sequence_length,
+                problems=notes.problems,
+            )
     notes.problems.raise_as(PlanError)
+    assert model is not None
     assert size is not None
-    rates = _known_rates(recipe, notes)
-    schedule = _resolve_schedule(recipe, size, rates, notes)
-    notes.problems.raise_as(PlanError)
     assert schedule is not None
-    named = {**rates, "start": lr_at(schedule, 0), "peak": lr_at(schedule, peak_step(schedule))}
-    spans = resolve_phases(
-        recipe.phases,
-        schedule,
-        tokens_per_step=size.tokens_per_step,
-        resolve_lr=named,
-        problems=notes.problems,
-    )
-    sources = _used_sources(recipe, corpora, size, notes)
-    notes.problems.raise_as(PlanError)
-    phases = _planned_phases(recipe, size, sources, spans, notes)
-    notes.warnings += note_exposure(
-        sources,
-        phases,
-        recipe.sources,
-        corpora,
-        sequence_length=size.sequence_length,
-        problems=notes.problems,
-    )
-    notes.problems.raise_as(PlanError)
+    assert phases
     science = Science(
         seed=recipe.seed,
         base_weights=model.weights_fingerprint,
@@ -143,6 +130,28 @@ def resolve(
     return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)
 
 
+def _resolve_rates(
+    recipe: Recipe, size: _Size | None, notes: _Notes
+) -> tuple[Schedule | None, tuple[PhaseSpan, ...]]:
+    """Return the schedule and the phases' spans; None and none where problems were noted."""
+    rates = _known_rates(recipe, notes)
+    ends = _resolve_ends(recipe, rates, notes)
+    if ends is None or size is None:
+        return None, ()
+    schedule = _resolve_schedule(recipe, size, ends, notes)
+    if schedule is None:
+        return None, ()
+    named = {**rates, "start": lr_at(schedule, 0), "peak": lr_at(schedule, peak_step(schedule))}
+    spans = resolve_phases(
+        recipe.phases,
+        schedule,
+        tokens_per_step=size.tokens_per_step,
+        resolve_lr=named,
+        problems=notes.problems,
+    )
+    return schedule, spans
+
+
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
     for name, corpus in corpora.items():
         if corpus.tokenizer_fingerprint != model.tokenizer_fingerprint:
@@ -156,8 +165,18 @@ def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], not
         notes.warnings += [f"source {name!r}: {warning}" for warning in corpus.warnings]
 
 
-def _explain_frame(corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
-    """Say what documents begin and end with; all sources share the base's tokenizer."""
+def _warn_of_dropout(model: ModelFacts, notes: _Notes) -> None:
+    if model.dropout:
+        told = ", ".join(f"{key} {share:g}" for key, share in model.dropout.items())
+        notes.warnings.append(
+            f"the base trains with dropout ({told}), as its config.json says; most pretraining "
+            "has none"
+        )
+
+
+def _explain_documents(recipe: Recipe, corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
+    """Say what documents begin and end with (all sources share the base's tokenizer), and what
+    they see of each other."""
     corpus = next(iter(corpora.values()), None)
     if corpus is not None:
         begin = " ".join(corpus.begin_tokens) or "(nothing)"
@@ -169,39 +188,30 @@ def _explain_frame(corpora: Mapping[str, CorpusFacts], notes: _Notes) -> None:
             "with tokenizer.document_begin and document_end",
             "the tokenizer's post-processor, else its EOS",
         )
+    notes.because(
+        "batch.mask_documents",
+        "yes" if recipe.batch.mask_documents else "no",
+        "a token attends to its own document alone, as evaluation reads documents"
+        if recipe.batch.mask_documents
+        else "documents that share a sequence see each other, as in most bases' pretraining",
+    )
 
 
-def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | None:
-    """Return sequence length, batch and steps; a number of the person's is never adjusted."""
-    known = recipe.base.pretraining.sequence_length
-    length = recipe.batch.sequence_length
-    if length is not None:
-        notes.because("batch.sequence_length", length, "as the recipe says")
-    elif known is not None:
-        length = known
-        notes.because("batch.sequence_length", length, "the length of the base's pretraining")
-    else:
-        length = min(model.max_positions, _DEFAULT_SEQUENCE_LENGTH)
-        notes.because(
-            "batch.sequence_length",
-            length,
-            f"the base's largest position, at most {_DEFAULT_SEQUENCE_LENGTH}",
-            "config.json",
-        )
-    if length > model.max_positions:
-        notes.problems.add(
-            "batch.sequence_length",
-            f"{length} is beyond the base's {model.max_positions} positions",
-            f"use at most {model.max_positions}",
-        )
-    if recipe.batch.tokens % length:
+def _resolve_size(recipe: Recipe, model: ModelFacts | None, notes: _Notes) -> _Size | None:
+    """Return sequence length, batch and steps; a number of the person's is never adjusted.
+
+    None where a problem was noted, or where the length is the base's to say and there is none.
+    """
+    before = len(notes.problems)
+    length = _resolve_length(recipe, model, notes)
+    if length is not None and recipe.batch.tokens % length:
         below = recipe.batch.tokens // length * length
         notes.problems.add(
             "batch.tokens",
             f"{recipe.batch.tokens} tokens are not a whole number of sequences of {length}",
             f"use {below + length}" + (f" or {below}" if below else ""),
         )
-    elif recipe.training.micro_batch_sequences is not None:
+    elif length is not None and recipe.training.micro_batch_sequences is not None:
         note_micro_batch(
             recipe.training.micro_batch_sequences, recipe.batch.tokens // length, notes.problems
         )
@@ -219,7 +229,7 @@ def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | N
             f"use at least {-(-recipe.budget.tokens // _MOST_STEPS)}; usual are half a million to "
             "several millions",
         )
-    if len(notes.problems):
+    if len(notes.problems) > before or length is None:
         return None
     left = recipe.budget.tokens - num_steps * recipe.batch.tokens
     notes.because(
@@ -230,6 +240,32 @@ def _resolve_size(recipe: Recipe, model: ModelFacts, notes: _Notes) -> _Size | N
         "floor(budget / batch)",
     )
     return _Size(length, recipe.batch.tokens // length, num_steps)
+
+
+def _resolve_length(recipe: Recipe, model: ModelFacts | None, notes: _Notes) -> int | None:
+    """Return the tokens of a sequence; None where only the base could say, and there is none."""
+    known = recipe.base.pretraining.sequence_length
+    length = recipe.batch.sequence_length
+    if length is not None:
+        notes.because("batch.sequence_length", length, "as the recipe says")
+    elif known is not None:
+        length = known
+        notes.because("batch.sequence_length", length, "the length of the base's pretraining")
+    elif model is not None:
+        length = min(model.max_positions, _DEFAULT_SEQUENCE_LENGTH)
+        notes.because(
+            "batch.sequence_length",
+            length,
+            f"the base's largest position, at most {_DEFAULT_SEQUENCE_LENGTH}",
+            "config.json",
+        )
+    if model is not None and length is not None and length > model.max_positions:
+        notes.problems.add(
+            "batch.sequence_length",
+            f"{length} is beyond the base's {model.max_positions} positions",
+            f"use at most {model.max_positions}",
+        )
+    return length
 
 
 def _known_rates(recipe: Recipe, notes: _Notes) -> dict[str, float]:
@@ -264,12 +300,20 @@ def _names(recipe: Recipe, name: str) -> bool:
     return any(expression.name == name for expression in expressions)
 
 
-def _resolve_schedule(
-    recipe: Recipe, size: _Size, rates: dict[str, float], notes: _Notes
-) -> Schedule | None:
+def _resolve_ends(
+    recipe: Recipe, rates: dict[str, float], notes: _Notes
+) -> tuple[float, float] | None:
+    """Return the schedule's peak and final rate, or None with what is wrong noted."""
     wanted = recipe.schedule
     peak = _rate(wanted.peak_lr, rates, "schedule.peak_lr", notes)
     if peak is None:
+        return None
+    if peak > _LARGEST_LR:
+        notes.problems.add(
+            "schedule.peak_lr",
+            f"{wanted.peak_lr} = {peak:.4g} is beyond any learning rate",
+            "usual peaks lie between 1e-5 and 1e-2",
+        )
         return None
     # `start` needs the schedule itself; in the final rate it can only mean the peak's own start.
     final = _rate(
@@ -284,6 +328,14 @@ def _resolve_schedule(
             "lower it, or raise schedule.peak_lr",
         )
         return None
+    return peak, final
+
+
+def _resolve_schedule(
+    recipe: Recipe, size: _Size, ends: tuple[float, float], notes: _Notes
+) -> Schedule | None:
+    wanted = recipe.schedule
+    peak, final = ends
     # 0.07 of 100 steps are 7, though the product of the two floats lies above it.
     warmup_steps = math.ceil(wanted.warmup_fraction * size.num_steps - 1e-9 * size.num_steps)
     if warmup_steps >= size.num_steps:
@@ -302,13 +354,21 @@ def _resolve_schedule(
     )
     if wanted.match_area is not None:
         factor = wanted.match_area / area_under(schedule)
+        peak, final = peak * factor, final * factor
+        if peak > _LARGEST_LR:
+            notes.problems.add(
+                "schedule.match_area",
+                f"{wanted.match_area:g} over {size.num_steps} steps takes a peak of {peak:.4g}, "
+                "beyond any learning rate",
+                f"the curve as it is has an area of {area_under(schedule):.4g}",
+            )
+            return None
         schedule = scaled(schedule, factor)
         notes.because(
             "schedule.match_area",
             f"{wanted.match_area:.6g}",
             f"the whole curve is multiplied by {factor:.4g} so that its rates sum to this",
         )
-        peak, final = peak * factor, final * factor
     _explain_schedule(recipe, schedule, warmup_steps, peak, final, notes)
     return schedule
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewarm.errors import Problem, Problems, RecipeError
-from rewarm.recipe.schema import Recipe
+from rewarm.recipe.schema import Recipe, contradictions
 
 __all__ = ["load_recipe", "parse_recipe"]
 
 _SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
+_INDEX = re.compile(r"\[(\d+)\]")
 _MAX_RECIPE_BYTES = 4 * 2**20
 
 
@@ -36,20 +37,24 @@ def parse_recipe(text: str, *, where: str = "recipe", overrides: Iterable[str] =
     """Return the recipe that a TOML text holds; see `load_recipe`."""
     try:
         tree: dict[str, Any] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
         raise RecipeError.one(where, f"not valid TOML ({reason})", "mend that line") from error
     problems = Problems()
+    _check_secrets(text, where, problems)
+    for override in overrides:
+        _check_secrets(override, f"-o {override.partition('=')[0]}", problems)
+        _apply_override(tree, override, problems)
+    return _validate(tree, problems)
+
+
+def _check_secrets(text: str, where: str, problems: Problems) -> None:
     if _SECRET.search(text):
         problems.add(
             where,
             "it holds what looks like an access token",
             "take it out and set it in the environment (HF_TOKEN); recipes are copied and shared",
         )
-    for override in overrides:
-        _apply_override(tree, override, problems)
-    problems.raise_as(RecipeError)
-    return _validate(tree)
 
 
 def _read(path: Path) -> str:
@@ -58,7 +63,7 @@ def _read(path: Path) -> str:
             raise RecipeError.one(
                 str(path), "above 4 MiB: this is not a recipe", "give the path of a TOML recipe"
             )
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError.one(
             str(path), f"not valid UTF-8 at byte {error.start}", "save it as UTF-8"
@@ -72,16 +77,28 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _validate(tree: Mapping[str, Any]) -> Recipe:
+def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
+    """Return the recipe, or raise what was noted with what is wrong in and between fields."""
+    recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError([_as_problem(details) for details in error.errors()]) from error
-    problems = Problems()
-    for field, what, fix in recipe.contradictions():
+        problems.extend(_as_problem(details) for details in _of_the_meant_branch(error.errors()))
+    for field, what, fix in contradictions(tree):
         problems.add(field, what, fix)
     problems.raise_as(RecipeError)
+    assert recipe is not None
     return recipe
+
+
+def _of_the_meant_branch(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Yield one error for each place: pydantic tells one for every branch of a union."""
+    seen: set[str] = set()
+    for details in errors:
+        where = _dotted([part for part in details["loc"] if not _is_union_branch(part)])
+        if details["type"] == "extra_forbidden" or where not in seen:
+            yield details
+        seen.add(where)
 
 
 def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> None:
@@ -91,11 +108,15 @@ def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> 
     """
     key, equals, text = override.partition("=")
     where = f"-o {override}"
-    path = _key_path(key)
+    # Messages write phases[0].weights, TOML has no such form.
+    path = _key_path(_INDEX.sub(r".\1", key))
     if not equals or path is None:
         problems.add(where, "an override is key=value", "e.g. -o budget.tokens=10M")
         return
     value = _toml_or_none(f"value = {text}")
+    if value is not None and len(value) > 1:
+        problems.add(where, "it holds more than one value", "give each its own -o")
+        return
     target: Any = tree
     for part in path[:-1]:
         if isinstance(target, dict):
@@ -126,7 +147,7 @@ def _key_path(key: str) -> list[str] | None:
 def _toml_or_none(text: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -148,7 +169,7 @@ def _as_problem(details: ErrorDetails) -> Problem:
 def _is_union_branch(part: int | str) -> bool:
     """Tell the names that pydantic puts into a location for the branches of a union."""
     return isinstance(part, str) and (
-        part in ("str", "int", "float") or part.startswith(("list[", "literal["))
+        part in ("str", "int", "float") or part.startswith(("constrained-", "list[", "literal["))
     )
 
 

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from rewarm.records.facts import Role
 from rewarm.units import parse_count
@@ -34,6 +42,7 @@ __all__ = [
     "TokenizerRecipe",
     "TrainingRecipe",
     "Until",
+    "contradictions",
 ]
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
@@ -113,6 +122,17 @@ class Section(BaseModel):
                 raise ValueError(f"{text!r} holds a NUL character")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
+        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        if wants_bool and not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        if not wants_bool and isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is not what belongs here")
+        return value
+
 
 class BasePretraining(Section):
     """What is known of how the base was pretrained. Leave out what is not known."""
@@ -125,6 +145,15 @@ class BasePretraining(Section):
     tokens: Count | None = Field(None, description="tokens that it was pretrained on")
     batch_tokens: Count | None = Field(None, description="tokens per optimizer step")
     sequence_length: int | None = Field(None, gt=0, description="tokens per sequence")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BasePretraining:
+        if self.peak_lr is not None and self.final_lr is not None and self.final_lr > self.peak_lr:
+            raise ValueError(
+                f"final_lr = {self.final_lr:g} is above peak_lr = {self.peak_lr:g}: "
+                "a schedule's peak is its highest rate"
+            )
+        return self
 
 
 class BaseRecipe(Section):
@@ -222,6 +251,8 @@ class PhaseRecipe(Section):
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
         total = sum(value.values())
+        if not math.isfinite(total):
+            raise ValueError("the weights sum to more than a number can hold; scale them down")
         if total <= 0:
             raise ValueError("all weights are zero; at least one source must have a share")
         for name, weight in value.items():
@@ -344,7 +375,9 @@ class TrainingRecipe(Section):
         None, gt=0, description="sequences per forward pass; default: what fits"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    num_threads: int | None = Field(None, gt=0, description="CPU threads; default: all cores")
+    num_threads: int | None = Field(
+        None, gt=0, le=1024, description="CPU threads; default: all cores"
+    )
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
     )
@@ -353,11 +386,13 @@ class TrainingRecipe(Section):
 class HardwareRecipe(Section):
     """For the estimates of time and cost."""
 
-    num_devices: int = Field(1, gt=0)
+    num_devices: int = Field(1, gt=0, le=1_000_000, description="accelerators that share the work")
     flops_per_second: float | None = Field(
-        None, gt=0, description="sustained by one device; default: a stated guess"
+        None, ge=1e6, le=1e21, description="sustained by one device; default: a stated guess"
     )
-    price_per_gpu_hour: float | None = Field(None, ge=0, description="currency of your choice")
+    price_per_gpu_hour: float | None = Field(
+        None, ge=0, le=1e12, description="currency of your choice"
+    )
 
 
 class Recipe(Section):
@@ -387,47 +422,66 @@ class Recipe(Section):
             raise ValueError(f"{value!r} must be letters, digits, '-', '_' or '.' (up to 64)")
         return value
 
-    def contradictions(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (field, what, fix) for everything that sections say against each other."""
-        for name in self.sources:
-            if NAME.fullmatch(name) is None:
+
+def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, what, fix) for everything that sections of a recipe say against each other.
+
+    `tree` is what the TOML holds: a section that is not of its form is passed over here, so that
+    this can be told beside the errors of single fields.
+    """
+    sources = _table(tree, "sources")
+    for name in sources:
+        if NAME.fullmatch(name) is None:
+            yield (
+                f"sources.{name}",
+                f"{name!r} cannot be the name of a source",
+                "use letters, digits, '-', '_' or '.' (up to 64)",
+            )
+    for name in _table(_table(tree, "evaluation"), "tasks"):
+        if name in sources:
+            yield (
+                f"evaluation.tasks.{name}",
+                f"a source is called {name!r} too, and figures go by name",
+                "give the task another name",
+            )
+    phases = tree.get("phases")
+    if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
+        yield from _contradictions_of_phases(phases, sources)
+
+
+def _contradictions_of_phases(
+    phases: Sequence[Mapping[str, Any]], sources: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    names = [phase.get("name") for phase in phases]
+    for index, phase in enumerate(phases):
+        for source in _table(phase, "weights"):
+            if sources and source not in sources:
                 yield (
-                    f"sources.{name}",
-                    f"{name!r} cannot be the name of a source",
-                    "use letters, digits, '-', '_' or '.' (up to 64)",
+                    f"phases[{index}].weights.{source}",
+                    f"no source is called {source!r}",
+                    f"name one of: {', '.join(sorted(sources))}",
                 )
-        for name in self.evaluation.tasks:
-            if name in self.sources:
-                yield (
-                    f"evaluation.tasks.{name}",
-                    f"a source is called {name!r} too, and figures go by name",
-                    "give the task another name",
-                )
-        names = [phase.name for phase in self.phases]
-        for index, phase in enumerate(self.phases):
-            for source in phase.weights:
-                if source not in self.sources:
-                    yield (
-                        f"phases[{index}].weights.{source}",
-                        f"no source is called {source!r}",
-                        f"name one of: {', '.join(sorted(self.sources))}",
-                    )
-            last = index == len(self.phases) - 1
-            if last and phase.until is not None:
-                yield (
-                    f"phases[{index}].until",
-                    "the last phase runs to the end of the budget",
-                    "leave `until` out there",
-                )
-            if not last and phase.until is None:
-                yield (
-                    f"phases[{index}].until",
-                    f"phase {phase.name!r} never ends, so {names[index + 1]!r} never begins",
-                    'say where it ends, e.g. until = { lr_below = "start/5" }',
-                )
-            if phase.name in names[:index]:
-                yield (
-                    f"phases[{index}].name",
-                    f"two phases are called {phase.name!r}",
-                    "give each its own name",
-                )
+        last = index == len(phases) - 1
+        if last and phase.get("until") is not None:
+            yield (
+                f"phases[{index}].until",
+                "the last phase runs to the end of the budget",
+                "leave `until` out there",
+            )
+        if not last and phase.get("until") is None:
+            yield (
+                f"phases[{index}].until",
+                f"phase {names[index]!r} never ends, so {names[index + 1]!r} never begins",
+                'say where it ends, e.g. until = { lr_below = "start/5" }',
+            )
+        if names[index] is not None and names[index] in names[:index]:
+            yield (
+                f"phases[{index}].name",
+                f"two phases are called {names[index]!r}",
+                "give each its own name",
+            )
+
+
+def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = tree.get(key)
+    return value if isinstance(value, dict) else {}

@@ -20,9 +20,9 @@ from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
 from rewarm.stages.train import open_views
-from rewarm.stages.trained import load_planned_base, newest_checkpoint
+from rewarm.stages.trained import load_newest, load_planned_base
+from rewarm.training.lock import hold_lock
 from rewarm.training.placement import autocast_dtype, choose_placement
-from rewarm.training.state import read_weights
 
 __all__ = ["run_evaluate", "show_verdicts"]
 
@@ -31,23 +31,28 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
     """Measure the run's newest checkpoint (or `model`) and the base; print the verdicts.
 
     What is already on record is not measured again. Figures of another model folder are shown
-    against the base and not recorded: they are not of this run.
+    against the base and not recorded: they are not of this run. Raises RunFolderError where a
+    launch under way writes the records.
     """
     plan, run = open_run(path, overrides)
     console = Console()
     open_views(plan)
     # As in training: the same device and the same precision, so that figures can be compared.
     placement, _ = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
-    bench = _Bench(plan, run, suite_of(plan), placement)
+    bench = _Bench(plan, run, suite_of(plan), placement, console)
     for warning in bench.suite.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False)
-    base = bench.base_records()
+        bench.say(f"warning: {warning}")
     if model is not None:
+        base = bench.recorded(0) or bench.measured(
+            load_planned_base(plan, device=placement.device), 0
+        )
         other = load_base(model, device=placement.device)
         records = bench.measured(other, max(plan.science.num_steps, 1))
         console.print(verdict_table([*base, *records]))
         return
-    bench.record_newest(newest_checkpoint(run, console))
+    with hold_lock(run.lock, bench.say):
+        bench.record_base()
+        bench.record_newest()
     show_verdicts(run, console)
 
 
@@ -64,32 +69,37 @@ class _Bench:
     run: RunFolder
     suite: EvaluationSuite
     placement: Placement
+    console: Console
 
-    def base_records(self) -> list[EvalRecord]:
-        """Return the base's records at step 0, measuring it where they are missing."""
-        found = [record for record in self.run.evals() if record.step == 0]
-        if self._covered(found):
-            return found
-        records = self.measured(load_planned_base(self.plan, device=self.placement.device), 0)
-        self.run.make_log_folder()
-        self.run.append_evals(records)
-        return records
+    def say(self, message: str) -> None:
+        """Print a line that stays."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def record_newest(self, checkpoint: Path) -> None:
-        """Measure a checkpoint unless that is on record."""
-        model = load_planned_base(self.plan, device=self.placement.device)
-        step = read_weights(checkpoint, model, self.plan.science)
-        if not self._covered([record for record in self.run.evals() if record.step == step]):
-            self.run.append_evals(self.measured(model, step))
-
-    def _covered(self, records: list[EvalRecord]) -> bool:
-        """Tell whether these records scored exactly what the suite scores."""
-        have = {(record.domain, record.metric, record.items_key) for record in records}
+    def recorded(self, step: int) -> list[EvalRecord]:
+        """Return the records of a step where they scored exactly what the suite scores, or none."""
+        found = [record for record in self.run.evals() if record.step == step]
+        have = {(record.domain, record.metric, record.items_key) for record in found}
         wanted = {
             (batched.measure.domain, batched.measure.metric, batched.measure.items_key)
             for batched in self.suite.measures
         }
-        return wanted <= have
+        return found if wanted <= have else []
+
+    def record_base(self) -> None:
+        """Measure the base unless that is on record."""
+        if not self.recorded(0):
+            self._record(load_planned_base(self.plan, device=self.placement.device), 0)
+
+    def record_newest(self) -> None:
+        """Measure the newest verified checkpoint unless that is on record."""
+        model, step = load_newest(self.plan, self.run, self.console, device=self.placement.device)
+        if not self.recorded(step):
+            self._record(model, step)
+
+    def _record(self, model: nn.Module, step: int) -> None:
+        records = self.measured(model, step)
+        self.run.make_log_folder()
+        self.run.append_evals(records)
 
     def measured(self, model: nn.Module, step: int) -> list[EvalRecord]:
         """Return the records of a model as those of a step, under a progress bar."""

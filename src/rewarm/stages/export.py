@@ -12,15 +12,14 @@ from rich.console import Console
 from rewarm.batches.loader import BatchLoader
 from rewarm.errors import EnvironmentFault
 from rewarm.evaluation.forgetting import domain_verdicts
-from rewarm.export import ModelCard, export_model, exported_step
+from rewarm.export import Exported, ModelCard, export_model, find_export
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import open_run
 from rewarm.stages.train import open_views
-from rewarm.stages.trained import load_planned_base, newest_checkpoint
+from rewarm.stages.trained import load_newest, newest_checkpoint
 from rewarm.training.checkpoint import step_of
-from rewarm.training.state import read_weights
 
 __all__ = ["export_run", "run_export"]
 
@@ -51,14 +50,13 @@ def export_run(
     folder = output or run.export
     checkpoint = newest_checkpoint(run, console)
     if output is None and run.export.exists():
-        held = exported_step(run.export, plan.fingerprint)
-        if held == step_of(checkpoint) and dtype is None:
+        held = find_export(run.export, plan.fingerprint)
+        if held == Exported(step_of(checkpoint), []) and dtype is None:
             _say(console, f"exported already: {folder}")
             return folder
         if held is not None:
             _put_aside(run.export, held, console)
-    model = load_planned_base(plan)
-    step = read_weights(checkpoint, model, plan.science)
+    model, step = load_newest(plan, run, console, device="cpu")
     if step < plan.science.num_steps:
         _say(console, f"warning: the run is at step {step} of {plan.science.num_steps}")
     records = [record for record in run.evals() if record.step <= step]
@@ -83,13 +81,15 @@ def export_run(
     return folder
 
 
-def _put_aside(folder: Path, step: int, console: Console) -> None:
-    """Rename the run's export of another step (or type): nothing that was handed out is lost."""
-    aside = folder.with_name(f"{folder.name}-step-{step:08d}")
+def _put_aside(folder: Path, held: Exported, console: Console) -> None:
+    """Rename the run's export of another step or type, or a damaged one: nothing that was handed
+    out is lost."""
+    name = f"{folder.name}-step-{held.step:08d}" + ("-damaged" if held.problems else "")
+    aside = folder.with_name(name)
     number = 1
     while aside.exists():
         number += 1
-        aside = folder.with_name(f"{folder.name}-step-{step:08d}-{number}")
+        aside = folder.with_name(f"{name}-{number}")
     try:
         os.rename(folder, aside)
     except OSError as error:
@@ -97,7 +97,9 @@ def _put_aside(folder: Path, step: int, console: Console) -> None:
             f"{folder} cannot be renamed ({error.strerror or error})",
             "make the run folder writable, or name another folder with --output",
         ) from error
-    _say(console, f"the export of step {step} is now {aside.name}")
+    if held.problems:
+        _say(console, f"the export of step {held.step} is damaged: {'; '.join(held.problems)}")
+    _say(console, f"the export of step {held.step} is now {aside.name}")
 
 
 def _say(console: Console, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.lock import hold_lock
 from rewarm.training.saved import check_plan, read_saved_state
 
-__all__ = ["Job", "keep_plan", "open_job", "open_run"]
+__all__ = ["Job", "command_line", "keep_plan", "open_job", "open_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:
                 break
     problems.raise_as(RecipeError)
     return Job(recipe, folder, RunFolder(run), prepared)
+
+
+def command_line(
+    verb: str, path: Path, overrides: Iterable[str] = (), sinks: Iterable[str] = ()
+) -> str:
+    """Return the command that a person can paste into a shell: it resumes what these began."""
+    given = [("-o", override) for override in overrides] + [("--sink", sink) for sink in sinks]
+    return shlex.join(["rewarm", verb, str(path), *(part for pair in given for part in pair)])
 
 
 def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder]:

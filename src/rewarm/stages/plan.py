@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from rewarm.corpus.place import load_facts
-from rewarm.errors import CorpusError, PlanError, Problems, UserError
-from rewarm.planning.model_facts import read_model_facts
+from rewarm.errors import PlanError, UserError
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
-from rewarm.records.facts import CorpusFacts, ModelFacts
-from rewarm.stages.base import find_base
+from rewarm.records.facts import CorpusFacts
 from rewarm.stages.job import Job, keep_plan, open_job
+from rewarm.stages.survey import Survey, survey
 
 __all__ = ["plan_job", "run_plan"]
 
@@ -39,66 +38,44 @@ def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool) -> Plan:
 def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
     """Return the plan of a job on prepared facts, or (where allowed) on sampled estimates.
 
-    Problems of the base and of every source are told together.
+    Problems of the base, of every source and of the recipe's own arithmetic are told together.
     """
-    base_folder = find_base(job.recipe.base, job.folder)
-    problems = Problems()
-    model: ModelFacts | None = None
-    corpora: dict[str, CorpusFacts] = {}
+    found = survey(job)
+    corpora = _corpora(job, found, estimates_allowed)
     try:
-        model = read_model_facts(base_folder)
-    except UserError as error:
-        problems.extend(error.problems)
-    else:
-        corpora = dict(_corpora(job, base_folder, model, estimates_allowed, problems))
-    _check_tasks(job, problems)
-    problems.raise_as(PlanError)
-    assert model is not None
-    return resolve(
-        job.recipe, model, corpora, base_folder=str(base_folder), recipe_folder=str(job.folder)
-    )
+        return resolve(
+            job.recipe,
+            found.model,
+            corpora,
+            base_folder=str(found.base_folder),
+            recipe_folder=str(job.folder),
+            problems=found.problems,
+        )
+    except PlanError:
+        found.raise_as(PlanError)
+        raise
 
 
-def _check_tasks(job: Job, problems: Problems) -> None:
-    """Note every task file that cannot be read now rather than after hours of training."""
-    for task in job.recipe.evaluation.tasks.values():
-        from rewarm.evaluation.tasks import read_task
-
+def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, CorpusFacts]:
+    """Return the facts of every source that has them, noting as problems where there are none."""
+    corpora: dict[str, CorpusFacts] = {}
+    for text in found.texts:
+        assert found.model is not None
         try:
-            read_task(job.folder / task.path, max_items=task.max_items)
-        except CorpusError as error:
-            problems.extend(error.problems)
-
-
-def _corpora(
-    job: Job,
-    base_folder: Path,
-    model: ModelFacts,
-    estimates_allowed: bool,
-    problems: Problems,
-) -> Mapping[str, CorpusFacts]:
-    found: dict[str, CorpusFacts] = {}
-    for name, source in job.recipe.sources.items():
-        common = {
-            "recipe_folder": job.folder,
-            "tokenizer_folder": base_folder,
-            "tokenizer_recipe": job.recipe.tokenizer,
-        }
-        try:
-            facts = load_facts(name, source, prepared_root=job.prepared_root, **common)  # type: ignore[arg-type]
+            facts = load_facts(text, job.prepared_root)
             if facts is None and estimates_allowed:
                 from rewarm.corpus.estimate import estimate_source
 
-                facts = estimate_source(name, source, vocab_size=model.vocab_size, **common)  # type: ignore[arg-type]
-        except CorpusError as error:
-            problems.extend(error.problems)
+                facts = estimate_source(text, vocab_size=found.model.vocab_size)
+        except UserError as error:
+            found.problems.extend(error.problems)
             continue
         if facts is None:
-            problems.add(
-                f"sources.{name}",
+            found.problems.add(
+                f"sources.{text.name}",
                 "it is not prepared, or its text changed since",
                 "run `rewarm prepare` with this recipe",
             )
         else:
-            found[name] = facts
-    return found
+            corpora[text.name] = facts
+    return corpora

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
-from rewarm.corpus.sources import check_no_overlap
 from rewarm.errors import CorpusError, Problems
-from rewarm.planning.model_facts import read_model_facts
 from rewarm.records.facts import CorpusFacts
-from rewarm.stages.base import find_base
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
+from rewarm.stages.survey import survey
 
 __all__ = ["prepare_job", "run_prepare"]
 
@@ -34,15 +32,16 @@ def run_prepare(path: Path, overrides: Iterable[str]) -> None:
 def prepare_job(job: Job) -> list[CorpusFacts]:
     """Return the measured facts of every source, preparing what is not prepared yet.
 
-    Sources that fail do not stop the others; their problems are raised together at the end.
+    Raises UserError with every mistake in base and files before the work begins. Sources that fail
+    later do not stop the others; their problems are raised together at the end.
     """
-    base_folder = find_base(job.recipe.base, job.folder)
-    model = read_model_facts(base_folder)
-    check_no_overlap(job.recipe.sources, job.folder)
+    found = survey(job)
+    found.raise_as(CorpusError)
+    assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
     with PrepareConsole() as console:
-        for name, source in job.recipe.sources.items():
+        for text in found.texts:
 
             def show(progress: PrepareProgress) -> None:
                 console.update(progress)
@@ -50,13 +49,9 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
             try:
                 facts.append(
                     prepare_source(
-                        name,
-                        source,
-                        recipe_folder=job.folder,
+                        text,
                         prepared_root=job.prepared_root,
-                        tokenizer_folder=base_folder,
-                        tokenizer_recipe=job.recipe.tokenizer,
-                        vocab_size=model.vocab_size,
+                        vocab_size=found.model.vocab_size,
                         progress=show,
                     )
                 )

@@ -15,7 +15,7 @@ from rewarm.reporting.report import write_run_report
 from rewarm.stages.console import ledger_table
 from rewarm.stages.evaluate import show_verdicts
 from rewarm.stages.export import export_run
-from rewarm.stages.job import keep_plan, open_job
+from rewarm.stages.job import command_line, keep_plan, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.train import FINISHED, train_plan
@@ -30,6 +30,7 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     UserError where the plan has to be confirmed and nobody can be asked.
     """
     console = Console()
+    overrides = list(overrides)
     job = open_job(path, overrides)
     # Mistakes in the recipe show before hours of tokenization.
     plan_job(job, estimates_allowed=True)
@@ -40,7 +41,9 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     if not (yes or begun):
         _confirm(path)
     keep_plan(plan, job)
-    code = train_plan(plan, job.run, command=f"rewarm run {path}", sinks=sinks)
+    code = train_plan(
+        plan, job.run, command=command_line("run", path, overrides, sinks), sinks=sinks
+    )
     if code != FINISHED:
         return code
     show_verdicts(job.run, console)

@@ -20,7 +20,7 @@ from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.console import TrainConsole
-from rewarm.stages.job import keep_plan, open_job, open_run
+from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.plan import plan_job
 from rewarm.stages.trained import load_planned_base
@@ -32,14 +32,15 @@ __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
 FINISHED = 0
 STOPPED = 130
-"""Exit code where a signal or `--until-step` ended the launch before the run's end: by the shell's
-custom that of an interrupted command."""
+"""Exit code where a signal ended the launch: by the shell's custom, an interrupted command's."""
 
 
 def run_train(
     path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
 ) -> int:
     """Train the run of a recipe or run folder from wherever it stands; return the exit code."""
+    overrides = list(overrides)
+    command = command_line("train", path, overrides, sinks)
     if path.is_dir():
         plan, run = open_run(path, overrides)
     else:
@@ -47,7 +48,7 @@ def run_train(
         plan = plan_job(job, estimates_allowed=False)
         keep_plan(plan, job)
         run = job.run
-    return train_plan(plan, run, command=f"rewarm train {path}", until_step=until_step, sinks=sinks)
+    return train_plan(plan, run, command=command, until_step=until_step, sinks=sinks)
 
 
 def train_plan(
@@ -98,7 +99,7 @@ def train_plan(
         ending = run_training(
             plan, placement, run, materials, resume_with=command, until_step=until_step
         )
-    return FINISHED if ending.finished else STOPPED
+    return FINISHED if ending.signal is None else STOPPED
 
 
 def open_views(plan: Plan) -> dict[str, View]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from torch import nn
 
-from rewarm.errors import BaseModelError, Problems, RunFolderError
+from rewarm.errors import BaseModelError, CheckpointError, Problems, RunFolderError
 from rewarm.model.load import load_base
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import find_newest_verified
+from rewarm.training.state import read_weights
 
-__all__ = ["load_planned_base", "newest_checkpoint"]
+__all__ = ["Trained", "load_newest", "load_planned_base", "newest_checkpoint"]
+
+
+class Trained(NamedTuple):
+    """A run's model after `step` updates."""
+
+    model: nn.Module
+    step: int
 
 
 def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
@@ -39,6 +48,22 @@ def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
             )
     problems.raise_as(BaseModelError)
     return load_base(folder, device=device)
+
+
+def load_newest(plan: Plan, run: RunFolder, console: Console, *, device: str) -> Trained:
+    """Return the base of a plan with the weights of its newest verified checkpoint.
+
+    Raises what `load_planned_base` and `newest_checkpoint` do.
+    """
+    model = load_planned_base(plan, device=device)
+    while True:
+        path = newest_checkpoint(run, console)
+        try:
+            return Trained(model, read_weights(path, model, plan.science))
+        except (OSError, CheckpointError):
+            if path.is_dir():
+                raise
+            # A launch under way has pruned it: a newer one is there.
 
 
 def newest_checkpoint(run: RunFolder, console: Console) -> Path:

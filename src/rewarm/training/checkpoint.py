@@ -119,6 +119,8 @@ def find_newest_verified(folder: Path) -> Search:
         problems = checkpoint_problems(path, step_of(path))
         if not problems:
             return Search(path, passed_over)
+        if not path.exists():  # a launch under way has pruned it: newer ones are there
+            return find_newest_verified(folder)
         passed_over.append((path, problems))
     if passed_over:
         raise CheckpointError(

@@ -1,0 +1,79 @@
+"""What a recipe stands on, looked at before any work: its base, the files of its text, its tasks.
+
+Everything that is wrong with them is collected, so that a person learns of it at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rewarm.corpus.place import SourceText
+from rewarm.corpus.sources import find_inputs
+from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
+from rewarm.planning.model_facts import read_model_facts
+from rewarm.records.facts import ModelFacts
+from rewarm.stages.base import find_base
+from rewarm.stages.job import Job
+
+__all__ = ["Survey", "survey"]
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found, and in `problems` what is wrong with it.
+
+    `texts` are the sources whose files were found; without a base there are none. `fault` is set
+    where the hub cannot be reached: no mistake of the person's, yet nothing can go on without it.
+    """
+
+    base_folder: Path | None = None
+    model: ModelFacts | None = None
+    texts: list[SourceText] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+    fault: EnvironmentFault | None = None
+
+    def raise_as(self, error: type[UserError]) -> None:
+        """Raise `error` with every problem, or the fault where it is the only trouble."""
+        if self.fault is not None and len(self.problems) == 1:
+            raise self.fault
+        self.problems.raise_as(error)
+
+
+def survey(job: Job) -> Survey:
+    """Look at the base, at the files of every source and at the tasks of a recipe."""
+    found = Survey()
+    try:
+        found.base_folder = find_base(job.recipe.base, job.folder)
+        found.model = read_model_facts(found.base_folder)
+    except UserError as error:
+        found.problems.extend(error.problems)
+    except EnvironmentFault as fault:
+        found.fault = fault
+        found.problems.add("base.path", fault.what, fault.fix)
+    inputs = find_inputs(job.recipe.sources, job.folder, found.problems)
+    if found.base_folder is not None and found.model is not None:
+        found.texts = [
+            SourceText(
+                name,
+                job.recipe.sources[name],
+                paths,
+                job.folder,
+                found.base_folder,
+                job.recipe.tokenizer,
+            )
+            for name, paths in inputs.items()
+        ]
+    _check_tasks(job, found.problems)
+    return found
+
+
+def _check_tasks(job: Job, problems: Problems) -> None:
+    """Note every task file that cannot be read now rather than after hours of training."""
+    for task in job.recipe.evaluation.tasks.values():
+        from rewarm.evaluation.tasks import read_task
+
+        try:
+            read_task(job.folder / task.path, max_items=task.max_items)
+        except CorpusError as error:
+            problems.extend(error.problems)
