@@ -33,6 +33,61 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="no document ends in an ordinary word",
+        file="corpus/tokenize.py",
+        old="        elif said in apart:\n",
+        new="        elif 0 <= said < tokenizer.get_vocab_size():\n",
+        test="tests/unit/test_corpus_tokenize.py::"
+        "test_an_id_of_the_model_that_is_no_token_apart_from_text_ends_no_document",
+    ),
+    Mutation(
+        promise="a damaged shard is not sealed as it is",
+        file="corpus/prepare.py",
+        old="    _discard_changed(folder)\n",
+        new="",
+        test="tests/unit/test_corpus_prepare.py::"
+        "test_a_flipped_bit_is_mended_and_never_sealed_as_it_is",
+    ),
+    Mutation(
+        promise="a damaged export does not count as exported",
+        file="export/folder.py",
+        old='return Exported(int(mark["step"]), manifest_problems(folder, mark))',
+        new='return Exported(int(mark["step"]), [])',
+        test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
+    ),
+    Mutation(
+        promise="a mistake in the base hides none in the text",
+        file="stages/survey.py",
+        old="        found.problems.extend(error.problems)\n    except EnvironmentFault",
+        new="        raise error\n    except EnvironmentFault",
+        test="tests/unit/test_run_guards.py::"
+        "test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once",
+    ),
+    Mutation(
+        promise="a mistake in a field hides no contradiction",
+        file="recipe/load.py",
+        old="        problems.extend(_as_problem(details) for details in "
+        "_of_the_meant_branch(error.errors()))\n",
+        new="        raise RecipeError([_as_problem(details) for details in error.errors()])\n",
+        test="tests/unit/test_recipe.py::test_fields_overrides_and_contradictions_are_told_at_once",
+    ),
+    Mutation(
+        promise="nobody else writes into the records of a launch",
+        file="stages/evaluate.py",
+        old="    with hold_lock(run.lock, bench.say):\n",
+        new="    if True:\n",
+        test="tests/unit/test_run_guards.py::"
+        "test_nobody_evaluates_into_the_records_of_a_launch_under_way",
+    ),
+    Mutation(
+        promise="the line that resumes is the command that was given",
+        file="stages/train.py",
+        old='command_line("train", path, overrides, sinks)',
+        new='command_line("train", path)',
+        test="tests/unit/test_run_guards.py::"
+        "test_the_line_that_resumes_says_everything_that_was_given",
+    ),
+    Mutation(
         promise="a recipe's unknown key is refused",
         file="recipe/schema.py",
         old='frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True',

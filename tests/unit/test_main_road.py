@@ -192,3 +192,16 @@ def test_a_fault_of_ours_prints_no_traceback_unless_asked(
     monkeypatch.setenv("REWARM_TRACEBACK", "1")
     with pytest.raises(KeyError):
         main(["plan", "short.toml"])
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate", "run"])
+def test_a_key_press_in_any_verb_is_answered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rewarm.stages.job.load_recipe", press)
+    assert main([verb, "short.toml"]) == 130
+    told = capsys.readouterr().err
+    assert "stopped by the keyboard; the same command goes on where it was" in told

@@ -179,3 +179,62 @@ def test_quantities_read_well() -> None:
     assert format_bytes(1_034_000) == "1010 KiB"
     assert format_count(999_600) == "1000k"
     assert format_count(104_857) == "105k"
+
+
+def test_fields_overrides_and_contradictions_are_told_at_once() -> None:
+    told = problems_of(
+        RECIPE.replace("qa = 1 }", "qa = 1, books = 1 }"),
+        "seed=true",
+        "batch.mask_documents=yes",
+        "sources.web.path=3",
+        "base.pretraining.final_lr=1e-2",
+        "phases[0].weights={web = 1e308, qa = 1e308}",
+        "hardware.flops_per_second=1e-300",
+        "training.num_threads=100000",
+        "nonsense",
+    )
+    places = [problem.partition(":")[0] for problem in told]
+    assert sorted(places) == sorted(set(places))
+    text = "\n".join(told)
+    for part in (
+        "-o nonsense: an override is key=value",
+        "seed: true is not what belongs here",
+        "batch.mask_documents: 'yes' is neither true nor false",
+        "sources.web.path: 3: Input should be a valid string",
+        "base.pretraining: final_lr = 0.01 is above peak_lr = 0.001",
+        "phases[0].weights: the weights sum to more than a number can hold",
+        "hardware.flops_per_second: 1e-300",
+        "training.num_threads: 100000",
+        "phases[1].weights.books: no source is called 'books'",
+    ):
+        assert part in text
+    assert len(told) == 9
+
+
+def test_an_override_may_name_a_phase_as_messages_do() -> None:
+    recipe = parse_recipe(RECIPE, overrides=["phases[1].weights.qa=3"])
+    assert recipe.phases[1].weights["qa"] == 3
+
+
+def test_an_override_holds_one_value_and_no_secret() -> None:
+    (told,) = problems_of(RECIPE, "seed=1\nname='other'")
+    assert "it holds more than one value" in told
+    token = "hf_" + "a" * 30
+    (told,) = problems_of(RECIPE, f"base.revision={token}")
+    assert told.startswith("-o base.revision: it holds what looks like an access token")
+    assert token not in told
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, '"' + "9" * 5000 + '"'])
+def test_numbers_of_thousands_of_digits_are_told(digits: str) -> None:
+    (told,) = problems_of(RECIPE.replace('"3M"', digits))
+    assert "not valid TOML" in told or "is not a count" in told
+    assert len(told) < 400
+    (told,) = problems_of(RECIPE, f"budget.tokens={digits}")
+    assert "budget.tokens" in told
+    assert "is not a count" in told
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf" + RECIPE.encode())
+    assert load_recipe(tmp_path / "r.toml").name == "x"

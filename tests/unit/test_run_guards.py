@@ -327,6 +327,36 @@ def test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once(
         assert "10 tokens do not pay for one step" in said
 
 
+@pytest.mark.parametrize("key", ["base.path", "run_folder", "prepared_folder", "sources.new.path"])
+def test_a_path_that_no_system_holds_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    assert main(["plan", "r.toml", "-o", f"{key}={'x' * 5000}"]) == 2
+    assert key in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["schedule.peak_lr=1e30", "schedule.match_area=1e300"])
+def test_rates_beyond_all_measure_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    assert main(["plan", "r.toml", "-o", key]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"rewarm: error: {key.partition('=')[0]}: ")
+    assert "beyond any learning rate" in told
+
+
+def test_changed_text_under_a_run_that_began_is_told_in_words(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "r.toml", "--until-step", "2"]) == 0
+    first = min((folder / "my-text").iterdir())
+    first.write_bytes(first.read_bytes() * 2)
+    assert main(["prepare", "r.toml"]) == 0
+    capsys.readouterr()
+    assert main(["train", "r.toml"]) == 2
+    assert "the text of source 'new', or how it is read, changed" in capsys.readouterr().err
+
+
 def test_a_hub_that_cannot_be_reached_hides_no_mistake(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,9 +27,10 @@ def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
     """
     path = Path(os.path.expanduser(base.path))
     local = path if path.is_absolute() else recipe_folder / path
-    if local.is_dir():
+    # os.path, unlike Path, answers False where a name is too long.
+    if os.path.isdir(local):
         return local.resolve()
-    if local.exists():
+    if os.path.exists(local):
         raise BaseModelError.one(
             "base.path", f"{local} is a file", "give the folder that holds config.json"
         )

@@ -39,12 +39,25 @@ def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:
     prepared = folder / recipe.prepared_folder
     problems = Problems()
     for key, wanted in (("run_folder", run), ("prepared_folder", prepared)):
-        for place in (wanted, *wanted.parents):
-            if os.path.lexists(place) and not place.is_dir():
-                problems.add(key, f"{place} is not a folder", "name a folder, or a new one")
-                break
+        trouble = _trouble_with_folder(wanted)
+        if trouble is not None:
+            problems.add(key, trouble, "name a folder, or a new one")
     problems.raise_as(RecipeError)
     return Job(recipe, folder, RunFolder(run), prepared)
+
+
+def _trouble_with_folder(wanted: Path) -> str | None:
+    """Return why a folder cannot be there; None where it is, or can be made as far as names go."""
+    for place in (wanted, *wanted.parents):
+        try:
+            if os.path.lexists(place) and not place.is_dir():
+                return f"{place} is not a folder"
+            os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return f"{str(place)[:100]} cannot be used ({error.strerror})"
+    return None
 
 
 def command_line(
