@@ -74,8 +74,8 @@ GPT2 = {
 FAMILIES: dict[str, tuple[dict[str, Any], Shapes, dict[str, object]]] = {
     "tied by a missing head": (
         llama_config(tie_word_embeddings=None),
-        {"model.embed_tokens.weight": [10, 8], "model.norm.weight": [8]},
-        {"tied_embeddings": True, "num_parameters": 88, "num_head_parameters": 0},
+        {name: shape for name, shape in LLAMA_SHAPES.items() if name != "lm_head.weight"},
+        {"tied_embeddings": True, "num_parameters": 248, "num_head_parameters": 0},
     ),
     "tied, but the head is saved too": (
         llama_config(tie_word_embeddings=True),
@@ -89,9 +89,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], Shapes, dict[str, object]]] = {
     ),
     "gpt-2, with other names, saved masks and dropout": (
         GPT2,
-        {"wte.weight": [10, 8], "wpe.weight": [32, 8], "h.0.attn.bias": [1, 1, 32, 32]},
         {
-            "num_parameters": 80 + 256,
+            "wte.weight": [10, 8],
+            "wpe.weight": [32, 8],
+            "h.0.attn.bias": [1, 1, 32, 32],
+            **{f"h.{layer}.ln_1.weight": [8] for layer in range(3)},
+        },
+        {
+            "num_parameters": 80 + 256 + 24,
             "num_layers": 3,
             "num_heads": 2,
             "num_key_value_heads": 2,

@@ -11,6 +11,7 @@ from pathlib import Path
 from rewarm.corpus.place import SourceText
 from rewarm.corpus.sources import find_inputs
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
+from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.records.facts import ModelFacts
 from rewarm.stages.base import find_base
@@ -46,6 +47,7 @@ def survey(job: Job) -> Survey:
     try:
         found.base_folder = find_base(job.recipe.base, job.folder)
         found.model = read_model_facts(found.base_folder)
+        note_unlike_layers(found.base_folder, found.model, found.problems)
     except UserError as error:
         found.problems.extend(error.problems)
     except EnvironmentFault as fault:
