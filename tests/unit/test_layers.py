@@ -10,6 +10,7 @@ from rewarm.errors import BaseModelError, Problems
 from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
 from tests.support.model_folders import Shapes, llama_config, write_model
+from tests.support.tiny_models import FAMILIES, make_family_folder
 
 
 def problems_of(folder: Path) -> str:
