@@ -8,9 +8,11 @@ from rich.console import Console, RenderableType
 
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.planning.plan import Plan
+from rewarm.reporting import numbers
 from rewarm.reporting.arms import load_arm
 from rewarm.reporting.plan_terminal import blend_table, draw_schedule, plan_summary
 from rewarm.reporting.terminal import arms_table, verdict_table
+from rewarm.units import format_count
 from tests.support.fake_runs import Arm, eval_record, fake_plan, fake_recipe, make_fake_run
 
 
@@ -89,6 +91,30 @@ def test_the_blend_by_source() -> None:
     assert rows[4][:4] == ["qa", "qa", "–", "12.0"]
 
 
+def test_a_narrow_terminal_loses_no_word_and_no_number() -> None:
+    plan = plan_for()
+    wide = " ".join(lines_of(plan_summary(plan), width=300))
+    narrow = " ".join(" ".join(lines_of(plan_summary(plan), width=40)).split())
+    for reason in plan.reasons:
+        assert " ".join(reason.reason.split()) in narrow
+        assert f"{reason.field}: {reason.value}" in narrow
+    for estimate in plan.estimates:
+        assert estimate.formula in narrow
+    for number in ("25.0 %", "63.0 %", "12.0 %", "572k", "520k", "1.10"):
+        assert number in wide
+        assert number in narrow
+
+
+def test_one_is_singular() -> None:
+    plan = plan_for()
+    one = plan.model_copy(
+        update={"science": plan.science.model_copy(update={"sequences_per_step": 1})}
+    )
+    text = "\n".join(lines_of(plan_summary(one)))
+    assert "1 sequence of 128 a step" in text
+    assert "1 device)" in text
+
+
 def test_the_summary_tells_what_matters() -> None:
     text = "\n".join(lines_of(plan_summary(plan_for(Arm(old_weight=0.0)))))
     assert "390 steps of 2.05k tokens, 799k in all" in text
@@ -139,5 +165,12 @@ def test_arms_stand_under_their_base(tmp_path: Path) -> None:
     assert base[3] == f"{old.first:.3f}"
     arm = next(line for line in lines if line.startswith("reuse-area-matched")).split()
     assert arm[1] == f"{old.change.value:+.3f}"
-    assert next(line for line in lines if line.startswith("not run yet")).split()[3:6] == ["–"] * 3
+    assert arm[5:7] == [format_count(arms[0].view.num_tokens), numbers.rate(arms[0].view.lr_area)]
+    below = lines[lines.index(next(x for x in lines if x.startswith("reuse-area-matched"))) + 1]
+    matched = arms[0].matched_old
+    assert matched is not None
+    assert matched.standard_error is not None
+    assert below.split()[-2:] == ["s.e.", f"{100 * matched.standard_error:.1f}"]
+    assert max(map(len, lines)) <= 80
+    assert next(line for line in lines if line.startswith("not run yet")).split()[3:7] == ["–"] * 4
     assert lines_of(arms_table([]))

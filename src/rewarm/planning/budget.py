@@ -70,6 +70,7 @@ def estimates(
     training = per_token * num_tokens
     evaluation = per_token / 3 * evaluation_tokens
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
+    devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     seconds = (training + evaluation) / (speed * num_devices)
     sequence = activation_bytes_per_token(model, sequence_length) * sequence_length
@@ -108,7 +109,7 @@ def estimates(
             name="time",
             value=seconds,
             unit="s",
-            formula=f"compute / ({origin} {speed:.3g} FLOP/s · {num_devices} devices)",
+            formula=f"compute / ({origin} {speed:.3g} FLOP/s · {devices})",
         ),
     ]
     if price_per_gpu_hour is not None:
@@ -117,7 +118,7 @@ def estimates(
                 name="cost",
                 value=seconds / 3600 * num_devices * price_per_gpu_hour,
                 unit="",
-                formula=f"hours · {num_devices} devices · {price_per_gpu_hour:g} per hour",
+                formula=f"hours · {devices} · {price_per_gpu_hour:g} per hour",
             )
         )
     return tuple(found)

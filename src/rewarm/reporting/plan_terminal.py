@@ -27,6 +27,7 @@ __all__ = ["blend_table", "draw_schedule", "plan_summary"]
 _PLOT_ROWS = 6
 _MOST_PLOT_COLUMNS = 100
 _MOST_PHASE_NAME = 16
+_LEAST_TABLE_COLUMNS = 64
 # Braille dots of a cell by (row, column), bits of the code point above U+2800.
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
@@ -124,8 +125,31 @@ def draw_schedule(plan: Plan) -> RenderableType:
 # The plan
 
 
-def blend_table(plan: Plan) -> Table:
+@dataclass(frozen=True, slots=True)
+class _ByWidth:
+    """A table where there is room for it, else the same in lines that wrap: nothing is cut."""
+
+    table: Table
+    lines: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.table if options.max_width >= _LEAST_TABLE_COLUMNS else self.lines
+
+
+def blend_table(plan: Plan) -> RenderableType:
     """Return a row per source: its share of each phase, its tokens and its epochs."""
+    table = _blend_table(plan)
+    names = [str(column.header) for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    lines = [
+        f"{source} ({role}): "
+        + ", ".join(f"{name} {value}" for name, value in zip(names[2:], values, strict=True))
+        for source, role, *values in rows
+    ]
+    return _ByWidth(table, Group(Text("Blend", style="bold"), _bullets(lines)))
+
+
+def _blend_table(plan: Plan) -> Table:
     science = plan.science
     table = titled_table("Blend")
     table.add_column("source", overflow="fold", min_width=10)
@@ -177,12 +201,14 @@ def _headline(plan: Plan) -> Text:
     text = Text()
     text.append(clean(plan.name), style="bold")
     text.append(
-        f"  {science.num_steps:,} steps of {format_count(science.tokens_per_step)} tokens, "
+        f"  {_counted(science.num_steps, 'step')} of "
+        f"{format_count(science.tokens_per_step)} tokens, "
         f"{format_count(science.num_tokens)} in all\n"
     )
     text.append(
         f"base {clean(plan.conduct.base_name)}, {format_count(model.num_parameters)} parameters; "
-        f"{science.sequences_per_step:,} sequences of {science.sequence_length:,} a step\n"
+        f"{_counted(science.sequences_per_step, 'sequence')} of {science.sequence_length:,} "
+        "a step\n"
     )
     text.append(f"plan {plan.fingerprint[:12]}", style="dim")
     if not plan.measured:
@@ -190,7 +216,17 @@ def _headline(plan: Plan) -> Text:
     return text
 
 
-def _estimates(plan: Plan) -> Table:
+def _counted(number: int, what: str) -> str:
+    """Return `1 step`, `1,000 steps`."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _estimates(plan: Plan) -> RenderableType:
+    lines = [f"{e.name}: {numbers.in_unit(e.value, e.unit)}; {e.formula}" for e in plan.estimates]
+    return _ByWidth(_estimates_table(plan), Group(Text("Estimates", style="bold"), _bullets(lines)))
+
+
+def _estimates_table(plan: Plan) -> Table:
     table = titled_table("Estimates")
     table.add_column("quantity", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
@@ -202,7 +238,12 @@ def _estimates(plan: Plan) -> Table:
     return table
 
 
-def _reasons(plan: Plan) -> Table:
+def _reasons(plan: Plan) -> RenderableType:
+    lines = [f"{r.field}: {r.value}; {r.reason} ({r.source})" for r in plan.reasons]
+    return _ByWidth(_reasons_table(plan), Group(Text("Why", style="bold"), _bullets(lines)))
+
+
+def _reasons_table(plan: Plan) -> Table:
     table = titled_table("Why")
     table.add_column("field", overflow="fold", min_width=16)
     table.add_column("value", overflow="fold", min_width=8)

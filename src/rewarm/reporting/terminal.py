@@ -15,7 +15,7 @@ from rewarm.reporting.run_view import METRICS
 from rewarm.reporting.terminal_table import titled_table
 from rewarm.reporting.text import clean
 from rewarm.reporting.wording import mood_of, written_change
-from rewarm.units import format_duration
+from rewarm.units import format_count, format_duration
 
 __all__ = ["arms_table", "verdict_table"]
 
@@ -67,10 +67,12 @@ def _interval(verdict: DomainVerdict) -> str:
 
 
 def arms_table(arms: Sequence[ArmView]) -> RenderableType:
-    """Return a row per arm under one of the base: changes with ± half of their 95 % interval."""
+    """Return a row per arm under one of the base: changes with ± half of their 95 % interval,
+    accuracy with its standard error, and what the arm was given."""
     table = titled_table("Change against the base (bits per byte; less is better)")
-    table.add_column("arm", overflow="fold", min_width=12)
-    for name in ("old text", "new text", "answers", "matched", "lr area", "time"):
+    table.padding = (0, 1, 0, 0)  # eight columns on 80 characters
+    table.add_column("arm", overflow="fold", min_width=10)
+    for name in ("old", "new", "answers", "matched", "tokens", "lr area", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     if arms:
         first = arms[0]
@@ -86,12 +88,14 @@ def arms_table(arms: Sequence[ArmView]) -> RenderableType:
             _change(arm.new),
             _change(arm.answers),
             _accuracy(arm.matched_old),
+            format_count(arm.view.num_tokens),
             numbers.rate(arm.view.lr_area),
             format_duration(arm.view.training_s),
         )
     note = Text(
-        "Under a change: ± half of its 95 % interval, evaluation noise of one seed. Matched: % "
-        "right continuations on old text, more is better.",
+        "Old and new text, answers: change, under it ± half of its 95 % interval, evaluation noise "
+        "of one seed. Matched: % right continuations on old text, more is better, and its "
+        "standard error.",
         style="dim",
     )
     return Group(table, note)
@@ -116,7 +120,7 @@ def _accuracy(accuracy: Accuracy | None) -> Text:
         return Text(numbers.MISSING)
     shown = Text(_percent(accuracy.value))
     if accuracy.standard_error is not None:
-        shown.append(f"\n±{numbers.plain(196 * accuracy.standard_error, 1)}", style="dim")
+        shown.append(f"\ns.e. {_percent(accuracy.standard_error)}", style="dim")
     return shown
 
 

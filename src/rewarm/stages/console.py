@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PrepareConsole", "TrainConsole", "deltas_line", "ledger_table"]
 
 _PLAIN_EVERY_S = 10.0
+_WIDE = 70
 _SHORT = {
     "bits_per_byte": "bpb",
     "answer_bits_per_byte": "answer bpb",
@@ -110,19 +111,21 @@ class TrainConsole:
         self._base: dict[tuple[str, str], float] = {
             (r.domain, r.metric): r.value for r in recorded if r.step == 0
         }
-        self._deltas = Text("")
+        self._deltas = ""
         self._last_line = 0.0
         self._started = time.monotonic()
         self._first_step: int | None = None
+        self._stepping_s = 0.0
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[facts]}"),
+            BarColumn(bar_width=24 if self._console.width >= _WIDE else 8),
+            TextColumn("{task.fields[place]}"),
             console=self._console,
         )
         self._task = self._progress.add_task(
-            self._label, total=self._science.num_steps, facts="starting"
+            self._label, total=self._science.num_steps, place="starting"
         )
+        self._facts = ""
         self._live = Live(
             self._progress, console=self._console, refresh_per_second=4, transient=False
         )
@@ -152,16 +155,18 @@ class TrainConsole:
         if self._first_step is None:
             self._first_step = record.step
             self._started = time.monotonic() - record.step_s
-        facts = self._facts(record)
-        self._progress.update(self._task, completed=record.step + 1, facts=facts)
+        self._stepping_s += record.step_s
+        place = f"{record.step + 1}/{self._science.num_steps}, {self._time_left(record)} left"
+        self._facts = self._facts_of(record)
         last = record.step + 1 == self._science.num_steps
         if self._console.is_terminal:
+            self._progress.update(self._task, completed=record.step + 1, place=place)
+            self._draw()
             return
         if last or time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(
-                f"{self._label}: {facts}", markup=False, highlight=False, soft_wrap=True
-            )
+            self.say(f"{place}; {self._facts}")
+            self._tell_deltas()
 
     def show_evals(self, records: Iterable[EvalRecord]) -> None:
         """Show the deltas of an evaluation against the base at step 0."""
@@ -172,27 +177,38 @@ class TrainConsole:
         line = deltas_line(found, self._base)
         if not line:
             return
-        self._deltas = Text(f"  held-out: {line}", overflow="ellipsis", no_wrap=True, style="dim")
+        step = found[0].step
+        self._deltas = f"step {step} held-out: {line}"
         if self._console.is_terminal:
-            self._live.update(Group(self._progress, self._deltas))
-        elif found[0].step in (0, self._science.num_steps):
-            self._console.print(
-                f"{self._label}: step {found[0].step} held-out {line}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._draw()
+        elif step in (0, self._science.num_steps):
+            self._tell_deltas()
 
-    def _facts(self, record: StepRecord) -> str:
+    def _tell_deltas(self) -> None:
+        """Print the last evaluation once, as a plain line."""
+        if self._deltas:
+            self.say(self._deltas)
+            self._deltas = ""
+
+    def _draw(self) -> None:
+        """Show the bar, and under it what does not fit beside it, on as many lines as it takes."""
+        below = [Text(text, style="dim") for text in (self._facts, self._deltas) if text]
+        self._live.update(Group(self._progress, *below))
+
+    def _time_left(self, record: StepRecord) -> str:
+        """Evaluations and checkpoints count, at the share of the time that they took so far."""
         assert self._first_step is not None
+        elapsed = time.monotonic() - self._started
         done = record.step + 1 - self._first_step
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        left = elapsed / done * (self._science.num_steps - record.step - 1)
+        return format_duration(elapsed / done * (self._science.num_steps - record.step - 1))
+
+    def _facts_of(self, record: StepRecord) -> str:
+        """Tokens a second are those of the steps alone, whatever stands between them."""
+        assert self._first_step is not None
+        num_tokens = (record.step + 1 - self._first_step) * self._science.tokens_per_step
         return (
-            f"{record.step + 1}/{self._science.num_steps} loss {record.loss:.3f} "
-            f"lr {record.lr:.2e} {record.phase} "
-            f"{format_count(done * self._science.tokens_per_step / elapsed)} tok/s "
-            f"{format_duration(left)} left"
+            f"loss {record.loss:.3f}, lr {record.lr:.2e}, {record.phase}, "
+            f"{format_count(num_tokens / max(self._stepping_s, 1e-9))} tok/s"
         )
 
 

@@ -67,9 +67,9 @@ weights = {{ old = 1.0 }}
 
 [evaluation]
 every_steps = {base_steps}
-max_bytes_per_domain = 4000
+max_bytes_per_domain = 16000  # a glance: the arms measure the base on more
 stride_fraction = 1.0
-max_answers = 1
+max_answers = 8
 
 [checkpoints]
 every_steps = {evaluate_every}
@@ -217,7 +217,7 @@ class DemoSizes:
     arm_steps: int = 40
     peak_lr: float = 4e-3
     held_out_bytes: int = 20_000
-    matched_items: int = 40
+    matched_items: int = 180
     max_answers: int = 40
     evaluate_every: int = 20
 
