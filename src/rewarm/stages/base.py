@@ -9,7 +9,7 @@ from pathlib import Path
 from rewarm.errors import BaseModelError, EnvironmentFault
 from rewarm.recipe.schema import BaseRecipe
 
-__all__ = ["find_base"]
+__all__ = ["find_base", "looks_like_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Weights as safetensors only, no code, no pickles.
@@ -17,6 +17,11 @@ _HUB_FILES = [
     *("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"),
     *("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
 ]
+
+
+def looks_like_hub_id(path: str) -> bool:
+    """Tell whether a base that is no folder here may be on the hub: owner/model."""
+    return not path.startswith((".", "/", "~")) and _HUB_ID.fullmatch(path) is not None
 
 
 def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
@@ -34,7 +39,7 @@ def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
         raise BaseModelError.one(
             "base.path", f"{local} is a file", "give the folder that holds config.json"
         )
-    if base.path.startswith((".", "/", "~")) or _HUB_ID.fullmatch(base.path) is None:
+    if not looks_like_hub_id(base.path):
         raise BaseModelError.one(
             "base.path",
             f"there is no folder {local}",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rewarm.artifacts import parse_json, write_atomically
 from rewarm.errors import Problems, RecipeError, UserError
 from rewarm.recipe.load import parse_recipe
+from rewarm.stages.base import looks_like_hub_id
 from rewarm.units import parse_count
 
 __all__ = ["Answers", "recipe_text", "write_recipe"]
@@ -57,35 +61,82 @@ def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
 
 
 def _ask(answers: Answers) -> Answers:
-    from rich.prompt import Prompt
+    """Return the answers with those that were missing asked for, each until it can be used."""
+    base = answers.base or _asked(
+        "Base model (folder in Hugging Face format, or hub id)", _trouble_with_base
+    )
+    text = answers.text or (_asked("New text (file, folder or glob)", _trouble_with_text),)
+    budget = answers.budget or _asked("Budget in tokens", _trouble_with_budget, "300M")
+    answers = replace(answers, base=base, text=text, budget=budget)
+    if answers.replay or answers.qa or answers.peak_lr or answers.final_lr:
+        return answers
 
-    def missing(value: object, question: str, default: str = "") -> str:
-        return "" if value else Prompt.ask(question, default=default)
+    def path(question: str) -> tuple[str, ...]:
+        said = _asked(f"{question} (empty: none)", _trouble_with_text, "")
+        return (said,) if said else ()
 
-    base = missing(answers.base, "Base model (folder in Hugging Face format, or hub id)")
-    text = missing(answers.text, "New text (file, folder or glob)")
-    budget = missing(answers.budget, "Budget in tokens", "300M")
-    asked_more = not (answers.replay or answers.qa or answers.peak_lr or answers.final_lr)
-    replay = qa = peak = ""
-    if asked_more:
-        replay = missing(None, "Text like the base's pretraining, to replay (empty: none)", "")
-        qa = missing(None, "JSONL with question and answer (empty: none)", "")
-        peak = missing(None, "Peak learning rate of the base's pretraining (empty: unknown)", "")
-    try:
-        peak_lr = float(peak) if peak else answers.peak_lr
-    except ValueError:
-        raise RecipeError.one(
-            "peak learning rate", f"{peak!r} is not a number", "e.g. 3e-4"
-        ) from None
+    def rate(question: str) -> float | None:
+        said = _asked(f"{question} (empty: unknown)", _trouble_with_rate, "")
+        return float(said) if said else None
+
     return replace(
         answers,
-        base=answers.base or base,
-        text=answers.text or ((text,) if text else ()),
-        budget=answers.budget or budget,
-        replay=answers.replay or ((replay,) if replay else ()),
-        qa=answers.qa or ((qa,) if qa else ()),
-        peak_lr=peak_lr,
+        replay=path("Text like the base's pretraining, to replay"),
+        qa=path("JSONL with question and answer"),
+        peak_lr=rate("Peak learning rate of the base's pretraining"),
+        final_lr=rate("Final learning rate of the base's pretraining"),
     )
+
+
+def _asked(question: str, trouble: Callable[[str], str | None], default: str | None = None) -> str:
+    """Return what a person answers, asking again with the reason while it cannot be used.
+
+    An empty answer is the default; where the default is empty, it says that there is none.
+    """
+    from rich.prompt import Prompt
+    from rich.text import Text
+
+    while True:
+        said = Prompt.ask(Text(question), default=default or "", show_default=bool(default)).strip()
+        if not said and default == "":
+            return said
+        reason = trouble(said) if said else "an answer is needed"
+        if reason is None:
+            return said
+        sys.stdout.write(f"  {reason}\n")
+
+
+def _trouble_with_base(said: str) -> str | None:
+    folder = os.path.expanduser(said)
+    if os.path.isdir(folder):
+        found = os.path.exists(os.path.join(folder, "config.json"))
+        return None if found else f"{said} holds no config.json: it is no model's folder"
+    if looks_like_hub_id(said):
+        return None
+    return f"there is no folder {said}, and a hub id looks like org/model"
+
+
+def _trouble_with_text(said: str) -> str | None:
+    pattern = os.path.expanduser(said)
+    # Spelled out, a name may hold brackets and stars.
+    if os.path.exists(pattern) or next(glob.iglob(pattern, recursive=True), None) is not None:
+        return None
+    return f"{said} matches no file and no folder"
+
+
+def _trouble_with_budget(said: str) -> str | None:
+    try:
+        parse_count(said)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _trouble_with_rate(said: str) -> str | None:
+    try:
+        return None if 0 < float(said) < 1 else f"{said} is not a learning rate; e.g. 3e-4"
+    except ValueError:
+        return f"{said!r} is not a number; e.g. 3e-4"
 
 
 def _check(answers: Answers) -> None:
@@ -104,7 +155,7 @@ def _check(answers: Answers) -> None:
         except ValueError as error:
             problems.add("--budget", str(error), 'write e.g. "300M"')
     for flag, value in (("--peak-lr", answers.peak_lr), ("--final-lr", answers.final_lr)):
-        if value is not None and not 0 <= value < 10:
+        if value is not None and not 0 <= value < 1:
             problems.add(flag, f"{value} is not a learning rate", "e.g. 3e-4")
     for path in (answers.base, *answers.text, *answers.replay, *answers.qa):
         if path is not None and any("\ud800" <= character <= "\udfff" for character in path):
@@ -124,7 +175,7 @@ def recipe_text(answers: Answers, output: Path) -> str:
         [
             "# How to continue the pretraining of a model; `rewarm plan` shows what it comes to,",
             "# `rewarm run` takes the whole road. Any key can be overridden: -o budget.tokens=10M",
-            f"name = {_quote(output.stem.replace(' ', '-') or 'run')}",
+            f"name = {_quote(_name_from(output))}",
             "",
             "[base]",
             f"path = {_quote(_seen_from(folder, answers.base))}",
@@ -146,6 +197,13 @@ def recipe_text(answers: Answers, output: Path) -> str:
     )
 
 
+def _name_from(output: Path) -> str:
+    """Return a legal name for the run, as near to the file's as letters without accents come."""
+    plain = unicodedata.normalize("NFKD", output.stem).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-_.")[:64]
+    return name or "run"
+
+
 def _pretraining(answers: Answers) -> list[str]:
     lines = ["[base.pretraining]  # what is known of how the base was trained"]
     for key, value in (("peak_lr", answers.peak_lr), ("final_lr", answers.final_lr)):
@@ -158,7 +216,9 @@ def _schedule(answers: Answers) -> list[str]:
     if answers.final_lr or answers.peak_lr:
         peak = '"pretraining.final"  # continue where the pretraining ended: nothing jumps'
         if not answers.final_lr:
-            peak += "; unknown, so the plan assumes peak × 0.1, aloud"
+            peak += (
+                "\n# The final rate is not known: the plan assumes a tenth of the peak, and says so"
+            )
     else:
         peak = (
             f"{_FALLBACK_LR:g}  # ASSUMED: nothing is known of the base's rates\n"
@@ -269,7 +329,7 @@ def _batch_tokens(budget: int, length: int) -> int:
 
 def _try_to_plan(output: Path) -> None:
     """Check the recipe against base and text at once, so that a mistake shows now."""
-    from rewarm.stages.job import open_job
+    from rewarm.stages.job import command_line, open_job
     from rewarm.stages.plan import plan_job
 
     try:
@@ -281,5 +341,6 @@ def _try_to_plan(output: Path) -> None:
     steps = plan.science.num_steps
     sys.stdout.write(
         "".join(f"{line}\n" for line in lines)
-        + f"It plans {steps} steps. Next: rewarm plan {output}, then rewarm run {output}\n"
+        + f"It plans {steps} step{'' if steps == 1 else 's'}. "
+        f"Next: {command_line('plan', output)}, then {command_line('run', output)}\n"
     )
