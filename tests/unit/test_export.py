@@ -398,6 +398,15 @@ def test_a_base_of_the_hub_is_named_and_a_local_path_is_not(tiny_base: Path) -> 
     assert "base_model" not in split(text)[0]
     assert "somebody" not in text
     assert "somebody" not in card_text(ModelCard(hub, ()))
+    copy = local.model_copy(
+        update={"conduct": local.conduct.model_copy(update={"base_hub_id": "org/model"})}
+    )
+    assert split(card_text(ModelCard(copy, ())))[0]["base_model"] == "org/model"
+
+
+def test_the_card_tells_the_precision_that_was_computed_in(tiny_base: Path) -> None:
+    card = ModelCard(plan_of(tiny_base), (), None, "bfloat16")
+    assert "| precision | bfloat16;" in card_text(card)
 
 
 def test_the_licence_of_the_base_is_in_the_metadata(base: Path, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class ModelCard:
     verdicts: Sequence[DomainVerdict]
     num_steps_taken: int | None = None
     """Updates that the exported weights have had; None: all that were planned."""
+    precision: str | None = None
+    """That of the matrix products in training; None: as the plan says."""
 
     @property
     def step(self) -> int:
@@ -105,10 +107,12 @@ def _front_matter(conduct: Conduct) -> str:
 
 
 def _hub_id(conduct: Conduct) -> str | None:
-    """Return the base's id where it came from the hub, that is, lies in the hub's cache.
+    """Return the base's id on the hub: as the recipe says, or where it lies in the hub's cache.
 
     A local folder may have a name of the same form, and a path tells about somebody's machine.
     """
+    if conduct.base_hub_id is not None:
+        return conduct.base_hub_id
     cached = f"models--{conduct.base_name.replace('/', '--')}"
     return conduct.base_name if cached in Path(conduct.base_folder).parts else None
 
@@ -174,7 +178,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
             f"AdamW, betas {beta1:g} and {beta2:g}, eps {optimizer.eps:g}, weight decay "
             f"{optimizer.weight_decay:g}, gradient norm clipped at {optimizer.clip_grad_norm:g}",
         ),
-        ("precision", f"{science.precision}; weights kept in float32"),
+        ("precision", f"{card.precision or science.precision}; weights kept in float32"),
         ("seed of the data order", str(science.seed)),
         ("plan", plan.fingerprint),
         ("base's weights", science.base_weights),

@@ -125,6 +125,7 @@ class Conduct(Record):
     base_pretraining: BasePretraining
     base_name: str = Field(description="as the recipe wrote it: folder or hub id")
     base_revision: str | None
+    base_hub_id: str | None = Field(None, description="where a local folder was copied from")
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
     training: TrainingRecipe = TrainingRecipe()

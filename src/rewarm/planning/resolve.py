@@ -536,6 +536,7 @@ def _assemble(
         base_folder=folders[0],
         base_name=recipe.base.path,
         base_revision=recipe.base.revision,
+        base_hub_id=recipe.base.hub_id,
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
         model=model,

@@ -163,6 +163,11 @@ class BaseRecipe(Section):
         min_length=1, description="folder in Hugging Face format, or a hub id such as org/model"
     )
     revision: str | None = Field(None, description="hub branch, tag or commit")
+    hub_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="org/model that a local folder is a copy of; named in the model card",
+    )
     pretraining: BasePretraining = BasePretraining()
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from rewarm.artifacts import parse_json
 from rewarm.batches.loader import BatchLoader
 from rewarm.errors import EnvironmentFault
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.export import Exported, ModelCard, export_model, find_export
-from rewarm.planning.plan import Plan
+from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import open_run
@@ -73,12 +74,20 @@ def export_run(
         vocab_size=plan.conduct.model.vocab_size,
     )
     sample: torch.Tensor = batches.batch(0).input_ids[:_SAMPLE_SEQUENCES]
+    card = ModelCard(plan, verdicts, step, _precision(run))
     with console.status("exporting, and reading back what was written"):
-        export_model(
-            model, folder=folder, card=ModelCard(plan, verdicts, step), sample=sample, dtype=dtype
-        )
+        export_model(model, folder=folder, card=card, sample=sample, dtype=dtype)
     _say(console, f"exported and verified: {folder.resolve()}")
     return folder
+
+
+def _precision(run: RunFolder) -> str | None:
+    """Return the precision that the last launch computed in; None where it is not on record."""
+    try:
+        placement = Placement.model_validate(parse_json(run.placement.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    return placement.autocast_dtype or "float32"
 
 
 def _put_aside(folder: Path, held: Exported, console: Console) -> None:
