@@ -166,7 +166,8 @@ class TrainConsole:
         if last or time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = time.monotonic()
             self.say(f"{place}; {self._facts}")
-            self._tell_deltas()
+            if not last:  # the last step is evaluated next
+                self._tell_deltas()
 
     def show_evals(self, records: Iterable[EvalRecord]) -> None:
         """Show the deltas of an evaluation against the base at step 0."""
