@@ -154,6 +154,9 @@ def test_the_export_of_an_earlier_step_is_put_aside(
     # Two types of one step: the first is kept too.
     assert main(["export", "r.toml", "--dtype", "bfloat16"]) == 0
     assert (run.path / "export-step-00000015").is_dir()
+    # What cannot be made takes nothing away.
+    assert main(["export", "r.toml", "--dtype", "int8"]) == 2
+    assert (run.export / "config.json").exists()
     # A damaged one is named, kept, and made again.
     (run.export / "README.md").write_text("completed by its owner")
     capsys.readouterr()
@@ -321,7 +324,8 @@ def test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once(
     said = capsys.readouterr().err
     assert "there is no folder" in said
     assert "sources.new.path: 'no-text' matches no file" in said
-    assert "no-task.jsonl" in said
+    assert "evaluation.tasks.t.path: " in said
+    assert "no-task.jsonl: it cannot be read (No such file or directory)" in said
     if verb != "prepare":  # it works for any rate and budget
         assert "schedule.peak_lr: 7 = 7 is beyond any learning rate" in said
         assert "10 tokens do not pay for one step" in said

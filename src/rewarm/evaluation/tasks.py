@@ -157,8 +157,9 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     )
                 yield number, line
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise CorpusError.one(
-            str(path), f"it cannot be read ({error})", "check the path and that the file is whole"
+            str(path), f"it cannot be read ({reason})", "check the path and that the file is whole"
         ) from error
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,12 @@ def export_model(
     card: ModelCard,
     sample: Tensor,
     dtype: str | None = None,
+    make_way: Callable[[], None] | None = None,
 ) -> Path:
-    """Write `model` into `folder` (which must not be there) and return it.
+    """Write `model` into `folder` and return it.
+
+    The folder must not be there, unless `make_way` moves it away: that is called once the new one
+    is verified, so that whatever fails before leaves the old one in its place.
 
     `model` is one of transformers', loaded from the plan's base. Weights are saved in `dtype`
     (float32, bfloat16 or float16; default: the base's own), beside the base's config, tokenizer and
@@ -82,7 +86,7 @@ def export_model(
     RewarmError where the folder does not give the model back. Nothing is left behind then.
     """
     wanted = _dtype_named(dtype or card.plan.conduct.model.saved_dtype, asked=dtype is not None)
-    if os.path.lexists(folder):
+    if make_way is None and os.path.lexists(folder):
         raise UserError.one(
             str(folder), "there is something already", "name another folder, or remove this one"
         )
@@ -98,6 +102,8 @@ def export_model(
             _write_mark(temporary, card)
             _check(model, temporary, sample, wanted)
             _flush(temporary)
+            if make_way is not None:
+                make_way()
             os.replace(temporary, folder)
             fsync_folder(folder.parent)
     except (OSError, SafetensorError) as error:

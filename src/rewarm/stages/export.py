@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,13 +51,14 @@ def export_run(
     """
     folder = output or run.export
     checkpoint = newest_checkpoint(run, console)
+    make_way: Callable[[], None] | None = None
     if output is None and run.export.exists():
         held = find_export(run.export, plan.fingerprint)
         if held == Exported(step_of(checkpoint), []) and dtype is None:
             _say(console, f"exported already: {folder}")
             return folder
         if held is not None:
-            _put_aside(run.export, held, console)
+            make_way = partial(_put_aside, run.export, held, console)
     model, step = load_newest(plan, run, console, device="cpu")
     if step < plan.science.num_steps:
         _say(console, f"warning: the run is at step {step} of {plan.science.num_steps}")
@@ -76,7 +78,7 @@ def export_run(
     sample: torch.Tensor = batches.batch(0).input_ids[:_SAMPLE_SEQUENCES]
     card = ModelCard(plan, verdicts, step, _precision(run))
     with console.status("exporting, and reading back what was written"):
-        export_model(model, folder=folder, card=card, sample=sample, dtype=dtype)
+        export_model(model, folder=folder, card=card, sample=sample, dtype=dtype, make_way=make_way)
     _say(console, f"exported and verified: {folder.resolve()}")
     return folder
 

@@ -19,6 +19,7 @@ from rewarm.stages.job import command_line, keep_plan, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.train import FINISHED, train_plan
+from rewarm.training.sinks import check_sinks
 
 __all__ = ["run_road"]
 
@@ -30,6 +31,7 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     UserError where the plan has to be confirmed and nobody can be asked.
     """
     console = Console()
+    check_sinks(sinks)
     overrides = list(overrides)
     job = open_job(path, overrides)
     # Mistakes in the recipe show before hours of tokenization.

@@ -72,10 +72,12 @@ def survey(job: Job) -> Survey:
 
 def _check_tasks(job: Job, problems: Problems) -> None:
     """Note every task file that cannot be read now rather than after hours of training."""
-    for task in job.recipe.evaluation.tasks.values():
+    for name, task in job.recipe.evaluation.tasks.items():
         from rewarm.evaluation.tasks import read_task
 
         try:
             read_task(job.folder / task.path, max_items=task.max_items)
         except CorpusError as error:
-            problems.extend(error.problems)
+            for problem in error.problems:
+                what = f"{problem.where}: {problem.what}"
+                problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)

@@ -26,7 +26,7 @@ from rewarm.stages.plan import plan_job
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.run import Materials, run_training
-from rewarm.training.sinks import Sink, open_sink
+from rewarm.training.sinks import Sink, check_sinks, open_sink
 
 __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
@@ -39,6 +39,7 @@ def run_train(
     path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
 ) -> int:
     """Train the run of a recipe or run folder from wherever it stands; return the exit code."""
+    check_sinks(sinks)
     overrides = list(overrides)
     command = command_line("train", path, overrides, sinks)
     if path.is_dir():

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rewarm.errors import EnvironmentFault, UserError
+from rewarm.errors import EnvironmentFault, Problems, UserError
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
 
-__all__ = ["SINK_NAMES", "Journal", "Sink", "TensorBoardSink", "WandbSink", "open_sink"]
+__all__ = [
+    "SINK_NAMES",
+    "Journal",
+    "Sink",
+    "TensorBoardSink",
+    "WandbSink",
+    "check_sinks",
+    "open_sink",
+]
 
 SINK_NAMES = ("tensorboard", "wandb")
 _LOGGED_SILENTLY = frozenset({"checkpoint"})
@@ -134,16 +142,24 @@ def open_sink(
 
     Raises UserError for an unknown name, EnvironmentFault where its package is missing.
     """
+    check_sinks([name])
     if name == "tensorboard":
         return TensorBoardSink(run.path / "tensorboard")
-    if name == "wandb":
-        return WandbSink(run.path, run_name=run_name, run_id=f"{run_name}-{fingerprint[:8]}")
-    near = difflib.get_close_matches(name, SINK_NAMES, n=1)
-    raise UserError.one(
-        "--sink",
-        f"{name!r} is not a sink",
-        f"did you mean {near[0]}?" if near else f"use one of: {', '.join(SINK_NAMES)}",
-    )
+    return WandbSink(run.path, run_name=run_name, run_id=f"{run_name}-{fingerprint[:8]}")
+
+
+def check_sinks(names: Iterable[str]) -> None:
+    """Raise UserError naming every unknown sink."""
+    problems = Problems()
+    for name in names:
+        if name not in SINK_NAMES:
+            near = difflib.get_close_matches(name, SINK_NAMES, n=1)
+            problems.add(
+                "--sink",
+                f"{name!r} is not a sink",
+                f"did you mean {near[0]}?" if near else f"use one of: {', '.join(SINK_NAMES)}",
+            )
+    problems.raise_as(UserError)
 
 
 def _require(package: str, *, sink: str) -> Any:
