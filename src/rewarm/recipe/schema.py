@@ -168,7 +168,9 @@ class BaseRecipe(Section):
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         description="org/model that a local folder is a copy of; named in the model card",
     )
-    pretraining: BasePretraining = BasePretraining()
+    pretraining: BasePretraining = Field(
+        BasePretraining(), description="what is known of how it was pretrained"
+    )
 
 
 class TokenizerRecipe(Section):
@@ -320,7 +322,7 @@ class OptimizerRecipe(Section):
     """AdamW, as in the published recipes."""
 
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.1, ge=0, description="on matrices; norms and biases have none")
     clip_grad_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
 
@@ -360,7 +362,9 @@ class EvaluationRecipe(Section):
         "first and the last",
     )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
-    tasks: dict[str, TaskRecipe] = Field(default_factory=dict)
+    tasks: dict[str, TaskRecipe] = Field(
+        default_factory=dict, description="local multiple-choice tasks by name"
+    )
 
 
 class CheckpointRecipe(Section):
@@ -379,7 +383,9 @@ class TrainingRecipe(Section):
     micro_batch_sequences: int | None = Field(
         None, gt=0, description="sequences per forward pass; default: what fits"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where torch sees one"
+    )
     num_threads: int | None = Field(
         None, gt=0, le=1024, description="CPU threads; default: all cores"
     )
@@ -407,18 +413,22 @@ class Recipe(Section):
     seed: int = Field(1, ge=0, lt=2**63, description="of the data order")
     run_folder: str | None = Field(None, description="default: runs/<name> beside the recipe")
     prepared_folder: str = Field("prepared", description="token shards, shared between recipes")
-    base: BaseRecipe
-    tokenizer: TokenizerRecipe = TokenizerRecipe()
-    sources: dict[str, SourceRecipe] = Field(min_length=1)
-    phases: list[PhaseRecipe] = Field(min_length=1)
-    schedule: ScheduleRecipe = ScheduleRecipe()
-    budget: BudgetRecipe
-    batch: BatchRecipe = BatchRecipe()
-    optimizer: OptimizerRecipe = OptimizerRecipe()
-    training: TrainingRecipe = TrainingRecipe()
-    evaluation: EvaluationRecipe = EvaluationRecipe()
-    checkpoints: CheckpointRecipe = CheckpointRecipe()
-    hardware: HardwareRecipe = HardwareRecipe()
+    base: BaseRecipe = Field(description="the checkpoint to continue from")
+    tokenizer: TokenizerRecipe = Field(TokenizerRecipe(), description="how documents begin and end")
+    sources: dict[str, SourceRecipe] = Field(min_length=1, description="text by name")
+    phases: list[PhaseRecipe] = Field(min_length=1, description="blends, one after the other")
+    schedule: ScheduleRecipe = Field(ScheduleRecipe(), description="the learning rate over the run")
+    budget: BudgetRecipe = Field(description="how much may be spent")
+    batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
+    optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="AdamW's numbers")
+    training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
+    evaluation: EvaluationRecipe = Field(
+        EvaluationRecipe(), description="what is measured, when, and on how much"
+    )
+    checkpoints: CheckpointRecipe = Field(CheckpointRecipe(), description="when the state is saved")
+    hardware: HardwareRecipe = Field(
+        HardwareRecipe(), description="for the estimates of time and cost"
+    )
 
     @field_validator("name")
     @classmethod
