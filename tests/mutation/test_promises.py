@@ -160,7 +160,7 @@ MUTATIONS = [
     Mutation(
         promise="text that changed since it was prepared is not trained on",
         file="corpus/prepare.py",
-        old='if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:',
+        old='if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:',
         new="if False:",
         test="tests/unit/test_corpus_prepare.py::test_what_changed_since_prepare_is_named",
     ),
@@ -373,7 +373,7 @@ MUTATIONS = [
     Mutation(
         promise="tokens are shared only where documents end alike",
         file="corpus/place.py",
-        old='            "eos": list(declared_eos(tokenizer_folder)),\n',
+        old='                "eos": list(declared_eos(self.tokenizer_folder)),\n',
         new="",
         test="tests/unit/test_run_guards.py::"
         "test_bases_that_end_documents_differently_share_no_tokens",
