@@ -381,8 +381,8 @@ MUTATIONS = [
     Mutation(
         promise="an export of another step is kept",
         file="stages/export.py",
-        old="            _put_aside(run.export, held, console)\n",
-        new="            __import__('shutil').rmtree(run.export)\n",
+        old="            make_way = partial(_put_aside, run.export, held, console)\n",
+        new="            import shutil; make_way = partial(shutil.rmtree, run.export)\n",
         test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
     ),
     Mutation(
