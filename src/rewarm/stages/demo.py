@@ -67,7 +67,7 @@ weights = {{ old = 1.0 }}
 
 [evaluation]
 every_steps = {base_steps}
-max_bytes_per_domain = 16000  # a glance: the arms measure the base on more
+max_bytes_per_domain = 32000  # a glance: the arms measure the base on more
 stride_fraction = 1.0
 max_answers = 8
 
@@ -450,6 +450,7 @@ class _ArmBars:
         self._runs = {name: RunFolder(work / "runs" / name) for name in plans}
         self._console = console
         self._last_line = time.monotonic()
+        self._told: set[str] = set()
         self._progress = Progress(
             TextColumn("{task.description:<20}"),
             BarColumn(bar_width=24),
@@ -476,13 +477,14 @@ class _ArmBars:
             steps = run.steps()
             if steps:
                 last = steps[-1]
-                facts = f"{last.step + 1} steps, loss {last.loss:.3f}, {last.phase}"
+                facts = f"step {last.step + 1}, loss {last.loss:.3f}, {last.phase}"
                 self._progress.update(self._tasks[name], completed=last.step + 1, facts=facts)
                 lines.append(f"{name}: {facts}")
         if not self._console.is_terminal and time.monotonic() - self._last_line >= 10:
             self._last_line = time.monotonic()
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.write("".join(f"{line}\n" for line in lines if line not in self._told))
             sys.stdout.flush()
+            self._told.update(lines)
 
 
 def _arm_views(work: Path, plans: Mapping[str, Plan]) -> list[ArmView]:
