@@ -43,7 +43,7 @@ MUTATIONS = [
     Mutation(
         promise="a damaged shard is not sealed as it is",
         file="corpus/prepare.py",
-        old="    _discard_changed(folder)\n",
+        old="    discard_changed(folder)\n",
         new="",
         test="tests/unit/test_corpus_prepare.py::"
         "test_a_flipped_bit_is_mended_and_never_sealed_as_it_is",
@@ -110,7 +110,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="an assumed final rate is said aloud",
-        file="planning/resolve.py",
+        file="planning/rates.py",
         old='        notes.warnings.append(\n            f"ASSUMPTION',
         new='        _ = (\n            f"ASSUMPTION',
         test="tests/unit/test_plan.py::test_an_unknown_final_rate_is_assumed_aloud",
@@ -159,14 +159,14 @@ MUTATIONS = [
     ),
     Mutation(
         promise="text that changed since it was prepared is not trained on",
-        file="corpus/prepare.py",
+        file="corpus/sealed.py",
         old='if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:',
         new="if False:",
         test="tests/unit/test_corpus_prepare.py::test_what_changed_since_prepare_is_named",
     ),
     Mutation(
         promise="many rejected documents are an error",
-        file="corpus/prepare.py",
+        file="corpus/rejected.py",
         old="if harmful > _MAX_REJECTED_SHARE * total:",
         new="if False:",
         test="tests/unit/test_corpus_prepare.py::test_above_one_per_cent_rejected_is_an_error",

@@ -24,8 +24,8 @@ from rewarm.corpus.prepare import (
     PrepareProgress,
     prepare_source,
     read_held_out_answers,
-    verify_prepared,
 )
+from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import write_shard
 from rewarm.corpus.sources import resolve_inputs
 from rewarm.corpus.views import open_view

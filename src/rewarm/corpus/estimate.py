@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rewarm.corpus.place import SourceText
-from rewarm.corpus.prepare import check_rejected
+from rewarm.corpus.rejected import check_rejected
 from rewarm.corpus.sources import Document, Rejections, read_documents
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError

@@ -23,35 +23,30 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import (
     MANIFEST_NAME,
-    file_sha256,
     parse_json,
-    provenance,
     read_json,
     write_atomically,
     write_json,
 )
 from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
+from rewarm.corpus.rejected import check_rejected
+from rewarm.corpus.sealed import changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
-from rewarm.errors import CorpusError, EnvironmentFault, Problems
+from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.schema import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = [
     "HeldOutAnswer",
     "PrepareProgress",
-    "check_rejected",
     "prepare_source",
     "read_held_out_answers",
-    "verify_prepared",
 ]
 
 ANSWERS = "held_out_answers.jsonl"
-_MAX_REJECTED_SHARE = 0.01
-# Source trees are full of empty files.
-_HARMLESS = ("empty",)
 
 
 class HeldOutAnswer(NamedTuple):
@@ -80,7 +75,7 @@ def prepare_source(
         if facts is None:
             return None
         try:
-            return None if _changed_files(Path(facts.folder)) else facts
+            return None if changed_files(Path(facts.folder)) else facts
         except CorpusError:  # its manifest is damaged
             return None
 
@@ -123,7 +118,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _prepare(work: _Work) -> CorpusFacts:
     """Make the shards that are not complete, then everything that stands on them."""
     folder = work.place.folder
-    _discard_changed(folder)
+    discard_changed(folder)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -218,53 +213,8 @@ def _finish(work: _Work) -> CorpusFacts:
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
-    _write_manifest(folder, work)
+    seal(folder, work.place, work.source)
     return facts
-
-
-def check_rejected(
-    name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
-) -> None:
-    """Raise CorpusError where nothing is left of a source, or above 1 % of it is rejected.
-
-    What is empty does not count: there is nothing in it to mend.
-    """
-    harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
-    total = num_documents + harmful
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
-    if num_documents == 0:
-        raise CorpusError.one(
-            f"sources.{name}",
-            f"no document could be taken ({reasons or 'all of its files are empty'})"
-            + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
-            _remedy(rejected),
-        )
-    if harmful > _MAX_REJECTED_SHARE * total:
-        raise CorpusError.one(
-            f"sources.{name}",
-            f"{harmful} of {total} documents are rejected ({reasons}), above 1 %; "
-            f"e.g. {'; '.join(examples[:3])}",
-            _remedy(rejected),
-        )
-
-
-_REMEDIES = {
-    "bom": "save the files without byte-order marks (U+FEFF)",
-    "file_too_large": "write files above 256 MiB as jsonl, one document a line",
-    "invalid_utf8": "convert the files to UTF-8",
-    "missing_field": "set text_field (group_field, question_field, answer_field) to what it has",
-    "not_a_string": "set text_field to a field that holds text",
-    "not_an_object": "write one JSON object a line",
-    "special_token": "take the names of the tokenizer's special tokens out of the text",
-}
-
-
-def _remedy(rejected: Counter[str]) -> str:
-    """Return what to do about the most frequent reason."""
-    reasons = [reason for reason, _ in rejected.most_common() if reason not in _HARMLESS]
-    return _REMEDIES.get(
-        reasons[0] if reasons else "", "mend or leave out these documents, or check path and format"
-    )
 
 
 def _warnings(
@@ -284,108 +234,6 @@ def _warnings(
             "nothing can be measured on it; raise held_out"
         )
     return tuple(warnings)
-
-
-def _write_manifest(folder: Path, work: _Work) -> None:
-    """Write the manifest, last: sizes, times and hashes of all files, inputs and provenance."""
-    names = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
-    )
-    files = {}
-    for name in names:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-        stat = (folder / name).stat()
-        files[name] = {
-            "bytes": stat.st_size,
-            "sha256": file_sha256(folder / name),
-            "mtime_ns": stat.st_mtime_ns,
-        }
-    write_json(
-        folder / MANIFEST_NAME,
-        {
-            "files": files,
-            "key": work.place.key,
-            "inputs": [
-                {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-                for path in work.place.inputs
-            ],
-            "reader": work.source.model_dump(mode="json"),
-            "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
-        },
-    )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    value = read_json(folder / MANIFEST_NAME, what="the manifest", error=CorpusError)
-    try:
-        for entry in value["files"].values():
-            int(entry["bytes"]), int(entry["mtime_ns"]), str(entry["sha256"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CorpusError.one(
-            str(folder / MANIFEST_NAME),
-            "it does not list the files with their sizes and hashes",
-            "run `rewarm prepare` with the recipe: it is made again",
-        ) from error
-    found: dict[str, Any] = value
-    return found
-
-
-def _changed_files(folder: Path) -> dict[str, str]:
-    """Return the files of a prepared folder that are not as its manifest says, each with how.
-
-    A file whose size and modification time are those of the manifest is taken as unchanged; any
-    other is hashed. Raises CorpusError where there is no manifest to hold them against.
-    """
-    changed: dict[str, str] = {}
-    for name, entry in _manifest(folder)["files"].items():
-        try:
-            stat = (folder / name).stat()
-            if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
-                continue
-            if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:
-                changed[name] = "it changed since prepare"
-        except FileNotFoundError:
-            changed[name] = "it was there at prepare and is gone"
-        except OSError as error:
-            changed[name] = f"it cannot be read ({error.strerror})"
-    return changed
-
-
-def _discard_changed(folder: Path) -> None:
-    """Forget the shards with a changed file, so that they are made again.
-
-    Without this, a shard of the right size would be sealed under the hash of its damage. What
-    stands on the shards is made again anyhow.
-    """
-    if not (folder / MANIFEST_NAME).is_file():
-        return  # a preparation that was cut off: its shards were complete when they were marked
-    try:
-        changed = list(_changed_files(folder))
-    except CorpusError:
-        changed = [path.name for path in folder.glob("shard-*")]  # nothing vouches for any of them
-    for name in changed:
-        if name.startswith("shard-"):
-            (folder / f"{name.partition('.')[0]}.json").unlink(missing_ok=True)
-
-
-def verify_prepared(facts: CorpusFacts) -> None:
-    """Raise CorpusError naming every file of a prepared source that changed since."""
-    folder = Path(facts.folder)
-    problems = Problems()
-    if _manifest(folder).get("key") != facts.key:
-        problems.add(
-            str(folder),
-            "it holds other text than was planned with (its key differs)",
-            "run `rewarm prepare` and `rewarm plan` again",
-        )
-    for name, what in _changed_files(folder).items():
-        problems.add(
-            str(folder / name), what, "run `rewarm prepare` with the recipe: it is made again"
-        )
-    problems.raise_as(CorpusError)
 
 
 def read_held_out_answers(folder: Path) -> list[HeldOutAnswer]:

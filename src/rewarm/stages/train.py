@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from rewarm.corpus.overlap import check_held_out_apart
-from rewarm.corpus.prepare import verify_prepared
+from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.views import View, open_view
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate

@@ -1,0 +1,59 @@
+"""When too much of a source is rejected, and what a person can do about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rewarm.errors import CorpusError
+
+__all__ = ["check_rejected"]
+
+_MAX_REJECTED_SHARE = 0.01
+# Source trees are full of empty files.
+_HARMLESS = ("empty",)
+
+
+def check_rejected(
+    name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
+) -> None:
+    """Raise CorpusError where nothing is left of a source, or above 1 % of it is rejected.
+
+    What is empty does not count: there is nothing in it to mend.
+    """
+    harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
+    total = num_documents + harmful
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
+    if num_documents == 0:
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"no document could be taken ({reasons or 'all of its files are empty'})"
+            + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
+            _remedy(rejected),
+        )
+    if harmful > _MAX_REJECTED_SHARE * total:
+        raise CorpusError.one(
+            f"sources.{name}",
+            f"{harmful} of {total} documents are rejected ({reasons}), above 1 %; "
+            f"e.g. {'; '.join(examples[:3])}",
+            _remedy(rejected),
+        )
+
+
+_REMEDIES = {
+    "bom": "save the files without byte-order marks (U+FEFF)",
+    "file_too_large": "write files above 256 MiB as jsonl, one document a line",
+    "invalid_utf8": "convert the files to UTF-8",
+    "missing_field": "set text_field (group_field, question_field, answer_field) to what it has",
+    "not_a_string": "set text_field to a field that holds text",
+    "not_an_object": "write one JSON object a line",
+    "special_token": "take the names of the tokenizer's special tokens out of the text",
+}
+
+
+def _remedy(rejected: Counter[str]) -> str:
+    """Return what to do about the most frequent reason."""
+    reasons = [reason for reason, _ in rejected.most_common() if reason not in _HARMLESS]
+    return _REMEDIES.get(
+        reasons[0] if reasons else "", "mend or leave out these documents, or check path and format"
+    )

@@ -1,0 +1,118 @@
+"""A prepared source under its manifest: sealed once it is complete, held against it ever after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rewarm.artifacts import MANIFEST_NAME, file_sha256, provenance, read_json, write_json
+from rewarm.corpus.place import Place
+from rewarm.errors import CorpusError, Problems
+from rewarm.recipe.schema import SourceRecipe
+from rewarm.records.facts import CorpusFacts
+
+__all__ = ["changed_files", "discard_changed", "seal", "verify_prepared"]
+
+
+def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
+    """Write the manifest of a prepared source, last: sizes, times and hashes of all files, of the
+    inputs too, and provenance."""
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
+    )
+    files = {}
+    for name in names:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+        stat = (folder / name).stat()
+        files[name] = {
+            "bytes": stat.st_size,
+            "sha256": file_sha256(folder / name),
+            "mtime_ns": stat.st_mtime_ns,
+        }
+    write_json(
+        folder / MANIFEST_NAME,
+        {
+            "files": files,
+            "key": place.key,
+            "inputs": [
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in place.inputs
+            ],
+            "reader": source.model_dump(mode="json"),
+            "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
+        },
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    value = read_json(folder / MANIFEST_NAME, what="the manifest", error=CorpusError)
+    try:
+        for entry in value["files"].values():
+            int(entry["bytes"]), int(entry["mtime_ns"]), str(entry["sha256"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorpusError.one(
+            str(folder / MANIFEST_NAME),
+            "it does not list the files with their sizes and hashes",
+            "run `rewarm prepare` with the recipe: it is made again",
+        ) from error
+    found: dict[str, Any] = value
+    return found
+
+
+def changed_files(folder: Path) -> dict[str, str]:
+    """Return the files of a prepared folder that are not as its manifest says, each with how.
+
+    A file whose size and modification time are those of the manifest is taken as unchanged; any
+    other is hashed. Raises CorpusError where there is no manifest to hold them against.
+    """
+    changed: dict[str, str] = {}
+    for name, entry in _manifest(folder)["files"].items():
+        try:
+            stat = (folder / name).stat()
+            if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
+                continue
+            if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:
+                changed[name] = "it changed since prepare"
+        except FileNotFoundError:
+            changed[name] = "it was there at prepare and is gone"
+        except OSError as error:
+            changed[name] = f"it cannot be read ({error.strerror})"
+    return changed
+
+
+def discard_changed(folder: Path) -> None:
+    """Forget the shards with a changed file, so that they are made again.
+
+    Without this, a shard of the right size would be sealed under the hash of its damage. What
+    stands on the shards is made again anyhow.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        return  # a preparation that was cut off: its shards were complete when they were marked
+    try:
+        changed = list(changed_files(folder))
+    except CorpusError:
+        changed = [path.name for path in folder.glob("shard-*")]  # nothing vouches for any of them
+    for name in changed:
+        if name.startswith("shard-"):
+            (folder / f"{name.partition('.')[0]}.json").unlink(missing_ok=True)
+
+
+def verify_prepared(facts: CorpusFacts) -> None:
+    """Raise CorpusError naming every file of a prepared source that changed since."""
+    folder = Path(facts.folder)
+    problems = Problems()
+    if _manifest(folder).get("key") != facts.key:
+        problems.add(
+            str(folder),
+            "it holds other text than was planned with (its key differs)",
+            "run `rewarm prepare` and `rewarm plan` again",
+        )
+    for name, what in changed_files(folder).items():
+        problems.add(
+            str(folder / name), what, "run `rewarm prepare` with the recipe: it is made again"
+        )
+    problems.raise_as(CorpusError)
