@@ -235,6 +235,11 @@ def test_numbers_of_thousands_of_digits_are_told(digits: str) -> None:
     assert "is not a count" in told
 
 
+def test_a_window_advances_by_a_hundredth_at_least() -> None:
+    (told,) = problems_of(RECIPE, "evaluation.stride_fraction=1e-308")
+    assert "evaluation.stride_fraction: 1e-308" in told
+
+
 def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf" + RECIPE.encode())
     assert load_recipe(tmp_path / "r.toml").name == "x"

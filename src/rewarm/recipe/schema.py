@@ -351,7 +351,7 @@ class EvaluationRecipe(Section):
         262_144, description="held-out text scored per domain (whole documents up to this)"
     )
     stride_fraction: float = Field(
-        0.5, gt=0, le=1, description="window advance on long documents; least context = 1 - this"
+        0.5, ge=0.01, le=1, description="window advance on long documents; least context = 1 - this"
     )
     matched_continuation_items: int = Field(
         0, ge=0, description="four-way continuation choices per domain (standard error 50 %/√n)"
