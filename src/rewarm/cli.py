@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rewarm import __version__
-from rewarm.errors import RewarmError, UserError
+from rewarm.errors import FaultElsewhere, RewarmError, UserError
 
 __all__ = ["app", "main"]
 
@@ -244,6 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RewarmError as error:
         if os.environ.get("REWARM_TRACEBACK"):
             raise
+        if isinstance(error, FaultElsewhere):
+            return error.exit_code  # the rank that failed tells why
         many = isinstance(error, UserError) and len(error.problems) > 1
         heading = f"{len(error.problems)} problems:" if many else "error:"  # type: ignore[attr-defined]
         return _say(f"{heading}{chr(10) if many else ' '}{error}", error.exit_code)

@@ -16,6 +16,8 @@ __all__ = [
     "CheckpointError",
     "CorpusError",
     "EnvironmentFault",
+    "FaultElsewhere",
+    "LostRankFault",
     "PlanError",
     "Problem",
     "Problems",
@@ -57,6 +59,18 @@ class EnvironmentFault(RewarmError):  # noqa: N818 - not an error of the program
         super().__init__(f"{what}\n    → {fix}")
         self.what = what
         self.fix = fix
+
+
+class FaultElsewhere(EnvironmentFault):
+    """Another rank of this launch failed, and tells why; this one ends with it, in silence."""
+
+    def __init__(self, rank: int, what: str, exit_code: int) -> None:
+        super().__init__(f"rank {rank} failed: {what}", "see what that rank says")
+        self.exit_code = exit_code
+
+
+class LostRankFault(EnvironmentFault):
+    """Another rank is dead, stopped or cut off, and this one has waited long enough."""
 
 
 class UserError(RewarmError):

@@ -146,9 +146,23 @@ MUTATIONS = [
     Mutation(
         promise="every world size sees the same samples",
         file="order/position.py",
-        old="[rank * share : (rank + 1) * share]",
-        new="[:share]",
+        old="for edge in (rank, rank + 1))",
+        new="for edge in (0, 1))",
         test="tests/properties/test_order.py::test_every_world_size_sees_the_same_step",
+    ),
+    Mutation(
+        promise="gradients are summed over the ranks",
+        file="distributed/fsdp.py",
+        old="        module.set_gradient_divide_factor(1.0)\n",
+        new="",
+        test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
+    ),
+    Mutation(
+        promise="a token weighs alike on every rank",
+        file="training/step.py",
+        old="num_valid, *by_source = world.sum(counts).tolist()",
+        new="num_valid, *by_source = (counts * world.size).tolist()",
+        test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
     ),
     Mutation(
         promise="documents are held out by their hash",
@@ -290,15 +304,15 @@ MUTATIONS = [
     ),
     Mutation(
         promise="who lost the lock writes no more",
-        file="training/run.py",
-        old="        lock.check()\n",
+        file="training/saver.py",
+        old="        self._lock.check()\n",
         new="",
         test="tests/unit/test_training_run.py::test_who_lost_the_lock_saves_no_more",
     ),
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="until=lambda state: state.step >= last_step or requests.stop_signal is not None,",
+        old="until=lambda state: state.step >= last_step or agreed.stop_signal is not None,",
         new="until=lambda state: state.step >= last_step,",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
@@ -321,8 +335,8 @@ MUTATIONS = [
     Mutation(
         promise="a save is tried again where the disk was full",
         file="training/checkpoint.py",
-        old="                self._prune(keep=1)\n",
-        new="                pass\n",
+        old="            self._ranks.on_main(lambda: self._prune(keep=1))\n",
+        new="            pass\n",
         test="tests/unit/test_training_checkpoint.py::"
         "test_a_full_disk_is_made_room_on_and_tried_again",
     ),
@@ -454,8 +468,8 @@ MUTATIONS = [
     Mutation(
         promise="a step keeps documents apart where the plan says so",
         file="training/step.py",
-        old="nats, _ = self.loss(state.model, input_ids, labels, position_ids)",
-        new="nats, _ = self.loss(state.model, input_ids, labels, None)",
+        old="nats, _ = state.root(self.loss, input_ids, labels, position_ids)",
+        new="nats, _ = state.root(self.loss, input_ids, labels, None)",
         test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
     ),
     Mutation(
@@ -481,8 +495,8 @@ MUTATIONS = [
     ),
     Mutation(
         promise="records are on the disk before a checkpoint vouches for them",
-        file="training/run.py",
-        old="        journal.run.flush_records()\n",
+        file="training/saver.py",
+        old="        self._journal.run.flush_records()\n",
         new="",
         test="tests/unit/test_run_guards.py::"
         "test_records_are_flushed_before_the_checkpoint_that_vouches_for_them",

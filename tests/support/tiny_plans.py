@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rewarm.batches.loader import WindowSource
+from rewarm.distributed.fsdp import Root
+from rewarm.distributed.world import ALONE
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.order.blend import quantise_weights
 from rewarm.planning.plan import (
@@ -34,6 +36,7 @@ from rewarm.recipe.schema import (
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.run import Ending, Materials, run_training
+from rewarm.training.state import TrainState, take_snapshot, write_snapshot
 from tests.support.fake_facts import make_model_facts
 
 VOCAB_SIZE = 61
@@ -183,8 +186,9 @@ def new_tiny_model(*, seed: int = 0, dropout: float = 0.1) -> TinyModel:
         return TinyModel(dropout=dropout)
 
 
-def noisy_evaluation(model: nn.Module, step: int) -> list[EvalRecord]:
+def noisy_evaluation(root: Root, step: int) -> list[EvalRecord]:
     """Measure nothing, but draw random numbers and change modes as a careless measure would."""
+    model = root.model
     assert not model.training
     assert not torch.is_grad_enabled()
     value = float(model(torch.randint(VOCAB_SIZE, (2, SEQUENCE_LENGTH))).logits.mean())
@@ -212,6 +216,11 @@ def make_materials(**changes: Any) -> Materials:
         "views": make_views(),
     }
     return Materials(**{**given, **changes})
+
+
+def write_state(folder: Path, state: TrainState, science: Science) -> None:
+    """Write a state as a checkpoint of one process holds it, without a manifest."""
+    write_snapshot(folder, take_snapshot(state, science, copy=False), ALONE)
 
 
 def train_tiny(

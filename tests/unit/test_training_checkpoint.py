@@ -17,6 +17,7 @@ import pytest
 from torch import nn
 
 from rewarm.artifacts import MANIFEST_NAME
+from rewarm.distributed.fsdp import Root
 from rewarm.errors import CheckpointError, EnvironmentFault
 from rewarm.recipe.schema import OptimizerRecipe
 from rewarm.training import checkpoint
@@ -28,8 +29,8 @@ from rewarm.training.checkpoint import (
     step_of,
 )
 from rewarm.training.optimizer import build_optimizer
-from rewarm.training.state import TrainState, write_state
-from tests.support.tiny_plans import make_plan, new_tiny_model
+from rewarm.training.state import TrainState
+from tests.support.tiny_plans import make_plan, new_tiny_model, write_state
 
 
 def writer(content: bytes = b"weights") -> WriteFiles:
@@ -78,7 +79,7 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
     """Forty random ones over all files of a real checkpoint, each file having its share."""
     plan = make_plan()
     model = new_tiny_model()
-    state = TrainState(model, build_optimizer(model, OptimizerRecipe()), step=3)
+    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()), step=3)
     path = CheckpointStore(tmp_path, keep=1).save(
         3, lambda folder: write_state(folder, state, plan.science)
     )
@@ -250,7 +251,7 @@ def test_a_real_limit_on_what_is_written(tmp_path: Path) -> None:
     """safetensors' own writer meets the limit; what it began is gone afterwards."""
     store = make_store(tmp_path, 1)
     model = nn.Linear(1000, 1000)  # 4 MB
-    state = TrainState(model, build_optimizer(model, OptimizerRecipe()), step=2)
+    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()), step=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
@@ -360,7 +361,7 @@ def test_death_at_any_call_leaves_the_old_or_the_new_one_whole(tmp_path: Path) -
 
 def test_a_checkpoint_is_readable_by_others(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
-    state = TrainState(model, build_optimizer(model, OptimizerRecipe()))
+    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()))
     path = CheckpointStore(tmp_path, keep=1).save(
         1, lambda folder: write_state(folder, state, make_plan().science)
     )

@@ -119,7 +119,7 @@ class BatchLoader:
 
     def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:
         """Raise CorpusError naming the first token that the embedding has no row for."""
-        if tokens.min() >= 0 and tokens.max() < self._vocab_size:
+        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self._vocab_size):
             return
         row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
         name = self._order.source_names[slots.source[row]]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rewarm.distributed.world import ALONE, World
 from rewarm.errors import BaseModelError
 from rewarm.evaluation.measure import Floats, Measure
 from rewarm.evaluation.suite import Batch, EvaluationSuite
@@ -17,10 +18,13 @@ from rewarm.model.loss import token_losses
 from rewarm.model.modes import evaluating
 from rewarm.records.facts import EvalRecord
 
-__all__ = ["Progress", "evaluate"]
+__all__ = ["Progress", "Within", "evaluate"]
 
 Progress = Callable[[int, int], None]
 """Called after every batch with (batches done, batches of the evaluation)."""
+
+Within = Callable[..., Tensor]
+"""`within(work, *arguments)` calls `work(model, *arguments)` where its weights are there."""
 
 
 def evaluate(
@@ -30,8 +34,13 @@ def evaluate(
     step: int,
     autocast_dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    within: Within | None = None,
+    world: World = ALONE,
 ) -> list[EvalRecord]:
     """Return one record per measure of the suite, for the model after `step` updates.
+
+    Of many ranks (`world`) each takes its share of the batches, inside `within`, and all get the
+    same records.
 
     Costs `suite.num_tokens` forward positions. Training is bit-identical with and without it: no
     gradient is touched, modes of modules and random states are put back. Nats are summed per
@@ -39,27 +48,41 @@ def evaluate(
     BaseModelError where the model's loss is not finite.
     """
     device = _device_of(model)
+    within = within or (lambda work, *arguments: work(model, *arguments))
     done = 0
     records = []
     with _measuring(model, device, autocast_dtype):
         for batched in suite.measures:
             started = time.perf_counter()
-            nats = np.zeros(len(batched.measure.passages))
-            for batch in batched.batches:
-                np.add.at(nats, batch.passage, _row_nats(model, batch, device))
-                done += 1
+            found = np.zeros(len(batched.measure.passages))
+            for batch, counts in _share(batched.batches, world):
+                row_nats = _row_nats(within, batch, device)
+                if counts:
+                    np.add.at(found, batch.passage, row_nats)
+                done = min(done + world.size, suite.num_batches)
                 if progress is not None:
                     progress(done, suite.num_batches)
+            nats: Floats = world.sum(torch.from_numpy(found)).numpy()
             _check_finite(nats, batched.measure, step)
             seconds = time.perf_counter() - started
             records.append(batched.measure.record(nats, step=step, seconds=seconds))
     return records
 
 
-def _row_nats(model: nn.Module, batch: Batch, device: torch.device) -> Floats:
+def _share(batches: Sequence[Batch], world: World) -> Iterator[tuple[Batch, bool]]:
+    """Yield a rank's batches, each with whether it counts: all ranks take part in every forward.
+
+    One that has no batch left computes the first again, for nothing.
+    """
+    for start in range(0, len(batches), world.size):
+        mine = start + world.rank
+        yield (batches[mine], True) if mine < len(batches) else (batches[0], False)
+
+
+def _row_nats(within: Within, batch: Batch, device: torch.device) -> Floats:
     """Return the nats of each row's labels, float64 [rows]."""
-    losses: Tensor = token_losses(
-        model,
+    losses = within(
+        token_losses,
         torch.from_numpy(batch.input_ids).to(device),
         torch.from_numpy(batch.labels).to(device),
     )

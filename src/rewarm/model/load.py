@@ -12,10 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from rewarm.artifacts import write_json
-from rewarm.errors import BaseModelError, Problems
+from rewarm.errors import BaseModelError, Problem, Problems
 from rewarm.planning.model_facts import read_model_facts
+from rewarm.planning.weight_files import read_weight_files
 
-__all__ = ["load_base", "new_llama", "quiet_transformers", "save_weights"]
+__all__ = [
+    "base_without_weights",
+    "load_base",
+    "new_llama",
+    "quiet_transformers",
+    "save_weights",
+    "stored_places",
+]
 
 # Some of the library's messages are pages long.
 _MAX_REASON = 400
@@ -54,12 +62,7 @@ def load_base(
         with quiet_transformers():
             model, info = _from_pretrained(folder, dtype)
     except Exception as error:  # the library raises whatever a config leads it to
-        reason = " ".join(str(error).split())[:_MAX_REASON]
-        raise BaseModelError.one(
-            str(folder),
-            f"transformers cannot load it ({type(error).__name__}: {reason})",
-            "check that the folder is a causal language model in Hugging Face format",
-        ) from error
+        raise _cannot_load(folder, error) from error
     _tie_equal_head(model)
     _check_tensors(model, info, folder)
     model.config.use_cache = False
@@ -68,24 +71,101 @@ def load_base(
     return model  # type: ignore[no-any-return]
 
 
-def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """Return the model and the library's account of keys that do not fit."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def base_without_weights(folder: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return the model that `folder` describes, its parameters on the meta device, buffers real.
 
-    local = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, **local)
+    For many ranks, none of which holds all of it. Raises BaseModelError as `load_base` does for
+    what config.json leads to.
+    """
+    read_model_facts(folder)
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers(), _parameters_on_meta():
+            model = AutoModelForCausalLM.from_config(_config(folder), dtype=dtype)
+    except Exception as error:  # as in `load_base`
+        raise _cannot_load(folder, error) from error
+    model.config.use_cache = False
+    model.train()
+    return model  # type: ignore[no-any-return]
+
+
+def stored_places(model: nn.Module, folder: Path) -> dict[str, list[tuple[Path, str]]] | None:
+    """Return where a folder stores each of a model's tensors: [(file, name)] by name in the model.
+
+    A tied tensor may be stored under each of its names. None where the folder's names are not the
+    model's own (transformers converts or renames on loading).
+    """
+    problems = Problems()
+    files = read_weight_files(folder, problems)
+    problems.raise_as(BaseModelError)
+    path_of = {tensor.name: file.path for file in files for tensor in file.tensors}
+    first_name: dict[int, str] = {}
+    places: dict[str, list[tuple[Path, str]]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        own = places.setdefault(first_name.setdefault(id(tensor), name), [])
+        if name in path_of:
+            own.append((path_of.pop(name), name))
+    return None if path_of or not all(places.values()) else places
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Put every parameter that is registered meanwhile on the meta device; buffers stay real.
+
+    A model that is made on the meta device as a whole has rotary tables without values.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta:  # a tied one stays the one it is
+            param = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+        register(module, name, param)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _cannot_load(folder: Path, error: Exception) -> BaseModelError:
+    reason = " ".join(str(error).split())[:_MAX_REASON]
+    return BaseModelError(
+        Problem(
+            str(folder),
+            f"transformers cannot load it ({type(error).__name__}: {reason})",
+            "check that the folder is a causal language model in Hugging Face format",
+        )
+    )
+
+
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, **_LOCAL)
     if getattr(config, "attn_logit_softcapping", None) is not None:
         # Without being asked, old versions take sdpa, which leaves the soft-capping out.
         config._attn_implementation = "eager"
+    return config
+
+
+def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """Return the model and the library's account of keys that do not fit."""
+    from transformers import AutoModelForCausalLM
+
     loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
         folder,
-        config=config,
+        config=_config(folder),
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
         # Without this a tensor of another shape raises before the others are looked at.
         ignore_mismatched_sizes=True,
-        **local,
+        **_LOCAL,
     )
     return loaded
 

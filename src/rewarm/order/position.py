@@ -103,16 +103,14 @@ def slots_of_step(spec: OrderSpec, step: int) -> Slots:
 def slots_of_rank(spec: OrderSpec, step: int, rank: int, num_ranks: int) -> Slots:
     """Return one rank's share of a step: a contiguous part of `slots_of_step`.
 
-    The samples of a step are the same for every number of ranks that divides the sequences per
-    step; another number, or a rank outside, is a ValueError.
+    The samples of a step are the same for every number of ranks. Where it does not divide the
+    sequences per step, some ranks have one more than others (or, of too many, one instead of none).
+    A rank outside is a ValueError.
     """
-    if num_ranks < 1 or spec.sequences_per_step % num_ranks:
-        raise ValueError(f"{num_ranks} ranks do not divide {spec.sequences_per_step} sequences")
     if not 0 <= rank < num_ranks:
         raise ValueError(f"rank {rank} is not one of {num_ranks}")
-    share = spec.sequences_per_step // num_ranks
-    positions = _positions_of_step(spec, step)[rank * share : (rank + 1) * share]
-    return locate_samples(spec, positions)
+    start, end = (spec.sequences_per_step * edge // num_ranks for edge in (rank, rank + 1))
+    return locate_samples(spec, _positions_of_step(spec, step)[start:end])
 
 
 def _positions_of_step(spec: OrderSpec, step: int) -> Integers:

@@ -178,7 +178,13 @@ class Placement(Record):
     device_name: str
     world_size: int
     micro_batch_sequences: int
-    autocast_dtype: str | None
+    autocast_dtype: str | None = Field(
+        description="what blocks compute in; None: float32. Many ranks gather their weights in it"
+    )
+    whole_gradients: bool = Field(
+        False,
+        description="many ranks: a step's gradients are kept whole until its last micro-batch",
+    )
     num_threads: int | None
     deterministic: bool
     provenance: dict[str, Any]

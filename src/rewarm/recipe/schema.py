@@ -372,6 +372,9 @@ class CheckpointRecipe(Section):
 
     every_steps: int | None = Field(None, gt=0, description="default: a twentieth of the run")
     keep: int = Field(2, ge=1, description="verified checkpoints that stay; the newest always does")
+    background: bool | None = Field(
+        None, description="write them while training goes on; default: but for one CPU process"
+    )
 
 
 class TrainingRecipe(Section):
@@ -391,6 +394,9 @@ class TrainingRecipe(Section):
     )
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
+    )
+    rank_timeout_s: float = Field(
+        600.0, ge=1, le=86_400, description="many ranks: how long one waits for another in seconds"
     )
 
 

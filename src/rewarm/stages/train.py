@@ -12,6 +12,8 @@ from torch import nn
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.views import View, open_view
+from rewarm.distributed.fsdp import Root
+from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
 from rewarm.model.loss import sum_of_token_losses
@@ -19,10 +21,12 @@ from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.plan import plan_job
+from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.run import Materials, run_training
@@ -38,10 +42,27 @@ STOPPED = 130
 def run_train(
     path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
 ) -> int:
-    """Train the run of a recipe or run folder from wherever it stands; return the exit code."""
+    """Train the run of a recipe or run folder from wherever it stands; return the exit code.
+
+    Under torchrun every rank calls this; the main one alone plans, writes and tells.
+    """
     check_sinks(sinks)
     overrides = list(overrides)
     command = command_line("train", path, overrides, sinks)
+    with join_ranks(path, overrides) as world:
+        plan, folder = world.ranks.on_main(lambda: _plan_of(path, overrides))
+        return train_plan(
+            plan,
+            RunFolder(folder),
+            command=command,
+            until_step=until_step,
+            sinks=sinks if world.is_main else (),
+            console=None if world.is_main else Console(quiet=True),
+            world=world,
+        )
+
+
+def _plan_of(path: Path, overrides: list[str]) -> tuple[Plan, Path]:
     if path.is_dir():
         plan, run = open_run(path, overrides)
     else:
@@ -49,7 +70,7 @@ def run_train(
         plan = plan_job(job, estimates_allowed=False)
         keep_plan(plan, job)
         run = job.run
-    return train_plan(plan, run, command=command, until_step=until_step, sinks=sinks)
+    return plan, run.path
 
 
 def train_plan(
@@ -60,6 +81,7 @@ def train_plan(
     console: Console | None = None,
     until_step: int | None = None,
     sinks: tuple[str, ...] = (),
+    world: World = ALONE,
 ) -> int:
     """Train a plan on measured facts in its run folder; `command` is what resumes it.
 
@@ -71,19 +93,39 @@ def train_plan(
             "it stands on estimates of the text",
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
-    views = open_views(plan)
-    check_held_out_apart(list(plan.conduct.corpora.values()), views)
-    placement, warnings = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
+    ranks = world.ranks
+    views: dict[str, View] = {}
+    ranks.together(lambda: views.update(open_views(plan)))
+    ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
+    placement, warnings = choose_placement(
+        plan.conduct.training, plan.science, plan.conduct.model, world
+    )
     suites = suites_of(plan)
+    vocab_size = plan.conduct.model.vocab_size
 
     def load() -> nn.Module:
-        model = load_planned_base(plan, device=placement.device)
-        if plan.science.mask_documents:
-            check_documents_apart(model, vocab_size=plan.conduct.model.vocab_size)
-        return model
+        if not world.is_alone:
+            return planned_base_without_weights(plan, world)
+        return load_planned_base(plan, device=placement.device)
 
-    def measure(model: nn.Module, step: int) -> list[EvalRecord]:
-        return evaluate(model, suites.at(step), step=step, autocast_dtype=autocast_dtype(placement))
+    def fill(root: Root) -> None:
+        if not world.is_alone:
+            folder = Path(plan.conduct.base_folder)
+            notice = fill_base(root, folder, world, device=placement.device)
+            if notice is not None:
+                live.say(f"warning: {notice}")
+        if plan.science.mask_documents:
+            check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+
+    def measure(root: Root, step: int) -> list[EvalRecord]:
+        return evaluate(
+            root.model,
+            suites.at(step),
+            step=step,
+            autocast_dtype=autocast_dtype(placement),
+            within=root,
+            world=world,
+        )
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
@@ -92,13 +134,20 @@ def train_plan(
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
         materials = Materials(
             load_model=load,
+            fill_model=fill,
             loss=sum_of_token_losses,
             views=views,
             evaluator=measure,
             sinks=[live, *more],
         )
         ending = run_training(
-            plan, placement, run, materials, resume_with=command, until_step=until_step
+            plan,
+            placement,
+            run,
+            materials,
+            resume_with=command,
+            until_step=until_step,
+            world=world,
         )
     return FINISHED if ending.signal is None else STOPPED
 

@@ -16,7 +16,13 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.state import read_weights
 
-__all__ = ["Trained", "load_newest", "load_planned_base", "newest_checkpoint"]
+__all__ = [
+    "Trained",
+    "check_planned_base",
+    "load_newest",
+    "load_planned_base",
+    "newest_checkpoint",
+]
 
 
 class Trained(NamedTuple):
@@ -33,6 +39,12 @@ def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
     planning (a run would go on from, or be measured against, another model), and for whatever
     `load_base` refuses.
     """
+    check_planned_base(plan)
+    return load_base(Path(plan.conduct.base_folder), device=device)
+
+
+def check_planned_base(plan: Plan) -> None:
+    """Raise BaseModelError where the base's folder holds another model than was planned with."""
     folder = Path(plan.conduct.base_folder)
     facts = read_model_facts(folder)
     problems = Problems()
@@ -47,7 +59,6 @@ def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
                 "restore the base, or plan a run of another name from this one",
             )
     problems.raise_as(BaseModelError)
-    return load_base(folder, device=device)
 
 
 def load_newest(plan: Plan, run: RunFolder, console: Console, *, device: str) -> Trained:

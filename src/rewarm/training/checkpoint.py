@@ -8,7 +8,10 @@ allows the pruning to delete the others on the new one's strength.
 
 Formats such as safetensors and DCP load nearly every flipped bit without a word, so the manifest is
 ours and hashes are verified before anything is parsed. What the files hold is not this file's
-business: a writer is handed in, so sharded ones can stand beside the one in `state.py`.
+business: a writer is handed in.
+
+Of many ranks each writes its part, hashes and verifies its share of the files; the main rank alone
+makes, renames and deletes folders. What fails on one fails on all, so all go the same way.
 """
 
 from __future__ import annotations
@@ -21,19 +24,27 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from rewarm.artifacts import (
     MANIFEST_NAME,
+    file_entries,
     fsync_folder,
     manifest_problems,
     open_to_others,
     parse_json,
-    write_manifest,
+    write_json,
 )
-from rewarm.errors import CheckpointError, EnvironmentFault, Problem
+from rewarm.distributed.ranks import ALONE, Ranks
+from rewarm.errors import (
+    CheckpointError,
+    EnvironmentFault,
+    FaultElsewhere,
+    LostRankFault,
+    Problem,
+)
 from rewarm.records.facts import Record
 
 __all__ = [
@@ -81,46 +92,59 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-def checkpoint_problems(path: Path, step: int) -> list[str]:
+def checkpoint_problems(path: Path, step: int, ranks: Ranks = ALONE) -> list[str]:
     """Return why the checkpoint of a step cannot be trusted; empty where every bit is as written.
 
     Every bit of the folder counts: the manifest's own are held by its strict form, by the hashes,
-    and by the step, which the folder's name knows too.
+    and by the step, which the folder's name knows too. Of many ranks each looks at its share.
     """
+    problems, manifest = ranks.on_main(lambda: _problems_of_names(path, step))
+    if manifest is None:
+        return problems
+    found = ranks.spread(
+        sorted(manifest.files),
+        lambda name: manifest_problems(path, {"files": {name: manifest.files[name].model_dump()}}),
+    )
+    return problems + [problem for problems_of_file in found for problem in problems_of_file]
+
+
+def _problems_of_names(path: Path, step: int) -> tuple[list[str], _Manifest | None]:
+    """Return what is wrong but for the files' contents, and the manifest where it can be read."""
     try:
         manifest = _Manifest.model_validate(
             parse_json((path / MANIFEST_NAME).read_bytes()), strict=True
         )
         present = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME}
-        problems = [f"{name} is foreign" for name in sorted(present - manifest.files.keys())]
-        if manifest.step != step:
-            problems.append(f"{MANIFEST_NAME} is of step {manifest.step}")
-        return problems + manifest_problems(path, manifest.model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return [f"{MANIFEST_NAME} is damaged ({where}: {first['msg']})"]
+        return [f"{MANIFEST_NAME} is damaged ({where}: {first['msg']})"], None
     except ValueError as error:
-        return [f"{MANIFEST_NAME} is damaged ({error})"]
+        return [f"{MANIFEST_NAME} is damaged ({error})"], None
     except FileNotFoundError:
-        return [f"{MANIFEST_NAME} is missing"]
+        return [f"{MANIFEST_NAME} is missing"], None
     except OSError as error:
-        return [f"it cannot be read ({error.strerror or error})"]
+        return [f"it cannot be read ({error.strerror or error})"], None
+    problems = [f"{name} is foreign" for name in sorted(present - manifest.files.keys())]
+    if manifest.step != step:
+        problems.append(f"{MANIFEST_NAME} is of step {manifest.step}")
+    return problems, manifest
 
 
-def find_newest_verified(folder: Path) -> Search:
+def find_newest_verified(folder: Path, ranks: Ranks = ALONE) -> Search:
     """Return the newest checkpoint of a folder whose manifest and hashes hold.
 
     Damaged ones are passed over and named; nothing is deleted. Raises CheckpointError where there
     are checkpoints and none can be trusted: starting over silently would throw the run away.
     """
     passed_over: list[tuple[Path, list[str]]] = []
-    for path in _newest_first(folder):
-        problems = checkpoint_problems(path, step_of(path))
+    for path in ranks.on_main(lambda: _newest_first(folder)):
+        problems = checkpoint_problems(path, step_of(path), ranks)
         if not problems:
             return Search(path, passed_over)
-        if not path.exists():  # a launch under way has pruned it: newer ones are there
-            return find_newest_verified(folder)
+        # A launch under way may have pruned it: newer ones are there.
+        if not ranks.on_main(path.exists):
+            return find_newest_verified(folder, ranks)
         passed_over.append((path, problems))
     if passed_over:
         raise CheckpointError(
@@ -135,23 +159,30 @@ def find_newest_verified(folder: Path) -> Search:
 
 
 class CheckpointStore:
-    """The folder of a run's checkpoints. Whoever saves holds the run's lock."""
+    """The folder of a run's checkpoints. Whoever saves holds the run's lock.
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
-        """`keep` ≥ 1 is how many verified checkpoints stay."""
+    Methods are collective: every one of `ranks` calls them, in the same order.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, ranks: Ranks = ALONE) -> None:
+        """`keep` ≥ 1 is how many verified checkpoints stay; `ranks` those that share a save."""
         self._folder = folder
         self._keep = keep
+        self._ranks = ranks
         self._verified: set[Path] = set()
 
     def find_newest_verified(self) -> Search:
         """Return what the function of that name finds; pruning then trusts it without a look."""
-        found = find_newest_verified(self._folder)
+        found = find_newest_verified(self._folder, self._ranks)
         if found.path is not None:
             self._verified.add(found.path)
         return found
 
     def remove_leftovers(self) -> list[Path]:
         """Remove and return the temporary folders of processes that died while they saved."""
+        return self._ranks.on_main(self._remove_leftovers)
+
+    def _remove_leftovers(self) -> list[Path]:
         leftovers = sorted(self._folder.glob(f"{_TEMPORARY}*"))
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
@@ -165,18 +196,20 @@ class CheckpointStore:
         """
         try:
             path = self._save(step, write)
-        except (OSError, EnvironmentFault):
-            with contextlib.suppress(OSError):
-                self._prune(keep=1)
+        except (OSError, EnvironmentFault) as error:
+            if isinstance(error, LostRankFault):
+                raise
+            self._ranks.on_main(lambda: self._prune(keep=1))
             path = self._save_or_fault(step, write)
         # Room that cannot be made now is no reason to stop: the next save tries again.
-        with contextlib.suppress(OSError):
-            self._prune(keep=self._keep)
+        self._ranks.on_main(lambda: self._prune(keep=self._keep))
         return path
 
     def _save_or_fault(self, step: int, write: WriteFiles) -> Path:
         try:
             return self._save(step, write)
+        except (FaultElsewhere, LostRankFault):
+            raise
         except (OSError, EnvironmentFault) as error:
             reason = error.what if isinstance(error, EnvironmentFault) else str(error)
             raise EnvironmentFault(
@@ -187,20 +220,30 @@ class CheckpointStore:
             ) from error
 
     def _save(self, step: int, write: WriteFiles) -> Path:
+        ranks = self._ranks
+        temporary = ranks.on_main(self._make_temporary)
+        try:
+            ranks.together(lambda: write(temporary))
+            _seal(temporary, step, ranks)
+            final: Path = ranks.on_main(lambda: self._put_in_place(temporary, step))
+        except BaseException:
+            if ranks.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._verified.add(final)
+        return final
+
+    def _make_temporary(self) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._folder))
-        try:
-            open_to_others(temporary)
-            write(temporary)
-            _seal(temporary, step)
-            final = self._folder / f"step-{step:08d}"
-            _set_aside(final)
-            os.rename(temporary, final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        open_to_others(temporary)
+        return temporary
+
+    def _put_in_place(self, temporary: Path, step: int) -> Path:
+        final = self._folder / f"step-{step:08d}"
+        _set_aside(final)
+        os.rename(temporary, final)
         fsync_folder(self._folder)
-        self._verified.add(final)
         return final
 
     def _prune(self, *, keep: int) -> None:
@@ -208,6 +251,10 @@ class CheckpointStore:
 
         One that this process neither wrote nor read is verified first, so damaged ones never count.
         """
+        with contextlib.suppress(OSError):
+            self._prune_or_fail(keep)
+
+    def _prune_or_fail(self, keep: int) -> None:
         num_verified = 0
         for path in _newest_first(self._folder):
             if num_verified >= keep:
@@ -232,16 +279,26 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
-def _seal(folder: Path, step: int) -> None:
+def _seal(folder: Path, step: int, ranks: Ranks) -> None:
     """Flush the files of a folder, write their manifest, and hold both against the disk."""
-    names = [path.name for path in folder.iterdir()]
-    for name in names:
+
+    def flush(name: str) -> dict[str, Any]:
         _fsync_file(folder / name)
-    write_manifest(folder, names, {"format": 1, "step": step})
-    fsync_folder(folder)
-    for name in (*names, MANIFEST_NAME):
+        return file_entries(folder, [name])
+
+    def write_entries() -> None:
+        files = {name: entry for part in entries for name, entry in part.items()}
+        write_json(folder / MANIFEST_NAME, {"format": 1, "step": step, "files": files})
+        fsync_folder(folder)
+
+    def drop(name: str) -> None:
         _drop_from_page_cache(folder / name)
-    problems = checkpoint_problems(folder, step)
+
+    names = ranks.on_main(lambda: sorted(path.name for path in folder.iterdir()))
+    entries = ranks.spread(names, flush)
+    ranks.on_main(write_entries)
+    ranks.spread([*names, MANIFEST_NAME], drop)
+    problems = checkpoint_problems(folder, step, ranks)
     if problems:
         raise OSError(f"the disk gives back other bytes than were written: {'; '.join(problems)}")
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from torch import nn
-
+from rewarm.distributed.fsdp import Root, reshard
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.training.randomness import undisturbed
 from rewarm.training.sinks import Journal
 from rewarm.training.state import TrainState
 
-__all__ = ["Evaluate", "Evaluator", "Hook", "LogSteps", "SaveCheckpoints"]
+__all__ = ["Evaluate", "Evaluator", "Hook", "LogSteps", "SaveCheckpoints", "Saver"]
 
-Evaluator = Callable[[nn.Module, int], Sequence[EvalRecord]]
-"""Measures a model after so many updates."""
+Evaluator = Callable[[Root, int], Sequence[EvalRecord]]
+"""Measures a model, within its root, after so many updates; collective."""
+
+
+class Saver(Protocol):
+    """Puts states on the disk, perhaps while training goes on."""
+
+    def save(self, state: TrainState, /) -> None:
+        """Save a state as it is now; raises what an earlier save failed with."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until all that was given is on the disk; raises where that failed."""
+        ...
 
 
 class Hook(Protocol):
@@ -78,17 +89,18 @@ class Evaluate:
     def _measure(self, state: TrainState) -> None:
         if state.step not in self._steps:
             return
-        with undisturbed(state.model, state.device):
-            records = self._evaluator(state.model, state.step)
+        with undisturbed(state.model):
+            records = self._evaluator(state.root, state.step)
+        reshard(state.root)
         self._journal.evals(records)
 
 
 class SaveCheckpoints:
     """Saves whenever it is due, and at the end what is not saved yet."""
 
-    def __init__(self, save: Callable[[TrainState], None], is_due: Callable[[int], bool]) -> None:
+    def __init__(self, saver: Saver, is_due: Callable[[int], bool]) -> None:
         """`is_due` is asked once after each step, with the number of updates taken."""
-        self._save = save
+        self._saver = saver
         self._is_due = is_due
         self._safe_step = 0
 
@@ -102,10 +114,11 @@ class SaveCheckpoints:
             self._save_now(state)
 
     def on_stop(self, state: TrainState, /) -> None:
-        """Save, unless this very state is on the disk."""
+        """Save, unless this very state is on the disk, and wait until it is."""
         if state.step != self._safe_step:
             self._save_now(state)
+        self._saver.finish()
 
     def _save_now(self, state: TrainState) -> None:
-        self._save(state)
+        self._saver.save(state)
         self._safe_step = state.step

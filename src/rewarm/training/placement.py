@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from rewarm.artifacts import provenance
+from rewarm.distributed.fsdp import num_shards
+from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError, Problems
 from rewarm.planning.budget import activation_bytes_per_token, note_micro_batch, state_bytes
 from rewarm.planning.plan import Placement, Science
@@ -26,6 +28,8 @@ __all__ = [
     "apply_placement",
     "autocast_dtype",
     "autocast_of",
+    "blocks_dtype",
+    "choose_device",
     "choose_placement",
     "cpu_has_bf16_units",
     "largest_micro_batch",
@@ -39,36 +43,45 @@ VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors")
 _CPU_ACTIVATION_BYTES = 2**30
 # Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
 _GPU_ACTIVATION_SHARE = 0.6
+# Of the same, what gradients may take that are kept whole until a step's last micro-batch.
+_WHOLE_GRADIENTS_SHARE = 0.2
 
 
 def choose_placement(
-    training: TrainingRecipe, science: Science, model: ModelFacts
+    training: TrainingRecipe, science: Science, model: ModelFacts, world: World = ALONE
 ) -> tuple[Placement, list[str]]:
-    """Return the placement on this machine, and warnings.
+    """Return the placement on this machine (with `world`: on these ranks), and warnings.
 
     Raises EnvironmentFault where a GPU is asked for and torch sees none, PlanError where the
     recipe's micro-batch does not divide the step.
     """
-    device = _choose_device(training.device)
+    device = choose_device(training.device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
+    sequences_per_rank = -(-science.sequences_per_step // world.size)
+    if science.sequences_per_step < world.size:
+        warnings.append(
+            f"{world.size} ranks share {science.sequences_per_step} sequences per step: "
+            f"{world.size - science.sequences_per_step} of them have nothing to do"
+        )
     if training.micro_batch_sequences is not None:
-        micro_batch = training.micro_batch_sequences
+        micro_batch = min(training.micro_batch_sequences, sequences_per_rank)
         problems = Problems()
-        note_micro_batch(micro_batch, science.sequences_per_step, problems)
+        note_micro_batch(training.micro_batch_sequences, science.sequences_per_step, problems)
         problems.raise_as(PlanError)
     else:
         micro_batch = largest_micro_batch(
-            science.sequences_per_step,
+            sequences_per_rank,
             bytes_per_sequence=activation_bytes_per_token(model, science.sequence_length)
             * science.sequence_length,
-            budget_bytes=_activation_budget(device, model),
+            budget_bytes=_activation_budget(device, model, num_shards(world)),
         )
     placement = Placement(
         device=str(device),
         device_name=_device_name(device),
-        world_size=1,
+        world_size=world.size,
         micro_batch_sequences=micro_batch,
         autocast_dtype=autocast_dtype,
+        whole_gradients=not world.is_alone and _whole_gradients_fit(device, model),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
@@ -105,10 +118,18 @@ def apply_placement(placement: Placement) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def autocast_dtype(placement: Placement) -> torch.dtype | None:
-    """Return the type in which the placement computes a loss; None for float32."""
+def blocks_dtype(placement: Placement) -> torch.dtype | None:
+    """Return the type in which the model's blocks compute; None for float32."""
     names = {None: None, "bfloat16": torch.bfloat16}
     return names[placement.autocast_dtype]
+
+
+def autocast_dtype(placement: Placement) -> torch.dtype | None:
+    """Return the type that autocast computes a loss in; None where nothing is cast by it.
+
+    Of many ranks FSDP casts the weights as it gathers them: half the traffic, and no cast is left.
+    """
+    return blocks_dtype(placement) if placement.world_size == 1 else None
 
 
 def autocast_of(placement: Placement) -> contextlib.AbstractContextManager[object]:
@@ -145,7 +166,8 @@ def cpu_has_bf16_units() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _choose_device(wanted: str) -> torch.device:
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that training.device means here; raises EnvironmentFault."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise EnvironmentFault(
             'training.device = "cuda", but torch sees no CUDA device',
@@ -172,7 +194,14 @@ def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, 
     ]
 
 
-def _activation_budget(device: torch.device, model: ModelFacts) -> int:
+def _whole_gradients_fit(device: torch.device, model: ModelFacts) -> bool:
+    if device.type == "cpu":
+        return True
+    total = torch.cuda.get_device_properties(device).total_memory
+    return 4 * model.num_parameters <= _WHOLE_GRADIENTS_SHARE * total
+
+
+def _activation_budget(device: torch.device, model: ModelFacts, num_shards: int) -> int:
     """Return the bytes that one micro-batch may take.
 
     Of a GPU all memory counts, not what is free now, so that each launch chooses alike. Raises
@@ -181,12 +210,13 @@ def _activation_budget(device: torch.device, model: ModelFacts) -> int:
     if device.type == "cpu":
         return _CPU_ACTIVATION_BYTES
     total = torch.cuda.get_device_properties(device).total_memory
-    left = total - state_bytes(model)
+    state = state_bytes(model) // num_shards
+    left = total - state
     if left <= 0:
         raise EnvironmentFault(
-            f"weights, gradients and moments take {format_bytes(state_bytes(model))}, "
+            f"weights, gradients and moments take {format_bytes(state)} per device, "
             f"{_device_name(device)} has {format_bytes(total)}",
-            "use a smaller base or a larger device",
+            "use a smaller base, larger devices or more of them",
         )
     return int(left * _GPU_ACTIVATION_SHARE)
 

@@ -5,16 +5,18 @@ Everything concrete is handed in by the stage; what is composed here is what res
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
-from rewarm.errors import RunFolderError
+from rewarm.distributed.fsdp import Root, make_mesh, shard
+from rewarm.distributed.world import ALONE, World, told_as_lost_rank
+from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.planning.plan import Placement, Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
@@ -22,15 +24,12 @@ from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheck
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
 from rewarm.training.optimizer import build_optimizer
-from rewarm.training.placement import apply_placement, placement_changes
+from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
-from rewarm.training.signals import SignalRequests, listen_to_signals
+from rewarm.training.saver import CheckpointSaver
+from rewarm.training.signals import AgreedRequests, listen_to_signals
 from rewarm.training.sinks import Journal, Sink
-from rewarm.training.state import (
-    TrainState,
-    read_state,
-    write_state,
-)
+from rewarm.training.state import TrainState, read_state
 from rewarm.training.step import Stepper, TokenLoss
 
 __all__ = ["Ending", "Materials", "run_training"]
@@ -38,7 +37,11 @@ __all__ = ["Ending", "Materials", "run_training"]
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """What the stage hands in: how to get the base, the objective, the text, the measures."""
+    """What the stage hands in: how to get the base, the objective, the text, the measures.
+
+    `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
+    model is sharded over the ranks.
+    """
 
     load_model: Callable[[], nn.Module]
     loss: TokenLoss
@@ -46,6 +49,7 @@ class Materials:
     evaluator: Evaluator | None = None
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
+    fill_model: Callable[[Root], None] = lambda root: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +69,27 @@ def run_training(
     *,
     resume_with: str,
     until_step: int | None = None,
+    world: World = ALONE,
 ) -> Ending:
     """Train a run to its end, or to `until_step` updates, from wherever it stands.
 
-    `resume_with` is the command that goes on, for messages. Raises RunFolderError (in use, another
-    plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep, CorpusError and
-    EnvironmentFault; whatever is raised, the same command then goes on from what is on the disk.
+    `resume_with` is the command that goes on, for messages; `world` the ranks that train together,
+    all of which call this (only the main one writes and tells). Raises RunFolderError (in use,
+    another plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep,
+    CorpusError, EnvironmentFault, and of many ranks LostRankFault and FaultElsewhere; whatever is
+    raised, the same command then goes on from what is on the disk.
     """
-    journal = Journal(run, tuple(materials.sinks))
+    ranks = world.ranks
+    journal = Journal(run, tuple(materials.sinks), writes=world.is_main)
     takeovers: list[str] = []
     with ExitStack() as stack:
-        lock = stack.enter_context(hold_lock(run.lock, takeovers.append))
-        _check_planned(plan, run)
+        lock = _hold_lock(run, world, stack, takeovers)
+        ranks.on_main(lambda: _check_planned(plan, run))
         run.make_log_folder()
-        store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep)
+        saving = world.on_a_group_of_its_own()
+        store = CheckpointStore(
+            run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks
+        )
         store.remove_leftovers()
         found = store.find_newest_verified()
         if found.path is not None:
@@ -86,28 +97,74 @@ def run_training(
             if step_of(found.path) == plan.science.num_steps:
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals())
-        state = _begin(plan, placement, materials, found)
-        _tell_launch(journal, state.step, placement, found, takeovers)
-        write_json(run.placement, placement.model_dump(mode="json"))
+        state = _begin(plan, placement, materials, found, world)
+        if world.is_main:
+            _tell_launch(journal, state.step, placement, found, takeovers)
+            write_json(run.placement, placement.model_dump(mode="json"))
         last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
-        steps = train(
-            state,
-            Stepper(
-                plan.science,
-                placement,
-                materials.loss,
-                tell=journal.event,
-                trace_with=f"rewarm trace {run.path}",
-            ),
-            stack.enter_context(_batches(plan, materials, last_step)),
-            _hooks(plan, materials, journal, store, lock, requests),
-            until=lambda state: state.step >= last_step or requests.stop_signal is not None,
+        stepper = Stepper(
+            plan.science,
+            placement,
+            materials.loss,
+            tell=journal.event,
+            trace_with=f"rewarm trace {run.path}",
         )
-        for _ in steps:
-            pass
-        ending = Ending(state.step, state.step == plan.science.num_steps, requests.stop_signal)
+        batches = stack.enter_context(_batches(plan, materials, last_step, world))
+        saver = stack.enter_context(
+            CheckpointSaver(
+                plan.science,
+                store,
+                journal,
+                lock,
+                training=world,
+                saving=saving,
+                background=_saves_in_background(plan, placement),
+            )
+        )
+        agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
+        hooks = _hooks(plan, materials, journal, saver, agreed)
+        with told_as_lost_rank(world):
+            for _ in train(
+                state,
+                stepper,
+                batches,
+                hooks,
+                until=lambda state: state.step >= last_step or agreed.stop_signal is not None,
+            ):
+                pass
+        ending = Ending(state.step, state.step == plan.science.num_steps, agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
     return ending
+
+
+def _hold_lock(
+    run: RunFolder, world: World, stack: ExitStack, takeovers: list[str]
+) -> RunLock | None:
+    """Hold the run's lock on the main rank, and see that all ranks see the same folder."""
+    held: list[RunLock] = []
+
+    def hold() -> None:
+        held.append(stack.enter_context(hold_lock(run.lock, takeovers.append)))
+
+    def check_shared() -> None:
+        if not run.lock.exists():
+            raise EnvironmentFault(
+                f"{run.path} is not the same folder on every node: {socket.gethostname()} does not "
+                "see the lock that the main rank has just written there",
+                "put the run folder on a file system that all nodes share",
+            )
+
+    world.ranks.on_main(hold)
+    world.ranks.together(check_shared)
+    return held[0] if held else None
+
+
+def _saves_in_background(plan: Plan, placement: Placement) -> bool:
+    """On a CPU of its own a save would take the cores from the steps, and its memory is scarce."""
+    wanted = plan.conduct.checkpoints.background
+    if wanted is not None:
+        return wanted
+    return placement.device != "cpu" or placement.world_size > 1
 
 
 def _check_planned(plan: Plan, run: RunFolder) -> None:
@@ -120,25 +177,34 @@ def _check_planned(plan: Plan, run: RunFolder) -> None:
         )
 
 
-def _begin(plan: Plan, placement: Placement, materials: Materials, found: Search) -> TrainState:
+def _begin(
+    plan: Plan, placement: Placement, materials: Materials, found: Search, world: World
+) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
     apply_placement(placement)
-    model = materials.load_model().to(placement.device)
-    model.train()
-    state = TrainState(model, build_optimizer(model, plan.science.optimizer))
-    torch.manual_seed(plan.science.seed)
+    model = materials.load_model()
+    if world.is_alone:
+        root = Root(model.to(placement.device))
+    else:
+        mesh = make_mesh(world, placement.device)
+        root = shard(model, mesh, param_dtype=blocks_dtype(placement))
+    materials.fill_model(root)
+    root.train()
+    state = TrainState(root, build_optimizer(root.model, plan.science.optimizer), world=world)
     if found.path is not None:
         read_state(found.path, state, plan.science)
     return state
 
 
-def _batches(plan: Plan, materials: Materials, last_step: int) -> PrefetchedBatches:
+def _batches(plan: Plan, materials: Materials, last_step: int, world: World) -> PrefetchedBatches:
     loader = BatchLoader(
         plan.science.order(),
         materials.views,
         sequence_length=plan.science.sequence_length,
         vocab_size=plan.conduct.model.vocab_size,
         mask_documents=plan.science.mask_documents,
+        rank=world.rank,
+        num_ranks=world.size,
     )
     return PrefetchedBatches(loader, last_step)
 
@@ -147,25 +213,20 @@ def _hooks(
     plan: Plan,
     materials: Materials,
     journal: Journal,
-    store: CheckpointStore,
-    lock: RunLock,
-    requests: SignalRequests,
+    saver: CheckpointSaver,
+    agreed: AgreedRequests,
 ) -> list[Hook]:
     """Return the hooks in the order that makes a kill between any two of them harmless."""
 
-    def save(state: TrainState) -> None:
-        lock.check()
-        journal.run.flush_records()
-        path = store.save(state.step, lambda folder: write_state(folder, state, plan.science))
-        journal.event("checkpoint", state.step, f"saved {path.name}")
-
     def is_due(step: int) -> bool:
-        return requests.take_save_request() or step % plan.conduct.checkpoint_every == 0
+        if agreed.save_failed:
+            saver.finish()  # raises
+        return agreed.take_save_request() or step % plan.conduct.checkpoint_every == 0
 
     hooks: list[Hook] = [LogSteps(journal)]
     if materials.evaluator is not None:
         hooks.append(Evaluate(materials.evaluator, plan.conduct.evaluation_steps, journal))
-    return [*hooks, *materials.hooks, SaveCheckpoints(save, is_due)]
+    return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]
 
 
 def _tell_launch(

@@ -20,7 +20,7 @@ STATE_FILE = "state.json"
 class SavedState(Record):
     """`state.json`: all of the state that is no tensor."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     step: int = Field(ge=0, description="updates taken")
     num_samples: int = Field(description="sequences consumed")
     num_tokens: int = Field(description="input tokens consumed")
@@ -28,8 +28,7 @@ class SavedState(Record):
     science: dict[str, Any] = Field(description="the science itself, to tell what differs")
     amendments_head: str = Field("", description="last amendment that governed the step")
     optimizer_steps: dict[str, int] = Field(description="updates by parameter")
-    random_cpu: str = Field(description="state of torch's CPU generator, hexadecimal")
-    random_cuda: str | None = Field(description="state of the device's generator, hexadecimal")
+    num_ranks: int = Field(1, ge=1, description="ranks that wrote it; any number can read it")
     versions: dict[str, str]
 
 

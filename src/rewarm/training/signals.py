@@ -13,7 +13,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["SignalRequests", "listen_to_signals"]
+import torch
+
+from rewarm.distributed.world import World
+from rewarm.records.facts import StepRecord
+from rewarm.training.state import TrainState
+
+__all__ = ["AgreedRequests", "SignalRequests", "listen_to_signals"]
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class SignalRequests:
@@ -52,6 +60,52 @@ class SignalRequests:
         self._save = True
 
 
+class AgreedRequests:
+    """The requests that any rank got, known to all of them after the same step. A hook.
+
+    torchrun hands a signal to every process, but not between the same two steps of each; one that
+    left earlier than the others would leave them waiting.
+    """
+
+    def __init__(
+        self, requests: SignalRequests, world: World, save_failed: Callable[[], bool]
+    ) -> None:
+        """`save_failed` tells whether a save in the background has failed on this rank."""
+        self._requests = requests
+        self._world = world
+        self._save_failed = save_failed
+        self.stop_signal: str | None = None
+        self.save_failed = False
+        self._save = False
+
+    def take_save_request(self) -> bool:
+        """Tell whether a checkpoint was asked for since the last call."""
+        requested, self._save = self._save, False
+        return requested
+
+    def before_train(self, state: TrainState, /) -> None:
+        """Agree on what was asked for while the run was set up."""
+        self._agree()
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        """Agree on what was asked for during the step and what followed it."""
+        self._agree()
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """It is agreed already."""
+
+    def _agree(self) -> None:
+        names = [number.name for number in _STOPPING]
+        mine = [self._requests.stop_signal == name for name in names]
+        mine += [self._requests.take_save_request(), self._save_failed()]
+        *stops, save, failed = self._world.sum(torch.tensor(mine, dtype=torch.int64)).tolist()
+        if self.stop_signal is None:
+            asked = (name for name, count in zip(names, stops, strict=True) if count)
+            self.stop_signal = next(asked, None)
+        self._save = self._save or bool(save)
+        self.save_failed = self.save_failed or bool(failed)
+
+
 @contextlib.contextmanager
 def listen_to_signals() -> Iterator[SignalRequests]:
     """Take the signals for the length of a block, then give them back to who had them.
@@ -63,8 +117,7 @@ def listen_to_signals() -> Iterator[SignalRequests]:
         yield requests
         return
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
-        signal.SIGTERM: requests.request_stop,
-        signal.SIGINT: requests.request_stop,
+        **dict.fromkeys(_STOPPING, requests.request_stop),
         signal.SIGUSR1: requests.request_save,
     }
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -49,25 +49,32 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Writes to the run folder first, then tells the sinks."""
+    """Writes to the run folder first, then tells the sinks; of many ranks the main one does."""
 
     run: RunFolder
     sinks: tuple[Sink, ...] = ()
+    writes: bool = True
 
     def step(self, record: StepRecord) -> None:
         """Log a step."""
+        if not self.writes:
+            return
         self.run.append_step(record)
         for sink in self.sinks:
             sink.show_step(record)
 
     def evals(self, records: Sequence[EvalRecord]) -> None:
         """Log one evaluation."""
+        if not self.writes:
+            return
         self.run.append_evals(records)
         for sink in self.sinks:
             sink.show_evals(records)
 
     def event(self, kind: str, step: int, message: str, /, **details: Any) -> None:
         """Log an event and, unless it is routine, say it; `kind` is one of `EventRecord`'s."""
+        if not self.writes:
+            return
         self.run.append_event(kind, step, message, **details)
         if kind not in _LOGGED_SILENTLY:
             for sink in self.sinks:

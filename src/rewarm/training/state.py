@@ -1,12 +1,14 @@
-"""All that a run carries from step to step, and its two tensor files and one JSON file on disk.
+"""All that a run carries from step to step, and how it lies on the disk.
 
-    model.safetensors       every parameter and persistent buffer, a tied one once
-    optimizer.safetensors   exp_avg.<parameter> and exp_avg_sq.<parameter>
-    state.json              step, plan, random state, updates per parameter, versions
+    weights                 every parameter and persistent buffer, a tied one once
+    moments                 exp_avg.<parameter> and exp_avg_sq.<parameter>
+    state.json              step, plan, updates per parameter, versions
 
-The data order and the learning rate are functions of (plan, step) and are not here. Reading is
-strict in both directions, and nothing is copied into the state before everything was checked.
-Files come here only after their hashes were verified (`checkpoint.py`).
+One process writes `model.safetensors` and `optimizer.safetensors`, many ranks write a part each
+(`distributed/tensor_files.py`); any number of ranks reads either. The data order, the learning rate
+and the random numbers of a step are functions of (plan, step) and are not here. Reading is strict
+in both directions, and nothing is copied into the state before everything was checked. Files come
+here only after their hashes were verified (`checkpoint.py`).
 """
 
 from __future__ import annotations
@@ -16,46 +18,61 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from rewarm.artifacts import open_to_others, provenance, write_json
+from rewarm.artifacts import provenance, write_json
+from rewarm.distributed.fsdp import Root, copied_to_host
+from rewarm.distributed.tensor_files import Header, fill, place_of, read_headers, write_tensors
+from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, Problem
 from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
-from rewarm.training.randomness import RandomState
 from rewarm.training.saved import STATE_FILE, SavedState, check_plan, read_saved_state
 
 __all__ = [
-    "OPTIMIZER_FILE",
-    "WEIGHTS_FILE",
+    "Snapshot",
     "TrainState",
     "buffers_of",
     "read_state",
     "read_weights",
+    "take_snapshot",
     "weights_of",
-    "write_state",
+    "write_snapshot",
 ]
 
-WEIGHTS_FILE = "model.safetensors"
-OPTIMIZER_FILE = "optimizer.safetensors"
+_WEIGHTS = "model"
+_MOMENTS = "optimizer"
 
 
 @dataclass(slots=True)
 class TrainState:
     """Weights, moments, and how many updates were taken (= the next step)."""
 
-    model: nn.Module
+    root: Root
     optimizer: AdamW
     step: int = 0
+    world: World = ALONE
+
+    @property
+    def model(self) -> nn.Module:
+        """The model itself; what uses its weights runs inside `root`."""
+        return self.root.model
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A state as it was after `saved.step` updates; of many ranks, this one's part."""
+
+    saved: SavedState
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -77,9 +94,8 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def write_state(folder: Path, state: TrainState, science: Science) -> None:
-    """Write the three files into a folder; an OSError says where the disk refuses."""
-    random_state = RandomState.capture(state.device)
+def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapshot:
+    """Return the state as it is now; with `copy` later steps do not change it."""
     saved = SavedState(
         step=state.step,
         num_samples=state.step * science.sequences_per_step,
@@ -87,95 +103,72 @@ def write_state(folder: Path, state: TrainState, science: Science) -> None:
         plan=Plan.science_fingerprint(science),
         science=science.model_dump(mode="json"),
         optimizer_steps=step_counts(state.optimizer),
-        random_cpu=_to_hex(random_state.cpu),
-        random_cuda=None if random_state.cuda is None else _to_hex(random_state.cuda),
+        num_ranks=state.world.size,
         versions=provenance(VERSIONS_OF)["packages"],
     )
-    _save_tensors(weights_of(state.model), folder / WEIGHTS_FILE)
-    _save_tensors(moments(state.optimizer), folder / OPTIMIZER_FILE)
-    write_json(folder / STATE_FILE, saved.model_dump(mode="json"))
+    weights, found = weights_of(state.model), moments(state.optimizer)
+    if copy:
+        weights = {name: copied_to_host(tensor) for name, tensor in weights.items()}
+        found = {name: copied_to_host(tensor) for name, tensor in found.items()}
+    return Snapshot(saved, weights, found)
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot, world: World) -> None:
+    """Write a snapshot's files into a folder; collective. An OSError: the disk refuses."""
+    write_tensors(folder, {_WEIGHTS: snapshot.weights, _MOMENTS: snapshot.moments}, world)
+    if world.is_main:
+        write_json(folder / STATE_FILE, snapshot.saved.model_dump(mode="json"))
 
 
 def read_state(folder: Path, state: TrainState, science: Science) -> None:
-    """Bring a state to what a verified checkpoint holds, random state included.
+    """Bring a state to what a verified checkpoint holds; collective.
 
     Raises RunFolderError where the plan is another one and CheckpointError, with every difference,
     where tensors or parameters are missing, extra or of another shape; the state is then untouched.
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    pairs = [
-        (folder / WEIGHTS_FILE, weights_of(state.model)),
-        (folder / OPTIMIZER_FILE, moments(state.optimizer)),
-    ]
-    loaded = [_load_tensors(path) for path, _ in pairs]
+    groups = {_WEIGHTS: weights_of(state.model), _MOMENTS: moments(state.optimizer)}
     problems = [
         problem
-        for (path, wanted), found in zip(pairs, loaded, strict=True)
-        for problem in _differences(path, found, wanted)
+        for group, wanted in groups.items()
+        for problem in _differences(folder, group, wanted)
     ]
     problems += _key_differences(
         folder / STATE_FILE, saved.optimizer_steps.keys(), step_counts(state.optimizer).keys()
     )
     if problems:
         raise CheckpointError(problems)
-    with torch.no_grad():
-        for (_, wanted), found in zip(pairs, loaded, strict=True):
-            for name, tensor in wanted.items():
-                tensor.copy_(found[name])
+    fill(folder, groups, state.world)
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
-    _random_state_of(saved).restore(state.device)
 
 
 def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
-    """Bring a model to the weights of a verified checkpoint; return the updates it has had.
+    """Bring a model in this process to the weights of a verified checkpoint.
 
-    Raises as `read_state` does; the model is then untouched.
+    Returns the updates it has had. Raises as `read_state` does; the model is then untouched.
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
     wanted = weights_of(model)
-    found = _load_tensors(folder / WEIGHTS_FILE)
-    problems = list(_differences(folder / WEIGHTS_FILE, found, wanted))
+    problems = list(_differences(folder, _WEIGHTS, wanted))
     if problems:
         raise CheckpointError(problems)
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(found[name])
+    fill(folder, {_WEIGHTS: wanted}, ALONE)
     return saved.step
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, readable by whoever may read the folder."""
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(contiguous, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"{path.name}: {error}") from error
-    open_to_others(path)
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError.one(
-            str(path), f"it cannot be read ({error})", "restore it from a copy"
-        ) from error
-    return tensors
-
-
-def _differences(
-    path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> Iterable[Problem]:
-    """Yield every name, shape and dtype in which a file differs from what the plan expects."""
-    yield from _key_differences(path, found.keys(), wanted.keys())
+def _differences(folder: Path, group: str, wanted: Mapping[str, Tensor]) -> Iterable[Problem]:
+    """Yield every name, shape and dtype in which a folder differs from what the plan expects."""
+    found = read_headers(folder, group)
+    place = place_of(folder, group)
+    yield from _key_differences(place, found.keys(), wanted.keys())
     for name in sorted(found.keys() & wanted.keys()):
-        here, there = found[name], wanted[name]
-        if here.shape != there.shape or here.dtype != there.dtype:
+        here, there = found[name], Header.of(wanted[name])
+        if here != there:
             yield _foreign(
-                path,
+                place,
                 f"{name} is {here.dtype} {list(here.shape)} instead of "
                 f"{there.dtype} {list(there.shape)}",
             )
@@ -189,16 +182,3 @@ def _key_differences(path: Path, found: Iterable[str], wanted: Iterable[str]) ->
 
 def _foreign(path: Path, what: str) -> Problem:
     return Problem(str(path), what, "the checkpoint is of another model; use the run's own base")
-
-
-def _to_hex(state: Tensor) -> str:
-    return bytes(state.tolist()).hex()
-
-
-def _from_hex(text: str) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def _random_state_of(saved: SavedState) -> RandomState:
-    cuda = None if saved.random_cuda is None else _from_hex(saved.random_cuda)
-    return RandomState(_from_hex(saved.random_cpu), cuda)

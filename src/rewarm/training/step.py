@@ -1,9 +1,10 @@
 """One optimizer step: micro-batches, gradient, clipping, rate, AdamW; or nothing at all.
 
-The loss of a step is Σ nats / number of valid tokens, both over the *whole* step. That number is
-known from the labels before the first micro-batch, so each contributes its sum divided by it and
-the split into micro-batches does not matter. (A mean of the micro-batches' means would weigh a
-token by how few others share its micro-batch.)
+The loss of a step is Σ nats / number of valid tokens, both over the *whole* step: all micro-batches
+of all ranks. That number is known from the labels before the first micro-batch, so each contributes
+its sum divided by it, gradients are added up, and how the step is split over micro-batches and
+ranks does not matter. (A mean of the parts' means would weigh a token by how few others share its
+part.)
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rewarm.batches.loader import Batch
+from rewarm.batches.loader import IGNORED_LABEL, Batch
+from rewarm.distributed.fsdp import reduce_gradients, whole
+from rewarm.distributed.world import World
 from rewarm.errors import RewarmError
 from rewarm.planning.plan import Placement, Science
 from rewarm.records.facts import StepRecord
 from rewarm.training.optimizer import masked_step, named_parameters, set_learning_rate
 from rewarm.training.placement import autocast_of
-from rewarm.training.randomness import RandomState
+from rewarm.training.randomness import seed_step
 from rewarm.training.state import TrainState, buffers_of
 
 __all__ = ["NonFiniteStep", "Stepper", "Tell", "TokenLoss"]
@@ -83,17 +86,17 @@ class Stepper:
     trace_with: str = "rewarm trace RUN"
 
     def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord:
-        """Update the state with one batch and return the step's record.
+        """Update the state with one batch (a rank: with its share) and return the step's record.
 
-        Raises NonFiniteStep. A batch without any valid label has loss 0 and gradient 0, which
-        AdamW answers with momentum and decay alone; a warning tells of it.
+        Raises NonFiniteStep. A step without any valid label has loss 0 and gradient 0, which
+        AdamW answers with momentum and decay alone; a warning tells of it. Collective.
         """
         assert batch.step == state.step, f"batch of step {batch.step} at step {state.step}"
         started = time.perf_counter()
-        num_valid = batch.num_valid_tokens
+        num_valid, samples = _count(state.world, batch, len(self.science.sources))
         if num_valid == 0:
             self.tell("warning", batch.step, "no label of this step counts: loss and gradient 0")
-        before = _BeforeStep.capture(state)
+        before = _Buffers.capture(state)
         measured = self._update(state, batch, num_valid)
         if not measured.is_finite:
             self.tell("non_finite", batch.step, f"{measured}; the step is replayed once")
@@ -102,7 +105,7 @@ class Stepper:
         if not measured.is_finite:
             before.restore(state)
             raise NonFiniteStep(batch.step, *measured.first_non_finite(), self.trace_with)
-        return self._record(batch, measured, num_valid, time.perf_counter() - started)
+        return self._record(batch, measured, num_valid, samples, time.perf_counter() - started)
 
     def _update(self, state: TrainState, batch: Batch, num_valid: int) -> _Measured:
         """Update weights and moments, unless loss or gradient is not finite; return both.
@@ -112,35 +115,48 @@ class Stepper:
         """
         optimizer = state.optimizer
         set_learning_rate(optimizer, self.science.lr(batch.step))
-        loss = self._accumulate_gradients(state, batch, num_valid)
+        seed_step(self.science.seed, batch.step, state.world.rank)
+        loss = state.world.sum(self._accumulate_gradients(state, batch, num_valid))
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
-        grad_norm = nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
+        grad_norm = whole(
+            nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
+        )
         measured = torch.stack((loss, grad_norm.to(loss)))
         masked_step(optimizer, skip=~measured.isfinite().all())
         optimizer.zero_grad(set_to_none=True)
         return _Measured(*measured.tolist())
 
     def _accumulate_gradients(self, state: TrainState, batch: Batch, num_valid: int) -> Tensor:
-        """Add each micro-batch's share of the step's gradient; return the loss, float64 []."""
+        """Add each micro-batch's share of the step's gradient; return their loss, float64 []."""
         divisor = max(num_valid, 1)
         total = torch.zeros((), dtype=torch.float64, device=state.device)
-        for tensors in _micro_batches(batch, self.placement.micro_batch_sequences):
+        size = self.placement.micro_batch_sequences
+        most_rows = -(-self.science.sequences_per_step // state.world.size)
+        num_parts = -(-most_rows // size)
+        for part, tensors in enumerate(_micro_batches(batch, size, num_parts)):
             input_ids, labels, position_ids = (
                 None if tensor is None else tensor.to(state.device) for tensor in tensors
             )
             assert input_ids is not None
             assert labels is not None
+            reduce_gradients(
+                state.root, now=part == num_parts - 1, keep_whole=self.placement.whole_gradients
+            )
             with autocast_of(self.placement):
-                nats, _ = self.loss(state.model, input_ids, labels, position_ids)
-            (nats / divisor).backward()  # type: ignore[no-untyped-call]
+                nats, _ = state.root(self.loss, input_ids, labels, position_ids)
+            (nats / divisor).backward()
             total += nats.detach()
         return total / divisor
 
     def _record(
-        self, batch: Batch, measured: _Measured, num_valid: int, step_s: float
+        self,
+        batch: Batch,
+        measured: _Measured,
+        num_valid: int,
+        samples: tuple[int, ...],
+        step_s: float,
     ) -> StepRecord:
         science = self.science
-        samples = np.bincount(batch.source, minlength=len(science.sources))
         return StepRecord(
             step=batch.step,
             loss=measured.loss,
@@ -149,27 +165,24 @@ class Stepper:
             num_valid_tokens=num_valid,
             num_tokens=(batch.step + 1) * science.tokens_per_step,
             phase=science.phase_at(batch.step).name,
-            samples=tuple(int(count) for count in samples),
+            samples=samples,
             step_s=step_s,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _BeforeStep:
-    """What a forward pass changes whether or not the update follows: random state and buffers."""
+class _Buffers:
+    """What a forward pass changes whether or not the update follows."""
 
-    random_state: RandomState
-    buffers: dict[str, Tensor]
+    values: dict[str, Tensor]
 
     @classmethod
-    def capture(cls, state: TrainState) -> _BeforeStep:
-        buffers = {name: buffer.clone() for name, buffer in buffers_of(state.model).items()}
-        return cls(RandomState.capture(state.device), buffers)
+    def capture(cls, state: TrainState) -> _Buffers:
+        return cls({name: buffer.clone() for name, buffer in buffers_of(state.model).items()})
 
     def restore(self, state: TrainState) -> None:
-        self.random_state.restore(state.device)
         for name, buffer in buffers_of(state.model).items():
-            buffer.copy_(self.buffers[name])
+            buffer.copy_(self.values[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +206,27 @@ class _Measured:
 
 
 def _micro_batches(
-    batch: Batch, num_sequences: int
+    batch: Batch, num_sequences: int, num_parts: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield inputs, labels and positions of at most `num_sequences` rows at a time."""
-    for start in range(0, len(batch.input_ids), num_sequences):
+    """Yield inputs, labels and positions of at most `num_sequences` rows, `num_parts` times.
+
+    All ranks must take part in every forward pass: one whose share is smaller computes rows of
+    which no label counts.
+    """
+    for start in range(0, num_parts * num_sequences, num_sequences):
         rows = slice(start, start + num_sequences)
-        positions = None if batch.position_ids is None else batch.position_ids[rows]
-        yield batch.input_ids[rows], batch.labels[rows], positions
+        if start < len(batch.input_ids):
+            positions = None if batch.position_ids is None else batch.position_ids[rows]
+            yield batch.input_ids[rows], batch.labels[rows], positions
+        else:
+            shape = (1, batch.input_ids.shape[1])
+            positions = None if batch.position_ids is None else torch.arange(shape[1])[None]
+            yield torch.zeros(shape, dtype=torch.int64), torch.full(shape, IGNORED_LABEL), positions
+
+
+def _count(world: World, batch: Batch, num_sources: int) -> tuple[int, tuple[int, ...]]:
+    """Return the whole step's number of valid labels, and its sequences by source; collective."""
+    samples = torch.from_numpy(np.bincount(batch.source, minlength=num_sources))
+    counts = torch.cat((torch.tensor([batch.num_valid_tokens]), samples))
+    num_valid, *by_source = world.sum(counts).tolist()
+    return num_valid, tuple(by_source)

@@ -1,0 +1,170 @@
+"""Named tensors in a folder: whole ones as safetensors, sharded ones in parts, as DCP writes them.
+
+Either form is read into whole or sharded tensors, whatever number of ranks wrote it; each rank
+reads its own rows. Who reads has verified the files' hashes before: DCP's metadata is a pickle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from rewarm.artifacts import open_to_others
+from rewarm.distributed.fsdp import local, local_rows
+from rewarm.distributed.world import World
+from rewarm.errors import CheckpointError
+
+__all__ = [
+    "Header",
+    "fill",
+    "fill_from_safetensors",
+    "place_of",
+    "read_headers",
+    "stored_rows",
+    "write_tensors",
+]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DCP_METADATA = ".metadata"
+
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""Tensors by name, by group: a group is a file of its own where tensors are whole."""
+
+
+class Header(NamedTuple):
+    """Type and shape of a stored tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Header:
+        """Return the header under which a tensor would be stored (a sharded one: the whole)."""
+        return cls(tensor.dtype, tuple(tensor.shape))
+
+
+def write_tensors(folder: Path, groups: Groups, world: World) -> None:
+    """Write groups of tensors; collective. An OSError says where the disk refuses."""
+    if world.is_alone:
+        for group, tensors in groups.items():
+            _write_safetensors(folder / f"{group}.safetensors", tensors)
+        return
+    flat = {
+        f"{g}.{name}": tensor for g, tensors in groups.items() for name, tensor in tensors.items()
+    }
+    writer = FileSystemWriter(folder, single_file_per_rank=True, sync_files=False)
+    try:
+        save(flat, storage_writer=writer, process_group=world.group)
+    except CheckpointException as error:
+        reasons = "; ".join(f"rank {rank}: {found[0]}" for rank, found in error.failures.items())
+        raise OSError(reasons) from error
+    for path in folder.glob(f"__{world.rank}_*"):
+        open_to_others(path)
+
+
+def place_of(folder: Path, group: str) -> Path:
+    """Return what to name to a person who asks where a folder holds a group."""
+    return folder if _is_sharded(folder) else folder / f"{group}.safetensors"
+
+
+def read_headers(folder: Path, group: str) -> dict[str, Header]:
+    """Return what a folder holds of a group; raises CheckpointError where it cannot be read."""
+    if _is_sharded(folder):
+        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+        return {
+            name.removeprefix(f"{group}."): Header(entry.properties.dtype, tuple(entry.size))
+            for name, entry in stored.items()
+            if name.startswith(f"{group}.") and isinstance(entry, TensorStorageMetadata)
+        }
+    with _opened(folder / f"{group}.safetensors") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: Header(_DTYPES[found.get_dtype()], tuple(found.get_shape()))
+            for name, found in slices.items()
+        }
+
+
+def fill(folder: Path, groups: Groups, world: World) -> None:
+    """Copy a folder's tensors into given ones of the same names and shapes; collective."""
+    if not _is_sharded(folder):
+        for group, tensors in groups.items():
+            fill_from_safetensors(folder / f"{group}.safetensors", tensors)
+        return
+    flat = {
+        f"{group}.{name}": tensor.detach()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+    reader = FileSystemReader(folder)
+    with warnings.catch_warnings():
+        if world.is_alone:  # torch warns of what is asked for
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        load(flat, storage_reader=reader, process_group=world.group, no_dist=world.is_alone)
+
+
+def fill_from_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors of a file into given ones; of a sharded one only this rank's rows are read."""
+    with _opened(path) as file, torch.no_grad():
+        for name, tensor in tensors.items():
+            local(tensor).copy_(_rows(file, name, local_rows(tensor)))
+
+
+def stored_rows(path: Path, name: str, rows: slice) -> Tensor:
+    """Return rows (of the first dimension) of a tensor in a safetensors file."""
+    with _opened(path) as file:
+        return _rows(file, name, rows)
+
+
+def _rows(file: Any, name: str, rows: slice) -> Tensor:
+    stored = file.get_slice(name)
+    found: Tensor = stored[rows] if stored.get_shape() else file.get_tensor(name)
+    return found
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, readable by whoever may read the folder."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
+    open_to_others(path)
+
+
+def _is_sharded(folder: Path) -> bool:
+    return (folder / _DCP_METADATA).exists()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError.one(
+            str(path), f"it cannot be read ({error})", "restore it from a copy"
+        ) from error
