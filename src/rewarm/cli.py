@@ -63,8 +63,19 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _check_alone(verb: str | None) -> None:
+    """Refuse a verb that many processes were launched for, unless it is theirs to share."""
+    if verb == "train" or os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    fix = f"run `rewarm {verb}` once, by itself; only `rewarm train` is launched by torchrun"
+    if os.environ.get("RANK", "0") != "0":
+        raise FaultElsewhere(0, "the verb is not for many processes", UserError.exit_code)
+    raise UserError.one(f"rewarm {verb}", "it is not shared between processes", fix)
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -75,6 +86,7 @@ def options(
     """Continue the pretraining of a language model instead of training a new one."""
     if traceback:
         os.environ["REWARM_TRACEBACK"] = "1"
+    _check_alone(context.invoked_subcommand)
 
 
 @app.command()

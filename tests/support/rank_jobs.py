@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
+from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader, WindowSource
 from rewarm.distributed.fsdp import Root, make_mesh, shard, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
+from rewarm.errors import FaultElsewhere, RewarmError
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.planning.plan import Placement
 from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.optimizer import build_optimizer, moments
 from rewarm.training.run import run_training
@@ -116,13 +123,15 @@ def parity(folder: str) -> None:
                 torch.save(found, Path(folder) / f"{name}.pt")
 
 
-def train_llama(folder: Path, world: World = ALONE, *, until_step: int | None = None) -> None:
+def train_llama(
+    folder: Path, world: World = ALONE, *, until_step: int | None = None, **changes: Any
+) -> None:
     """Run the plan in a folder as far as `until_step` updates."""
     run_training(
         PLAN,
         placement_of(world, micro_batch=2),
         RunFolder(folder),
-        make_materials(load_model=new_llama_model),
+        make_materials(load_model=new_llama_model, **changes),
         resume_with="the same command",
         until_step=until_step,
         world=world,
@@ -133,6 +142,95 @@ def train(folder: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
     with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
         train_llama(Path(folder), world, until_step=int(until_step))
+
+
+@dataclass(frozen=True)
+class At:
+    """Strikes once a step was taken, on one rank."""
+
+    step: int
+    rank: int
+    strike: Callable[[], None]
+    world: World
+
+    def before_train(self, state: TrainState, /) -> None: ...
+
+    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        if state.step == self.step and self.world.rank == self.rank:
+            self.strike()
+
+    def on_stop(self, state: TrainState, /) -> None: ...
+
+
+def train_and_strike(folder: str, number: str, timeout_s: str) -> None:
+    """Train; after step 6 rank 1 sends itself a signal. Exits as the command line would."""
+
+    def strike() -> None:
+        os.kill(os.getpid(), int(number))
+
+    def run() -> int:
+        world = launched_world()
+        with join(world, device_type="cpu", timeout_s=float(timeout_s)) as joined:
+            train_llama(Path(folder), joined, hooks=[At(6, 1, strike, joined)])
+        return 0
+
+    sys.exit(_exit_code(run))
+
+
+def train_and_die_once(folder: str) -> None:
+    """Train under torchrun; in the first attempt rank 1 dies after step 6."""
+
+    def die() -> None:
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run() -> int:
+        with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+            train_llama(Path(folder), world, hooks=[At(6, 1, die, world)])
+        return 0
+
+    sys.exit(_exit_code(run))
+
+
+class _Unreadable:
+    """Text that one rank cannot read from some step on."""
+
+    def __init__(self, source: WindowSource, steps: list[int]) -> None:
+        self._source = source
+        self._steps = steps
+
+    def gather(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
+        tokens = self._source.gather(windows, sequence_length)
+        self._steps.append(1)
+        return tokens if len(self._steps) < 5 else tokens * 0 + VOCAB_SIZE
+
+    def positions(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
+        return self._source.positions(windows, sequence_length)
+
+
+def train_on_bad_text(folder: str) -> None:
+    """Train; rank 1 alone meets a token that is outside of the vocabulary."""
+
+    def run() -> int:
+        with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+            views = make_views()
+            if world.rank == 1:
+                views = {name: _Unreadable(view, []) for name, view in views.items()}
+            train_llama(Path(folder), world, views=views)
+        return 0
+
+    sys.exit(_exit_code(run))
+
+
+def _exit_code(run: Callable[[], int]) -> int:
+    """Answer errors as `rewarm.cli` does."""
+    try:
+        return run()
+    except FaultElsewhere as error:
+        return error.exit_code
+    except RewarmError as error:
+        sys.stderr.write(f"rewarm: error: {error}\n")
+        return error.exit_code
 
 
 def losses_of(folder: Path) -> list[float]:

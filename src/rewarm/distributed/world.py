@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,12 +20,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from rewarm.distributed.ranks import Ranks
 from rewarm.errors import EnvironmentFault, LostRankFault
 
 __all__ = ["ALONE", "World", "join", "launched_world", "told_as_lost_rank"]
 
+_JOIN_WITHIN = datetime.timedelta(minutes=10)
+_POLL_S = 0.02
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -113,8 +118,8 @@ def launched_world(environment: Mapping[str, str] = os.environ) -> World:
 def join(world: World, *, device_type: str, timeout_s: float) -> Iterator[World]:
     """Join the process group for the length of a block; a world that is alone stays so.
 
-    `device_type` is "cpu" or "cuda". Raises EnvironmentFault where the ranks do not find each other
-    within `timeout_s`, which bounds every later collective too.
+    `device_type` is "cpu" or "cuda"; `timeout_s` bounds every collective. Raises EnvironmentFault
+    where the ranks do not find each other within ten minutes.
     """
     if world.is_alone:
         yield world
@@ -124,7 +129,13 @@ def join(world: World, *, device_type: str, timeout_s: float) -> Iterator[World]
     timeout = datetime.timedelta(seconds=timeout_s)
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        dist.init_process_group(
+            backend,
+            store=_store_of_this_launch(world),
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timeout,
+        )
         group = dist.new_group(backend="gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentFault(
@@ -133,11 +144,14 @@ def join(world: World, *, device_type: str, timeout_s: float) -> Iterator[World]
         ) from error
     try:
         yield replace(world, group=group, timeout=timeout)
-    except BaseException:
-        # Leaving a group in good order waits for the others, who may be gone: the process ends.
+    except LostRankFault:
+        if device_type == "cpu":  # NCCL waits for the others once more; the process just ends
+            dist.destroy_process_group()
         raise
-    else:
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -149,6 +163,37 @@ def told_as_lost_rank(world: World) -> Iterator[None]:
         if world.is_alone or not _is_communication(error):
             raise
         raise _lost(error) from error
+
+
+def _store_of_this_launch(world: World) -> Any:
+    """Return the launch's key-value store, past what an earlier attempt left in it.
+
+    torchrun may keep its store over a restart; ranks would then call the addresses of the dead.
+    So the main rank invents a name for this attempt, and gives it to each rank that shows a token
+    of its own until all have answered under that name.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=_JOIN_WITHIN))
+    deadline = time.monotonic() + _JOIN_WITHIN.total_seconds()
+    if world.is_main:
+        name = uuid.uuid4().hex
+        missing = set(range(1, world.size))
+        while missing and time.monotonic() < deadline:
+            for rank in sorted(missing):
+                if store.check([f"rewarm/{rank}"]):
+                    token = store.get(f"rewarm/{rank}").decode("ascii")
+                    store.set(f"rewarm/{rank}/{token}", name)
+                if store.check([f"rewarm/{name}/{rank}"]):
+                    missing.remove(rank)
+            time.sleep(_POLL_S)
+        if missing:
+            raise RuntimeError(f"no sign of rank {min(missing)}")
+    else:
+        token = uuid.uuid4().hex
+        store.set(f"rewarm/{world.rank}", token)
+        store.wait([f"rewarm/{world.rank}/{token}"], _JOIN_WITHIN)
+        name = store.get(f"rewarm/{world.rank}/{token}").decode("ascii")
+        store.set(f"rewarm/{name}/{world.rank}", "here")
+    return dist.PrefixStore(f"rewarm/{name}", store)  # type: ignore[attr-defined]
 
 
 def _lost(error: RuntimeError) -> LostRankFault:

@@ -50,6 +50,8 @@ def run_train(
     overrides = list(overrides)
     command = command_line("train", path, overrides, sinks)
     with join_ranks(path, overrides) as world:
+        if not world.is_alone:
+            command = f"torchrun … -m {command}"
         plan, folder = world.ranks.on_main(lambda: _plan_of(path, overrides))
         return train_plan(
             plan,

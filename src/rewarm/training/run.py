@@ -96,7 +96,7 @@ def run_training(
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
                 return Ending(plan.science.num_steps, finished=True)
-        requests = stack.enter_context(listen_to_signals())
+        requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
         state = _begin(plan, placement, materials, found, world)
         if world.is_main:
             _tell_launch(journal, state.step, placement, found, takeovers)

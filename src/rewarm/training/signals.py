@@ -27,7 +27,9 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 class SignalRequests:
     """What has been asked for so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
+        """`speaks` tells people at once that a signal was heard."""
+        self._speaks = speaks
         self._stop_signal: signal.Signals | None = None
         self._save = False
         self._interrupted = False
@@ -50,6 +52,8 @@ class SignalRequests:
             self._interrupted = True
         if self._stop_signal is None:
             self._stop_signal = signal.Signals(number)
+            if not self._speaks:
+                return
             _say_at_once(
                 f"{self._stop_signal.name}: finishing the step, then a checkpoint"
                 + (" (Ctrl-C again: leave at once)" if number == signal.SIGINT else "")
@@ -107,12 +111,12 @@ class AgreedRequests:
 
 
 @contextlib.contextmanager
-def listen_to_signals() -> Iterator[SignalRequests]:
+def listen_to_signals(*, speaks: bool = True) -> Iterator[SignalRequests]:
     """Take the signals for the length of a block, then give them back to who had them.
 
     Python delivers signals to the main thread alone: in another one nothing is ever requested.
     """
-    requests = SignalRequests()
+    requests = SignalRequests(speaks=speaks)
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return

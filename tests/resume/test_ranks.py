@@ -1,0 +1,89 @@
+"""Ranks that die, hang or fail: the others leave, one of them tells, a restart goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rewarm.records.run_folder import RunFolder
+from tests.support.rank_jobs import PLAN, train_llama
+from tests.support.ranks import ROOT, run_ranks, start_ranks, wait_for
+from tests.support.tiny_plans import tensors_of
+
+JOBS = "tests.support.rank_jobs"
+
+
+def ended_after(folder: Path) -> int:
+    return max(int(path.name[5:]) for path in RunFolder(folder).checkpoints.glob("step-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "stopped"])
+def test_the_others_leave_when_a_rank_is_lost(tmp_path: Path, number: signal.Signals) -> None:
+    started = start_ranks(
+        f"{JOBS}:train_and_strike", str(tmp_path), str(int(number)), "4", num_ranks=2
+    )
+    began = time.monotonic()
+    main, lost = started
+    try:
+        main[0].wait(60)
+    finally:
+        lost[0].kill()
+    ended = wait_for(started)
+    assert ended[0].code == 1, ended[0].output
+    assert "rank 0 lost another rank" in ended[0].output
+    assert "the same command resumes" in ended[0].output
+    assert "Traceback" not in ended[0].output
+    assert time.monotonic() - began < 60
+    assert ended_after(tmp_path) == 4
+    # What is left is whole, and one process goes on with it.
+    train_llama(tmp_path)
+    assert [record.step for record in RunFolder(tmp_path).steps()] == list(range(12))
+
+
+def test_what_one_rank_meets_alone_is_told_once_and_ends_all(tmp_path: Path) -> None:
+    ended = wait_for(start_ranks(f"{JOBS}:train_on_bad_text", str(tmp_path), num_ranks=2))
+    told = [end.output.count("the model's vocabulary has") for end in ended]
+    assert told == [0, 1], ended
+    assert ended[1].code == 2
+    assert ended[0].code in (1, 2)
+
+
+def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
+    """Two ranks stopped after step 5 and gone on with, against two that were not."""
+    run_ranks(f"{JOBS}:train", str(tmp_path / "whole"), "12", num_ranks=2)
+    run_ranks(f"{JOBS}:train", str(tmp_path / "parts"), "5", num_ranks=2)
+    run_ranks(f"{JOBS}:train", str(tmp_path / "parts"), "12", num_ranks=2)
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    # DCP's own index names the folder that it was written to.
+    assert [name for name in whole if whole[name] != parts.get(name)] == [".metadata"]
+    assert whole.keys() == parts.keys()
+    assert {name for name in whole if name.endswith(".distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+
+
+def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path: Path) -> None:
+    """The first attempt loses rank 1 after step 6; the second goes on from step 4."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "0", "--max-restarts", "1", "-m", "tests.support.ranks"]
+    ended = subprocess.run(
+        [*command, f"{JOBS}:train_and_die_once", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    events = RunFolder(tmp_path).events()
+    assert [event.kind for event in events if event.kind != "checkpoint"] == [
+        "launch",
+        "resume",
+        "finish",
+    ]
+    assert ended_after(tmp_path) == PLAN.science.num_steps
