@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader, WindowSource
-from rewarm.distributed.fsdp import Root, make_mesh, shard, whole
+from rewarm.cli import main
+from rewarm.distributed.fsdp import Root, local, make_mesh, reshard, shard, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
-from rewarm.model.loss import sum_of_token_losses
+from rewarm.model.load import base_without_weights
+from rewarm.model.loss import sum_of_token_losses, token_losses
 from rewarm.planning.plan import Placement
 from rewarm.recipe.schema import OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.base_on_ranks import fill_base
 from rewarm.training.optimizer import build_optimizer, moments
 from rewarm.training.run import run_training
 from rewarm.training.state import TrainState, weights_of
@@ -220,6 +223,35 @@ def train_on_bad_text(folder: str) -> None:
         return 0
 
     sys.exit(_exit_code(run))
+
+
+def loads(root_folder: str) -> None:
+    """Load every base in a folder in parts; save the whole tensors, or what was refused."""
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        for folder in sorted(Path(root_folder).iterdir()):
+            said: dict[str, Any] = {}
+            try:
+                model = base_without_weights(folder)
+                most = max(parameter.numel() for parameter in model.parameters())
+                assert all(parameter.is_meta for parameter in model.parameters())
+                root = shard(model.eval(), make_mesh(world, "cpu"))
+                said["notice"] = fill_base(root, folder, world, device="cpu")
+                parts = [local(parameter).numel() for parameter in model.parameters()]
+                assert max(parts) <= -(-most // world.size) + most // 4, "a rank holds all of it"
+                ids = torch.arange(2 * SEQUENCE_LENGTH).view(2, -1)
+                with torch.no_grad():
+                    said["losses"] = root(token_losses, ids, ids)
+                reshard(root)
+                said |= {name: whole(tensor) for name, tensor in weights_of(model).items()}
+            except RewarmError as error:
+                said["refused"] = str(error)
+            if world.is_main:
+                torch.save(said, folder / "loaded.pt")
+
+
+def rewarm(*arguments: str) -> None:
+    """Give the command line a command."""
+    sys.exit(main(list(arguments)))
 
 
 def _exit_code(run: Callable[[], int]) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
-from rewarm.distributed.fsdp import Root, make_mesh, shard
+from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.planning.plan import Placement, Plan, load_plan
@@ -189,6 +189,8 @@ def _begin(
         mesh = make_mesh(world, placement.device)
         root = shard(model, mesh, param_dtype=blocks_dtype(placement))
     materials.fill_model(root)
+    # What looked at the model may have gathered it; the optimizer's weights are the parts.
+    reshard(root)
     root.train()
     state = TrainState(root, build_optimizer(root.model, plan.science.optimizer), world=world)
     if found.path is not None:
