@@ -25,7 +25,7 @@ FAMILIES = ("llama", "qwen3", "olmo2", "gemma2", "gpt_neox", "gpt2")
 
 
 def test_a_base_in_parts_is_the_base(tmp_path: Path) -> None:
-    """Six families, tied and untied, a head saved beside its embedding, renamed and damaged ones."""
+    """Six families, tied and untied, a head saved beside its embedding, renamed, damaged."""
     for family in FAMILIES:
         make_family_folder(tmp_path / family, family)
     make_tiny_base(tmp_path / "tied", vocab_size=323)

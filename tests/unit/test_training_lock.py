@@ -142,6 +142,26 @@ def test_another_machines_lock_holds_while_its_heart_beats(path: Path) -> None:
     assert_nothing_left(path)
 
 
+def test_the_patient_wait_for_a_sign_of_life(path: Path, tmp_path: Path) -> None:
+    """A node that was lost beats no more; one that lives is seen to within a heartbeat."""
+    write_owner(path, machine="elsewhere", host="elsewhere", pid=1)
+    backdate(path, STALE_AFTER_S - 1)
+    said: list[str] = []
+    with hold_lock(path, said.append, patient=True):
+        assert "no heartbeat for 6" in said[0]
+    write_owner(path, machine="elsewhere", host="elsewhere", pid=1)
+    beat = threading.Timer(0.7, path.touch)
+    beat.start()
+    began = time.monotonic()
+    with (
+        pytest.raises(RunFolderError, match="in use by process 1 on elsewhere"),
+        hold_lock(path, said.append, patient=True),
+    ):
+        pass
+    assert 0.5 < time.monotonic() - began < STALE_AFTER_S / 2
+    beat.join()
+
+
 def test_an_unreadable_lock_is_waited_for_then_taken(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("")

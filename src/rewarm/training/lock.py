@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from rewarm.records.facts import Record
 __all__ = ["HEARTBEAT_S", "STALE_AFTER_S", "LockOwner", "RunLock", "hold_lock"]
 
 HEARTBEAT_S = 5.0
+_LOOK_EVERY_S = 0.5
 STALE_AFTER_S = 60.0
 """Twelve heartbeats missed: longer than a network file system's hiccup."""
 
@@ -98,12 +100,17 @@ class RunLock:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
+def hold_lock(
+    path: Path, say: Callable[[str], None], *, patient: bool = False
+) -> Iterator[RunLock]:
     """Hold the lock file `path` for the length of a block.
 
     Raises RunFolderError where another launcher holds it. A stale lock is taken over, and `say`
-    told so.
+    told so. Who is `patient` waits to see whether a holder on another machine still lives: after a
+    node was lost its restart comes before the lock is stale.
     """
+    if patient:
+        _wait_for_a_sign(path)
     lock = RunLock(path, _acquire(path, say))
     try:
         yield lock
@@ -126,6 +133,17 @@ def _acquire(path: Path, say: Callable[[str], None]) -> LockOwner:
             say(f"took over the lock of {holder or 'an unknown process'}: {reason}")
         write_atomically(path, canonical_json(mine.model_dump()) + "\n")
     return mine
+
+
+def _wait_for_a_sign(path: Path) -> None:
+    """Wait until the heartbeat of a holder on another machine is seen, or its lock is stale."""
+    holder = _read_owner(path)
+    if holder is None or holder.machine == _machine():
+        return
+    with contextlib.suppress(FileNotFoundError):
+        seen = path.stat().st_mtime_ns
+        while path.stat().st_mtime_ns == seen and _why_stale(path, holder) is None:
+            time.sleep(_LOOK_EVERY_S)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,9 @@ def _hold_lock(
     held: list[RunLock] = []
 
     def hold() -> None:
-        held.append(stack.enter_context(hold_lock(run.lock, takeovers.append)))
+        held.append(
+            stack.enter_context(hold_lock(run.lock, takeovers.append, patient=not world.is_alone))
+        )
 
     def check_shared() -> None:
         if not run.lock.exists():
