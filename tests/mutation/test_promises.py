@@ -172,6 +172,49 @@ MUTATIONS = [
         test="tests/parity/test_ranks_load.py::test_a_base_in_parts_is_the_base",
     ),
     Mutation(
+        promise="a skip is on the disk before it governs",
+        file="training/course.py",
+        old="        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",
+        new="",
+        test="tests/unit/test_training_guard.py::test_a_run_resumed_from_before_a_skip_skips_again",
+    ),
+    Mutation(
+        promise="a skipped step is not taken",
+        file="training/loop.py",
+        old="        if not state.amendments.skips(state.step):\n",
+        new="        if True:\n",
+        test="tests/unit/test_training_guard.py::"
+        "test_after_a_spike_the_run_goes_back_and_leaves_its_steps_out",
+    ),
+    Mutation(
+        promise="a checkpoint of steps that are left out is not gone on from",
+        file="training/course.py",
+        old="        self.store.discard(left)\n",
+        new="",
+        test="tests/unit/test_training_guard.py::"
+        "test_a_rollback_that_was_killed_is_finished_by_the_next_launch",
+    ),
+    Mutation(
+        promise="what was rejected stays out of the guard's statistics",
+        file="training/guard.py",
+        old="        if limit is None or record.loss <= limit:\n"
+        "            self._within_spike = False\n",
+        new="        if limit is not None and record.loss > limit:\n"
+        "            state.guard = GuardMemory(\n"
+        "                phase=record.phase, losses=(*state.guard.losses, record.loss)\n"
+        "            )\n"
+        "        else:\n",
+        test="tests/unit/test_training_guard.py::"
+        "test_a_spike_is_told_once_and_stays_out_of_the_statistics",
+    ),
+    Mutation(
+        promise="the guard remembers over a resume",
+        file="training/state.py",
+        old="    state.guard = saved.guard\n",
+        new="",
+        test="tests/unit/test_training_guard.py::test_the_guard_decides_alike_after_a_resume",
+    ),
+    Mutation(
         promise="a token weighs alike on every rank",
         file="training/step.py",
         old="num_valid, *by_source = world.sum(counts).tolist()",
@@ -326,8 +369,8 @@ MUTATIONS = [
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="until=lambda state: state.step >= last_step or agreed.stop_signal is not None,",
-        new="until=lambda state: state.step >= last_step,",
+        old="return state.step >= last_step or agreed.stop_signal is not None",
+        new="return state.step >= last_step",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
     ),

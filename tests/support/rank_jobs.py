@@ -22,8 +22,8 @@ from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
 from rewarm.model.load import base_without_weights
 from rewarm.model.loss import sum_of_token_losses, token_losses
-from rewarm.planning.plan import Placement
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.planning.plan import Placement, Plan
+from rewarm.recipe.schema import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base
@@ -127,14 +127,19 @@ def parity(folder: str) -> None:
 
 
 def train_llama(
-    folder: Path, world: World = ALONE, *, until_step: int | None = None, **changes: Any
+    folder: Path,
+    world: World = ALONE,
+    *,
+    until_step: int | None = None,
+    plan: Plan | None = None,
+    **changes: Any,
 ) -> None:
     """Run the plan in a folder as far as `until_step` updates."""
     run_training(
-        PLAN,
+        plan or PLAN,
         placement_of(world, micro_batch=2),
         RunFolder(folder),
-        make_materials(load_model=new_llama_model, **changes),
+        make_materials(**{"load_model": new_llama_model, **changes}),
         resume_with="the same command",
         until_step=until_step,
         world=world,
@@ -158,7 +163,7 @@ class At:
 
     def before_train(self, state: TrainState, /) -> None: ...
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         if state.step == self.step and self.world.rank == self.rank:
             self.strike()
 
@@ -193,6 +198,34 @@ def train_and_die_once(folder: str) -> None:
         return 0
 
     sys.exit(_exit_code(run))
+
+
+def train_past_a_fault(folder: str) -> None:
+    """Train where one sequence of step 7, which one rank alone sees, makes the loss infinite."""
+    guard = GuardRecipe(non_finite="skip")
+    plan = PLAN.model_copy(update={"conduct": PLAN.conduct.model_copy(update={"guard": guard})})
+    bad = slots_tokens(7)
+
+    def loss(
+        model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None, /
+    ) -> tuple[Tensor, object]:
+        nats, count = sum_of_token_losses(model, ids, labels)
+        here = bool((ids == bad).all(-1).any())
+        return (nats * float("inf") if here else nats), count
+
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        train_llama(Path(folder), world, plan=plan, loss=loss)
+
+
+def slots_tokens(step: int) -> Tensor:
+    """Return the last sequence of a step."""
+    loader = BatchLoader(
+        PLAN.science.order(),
+        make_views(),
+        sequence_length=SEQUENCE_LENGTH,
+        vocab_size=VOCAB_SIZE,
+    )
+    return loader.batch(step).input_ids[-1]
 
 
 class _Unreadable:

@@ -27,13 +27,19 @@ class Ended:
     output: str
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def start_ranks(
     job: str, *arguments: str, num_ranks: int, ranks_per_node: int | None = None
 ) -> list[tuple[subprocess.Popen[bytes], Path]]:
     """Start the ranks; return each one's process and the file of its output."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     per_node = ranks_per_node or num_ranks
     started = []
     for rank in range(num_ranks):

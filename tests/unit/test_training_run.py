@@ -72,7 +72,7 @@ class At:
     def before_train(self, state: TrainState, /) -> None:
         pass
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         if state.step == self.step:
             self.action()
 
@@ -109,7 +109,8 @@ def test_the_loop_takes_a_step_advances_and_lets_the_hooks_look_in_order() -> No
         def before_train(self, state: TrainState, /) -> None:
             seen.append(f"{self.name} before {state.step}")
 
-        def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+        def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
+            assert record is not None
             seen.append(f"{self.name} after {record.step}, state {state.step}")
 
         def on_stop(self, state: TrainState, /) -> None:

@@ -22,6 +22,7 @@ from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
     EvaluationRecipe,
+    GuardRecipe,
     OptimizerRecipe,
     TrainingRecipe,
 )
@@ -129,6 +130,7 @@ class Conduct(Record):
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
     training: TrainingRecipe = TrainingRecipe()
+    guard: GuardRecipe = GuardRecipe()
     evaluation: EvaluationRecipe
     evaluation_steps: tuple[int, ...]
     checkpoints: CheckpointRecipe

@@ -238,6 +238,7 @@ def _assemble(
         corpora=dict(corpora),
         model=model,
         training=recipe.training,
+        guard=recipe.guard,
         evaluation=recipe.evaluation,
         evaluation_steps=steps,
         checkpoints=recipe.checkpoints,

@@ -400,6 +400,27 @@ class TrainingRecipe(Section):
     )
 
 
+class GuardRecipe(Section):
+    """What is done about a step that goes wrong."""
+
+    non_finite: Literal["stop", "skip"] = Field(
+        "stop", description="a loss or gradient that is not finite, also when the step is replayed"
+    )
+    spike: Literal["off", "tell", "skip", "stop"] = Field(
+        "tell", description="a loss far above the last ones; skip: go back and leave its steps out"
+    )
+    spike_deviations: float = Field(
+        10.0, ge=3, le=1e6, description="how far: in robust standard deviations above the median"
+    )
+    spike_history: int = Field(
+        128, ge=16, le=100_000, description="accepted steps of the phase that are compared with"
+    )
+    skip_steps: int = Field(
+        8, ge=1, le=100_000, description="steps that one spike leaves out, itself the last"
+    )
+    max_skips: int = Field(5, ge=0, le=10_000, description="the run stops before one more")
+
+
 class HardwareRecipe(Section):
     """For the estimates of time and cost."""
 
@@ -432,6 +453,9 @@ class Recipe(Section):
         EvaluationRecipe(), description="what is measured, when, and on how much"
     )
     checkpoints: CheckpointRecipe = Field(CheckpointRecipe(), description="when the state is saved")
+    guard: GuardRecipe = Field(
+        GuardRecipe(), description="what is done about a step that goes wrong"
+    )
     hardware: HardwareRecipe = Field(
         HardwareRecipe(), description="for the estimates of time and cost"
     )

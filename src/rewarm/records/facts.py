@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "LOSS_METRICS",
+    "Amendment",
     "CorpusFacts",
     "EvalRecord",
     "EventRecord",
@@ -106,6 +107,16 @@ class StepRecord(Record):
     step_s: float = Field(description="seconds that this step took")
 
 
+class Amendment(Record):
+    """A change to the plan while its run goes on; one line of `amendments.jsonl`."""
+
+    parent: str = Field(description="fingerprint of the amendment before, or of the plan")
+    from_step: int = Field(ge=0, description="first step that it governs")
+    until_step: int = Field(description="step before which it ends")
+    change: Literal["skip"] = Field(description="skip: samples count as consumed, no update")
+    evidence: str = Field(description="what was observed")
+
+
 Metric = Literal["bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"]
 
 LOSS_METRICS: frozenset[Metric] = frozenset({"bits_per_byte", "answer_bits_per_byte"})
@@ -140,7 +151,16 @@ class EventRecord(Record):
 
     time: str = Field(description="UTC, ISO 8601")
     kind: Literal[
-        "launch", "resume", "checkpoint", "passed_over", "non_finite", "stop", "finish", "warning"
+        "launch",
+        "resume",
+        "checkpoint",
+        "passed_over",
+        "non_finite",
+        "spike",
+        "skip",
+        "stop",
+        "finish",
+        "warning",
     ]
     step: int
     message: str

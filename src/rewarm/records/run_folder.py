@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rewarm.artifacts import append_json_line, read_json_lines
-from rewarm.records.facts import EvalRecord, EventRecord, Record, StepRecord
+from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
 
 __all__ = ["RunFolder"]
 
@@ -125,8 +125,11 @@ class RunFolder:
                     os.fsync(file.fileno())
 
     def steps(self) -> list[StepRecord]:
-        """Return the last record of every step, in order of the steps."""
+        """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
+        for skip in _records(self.amendments, Amendment):
+            for step in range(skip.from_step, skip.until_step):
+                last.pop(step, None)
         return [last[step] for step in sorted(last)]
 
     def evals(self) -> list[EvalRecord]:

@@ -440,7 +440,10 @@ def events_table(view: RunView) -> Table:
         (
             event.time.replace("T", " ").removesuffix("+00:00"),
             Cell(
-                event.kind, "bad" if event.kind in ("passed_over", "non_finite", "warning") else ""
+                event.kind,
+                "bad"
+                if event.kind in ("passed_over", "non_finite", "spike", "skip", "warning")
+                else "",
             ),
             f"{event.step:,}",
             event.message,

@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -131,20 +131,26 @@ def _problems_of_names(path: Path, step: int) -> tuple[list[str], _Manifest | No
     return problems, manifest
 
 
-def find_newest_verified(folder: Path, ranks: Ranks = ALONE) -> Search:
+def find_newest_verified(
+    folder: Path, ranks: Ranks = ALONE, *, at_most: int | None = None
+) -> Search:
     """Return the newest checkpoint of a folder whose manifest and hashes hold.
+
+    With `at_most`, of those of that step and before.
 
     Damaged ones are passed over and named; nothing is deleted. Raises CheckpointError where there
     are checkpoints and none can be trusted: starting over silently would throw the run away.
     """
     passed_over: list[tuple[Path, list[str]]] = []
     for path in ranks.on_main(lambda: _newest_first(folder)):
+        if at_most is not None and step_of(path) > at_most:
+            continue
         problems = checkpoint_problems(path, step_of(path), ranks)
         if not problems:
             return Search(path, passed_over)
         # A launch under way may have pruned it: newer ones are there.
         if not ranks.on_main(path.exists):
-            return find_newest_verified(folder, ranks)
+            return find_newest_verified(folder, ranks, at_most=at_most)
         passed_over.append((path, problems))
     if passed_over:
         raise CheckpointError(
@@ -171,12 +177,25 @@ class CheckpointStore:
         self._ranks = ranks
         self._verified: set[Path] = set()
 
-    def find_newest_verified(self) -> Search:
+    def find_newest_verified(self, *, at_most: int | None = None) -> Search:
         """Return what the function of that name finds; pruning then trusts it without a look."""
-        found = find_newest_verified(self._folder, self._ranks)
+        found = find_newest_verified(self._folder, self._ranks, at_most=at_most)
         if found.path is not None:
             self._verified.add(found.path)
         return found
+
+    def paths(self) -> list[Path]:
+        """Return the folders that are named like checkpoints, the newest first."""
+        return self._ranks.on_main(lambda: _newest_first(self._folder))
+
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Delete checkpoints that are of no use any more."""
+
+        def delete() -> None:
+            for path in paths:
+                self._delete(path)
+
+        self._ranks.on_main(delete)
 
     def remove_leftovers(self) -> list[Path]:
         """Remove and return the temporary folders of processes that died while they saved."""

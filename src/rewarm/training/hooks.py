@@ -36,8 +36,8 @@ class Hook(Protocol):
         """Look at the state that a launch begins with."""
         ...
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
-        """Look at the state after a step: `state.step` updates were taken, `record` is the last."""
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
+        """Look at the state after a step: `record` is the last one's, None where it was skipped."""
         ...
 
     def on_stop(self, state: TrainState, /) -> None:
@@ -54,9 +54,10 @@ class LogSteps:
     def before_train(self, state: TrainState, /) -> None:
         """Nothing is known yet."""
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
-        """Log the step."""
-        self._journal.step(record)
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
+        """Log the step, if one was taken."""
+        if record is not None:
+            self._journal.step(record)
 
     def on_stop(self, state: TrainState, /) -> None:
         """All is written."""
@@ -79,7 +80,7 @@ class Evaluate:
         if state.step == 0:
             self._measure(state)
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         """Measure where it is planned."""
         self._measure(state)
 
@@ -108,7 +109,7 @@ class SaveCheckpoints:
         """Note that the base, or the checkpoint that was resumed from, is on the disk."""
         self._safe_step = state.step
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         """Save where it is due."""
         if self._is_due(state.step):
             self._save_now(state)

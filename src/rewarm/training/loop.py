@@ -1,10 +1,11 @@
 """The training loop, whole.
 
 Take the batch of the state's step, take one optimizer step, advance the state, let each hook look,
-yield the step's record. What a step does is `step.py`; what it may not do is trust anything that
-is not finite. Logging, evaluation and checkpoints are hooks (`hooks.py`); setting up and resuming
-is `run.py`. Which batch and which rate belong to a step are functions of the plan, so all that has
-to survive a kill is the state.
+yield the step's record. A step that an amendment skips is passed over: its samples count as
+consumed. What a step does is `step.py`, what is done about one that goes wrong `guard.py`. Logging,
+evaluation and checkpoints are hooks (`hooks.py`); setting up and resuming is `run.py`. Which batch
+and which rate belong to a step are functions of the plan, so all that has to survive a kill is the
+state.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from rewarm.training.state import TrainState
 
 __all__ = ["TakeStep", "Until", "train"]
 
-TakeStep = Callable[[TrainState, Batch], StepRecord]
-"""Updates weights and optimizer with one batch; or raises and leaves them as they were."""
+TakeStep = Callable[[TrainState, Batch], StepRecord | None]
+"""Updates weights and optimizer with one batch; None where it leaves the step out after all."""
 
 Until = Callable[[TrainState], bool]
 """Tells whether to stop before the state's next step."""
@@ -36,10 +37,13 @@ def train(
     for hook in hooks:
         hook.before_train(state)
     while not until(state):
-        record = take_step(state, batches.batch(state.step))
+        record = None
+        if not state.amendments.skips(state.step):
+            record = take_step(state, batches.batch(state.step))
         state.step += 1
         for hook in hooks:
             hook.after_step(state, record)
-        yield record
+        if record is not None:
+            yield record
     for hook in hooks:
         hook.on_stop(state)

@@ -17,9 +17,12 @@ from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
 from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Placement, Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
+from rewarm.training.course import Course
+from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
@@ -75,7 +78,7 @@ def run_training(
 
     `resume_with` is the command that goes on, for messages; `world` the ranks that train together,
     all of which call this (only the main one writes and tells). Raises RunFolderError (in use,
-    another plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep,
+    another plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep, LossSpike,
     CorpusError, EnvironmentFault, and of many ranks LostRankFault and FaultElsewhere; whatever is
     raised, the same command then goes on from what is on the disk.
     """
@@ -91,15 +94,15 @@ def run_training(
             run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks
         )
         store.remove_leftovers()
-        found = store.find_newest_verified()
+        course = Course(run, plan.fingerprint, store, journal, ranks)
+        found = course.find_newest()
         if found.path is not None:
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
-        state = _begin(plan, placement, materials, found, world)
+        _tell_launch(journal, placement, found, takeovers)
         if world.is_main:
-            _tell_launch(journal, state.step, placement, found, takeovers)
             write_json(run.placement, placement.model_dump(mode="json"))
         last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
         stepper = Stepper(
@@ -109,6 +112,7 @@ def run_training(
             tell=journal.event,
             trace_with=f"rewarm trace {run.path}",
         )
+        guard = Guard(plan.conduct.guard, stepper, amend=course.skip, tell=journal.event)
         batches = stack.enter_context(_batches(plan, materials, last_step, world))
         saver = stack.enter_context(
             CheckpointSaver(
@@ -123,15 +127,21 @@ def run_training(
         )
         agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
         hooks = _hooks(plan, materials, journal, saver, agreed)
-        with told_as_lost_rank(world):
-            for _ in train(
-                state,
-                stepper,
-                batches,
-                hooks,
-                until=lambda state: state.step >= last_step or agreed.stop_signal is not None,
-            ):
-                pass
+
+        def is_over(state: TrainState) -> bool:
+            return state.step >= last_step or agreed.stop_signal is not None
+
+        while True:
+            state = _begin(plan, placement, materials, found, world, course.amendments())
+            try:
+                with told_as_lost_rank(world):
+                    for _ in train(state, guard, batches, hooks, is_over):
+                        pass
+                break
+            except RollBack as back:
+                del state
+                saver.finish()
+                found = course.go_back(back)
         ending = Ending(state.step, state.step == plan.science.num_steps, agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
     return ending
@@ -180,7 +190,12 @@ def _check_planned(plan: Plan, run: RunFolder) -> None:
 
 
 def _begin(
-    plan: Plan, placement: Placement, materials: Materials, found: Search, world: World
+    plan: Plan,
+    placement: Placement,
+    materials: Materials,
+    found: Search,
+    world: World,
+    amendments: Amendments,
 ) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
     apply_placement(placement)
@@ -194,7 +209,8 @@ def _begin(
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     root.train()
-    state = TrainState(root, build_optimizer(root.model, plan.science.optimizer), world=world)
+    optimizer = build_optimizer(root.model, plan.science.optimizer)
+    state = TrainState(root, optimizer, world=world, amendments=amendments)
     if found.path is not None:
         read_state(found.path, state, plan.science)
     return state
@@ -234,9 +250,10 @@ def _hooks(
 
 
 def _tell_launch(
-    journal: Journal, step: int, placement: Placement, found: Search, takeovers: Sequence[str]
+    journal: Journal, placement: Placement, found: Search, takeovers: Sequence[str]
 ) -> None:
     """Put on record how this launch begins: from what, on what, past what."""
+    step = 0 if found.path is None else step_of(found.path)
     for message in takeovers:
         journal.event("warning", step, message)
     for path, problems in found.passed_over:

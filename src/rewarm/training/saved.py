@@ -12,9 +12,16 @@ from rewarm.errors import CheckpointError, RunFolderError
 from rewarm.planning.plan import Plan, Science, science_diff
 from rewarm.records.facts import Record
 
-__all__ = ["STATE_FILE", "SavedState", "check_plan", "read_saved_state"]
+__all__ = ["STATE_FILE", "GuardMemory", "SavedState", "check_plan", "read_saved_state"]
 
 STATE_FILE = "state.json"
+
+
+class GuardMemory(Record):
+    """What the guard compares the next loss with: accepted losses of one phase, the last ones."""
+
+    phase: str = ""
+    losses: tuple[float, ...] = ()
 
 
 class SavedState(Record):
@@ -26,7 +33,8 @@ class SavedState(Record):
     num_tokens: int = Field(description="input tokens consumed")
     plan: str = Field(description="fingerprint of the science")
     science: dict[str, Any] = Field(description="the science itself, to tell what differs")
-    amendments_head: str = Field("", description="last amendment that governed the step")
+    amendments_head: str = Field("", description="last amendment when the step was reached")
+    guard: GuardMemory = Field(default_factory=GuardMemory)
     optimizer_steps: dict[str, int] = Field(description="updates by parameter")
     num_ranks: int = Field(1, ge=1, description="ranks that wrote it; any number can read it")
     versions: dict[str, str]

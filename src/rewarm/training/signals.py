@@ -91,7 +91,7 @@ class AgreedRequests:
         """Agree on what was asked for while the run was set up."""
         self._agree()
 
-    def after_step(self, state: TrainState, record: StepRecord, /) -> None:
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         """Agree on what was asked for during the step and what followed it."""
         self._agree()
 

@@ -14,7 +14,7 @@ here only after their hashes were verified (`checkpoint.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,10 +26,11 @@ from rewarm.distributed.fsdp import Root, copied_to_host
 from rewarm.distributed.tensor_files import Header, fill, place_of, read_headers, write_tensors
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, Problem
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
-from rewarm.training.saved import STATE_FILE, SavedState, check_plan, read_saved_state
+from rewarm.training.saved import STATE_FILE, GuardMemory, SavedState, check_plan, read_saved_state
 
 __all__ = [
     "Snapshot",
@@ -48,12 +49,14 @@ _MOMENTS = "optimizer"
 
 @dataclass(slots=True)
 class TrainState:
-    """Weights, moments, and how many updates were taken (= the next step)."""
+    """Weights, moments, and how many steps were taken or skipped (= the next one)."""
 
     root: Root
     optimizer: AdamW
     step: int = 0
     world: World = ALONE
+    amendments: Amendments = field(default_factory=Amendments)
+    guard: GuardMemory = field(default_factory=GuardMemory)
 
     @property
     def model(self) -> nn.Module:
@@ -102,6 +105,8 @@ def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapsho
         num_tokens=state.step * science.tokens_per_step,
         plan=Plan.science_fingerprint(science),
         science=science.model_dump(mode="json"),
+        amendments_head=state.amendments.last,
+        guard=state.guard,
         optimizer_steps=step_counts(state.optimizer),
         num_ranks=state.world.size,
         versions=provenance(VERSIONS_OF)["packages"],
@@ -142,6 +147,7 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     fill(folder, groups, state.world)
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
+    state.guard = saved.guard
 
 
 def read_weights(folder: Path, model: nn.Module, science: Science) -> int:

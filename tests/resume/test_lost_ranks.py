@@ -13,7 +13,7 @@ import pytest
 
 from rewarm.records.run_folder import RunFolder
 from tests.support.rank_jobs import PLAN, train_llama
-from tests.support.ranks import ROOT, run_ranks, start_ranks, wait_for
+from tests.support.ranks import ROOT, free_port, run_ranks, start_ranks, wait_for
 from tests.support.tiny_plans import tensors_of
 
 JOBS = "tests.support.rank_jobs"
@@ -54,6 +54,13 @@ def test_what_one_rank_meets_alone_is_told_once_and_ends_all(tmp_path: Path) -> 
     assert ended[0].code in (1, 2)
 
 
+def test_what_is_not_finite_on_one_rank_is_left_out_on_all(tmp_path: Path) -> None:
+    run_ranks(f"{JOBS}:train_past_a_fault", str(tmp_path), num_ranks=2)
+    assert [record.step for record in RunFolder(tmp_path).steps()] == [*range(7), *range(8, 12)]
+    (skipped,) = [event for event in RunFolder(tmp_path).events() if event.kind == "skip"]
+    assert skipped.message == "step 7: the loss is inf; step 7 left out"
+
+
 def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
     """Two ranks stopped after step 5 and gone on with, against two that were not."""
     run_ranks(f"{JOBS}:train", str(tmp_path / "whole"), "12", num_ranks=2)
@@ -69,7 +76,14 @@ def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
 def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path: Path) -> None:
     """The first attempt loses rank 1 after step 6; the second goes on from step 4."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--max-restarts", "1", "-m", "tests.support.ranks"]
+    command += [
+        "--master-port",
+        str(free_port()),
+        "--max-restarts",
+        "1",
+        "-m",
+        "tests.support.ranks",
+    ]
     ended = subprocess.run(
         [*command, f"{JOBS}:train_and_die_once", str(tmp_path)],
         cwd=ROOT,
