@@ -6,6 +6,8 @@ replaces them where it is asked for.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rewarm.errors import Problems
 from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
@@ -14,6 +16,7 @@ __all__ = [
     "activation_bytes_per_token",
     "estimates",
     "flops_per_token",
+    "loss_of",
     "note_micro_batch",
     "state_bytes",
 ]
@@ -21,6 +24,8 @@ __all__ = [
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
 # small models: only the order of magnitude matters before a probe.
 _ASSUMED_FLOPS_PER_SECOND = 5.0e10
+# Up to here a micro-batch's logits are about as much as one chunk's (benchmarks/loss_memory.py).
+_PLAIN_UP_TO_VOCABULARY = 8192
 _BYTES_PER_PARAMETER = 4 + 4 + 8
 
 
@@ -42,15 +47,23 @@ def state_bytes(model: ModelFacts) -> int:
     return _BYTES_PER_PARAMETER * model.num_parameters
 
 
-def activation_bytes_per_token(model: ModelFacts, sequence_length: int) -> int:
+def loss_of(wanted: str, model: ModelFacts) -> Literal["plain", "chunked"]:
+    """Return how a model's loss is taken where a recipe wants "auto", "plain" or "chunked"."""
+    if wanted == "auto":
+        return "chunked" if model.vocab_size > _PLAIN_UP_TO_VOCABULARY else "plain"
+    return "chunked" if wanted == "chunked" else "plain"
+
+
+def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
     """Return the float32 activations that one token keeps until the backward pass.
 
     Per layer about 18 hidden-size vectors (norms, residuals, projections) and 3 of the
     intermediate size; attention scores are not stored (fused attention); plus logits, their
-    gradient and the log-probabilities.
+    gradient and the log-probabilities, unless the loss is taken in chunks.
     """
     per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
-    return 4 * (model.num_layers * per_layer + 3 * model.vocab_size)
+    logits = 0 if loss == "chunked" else 3 * model.vocab_size
+    return 4 * (model.num_layers * per_layer + logits)
 
 
 def estimates(
@@ -63,6 +76,7 @@ def estimates(
     num_devices: int,
     flops_per_second: float | None,
     price_per_gpu_hour: float | None,
+    loss: str,
 ) -> tuple[Estimate, ...]:
     """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third."""
     per_token = flops_per_token(model, sequence_length)
@@ -73,7 +87,8 @@ def estimates(
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     seconds = (training + evaluation) / (speed * num_devices)
-    sequence = activation_bytes_per_token(model, sequence_length) * sequence_length
+    sequence = activation_bytes_per_token(model, loss) * sequence_length
+    logits = "" if loss == "chunked" else " + 3 · vocabulary"
     found = [
         Estimate(
             name="parameters",
@@ -103,7 +118,7 @@ def estimates(
             name="activations per sequence",
             value=sequence,
             unit="byte",
-            formula="length · 4 · (layers · (18 · hidden + 3 · intermediate) + 3 · vocabulary)",
+            formula=f"length · 4 · (layers · (18 · hidden + 3 · intermediate){logits})",
         ),
         Estimate(
             name="time",

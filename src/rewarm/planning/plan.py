@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -183,6 +183,7 @@ class Placement(Record):
     autocast_dtype: str | None = Field(
         description="what blocks compute in; None: float32. Many ranks gather their weights in it"
     )
+    loss: Literal["plain", "chunked"] = "plain"
     whole_gradients: bool = Field(
         False,
         description="many ranks: a step's gradients are kept whole until its last micro-batch",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problems
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
-from rewarm.planning.budget import estimates
+from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import REUSE, Notes
@@ -227,6 +227,7 @@ def _assemble(
         num_devices=recipe.hardware.num_devices,
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
+        loss=loss_of(recipe.training.loss, model),
     )
     conduct = Conduct(
         recipe_folder=folders[1],

@@ -16,7 +16,7 @@ from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
-from rewarm.model.loss import sum_of_token_losses
+from rewarm.model.chunked_loss import ChunkedLoss
 from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
@@ -103,6 +103,7 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
+    loss = ChunkedLoss()
     vocab_size = plan.conduct.model.vocab_size
 
     def load() -> nn.Module:
@@ -116,6 +117,10 @@ def train_plan(
             notice = fill_base(root, folder, world, device=placement.device)
             if notice is not None:
                 live.say(f"warning: {notice}")
+        if placement.loss == "chunked":
+            why = loss.settle(root.model, within=root)
+            if why is not None:
+                live.say(f"warning: the plain loss is used, all logits at once: {why}")
         if plan.science.mask_documents:
             check_documents_apart(root.model, vocab_size=vocab_size, within=root)
 
@@ -137,7 +142,7 @@ def train_plan(
         materials = Materials(
             load_model=load,
             fill_model=fill,
-            loss=sum_of_token_losses,
+            loss=loss,
             views=views,
             evaluator=measure,
             sinks=[live, *more],

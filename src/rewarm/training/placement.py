@@ -17,7 +17,12 @@ from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError, Problems
-from rewarm.planning.budget import activation_bytes_per_token, note_micro_batch, state_bytes
+from rewarm.planning.budget import (
+    activation_bytes_per_token,
+    loss_of,
+    note_micro_batch,
+    state_bytes,
+)
 from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.schema import TrainingRecipe
 from rewarm.records.facts import ModelFacts
@@ -71,7 +76,7 @@ def choose_placement(
     else:
         micro_batch = largest_micro_batch(
             sequences_per_rank,
-            bytes_per_sequence=activation_bytes_per_token(model, science.sequence_length)
+            bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
             * science.sequence_length,
             budget_bytes=_activation_budget(device, model, num_shards(world)),
         )
@@ -81,6 +86,7 @@ def choose_placement(
         world_size=world.size,
         micro_batch_sequences=micro_batch,
         autocast_dtype=autocast_dtype,
+        loss=loss_of(training.loss, model),
         whole_gradients=not world.is_alone and _whole_gradients_fit(device, model),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
