@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,11 +13,29 @@ from pathlib import Path
 import pytest
 
 from rewarm.records.run_folder import RunFolder
+from rewarm.training.checkpoint import checkpoint_problems
 from tests.support.rank_jobs import PLAN, train_llama
 from tests.support.ranks import ROOT, free_port, run_ranks, start_ranks, wait_for
 from tests.support.tiny_plans import tensors_of
 
 JOBS = "tests.support.rank_jobs"
+
+
+def flip_bits(path: Path, *, step: int, number: int) -> None:
+    """Flip single bits of a checkpoint, each file having its share: every one is noticed."""
+    rng = random.Random(5)
+    files = sorted(path.iterdir())
+    assert len(files) == 5
+    for index in range(number):
+        file = files[index % len(files)]
+        clean = file.read_bytes()
+        bit = rng.randrange(8 * len(clean))
+        flipped = bytearray(clean)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        assert checkpoint_problems(path, step), f"bit {bit} of {file.name}"
+        file.write_bytes(clean)
+    assert checkpoint_problems(path, step) == []
 
 
 def ended_after(folder: Path) -> int:
@@ -51,6 +70,8 @@ def test_what_one_rank_meets_alone_is_told_once_and_ends_all(tmp_path: Path) -> 
     told = [end.output.count("the model's vocabulary has") for end in ended]
     assert told == [0, 1], ended
     assert ended[1].code == 2
+    # It left when the other did, not when its patience ended.
+    assert "Timed out" not in ended[0].output
     assert ended[0].code in (1, 2)
 
 
@@ -70,6 +91,7 @@ def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
     # DCP's own index names the folder that it was written to.
     assert [name for name in whole if whole[name] != parts.get(name)] == [".metadata"]
     assert whole.keys() == parts.keys()
+    flip_bits(RunFolder(tmp_path / "parts").checkpoints / "step-00000012", step=12, number=400)
     assert {name for name in whole if name.endswith(".distcp")} == {"__0_0.distcp", "__1_0.distcp"}
 
 

@@ -76,7 +76,7 @@ def test_no_checkpoint_is_no_mistake(tmp_path: Path, make: Callable[[Path], None
 
 
 def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    """Forty random ones over all files of a real checkpoint, each file having its share."""
+    """400 random ones over all files of a real checkpoint, each file having its share."""
     plan = make_plan()
     model = new_tiny_model()
     state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()), step=3)
@@ -91,7 +91,7 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
     ]
     assert checkpoint_problems(path, 3) == []
     rng = random.Random(4)
-    for number in range(40):
+    for number in range(400):
         file = path / names(path)[number % 4]
         clean = file.read_bytes()
         bit = rng.randrange(8 * len(clean))

@@ -56,8 +56,9 @@ class CheckpointSaver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After an error the others may be gone: what waits for them is not waited for.
-        self._executor.shutdown(wait=error is None or self._training.is_alone)
+        # After an error too: the other ranks are writing their parts, and nobody can finish it once
+        # this one has left the group. If one is gone, it fails within the timeout.
+        self._executor.shutdown(wait=True)
 
     def save(self, state: TrainState, /) -> None:
         """Save a state, or begin to; collective."""
