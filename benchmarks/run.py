@@ -20,6 +20,7 @@ BENCHMARKS = (
     "tokenize_rate",
     "waiting_threads",
     "document_mask",
+    "checkpoint_blocking",
     "loss_memory",
 )
 
