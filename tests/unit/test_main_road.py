@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from rewarm.cli import main
+from rewarm.planning.amendments import Amendments, append_amendment
 from rewarm.planning.plan import load_plan
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
@@ -87,6 +88,14 @@ def test_the_whole_road(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
     assert main(["export", "runs/recipe"]) == 0
     assert "exported and verified" in capsys.readouterr().out
+    assert main(["trace", "short.toml", "--step", "7"]) == 0
+    assert "left out" not in capsys.readouterr().out
+    short = RunFolder(folder / "runs" / "short")
+    chain = Amendments(load_plan(short.plan).fingerprint).with_skip(7, 8, "a test")
+    append_amendment(short.amendments, chain)
+    assert main(["trace", "short.toml", "--step", "7"]) == 0
+    assert "left out by an amendment" in capsys.readouterr().out
+    short.amendments.unlink()
     assert main(["trace", "short.toml", "--step", "7", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     tokens = sum(row["last"] - row["first"] for row in rows)

@@ -10,6 +10,7 @@ from rewarm.artifacts import canonical_json
 from rewarm.corpus.views import open_view
 from rewarm.errors import PlanError
 from rewarm.order.position import slots_of_rank
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Plan
 from rewarm.stages.job import open_run
 
@@ -18,7 +19,7 @@ __all__ = ["run_trace"]
 
 def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool) -> None:
     """Print one line per document span that the step sees, in the order of the batch."""
-    plan, _ = open_run(path, overrides)
+    plan, run = open_run(path, overrides)
     rows = list(trace_step(plan, step))
     if as_json:
         for row in rows:
@@ -28,8 +29,11 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
     from rich.table import Table
 
     science = plan.science
+    amendments = read_amendments(run.amendments, plan.fingerprint)
+    left_out = "; left out by an amendment" if amendments.skips(step) else ""
+    rate = f"{science.lr(step):.4g}"
     table = Table(
-        title=f"step {step}: phase {science.phase_at(step).name}, lr {science.lr(step):.4g}",
+        title=f"step {step}: phase {science.phase_at(step).name}, lr {rate}{left_out}",
         title_justify="left",
         box=None,
         header_style="bold",
