@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rewarm.records.run_folder import RunFolder
-from rewarm.training.checkpoint import checkpoint_problems
-from tests.support.rank_jobs import PLAN, train_llama
+from rewarm.training.checkpoint import checkpoint_problems, find_newest_verified, step_of
+from tests.support.rank_jobs import PLAN, SAVING, train_llama
 from tests.support.ranks import ROOT, free_port, run_ranks, start_ranks, wait_for
 from tests.support.tiny_plans import tensors_of
 
@@ -93,6 +93,35 @@ def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
     assert whole.keys() == parts.keys()
     flip_bits(RunFolder(tmp_path / "parts").checkpoints / "step-00000012", step=12, number=400)
     assert {name for name in whole if name.endswith(".distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_in_the_midst_of_saves_change_no_bit(tmp_path: Path) -> None:
+    """Both ranks are killed at random moments, nearly all of them within a save."""
+    rng = random.Random(3)
+    run_ranks(f"{JOBS}:train_saving", str(tmp_path / "whole"), num_ranks=2)
+    folder = RunFolder(tmp_path / "killed").checkpoints
+    reached = 0
+    for _ in range(8):
+        started = start_ranks(f"{JOBS}:train_saving", str(tmp_path / "killed"), num_ranks=2)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (folder / f"step-{reached + 2:08d}").exists():
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.4))
+        for process, _ in started:
+            process.kill()
+        wait_for(started)
+        found = find_newest_verified(folder)
+        assert found.path is not None
+        assert found.passed_over == []
+        assert step_of(found.path) >= reached + 2
+        reached = step_of(found.path)
+        if reached > SAVING.science.num_steps - 4:
+            break
+    run_ranks(f"{JOBS}:train_saving", str(tmp_path / "killed"), num_ranks=2)
+    whole, killed = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "killed")
+    assert [name for name in whole if whole[name] != killed.get(name)] == [".metadata"]
 
 
 def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ def train_llama(
     )
 
 
+SAVING = make_plan(num_steps=40, checkpoint_every=1, keep=2)
+"""A save after every step, in the background: hardly a moment without one."""
+
+
+def train_saving(folder: str) -> None:
+    """Train to the end, saving all the time."""
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        train_llama(Path(folder), world, plan=SAVING)
+
+
 def train(folder: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
     with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
