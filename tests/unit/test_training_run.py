@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from rewarm.batches.loader import BatchLoader
 from rewarm.distributed.fsdp import Root
-from rewarm.errors import CheckpointError, CorpusError, EnvironmentFault, RunFolderError
+from rewarm.errors import (
+    BaseModelError,
+    CheckpointError,
+    CorpusError,
+    EnvironmentFault,
+    RunFolderError,
+)
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
@@ -241,6 +247,17 @@ def test_the_base_is_measured_again_where_nothing_was_saved_since(tmp_path: Path
     train_tiny(tmp_path, PLAN, evaluator=evaluator, until_step=5)
     train_tiny(tmp_path, PLAN, evaluator=evaluator, until_step=6)
     assert seen == [0, 1, 2, 0, 1, 2, 4]
+
+
+def test_a_base_that_cannot_be_loaded_has_not_begun_a_run(tmp_path: Path) -> None:
+    """Its plan can still be changed."""
+
+    def refuse() -> nn.Module:
+        raise BaseModelError.one("base", "it is damaged", "get another")
+
+    with pytest.raises(BaseModelError):
+        train_tiny(tmp_path, PLAN, load_model=refuse)
+    assert not RunFolder(tmp_path).has_begun()
 
 
 def test_another_placement_is_told(tmp_path: Path) -> None:

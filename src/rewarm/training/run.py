@@ -101,6 +101,7 @@ def run_training(
             if step_of(found.path) == plan.science.num_steps:
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
+        state = _begin(plan, placement, materials, found, world, course.amendments())
         _tell_launch(journal, placement, found, takeovers)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
@@ -132,16 +133,16 @@ def run_training(
             return state.step >= last_step or agreed.stop_signal is not None
 
         while True:
-            state = _begin(plan, placement, materials, found, world, course.amendments())
             try:
                 with told_as_lost_rank(world):
                     for _ in train(state, guard, batches, hooks, is_over):
                         pass
                 break
             except RollBack as back:
-                del state
+                del state  # its memory is the next one's
                 saver.finish()
                 found = course.go_back(back)
+            state = _begin(plan, placement, materials, found, world, course.amendments())
         ending = Ending(state.step, state.step == plan.science.num_steps, agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
     return ending
