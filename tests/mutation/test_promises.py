@@ -172,6 +172,22 @@ MUTATIONS = [
         test="tests/parity/test_ranks_load.py::test_a_base_in_parts_is_the_base",
     ),
     Mutation(
+        promise="a save in the background is of one moment",
+        file="training/saver.py",
+        old="copy=self._background",
+        new="copy=False",
+        test="tests/unit/test_training_run.py::"
+        "test_a_save_in_the_background_holds_the_step_that_it_is_of",
+    ),
+    Mutation(
+        promise="a save that failed in the background is told at the next step",
+        file="training/signals.py",
+        old="        self.save_failed = self.save_failed or bool(failed)\n",
+        new="",
+        test="tests/unit/test_training_run.py::"
+        "test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step",
+    ),
+    Mutation(
         promise="a skip is on the disk before it governs",
         file="training/course.py",
         old="        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",

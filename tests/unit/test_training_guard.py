@@ -15,7 +15,7 @@ from rewarm.planning.amendments import Amendments, append_amendment, read_amendm
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import GuardRecipe
 from rewarm.records.run_folder import RunFolder
-from rewarm.training.guard import LossSpike, spike_limit
+from rewarm.training.guard import LossSpike, NoSkipLeft, spike_limit
 from rewarm.training.run import Ending
 from rewarm.training.saved import read_saved_state
 from rewarm.training.step import NonFiniteStep
@@ -102,7 +102,7 @@ def test_a_run_resumed_from_before_a_skip_skips_again(tmp_path: Path) -> None:
 
 def test_no_more_is_skipped_than_the_recipe_allows(tmp_path: Path) -> None:
     plan = plan_with(non_finite="skip", max_skips=2)
-    with pytest.raises(LossSpike, match=r"step 9.*2 skips were made already"):
+    with pytest.raises(NoSkipLeft, match=r"step 9.*2 skips were made already"):
         train_tiny(tmp_path, plan, loss=Faulty(plan, [7, 8, 9], float("nan")))
     assert skips(tmp_path, plan) == [(7, 8), (8, 9)]
 

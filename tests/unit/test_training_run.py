@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rewarm.batches.loader import BatchLoader
 from rewarm.distributed.fsdp import Root
+from rewarm.distributed.world import World
 from rewarm.errors import (
     BaseModelError,
     CheckpointError,
@@ -24,8 +25,10 @@ from rewarm.errors import (
     RunFolderError,
 )
 from rewarm.model.loss import sum_of_token_losses
+from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
+from rewarm.training import saver
 from rewarm.training.hooks import SaveCheckpoints
 from rewarm.training.lock import hold_lock
 from rewarm.training.loop import train
@@ -33,7 +36,7 @@ from rewarm.training.optimizer import build_optimizer
 from rewarm.training.randomness import undisturbed
 from rewarm.training.run import Ending, run_training
 from rewarm.training.signals import listen_to_signals
-from rewarm.training.state import TrainState
+from rewarm.training.state import Snapshot, TrainState, write_snapshot
 from rewarm.training.step import NonFiniteStep
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
@@ -247,6 +250,50 @@ def test_the_base_is_measured_again_where_nothing_was_saved_since(tmp_path: Path
     train_tiny(tmp_path, PLAN, evaluator=evaluator, until_step=5)
     train_tiny(tmp_path, PLAN, evaluator=evaluator, until_step=6)
     assert seen == [0, 1, 2, 0, 1, 2, 4]
+
+
+def in_background(plan: Plan) -> Plan:
+    """Return a plan whose checkpoints are written while training goes on."""
+    recipe = plan.conduct.checkpoints.model_copy(update={"background": True})
+    conduct = plan.conduct.model_copy(update={"checkpoints": recipe})
+    return plan.model_copy(update={"conduct": conduct})
+
+
+def test_a_save_in_the_background_holds_the_step_that_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writing waits until later steps were taken: the files are those of a save at once."""
+    plan = make_plan(num_steps=10, checkpoint_every=5, keep=9)
+    train_tiny(tmp_path / "at once", plan)
+    later = threading.Event()
+
+    def late(folder: Path, snapshot: Snapshot, world: World) -> None:
+        assert snapshot.saved.step == 10 or later.wait(30), "no step was taken meanwhile"
+        write_snapshot(folder, snapshot, world)
+
+    monkeypatch.setattr(saver, "write_snapshot", late)
+    hooks = [At(8, later.set)]
+    train_tiny(tmp_path / "background", in_background(plan), hooks=hooks)
+    for step in ("step-00000005", "step-00000010"):
+        one, other = (RunFolder(tmp_path / n).checkpoints / step for n in ("at once", "background"))
+        for file in sorted(path.name for path in one.iterdir()):
+            assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not found out at the next save, some thousand steps later."""
+    plan = in_background(make_plan(num_steps=400, checkpoint_every=200, keep=9))
+
+    def refuse(folder: Path, snapshot: Snapshot, world: World) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(saver, "write_snapshot", refuse)
+    with pytest.raises(EnvironmentFault, match="step 200 cannot be written"):
+        train_tiny(tmp_path, plan)
+    assert RunFolder(tmp_path).steps()[-1].step < 390
+    assert checkpoints(tmp_path) == []
 
 
 def test_a_base_that_cannot_be_loaded_has_not_begun_a_run(tmp_path: Path) -> None:

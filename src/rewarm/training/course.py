@@ -70,10 +70,6 @@ class Course:
         if usable and min(usable) > from_step:
             from_step = min(usable)
         found = self.store.find_newest_verified(at_most=from_step)
-        if found.path is None and usable:
-            raise CheckpointError(
-                Problem(str(self.run.path), "no checkpoint is left to go back to", back.evidence)
-            )
         self._amend(self.amendments(), from_step, back.until_step, back.evidence)
         self.store.discard([path for path in self.store.paths() if step_of(path) > from_step])
         return found
@@ -98,6 +94,7 @@ def _is_left(path: Path, amendments: Amendments) -> bool:
         saved = read_saved_state(path)
     except CheckpointError:
         return False  # damaged: it is passed over, and named, when it is looked at
+    # The step by the folder's name: no hash was verified yet, and a damaged one is never deleted.
     return amendments.knows(saved.amendments_head) and bool(
-        amendments.why_outdated(saved.amendments_head, saved.step)
+        amendments.why_outdated(saved.amendments_head, step_of(path))
     )

@@ -21,7 +21,7 @@ from rewarm.training.saved import GuardMemory
 from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Tell
 
-__all__ = ["Guard", "LossSpike", "RollBack", "spike_limit"]
+__all__ = ["Guard", "LossSpike", "NoSkipLeft", "RollBack", "spike_limit"]
 
 _NEEDED = 16
 """Accepted losses before a spike can be told from the noise."""
@@ -41,6 +41,10 @@ class Amend(Protocol):
 
 class LossSpike(RewarmError):  # noqa: N818 - it names what happened, as the records do
     """A loss far above the last ones, where the recipe says to stop at one."""
+
+
+class NoSkipLeft(RewarmError):  # noqa: N818 - it names what happened, as the records do
+    """A step that would have to be left out, and the recipe allows no more."""
 
 
 class RollBack(Exception):  # noqa: N818 - no error: run.py goes back and on
@@ -72,7 +76,9 @@ class Guard:
         self._within_spike = False
 
     def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord | None:
-        """Take a step; None where it is left out. Raises NonFiniteStep, LossSpike and RollBack."""
+        """Take a step; None where it is left out. Raises NonFiniteStep, LossSpike,
+        NoSkipLeft and RollBack.
+        """
         try:
             record = self._take_step(state, batch)
         except NonFiniteStep as error:
@@ -118,7 +124,7 @@ class Guard:
     def _check_skips_left(self, state: TrainState, evidence: str) -> None:
         num_skips = len(state.amendments.chain)
         if num_skips >= self._recipe.max_skips:
-            raise LossSpike(
+            raise NoSkipLeft(
                 f"{evidence}; {num_skips} skips were made already, guard.max_skips allows no more\n"
                 "    → look for the cause: a lower schedule.peak_lr, damaged text, precision; or "
                 "raise guard.max_skips"

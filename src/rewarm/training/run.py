@@ -79,8 +79,8 @@ def run_training(
     `resume_with` is the command that goes on, for messages; `world` the ranks that train together,
     all of which call this (only the main one writes and tells). Raises RunFolderError (in use,
     another plan), CheckpointError (checkpoints, but none to be trusted), NonFiniteStep, LossSpike,
-    CorpusError, EnvironmentFault, and of many ranks LostRankFault and FaultElsewhere; whatever is
-    raised, the same command then goes on from what is on the disk.
+    NoSkipLeft, CorpusError, EnvironmentFault, and of many ranks LostRankFault and FaultElsewhere;
+    whatever is raised, the same command then goes on from what is on the disk.
     """
     ranks = world.ranks
     journal = Journal(run, tuple(materials.sinks), writes=world.is_main)
