@@ -35,6 +35,7 @@ __all__ = [
     "LrExpression",
     "OptimizerRecipe",
     "PhaseRecipe",
+    "PieceRecipe",
     "Recipe",
     "ScheduleRecipe",
     "SourceRecipe",
@@ -271,11 +272,56 @@ class PhaseRecipe(Section):
         return value
 
 
+class PieceRecipe(Section):
+    """A piece of a schedule of kind "pieces"."""
+
+    shape: Literal["constant", "linear", "cosine", "1-sqrt", "inverse-sqrt", "exponential"] = Field(
+        description="how the rate goes from its first to its last value"
+    )
+    end_lr: LrExpression | None = Field(
+        None, description="rate that it reaches; a constant piece has none"
+    )
+    start_lr: LrExpression | None = Field(
+        None, description="rate that it starts from; default: where the piece before it ended"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="its share of all steps")
+    tokens: Count | None = Field(None, description="its length in tokens")
+    steps: int | None = Field(None, gt=0, description="its length in steps")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PieceRecipe:
+        given = [key for key in ("fraction", "tokens", "steps") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say how long the piece is; give one")
+        if (self.end_lr is None) != (self.shape == "constant"):
+            raise ValueError(
+                "a constant piece reaches no other rate; give start_lr alone"
+                if self.shape == "constant"
+                else f"end_lr is missing: which rate does the {self.shape} piece reach?"
+            )
+        return self
+
+
+_KEYS_OF_KIND = {
+    "decay_fraction": ("wsd",),
+    "decay_shape": ("wsd", "cyclic"),
+    "constant_lr": ("infinite",),
+    "cooldown_shape": ("infinite",),
+    "cooldown_end": ("infinite",),
+    "anneal_start": ("infinite",),
+    "cycles": ("cyclic",),
+    "pieces": ("pieces",),
+}
+
+
 class ScheduleRecipe(Section):
     """The learning rate over the run."""
 
-    kind: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="shape of the decay after the warm-up"
+    kind: Literal["cosine", "linear", "constant", "wsd", "infinite", "cyclic", "pieces"] = Field(
+        "cosine",
+        description="what follows the warm-up: a decay to the end; a stable rate that decays at "
+        "the end (wsd); cooldown, constant rate, anneal (infinite); a warm-up and decay again and "
+        "again (cyclic); or pieces of your own",
     )
     peak_lr: LrExpression = Field(
         LrExpression.model_validate("pretraining.final"),
@@ -284,11 +330,42 @@ class ScheduleRecipe(Section):
     final_lr: LrExpression = Field(
         LrExpression.model_validate("peak/100"), description="rate at the end of the run"
     )
-    warmup_fraction: Share = Field(0.0, description="share of the steps for a linear warm-up")
+    warmup_fraction: Share = Field(
+        0.0, description="share of the steps (cyclic: of each cycle) for a linear warm-up"
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="the same as a number of steps, in place of warmup_fraction"
+    )
     match_area: float | None = Field(
         None,
         gt=0,
         description="scale the whole curve until the sum of the rate over all steps is this",
+    )
+    decay_fraction: float = Field(
+        0.2, gt=0, le=1, description="wsd: share of the steps, at the end, that decay"
+    )
+    decay_shape: Literal["linear", "cosine", "1-sqrt", "exponential"] | None = Field(
+        None, description='wsd, cyclic: shape of the decay; default: "1-sqrt" and "cosine"'
+    )
+    constant_lr: LrExpression = Field(
+        LrExpression.model_validate("peak*0.55"),
+        description="infinite: rate between cooldown and anneal",
+    )
+    cooldown_shape: Literal["cosine", "inverse-sqrt"] = Field(
+        "cosine", description="infinite: how the rate falls from peak to constant"
+    )
+    cooldown_end: float = Field(
+        0.6, gt=0, le=1, description="infinite: share of the steps after which it is constant"
+    )
+    anneal_start: float = Field(
+        0.85,
+        gt=0,
+        le=1,
+        description="infinite: share of the steps after which it anneals; 1: never (branch later)",
+    )
+    cycles: int = Field(2, ge=1, le=1000, description="cyclic: how many, all of one length")
+    pieces: list[PieceRecipe] = Field(
+        default_factory=list, description="pieces: one after the other; the last takes what is left"
     )
 
     @model_validator(mode="after")
@@ -297,6 +374,38 @@ class ScheduleRecipe(Section):
             raise ValueError(f"peak_lr = {str(self.peak_lr)!r} refers to itself")
         if self.peak_lr.factor == 0:
             raise ValueError("peak_lr is 0: nothing would be learned")
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_kind_only(self) -> ScheduleRecipe:
+        for key, kinds in _KEYS_OF_KIND.items():
+            if key in self.model_fields_set and self.kind not in kinds:
+                raise ValueError(
+                    f"{key} belongs to kind = {' or '.join(map(repr, kinds))}, and this is "
+                    f"{self.kind!r}"
+                )
+        if self.kind == "pieces" and not self.pieces:
+            raise ValueError("kind = 'pieces' needs pieces")
+        if self.warmup_steps is not None and "warmup_fraction" in self.model_fields_set:
+            raise ValueError("warmup_steps and warmup_fraction say the same; give one")
+        if self.kind == "pieces" and (self.warmup_steps or self.warmup_fraction):
+            raise ValueError("with pieces of your own the warm-up is one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScheduleRecipe:
+        if self.kind == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction:g} and decay_fraction "
+                f"{self.decay_fraction:g} are more than the whole run"
+            )
+        if self.kind == "infinite" and not (
+            self.warmup_fraction <= self.cooldown_end <= self.anneal_start
+        ):
+            raise ValueError(
+                f"warm-up until {self.warmup_fraction:g}, cooldown until {self.cooldown_end:g}, "
+                f"anneal from {self.anneal_start:g}: they must follow each other"
+            )
         return self
 
 
