@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from rewarm.artifacts import canonical_json, fingerprint, read_json, write_json
 from rewarm.errors import PlanError
-from rewarm.order.position import OrderPhase, OrderSpec
+from rewarm.order.position import Drawing, OrderPhase, OrderSpec
 from rewarm.planning.schedule import Schedule, lr_at
 from rewarm.recipe.schema import (
     BasePretraining,
@@ -42,7 +42,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 
 
 class PlannedSource(Record):
@@ -51,7 +51,22 @@ class PlannedSource(Record):
     name: str
     role: str
     key: str = Field(description="fingerprint of the prepared tokens")
-    num_windows: int
+    num_windows: int = Field(description="windows that one epoch shows")
+    num_stored: int | None = Field(None, description="windows there are; None: an epoch shows all")
+    redrawn: bool = Field(False, description="each epoch shows another subset")
+    in_stored_order: bool = Field(False, description="windows come as they lie")
+
+    def epochs(self, num_samples: int) -> float:
+        """Return how many times so many samples show each window that they are drawn from.
+
+        Of a fixed subset that is the subset; of one that is drawn anew, on average, the source.
+        """
+        drawn_from = self.num_stored if self.redrawn else self.num_windows
+        return num_samples / (drawn_from or self.num_windows)
+
+    def drawing(self) -> Drawing:
+        """Return how its windows are drawn."""
+        return Drawing(self.num_stored, self.redrawn, self.in_stored_order)
 
 
 class PlannedPhase(Record):
@@ -109,6 +124,7 @@ class Science(Record):
             sequences_per_step=self.sequences_per_step,
             source_names=tuple(source.name for source in self.sources),
             num_windows=tuple(source.num_windows for source in self.sources),
+            drawings=tuple(source.drawing() for source in self.sources),
             phases=tuple(
                 OrderPhase(
                     start_step=phase.start_step, end_step=phase.end_step, weights=phase.weights

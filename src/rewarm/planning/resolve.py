@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problems
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
+from rewarm.planning.blends import phase_weights, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.mixture import note_exposure
@@ -57,7 +58,10 @@ def resolve(
     if size is not None and corpora.keys() == recipe.sources.keys():
         sources = _used_sources(recipe, corpora, size, notes)
         if spans and all(source.num_windows for source in sources):
-            phases = _planned_phases(recipe, size, sources, spans, notes)
+            phases = _planned_phases(recipe, corpora, size, sources, spans, notes)
+            sources = with_subsets(
+                sources, phases, recipe, sequence_length=size.sequence_length, notes=notes
+            )
             notes.warnings += note_exposure(
                 sources,
                 phases,
@@ -138,8 +142,9 @@ def _used_sources(
 ) -> tuple[PlannedSource, ...]:
     """Return the sources that some phase shows; the others are only evaluated."""
     used: list[PlannedSource] = []
+    shown = used_sources(recipe)
     for name in recipe.sources:
-        if not any(phase.weights.get(name, 0.0) > 0 for phase in recipe.phases):
+        if name not in shown:
             notes.because(f"sources.{name}", "evaluated only", "no phase gives it a weight")
             continue
         corpus = corpora[name]
@@ -159,14 +164,15 @@ def _used_sources(
 
 def _planned_phases(
     recipe: Recipe,
+    corpora: Mapping[str, CorpusFacts],
     size: Size,
     sources: tuple[PlannedSource, ...],
     spans: tuple[PhaseSpan, ...],
     notes: Notes,
 ) -> tuple[PlannedPhase, ...]:
+    by_source = [phase_weights(phase, recipe, corpora) for phase in recipe.phases]
     weights = [
-        quantise_weights([phase.weights.get(source.name, 0.0) for source in sources])
-        for phase in recipe.phases
+        quantise_weights([found.get(source.name, 0.0) for source in sources]) for found in by_source
     ]
     order = OrderSpec(
         seed=recipe.seed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,7 @@ from rewarm.records.facts import Role
 from rewarm.units import parse_count
 
 __all__ = [
+    "OLD_ROLES",
     "BasePretraining",
     "BaseRecipe",
     "BatchRecipe",
@@ -39,6 +40,7 @@ __all__ = [
     "Recipe",
     "ScheduleRecipe",
     "SourceRecipe",
+    "SubsetRecipe",
     "TaskRecipe",
     "TokenizerRecipe",
     "TrainingRecipe",
@@ -50,6 +52,10 @@ Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 """A positive whole number; `"300M"` and `"2B"` are understood."""
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+RoleOrOld = Literal["general", "quality", "qa", "replay", "new", "old"]
+OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
+"""What the base was pretrained on, or is like it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LR = re.compile(
@@ -101,9 +107,9 @@ class LrExpression(BaseModel):
             return f"{self.factor:g}"
         if self.factor == 1.0:
             return self.name
-        inverse = 1.0 / self.factor if self.factor else math.inf
-        if self.factor < 1.0 and math.isfinite(inverse):
-            return f"{self.name}/{inverse:.6g}"
+        divisor = f"{1.0 / self.factor if self.factor else math.inf:.6g}"
+        if self.factor < 1.0 and divisor.isdigit():
+            return f"{self.name}/{divisor}"
         return f"{self.name}*{self.factor:.6g}"
 
 
@@ -185,6 +191,26 @@ class TokenizerRecipe(Section):
     )
 
 
+class SubsetRecipe(Section):
+    """A random part of a source that is shown in place of all of it; one of the first three."""
+
+    share: float | None = Field(None, gt=0, lt=1, description="this share of its windows")
+    tokens: Count | None = Field(None, description="about so many tokens")
+    epochs: float | None = Field(
+        None, gt=0, description="as much as makes the run show it so many times"
+    )
+    redraw: bool = Field(
+        False, description="draw another part for each pass over it (a dynamic subset)"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> SubsetRecipe:
+        given = [key for key in ("share", "tokens", "epochs") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of share, tokens, epochs")
+        return self
+
+
 class SourceRecipe(Section):
     """One source of text."""
 
@@ -203,6 +229,11 @@ class SourceRecipe(Section):
     held_out: Share = Field(0.01, description="share of documents (or groups) kept for evaluation")
     max_epochs: float = Field(4.0, gt=0, description="how often the source may be repeated")
     max_epochs_reason: str | None = Field(None, description="why more than 4 epochs are right here")
+    subset: SubsetRecipe | None = Field(None, description="show a part of it, several times over")
+    order: Literal["shuffled", "stored"] = Field(
+        "shuffled",
+        description="stored: as the windows lie, e.g. in the order of the base's own training",
+    )
     licence: str | None = Field(None, description="for the ledger and the model card")
 
     @field_validator("path")
@@ -221,6 +252,8 @@ class SourceRecipe(Section):
             )
         if (self.question_field is None) != (self.answer_field is None):
             raise ValueError("question_field and answer_field go together")
+        if self.order == "stored" and self.subset is not None and self.subset.redraw:
+            raise ValueError("a source in stored order cannot be drawn anew for each pass")
         return self
 
 
@@ -232,14 +265,14 @@ class Until(Section):
     )
     fraction: float | None = Field(None, gt=0, lt=1, description="after this fraction of all steps")
     tokens: Count | None = Field(None, description="after this many tokens of the whole run")
+    step: int | None = Field(None, gt=0, description="before this step (0-based) of the run")
 
     @model_validator(mode="after")
     def _one(self) -> Until:
-        given = [
-            name for name in ("lr_below", "fraction", "tokens") if getattr(self, name) is not None
-        ]
+        names = ("lr_below", "fraction", "tokens", "step")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of lr_below, fraction, tokens")
+            raise ValueError(f"give exactly one of {', '.join(names)}")
         return self
 
 
@@ -248,13 +281,29 @@ class PhaseRecipe(Section):
 
     name: str = Field(min_length=1, description="shown in plan and report")
     weights: dict[str, float] = Field(
-        min_length=1, description="share of the tokens by source; scaled to sum to 1"
+        default_factory=dict, description="share of the tokens by source; scaled to sum to 1"
+    )
+    roles: dict[RoleOrOld, float] = Field(
+        default_factory=dict,
+        description="in place of weights: share by role (old: general, quality and replay "
+        "together), dealt to the sources of a role by their tokens",
     )
     until: Until | None = Field(None, description="where it ends; the last phase has none")
 
-    @field_validator("weights")
+    @model_validator(mode="after")
+    def _one_kind(self) -> PhaseRecipe:
+        if bool(self.weights) == bool(self.roles):
+            raise ValueError("give weights (by source) or roles, one of the two")
+        if "old" in self.roles and self.roles.keys() & OLD_ROLES:
+            named = " and ".join(sorted(self.roles.keys() & OLD_ROLES))
+            raise ValueError(f"old takes in {named}; name either")
+        return self
+
+    @field_validator("weights", "roles")
     @classmethod
     def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        if not value:
+            return value
         for name, weight in value.items():
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
@@ -617,6 +666,21 @@ def _contradictions_of_phases(
                     f"phases[{index}].weights.{source}",
                     f"no source is called {source!r}",
                     f"name one of: {', '.join(sorted(sources))}",
+                )
+        for role, share in _table(phase, "roles").items():
+            has_it = any(
+                isinstance(source, dict)
+                and (
+                    source.get("role") == role
+                    or (role == "old" and source.get("role") in OLD_ROLES)
+                )
+                for source in sources.values()
+            )
+            if share and role in get_args(RoleOrOld) and not has_it:
+                yield (
+                    f"phases[{index}].roles.{role}",
+                    "no source has this role",
+                    "add such a source, or leave the role out",
                 )
         last = index == len(phases) - 1
         if last and phase.get("until") is not None:
