@@ -143,12 +143,15 @@ def init(
 def plan(
     recipe: RecipePath,
     override: Override = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say first which preset fits, and why the others do not.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Resolve and check everything; show schedule, blends, epochs, cost and the reasons."""
     from rewarm.stages.plan import run_plan
 
-    run_plan(recipe, override or (), as_json=as_json)
+    run_plan(recipe, override or (), as_json=as_json, why=why)
 
 
 @app.command()

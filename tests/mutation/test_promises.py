@@ -130,6 +130,20 @@ MUTATIONS = [
         test="tests/properties/test_order.py::test_every_prefix_keeps_the_blend_to_within_one_sample",
     ),
     Mutation(
+        promise="a subset is the same in every epoch, unless it is redrawn",
+        file="order/position.py",
+        old="epoch.tolist() if drawing.redrawn else",
+        new="epoch.tolist() if not drawing.redrawn else",
+        test="tests/properties/test_order_subsets.py",
+    ),
+    Mutation(
+        promise="a preset never changes what a person wrote",
+        file="recipe/presets.py",
+        old="if not isinstance(table, dict) or key in table or",
+        new="if not isinstance(table, dict) or",
+        test="tests/unit/test_presets.py::test_a_preset_lies_under_what_a_person_writes",
+    ),
+    Mutation(
         promise="every epoch shows every window once",
         file="order/position.py",
         old="window = permute(place, num_windows, keys)",

@@ -34,6 +34,7 @@ __all__ = [
     "Placement",
     "Plan",
     "PlannedPhase",
+    "PlannedPreset",
     "PlannedSource",
     "Reason",
     "Science",
@@ -162,6 +163,15 @@ class Reason(Record):
     source: str = Field("", description="paper, formula or 'recipe'")
 
 
+class PlannedPreset(Record):
+    """The published recipe that lies under the person's own, as far as it is in force."""
+
+    name: str
+    title: str
+    not_for: str = Field(description="where it is the wrong one")
+    settings: tuple[Reason, ...]
+
+
 class Estimate(Record):
     """A predicted quantity with the formula that gave it."""
 
@@ -179,6 +189,7 @@ class Plan(Record):
     measured: bool = Field(description="False: corpus facts are estimates; train refuses it")
     science: Science
     conduct: Conduct
+    preset: PlannedPreset | None = None
     reasons: tuple[Reason, ...]
     warnings: tuple[str, ...]
     estimates: tuple[Estimate, ...]

@@ -18,11 +18,14 @@ from rewarm.planning.plan import (
     Estimate,
     Plan,
     PlannedPhase,
+    PlannedPreset,
     PlannedSource,
+    Reason,
     Science,
 )
 from rewarm.planning.rates import resolve_rates
 from rewarm.planning.size import Size, resolve_size
+from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts, ModelFacts
 
@@ -204,6 +207,37 @@ def _planned_phases(
     )
 
 
+def _planned_preset(recipe: Recipe) -> PlannedPreset | None:
+    if recipe.preset is None:
+        return None
+    preset = PRESETS[recipe.preset]
+    return PlannedPreset(
+        name=preset.name,
+        title=preset.title,
+        not_for=preset.not_for,
+        settings=tuple(
+            Reason(
+                field=setting.key,
+                value=_in_toml(setting.value),
+                reason=setting.why,
+                source=setting.source,
+            )
+            for setting in recipe.preset_settings
+        ),
+    )
+
+
+def _in_toml(value: object) -> str:
+    """Return a value of a recipe as one would write it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_in_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_in_toml(part) for part in value) + "]"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
 def _evaluation_tokens(recipe: Recipe, corpora: Mapping[str, CorpusFacts]) -> int:
     """Return the tokens of one evaluation over all domains, overlap of windows included."""
     total = 0.0
@@ -258,6 +292,7 @@ def _assemble(
         measured=all(corpus.measured for corpus in corpora.values()),
         science=science,
         conduct=conduct,
+        preset=_planned_preset(recipe),
         reasons=tuple(notes.reasons),
         warnings=tuple(notes.warnings),
         estimates=found,

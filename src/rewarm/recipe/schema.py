@@ -16,11 +16,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
 from rewarm.units import parse_count
 
@@ -46,6 +48,7 @@ __all__ = [
     "TrainingRecipe",
     "Until",
     "contradictions",
+    "keys_of_other_kinds",
 ]
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
@@ -363,6 +366,12 @@ _KEYS_OF_KIND = {
 }
 
 
+def keys_of_other_kinds(kind: str) -> set[str]:
+    """Return the keys of a schedule that mean nothing for its kind."""
+    others = {key for key, kinds in _KEYS_OF_KIND.items() if kind not in kinds}
+    return others | {"warmup_fraction", "warmup_steps"} if kind == "pieces" else others
+
+
 class ScheduleRecipe(Section):
     """The learning rate over the run."""
 
@@ -595,16 +604,27 @@ class HardwareRecipe(Section):
 
 
 class Recipe(Section):
-    """The whole recipe. Only base, sources, phases and budget must be given."""
+    """The whole recipe. Only name, base, sources and budget must be given."""
 
     name: str = Field(description="of the run; letters, digits, '-', '_' and '.'")
+    preset: str | None = Field(
+        None,
+        description="a published recipe by name, under what is written here: reuse, rewarm, "
+        "infinite, stability-gap, wsd, or a control: naive, baseline, constant; where phases are "
+        "left out, one is chosen",
+    )
+    shift: Literal["weak", "strong"] | None = Field(
+        None, description="how far the new text is from the pretraining's: decides presets' replay"
+    )
     seed: int = Field(1, ge=0, lt=2**63, description="of the data order")
     run_folder: str | None = Field(None, description="default: runs/<name> beside the recipe")
     prepared_folder: str = Field("prepared", description="token shards, shared between recipes")
     base: BaseRecipe = Field(description="the checkpoint to continue from")
     tokenizer: TokenizerRecipe = Field(TokenizerRecipe(), description="how documents begin and end")
     sources: dict[str, SourceRecipe] = Field(min_length=1, description="text by name")
-    phases: list[PhaseRecipe] = Field(min_length=1, description="blends, one after the other")
+    phases: list[PhaseRecipe] = Field(
+        min_length=1, description="blends, one after the other; may be left to the preset"
+    )
     schedule: ScheduleRecipe = Field(ScheduleRecipe(), description="the learning rate over the run")
     budget: BudgetRecipe = Field(description="how much may be spent")
     batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
@@ -620,6 +640,19 @@ class Recipe(Section):
     hardware: HardwareRecipe = Field(
         HardwareRecipe(), description="for the estimates of time and cost"
     )
+
+    _preset_settings: tuple[Setting, ...] = PrivateAttr(default=())
+
+    @property
+    def preset_settings(self) -> tuple[Setting, ...]:
+        """What the preset has filled in."""
+        return self._preset_settings
+
+    def filled_in_by_preset(self, settings: Sequence[Setting]) -> Recipe:
+        """Return the recipe knowing which of its keys a preset has filled in."""
+        known = self.model_copy()
+        known._preset_settings = tuple(settings)
+        return known
 
     @field_validator("name")
     @classmethod
