@@ -144,6 +144,20 @@ MUTATIONS = [
         test="tests/unit/test_presets.py::test_a_preset_lies_under_what_a_person_writes",
     ),
     Mutation(
+        promise="a run is left only where its rate is constant",
+        file="planning/continuation.py",
+        old='if piece.shape == "constant" and piece.start_step <= step',
+        new="if piece.start_step <= step",
+        test="tests/unit/test_continuation.py::test_the_rate_can_be_left_where_it_is_constant",
+    ),
+    Mutation(
+        promise="a branch begins with the trunk's checkpoint",
+        file="stages/continued.py",
+        old="    if problems:\n        raise CheckpointError.one(\n            str(path), ",
+        new="    if False:\n        raise CheckpointError.one(\n            str(path), ",
+        test="tests/unit/test_continuation.py::test_a_damaged_checkpoint_begins_no_branch",
+    ),
+    Mutation(
         promise="every epoch shows every window once",
         file="order/position.py",
         old="window = permute(place, num_windows, keys)",

@@ -31,6 +31,7 @@ from rewarm.records.facts import CorpusFacts, ModelFacts, Record
 __all__ = [
     "Conduct",
     "Estimate",
+    "Origin",
     "Placement",
     "Plan",
     "PlannedPhase",
@@ -80,6 +81,13 @@ class PlannedPhase(Record):
     samples: tuple[int, ...] = Field(description="exact number of sequences of each source")
 
 
+class Origin(Record):
+    """The run that a branch or an extension goes on from."""
+
+    plan: str = Field(description="fingerprint of its science")
+    step: int = Field(description="updates that it had taken")
+
+
 class Science(Record):
     """What determines the samples, the rates and the objective of every step."""
 
@@ -95,6 +103,7 @@ class Science(Record):
     phases: tuple[PlannedPhase, ...]
     schedule: Schedule
     optimizer: OptimizerRecipe
+    origin: Origin | None = Field(None, description="what it was branched from, if it was")
     precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
 
     @property

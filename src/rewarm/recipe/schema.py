@@ -437,14 +437,17 @@ class ScheduleRecipe(Section):
     @model_validator(mode="after")
     def _of_its_kind_only(self) -> ScheduleRecipe:
         for key, kinds in _KEYS_OF_KIND.items():
-            if key in self.model_fields_set and self.kind not in kinds:
+            is_default = getattr(self, key) == type(self).model_fields[key].get_default(
+                call_default_factory=True
+            )
+            if not is_default and self.kind not in kinds:
                 raise ValueError(
                     f"{key} belongs to kind = {' or '.join(map(repr, kinds))}, and this is "
                     f"{self.kind!r}"
                 )
         if self.kind == "pieces" and not self.pieces:
             raise ValueError("kind = 'pieces' needs pieces")
-        if self.warmup_steps is not None and "warmup_fraction" in self.model_fields_set:
+        if self.warmup_steps is not None and self.warmup_fraction:
             raise ValueError("warmup_steps and warmup_fraction say the same; give one")
         if self.kind == "pieces" and (self.warmup_steps or self.warmup_fraction):
             raise ValueError("with pieces of your own the warm-up is one of them")
