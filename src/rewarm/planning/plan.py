@@ -17,7 +17,10 @@ from pydantic import Field, ValidationError
 from rewarm.artifacts import canonical_json, fingerprint, read_json, write_json
 from rewarm.errors import PlanError
 from rewarm.order.position import Drawing, OrderPhase, OrderSpec
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.schedule import Schedule, lr_at
+from rewarm.planning.trainable import Stage
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
@@ -103,6 +106,10 @@ class Science(Record):
     phases: tuple[PlannedPhase, ...]
     schedule: Schedule
     optimizer: OptimizerRecipe
+    num_layers: int = Field(0, description="of the base, as far as they freeze one by one")
+    parameters: ParametersRecipe = ParametersRecipe()
+    freezing: FreezingRecipe = FreezingRecipe()
+    stages: tuple[Stage, ...] = (Stage(start_step=0),)
     origin: Origin | None = Field(None, description="what it was branched from, if it was")
     precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
 
@@ -119,6 +126,22 @@ class Science(Record):
     def lr(self, step: int) -> float:
         """Return the learning rate of a step."""
         return lr_at(self.schedule, step)
+
+    def stage_at(self, step: int, amendments: Amendments) -> Stage:
+        """Return which parameters train at a step, layers that an amendment froze included."""
+        planned = max(
+            (stage for stage in self.stages if stage.start_step <= step),
+            key=lambda stage: stage.start_step,
+        )
+        start = max([planned.start_step, *(at for at in amendments.freeze_steps() if at <= step)])
+        frozen = max(planned.frozen_layers, amendments.frozen_layers(step))
+        return Stage(start_step=start, frozen_layers=frozen, half=planned.half)
+
+    def next_stage_after(self, step: int) -> int | None:
+        """Return the first step after `step` at which a planned stage begins."""
+        return min(
+            (stage.start_step for stage in self.stages if stage.start_step > step), default=None
+        )
 
     def phase_at(self, step: int) -> PlannedPhase:
         """Return the phase that a step belongs to."""

@@ -24,6 +24,7 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
+from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
@@ -73,6 +74,8 @@ def resolve(
                 sequence_length=size.sequence_length,
                 problems=notes.problems,
             )
+    if model is not None:
+        note_selection(recipe, model, notes)
     notes.problems.raise_as(PlanError)
     assert model is not None
     assert size is not None
@@ -90,6 +93,7 @@ def resolve(
         phases=phases,
         schedule=schedule,
         optimizer=recipe.optimizer,
+        **resolve_trainable(recipe, model, size.num_steps, phases, notes),
         precision=recipe.training.precision,
     )
     return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)

@@ -9,22 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.section import Count, Section, Share
 from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
-from rewarm.units import parse_count
 
 __all__ = [
     "OLD_ROLES",
@@ -50,11 +49,6 @@ __all__ = [
     "contradictions",
     "keys_of_other_kinds",
 ]
-
-Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
-"""A positive whole number; `"300M"` and `"2B"` are understood."""
-
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 RoleOrOld = Literal["general", "quality", "qa", "replay", "new", "old"]
 OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
@@ -114,34 +108,6 @@ class LrExpression(BaseModel):
         if self.factor < 1.0 and divisor.isdigit():
             return f"{self.name}/{divisor}"
         return f"{self.name}*{self.factor:.6g}"
-
-
-class Section(BaseModel):
-    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_nul(cls, value: Any) -> Any:
-        # No file system takes it, and what Python says then names no field.
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "\0" in text:
-                raise ValueError(f"{text!r} holds a NUL character")
-        return value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
-        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
-        if wants_bool and not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
-        if not wants_bool and isinstance(value, bool):
-            raise ValueError(f"{str(value).lower()} is not what belongs here")
-        return value
 
 
 class BasePretraining(Section):
@@ -632,6 +598,12 @@ class Recipe(Section):
     budget: BudgetRecipe = Field(description="how much may be spent")
     batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
     optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="AdamW's numbers")
+    parameters: ParametersRecipe = Field(
+        ParametersRecipe(), description="which of the base's weights train"
+    )
+    freezing: FreezingRecipe = Field(
+        FreezingRecipe(), description="layers that stop, or begin, to train while the run goes on"
+    )
     training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
     evaluation: EvaluationRecipe = Field(
         EvaluationRecipe(), description="what is measured, when, and on how much"
