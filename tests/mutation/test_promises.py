@@ -393,8 +393,8 @@ MUTATIONS = [
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="return state.step >= last_step or agreed.stop_signal is not None",
-        new="return state.step >= last_step",
+        old="return state.step >= self.last_step or self.agreed.stop_signal is not None",
+        new="return state.step >= self.last_step",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
     ),
