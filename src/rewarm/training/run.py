@@ -17,7 +17,6 @@ from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches, Windo
 from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
-from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Placement, Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
@@ -43,7 +42,7 @@ class Materials:
     """What the stage hands in: how to get the base, the objective, the text, the measures.
 
     `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks.
+    model is sharded over the ranks, and returns what to tell people.
     """
 
     load_model: Callable[[], nn.Module]
@@ -52,7 +51,7 @@ class Materials:
     evaluator: Evaluator | None = None
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
-    fill_model: Callable[[Root], None] = lambda root: None
+    fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +92,10 @@ def run_training(
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
         def begin(found: Search) -> TrainState:
-            return _begin(plan, placement, materials, found, world, held.course.amendments())
+            return _begin(plan, placement, materials, found, world, held)
 
         state = begin(found)
-        _tell_launch(journal, placement, found, held.takeovers)
+        _tell_launch(journal, placement, found, held.notices)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
         gear = _gear(plan, placement, materials, held, requests, world, stack, until_step)
@@ -111,11 +110,14 @@ def run_training(
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A run folder that this launch alone writes into; `saving` are the ranks as savers."""
+    """A run folder that this launch alone writes into; `saving` are the ranks as savers.
+
+    `notices` are what is to be told once the launch has begun.
+    """
 
     journal: Journal
     lock: RunLock | None
-    takeovers: Sequence[str]
+    notices: list[str]
     saving: World
     store: CheckpointStore
     course: Course
@@ -123,15 +125,15 @@ class _Held:
 
 def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: ExitStack) -> _Held:
     """Take a run folder for the length of the stack, and tidy up after whoever had it before."""
-    takeovers: list[str] = []
-    lock = _hold_lock(run, world, stack, takeovers)
+    notices: list[str] = []
+    lock = _hold_lock(run, world, stack, notices)
     world.ranks.on_main(lambda: _check_planned(plan, run))
     run.make_log_folder()
     saving = world.on_a_group_of_its_own()
     store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks)
     store.remove_leftovers()
     course = Course(run, plan.fingerprint, store, journal, world.ranks)
-    return _Held(journal, lock, takeovers, saving, store, course)
+    return _Held(journal, lock, notices, saving, store, course)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +201,14 @@ def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | None:
 
 
 def _hold_lock(
-    run: RunFolder, world: World, stack: ExitStack, takeovers: list[str]
+    run: RunFolder, world: World, stack: ExitStack, notices: list[str]
 ) -> RunLock | None:
     """Hold the run's lock on the main rank, and see that all ranks see the same folder."""
     held: list[RunLock] = []
 
     def hold() -> None:
         held.append(
-            stack.enter_context(hold_lock(run.lock, takeovers.append, patient=not world.is_alone))
+            stack.enter_context(hold_lock(run.lock, notices.append, patient=not world.is_alone))
         )
 
     def check_shared() -> None:
@@ -246,7 +248,7 @@ def _begin(
     materials: Materials,
     found: Search,
     world: World,
-    amendments: Amendments,
+    held: _Held,
 ) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
     apply_placement(placement)
@@ -256,12 +258,12 @@ def _begin(
     else:
         mesh = make_mesh(world, placement.device)
         root = shard(model, mesh, param_dtype=blocks_dtype(placement))
-    materials.fill_model(root)
+    held.notices.extend(materials.fill_model(root))
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     root.train()
     optimizer = build_optimizer(root.model, plan.science.optimizer)
-    state = TrainState(root, optimizer, world=world, amendments=amendments)
+    state = TrainState(root, optimizer, world=world, amendments=held.course.amendments())
     if found.path is not None:
         read_state(found.path, state, plan.science)
     return state
@@ -301,11 +303,11 @@ def _hooks(
 
 
 def _tell_launch(
-    journal: Journal, placement: Placement, found: Search, takeovers: Sequence[str]
+    journal: Journal, placement: Placement, found: Search, notices: Sequence[str]
 ) -> None:
     """Put on record how this launch begins: from what, on what, past what."""
     step = 0 if found.path is None else step_of(found.path)
-    for message in takeovers:
+    for message in notices:
         journal.event("warning", step, message)
     for path, problems in found.passed_over:
         journal.event("passed_over", step, f"{path.name} is damaged: {'; '.join(problems)}")
