@@ -260,11 +260,35 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a loss in chunks that is not the model's is not used",
-        file="model/chunked_loss.py",
-        old="        if not difference <= _TOLERANCE.get(dtype, _HALF_TOLERANCE):\n",
-        new="        if False:\n",
+        file="model/head_loss.py",
+        old="        self._agrees = why is None\n",
+        new="        self._agrees = True\n",
         test="tests/parity/test_chunked_loss.py::"
         "test_where_the_logits_are_others_the_plain_loss_stays",
+    ),
+    Mutation(
+        promise="a loss whose gradient is not the model's is not used",
+        file="model/head_loss.py",
+        old="            if not _agree(ours, theirs, tolerance):\n",
+        new="            if False:\n",
+        test="tests/parity/test_chunked_loss.py::"
+        "test_where_a_gradient_is_another_the_plain_loss_stays",
+    ),
+    Mutation(
+        promise="an evaluation within a run never holds all logits of a large vocabulary",
+        file="stages/train.py",
+        old="            losses=loss.token_losses,\n",
+        new="",
+        test="tests/unit/test_large_vocabulary.py::"
+        "test_neither_training_nor_evaluation_holds_all_logits",
+    ),
+    Mutation(
+        promise="nor does an evaluation of its own",
+        file="stages/evaluate.py",
+        old="            losses=loss.token_losses,\n",
+        new="",
+        test="tests/unit/test_large_vocabulary.py::"
+        "test_neither_training_nor_evaluation_holds_all_logits",
     ),
     Mutation(
         promise="a token weighs alike on every rank",
@@ -421,8 +445,8 @@ MUTATIONS = [
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="return state.step >= last_step or agreed.stop_signal is not None",
-        new="return state.step >= last_step",
+        old="return state.step >= self.last_step or self.agreed.stop_signal is not None",
+        new="return state.step >= self.last_step",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
     ),

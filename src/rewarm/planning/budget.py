@@ -47,11 +47,13 @@ def state_bytes(model: ModelFacts) -> int:
     return _BYTES_PER_PARAMETER * model.num_parameters
 
 
-def loss_of(wanted: str, model: ModelFacts) -> Literal["plain", "chunked"]:
-    """Return how a model's loss is taken where a recipe wants "auto", "plain" or "chunked"."""
+def loss_of(
+    wanted: Literal["auto", "plain", "chunked", "liger"], model: ModelFacts
+) -> Literal["plain", "chunked", "liger"]:
+    """Return how a model's loss is taken where a recipe wants "auto" or names a way."""
     if wanted == "auto":
         return "chunked" if model.vocab_size > _PLAIN_UP_TO_VOCABULARY else "plain"
-    return "chunked" if wanted == "chunked" else "plain"
+    return wanted
 
 
 def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
@@ -62,7 +64,7 @@ def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
     gradient and the log-probabilities, unless the loss is taken in chunks.
     """
     per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
-    logits = 0 if loss == "chunked" else 3 * model.vocab_size
+    logits = 3 * model.vocab_size if loss == "plain" else 0
     return 4 * (model.num_layers * per_layer + logits)
 
 
@@ -88,7 +90,7 @@ def estimates(
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     seconds = (training + evaluation) / (speed * num_devices)
     sequence = activation_bytes_per_token(model, loss) * sequence_length
-    logits = "" if loss == "chunked" else " + 3 · vocabulary"
+    logits = " + 3 · vocabulary" if loss == "plain" else ""
     found = [
         Estimate(
             name="parameters",

@@ -242,7 +242,7 @@ class Placement(Record):
     autocast_dtype: str | None = Field(
         description="what blocks compute in; None: float32. Many ranks gather their weights in it"
     )
-    loss: Literal["plain", "chunked"] = "plain"
+    loss: Literal["plain", "chunked", "liger"] = "plain"
     whole_gradients: bool = Field(
         False,
         description="many ranks: a step's gradients are kept whole until its last micro-batch",

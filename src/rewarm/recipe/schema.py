@@ -531,8 +531,10 @@ class TrainingRecipe(Section):
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
     )
-    loss: Literal["auto", "plain", "chunked"] = Field(
-        "auto", description="chunked: never all logits at once; auto: for large vocabularies"
+    loss: Literal["auto", "plain", "chunked", "liger"] = Field(
+        "auto",
+        description="chunked, liger (its own package, a GPU): never all logits at once; auto: "
+        "chunked for large vocabularies",
     )
     rank_timeout_s: float = Field(
         600.0, ge=1, le=86_400, description="many ranks: how long one waits for another in seconds"

@@ -16,7 +16,6 @@ from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
-from rewarm.model.chunked_loss import ChunkedLoss
 from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
@@ -25,6 +24,7 @@ from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
+from rewarm.stages.objective import head_loss, settle_loss
 from rewarm.stages.plan import plan_job
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
@@ -103,7 +103,7 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
-    loss = ChunkedLoss()
+    loss = head_loss(placement)
     vocab_size = plan.conduct.model.vocab_size
 
     def load() -> nn.Module:
@@ -111,24 +111,22 @@ def train_plan(
             return planned_base_without_weights(plan, world)
         return load_planned_base(plan, device=placement.device)
 
-    def fill(root: Root) -> None:
+    def fill(root: Root) -> list[str]:
+        notices: list[str] = []
         if not world.is_alone:
             folder = Path(plan.conduct.base_folder)
-            notice = fill_base(root, folder, world, device=placement.device)
-            if notice is not None:
-                live.say(f"warning: {notice}")
-        if placement.loss == "chunked":
-            why = loss.settle(root.model, within=root)
-            if why is not None:
-                live.say(f"warning: the plain loss is used, all logits at once: {why}")
+            notices += fill_base(root, folder, world, device=placement.device)
+        notices += settle_loss(loss, placement, root.model, within=root)
         if plan.science.mask_documents:
             check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+        return notices
 
     def measure(root: Root, step: int) -> list[EvalRecord]:
         return evaluate(
             root.model,
             suites.at(step),
             step=step,
+            losses=loss.token_losses,
             autocast_dtype=autocast_dtype(placement),
             within=root,
             world=world,

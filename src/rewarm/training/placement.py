@@ -17,6 +17,7 @@ from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError, Problems
+from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
     activation_bytes_per_token,
     loss_of,
@@ -57,10 +58,12 @@ def choose_placement(
 ) -> tuple[Placement, list[str]]:
     """Return the placement on this machine (with `world`: on these ranks), and warnings.
 
-    Raises EnvironmentFault where a GPU is asked for and torch sees none, PlanError where the
+    Raises EnvironmentFault where a GPU or Liger is asked for and not there, PlanError where the
     recipe's micro-batch does not divide the step.
     """
     device = choose_device(training.device)
+    if training.loss == "liger":
+        check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
     sequences_per_rank = -(-science.sequences_per_step // world.size)
     if science.sequences_per_step < world.size:
