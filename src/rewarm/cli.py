@@ -122,7 +122,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Ask the few questions that matter and write a commented recipe."""
-    from rewarm.stages.init import Answers, write_recipe
+    from rewarm.stages.init import write_recipe
+    from rewarm.stages.init_recipe import Answers
 
     write_recipe(
         output,
