@@ -122,7 +122,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Ask the few questions that matter and write a commented recipe."""
-    from rewarm.stages.init import Answers, write_recipe
+    from rewarm.stages.init import write_recipe
+    from rewarm.stages.init_recipe import Answers
 
     write_recipe(
         output,
@@ -287,6 +288,38 @@ def trace(
     from rewarm.stages.trace import run_trace
 
     run_trace(recipe, override or (), step=step, as_json=as_json)
+
+
+@app.command()
+def tune(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe, a TOML file.", show_default=False)
+    ] = None,
+    override: Override = None,
+    lr: Annotated[
+        bool, typer.Option("--lr", help="Measure three constant learning rates in short runs.")
+    ] = False,
+    around: Annotated[
+        float | None,
+        typer.Option(help="Middle of the three rates; default: the peak of the recipe's schedule."),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help='Tokens of each short run, e.g. "10M"; default: a fiftieth of the budget, and at '
+            "least 40 steps."
+        ),
+    ] = None,
+) -> None:
+    """Measure in short runs what the plan would assume: --lr, the learning rate to begin from.
+
+    The rule that picks a rate is printed before the runs begin. Each is a run folder under the
+    recipe's; the same command goes on where it was, and done runs are skipped. The result goes to
+    tune/lr.json in the run folder; the recipe is never edited.
+    """
+    from rewarm.stages.tune import run_tune
+
+    raise _EndedError(run_tune(recipe, override or (), lr=lr, around=around, tokens=tokens))
 
 
 @app.command()

@@ -33,6 +33,66 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a recipe's word about its base stands above the table's",
+        file="planning/known_bases.py",
+        old="        if fact is None or getattr(said, key) is not None:\n",
+        new="        if fact is None:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="no schedule is made of halves of two pretrainings",
+        file="planning/known_bases.py",
+        old="        if key in _RATES and other_rates:\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="a base recognised by its shape alone is said to be a guess",
+        file="planning/known_bases.py",
+        old="    if not found.by_name and taken:\n",
+        new="    if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_a_base_recognised_by_its_shape_says_that_it_may_be_another",
+    ),
+    Mutation(
+        promise="an earlier checkpoint is not given the last one's rate",
+        file="planning/known_bases.py",
+        old="        if key in _OF_THE_END and not _is_last_checkpoint(base.revision):\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_an_earlier_checkpoint_did_not_end_at_the_last_ones_rate",
+    ),
+    Mutation(
+        promise="no rate is picked beyond those that were measured",
+        file="evaluation/lr_search.py",
+        old="    inside = (bend > 0) & (np.abs(place) <= 1.0)\n",
+        new="    inside = bend > 0\n",
+        test="tests/unit/test_lr_search.py::test_a_minimum_beyond_the_three_is_looked_for_there",
+    ),
+    Mutation(
+        promise="a tuned rate that the documents do not agree on is said to be unsure",
+        file="evaluation/lr_search.py",
+        old="    elif agreement < _CONFIDENCE:\n",
+        new="    elif agreement < 0:\n",
+        test="tests/unit/test_lr_search.py::test_documents_that_disagree_make_the_answer_unsure",
+    ),
+    Mutation(
+        promise="a short run that is done is not made again",
+        file="stages/short_run.py",
+        old="    if not short.is_done():\n",
+        new="    if True:\n",
+        test="tests/unit/test_tune.py::test_what_is_done_is_not_made_again",
+    ),
+    Mutation(
+        promise="short runs with other settings are other runs",
+        file="stages/short_run.py",
+        old='            plan.conduct.evaluation.model_dump(mode="json"),\n',
+        new="",
+        test="tests/unit/test_tune.py::test_other_settings_are_other_runs",
+    ),
+    Mutation(
         promise="no document ends in an ordinary word",
         file="corpus/tokenize.py",
         old="        elif said in apart:\n",

@@ -70,7 +70,7 @@ def _known_rates(recipe: Recipe, notes: Notes) -> dict[str, float]:
         notes.warnings.append(
             f"ASSUMPTION: the base's final learning rate {said}, so peak × "
             f"{_ASSUMED_FINAL_FRACTION:g} = {assumed:.4g} stands in for it; give "
-            "schedule.peak_lr a number if you know better"
+            "schedule.peak_lr a number if you know better, or let `rewarm tune --lr` find one"
         )
     return rates
 

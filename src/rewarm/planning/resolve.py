@@ -10,6 +10,7 @@ from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import phase_weights, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
+from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import REUSE, Notes
 from rewarm.planning.phases import PhaseSpan
@@ -55,6 +56,7 @@ def resolve(
         _check_tokenizers(model, corpora, notes)
         _warn_of_dropout(model, notes)
     _explain_documents(recipe, corpora, notes)
+    recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
     schedule, spans = resolve_rates(recipe, size, notes)
     sources: tuple[PlannedSource, ...] = ()
