@@ -29,7 +29,7 @@ from rewarm.recipe.schema import (
     OptimizerRecipe,
     TrainingRecipe,
 )
-from rewarm.records.facts import CorpusFacts, ModelFacts, Record
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 
 __all__ = [
     "Conduct",
@@ -97,6 +97,9 @@ class Science(Record):
     format: int = PLAN_FORMAT
     seed: int
     base_weights: str = Field(description="fingerprint of the base's weights")
+    optimizer_state: str | None = Field(
+        None, description="fingerprint of the moments that are taken over; None: fresh ones"
+    )
     tokenizer: str = Field(description="fingerprint of the tokenizer")
     sequence_length: int
     sequences_per_step: int
@@ -178,6 +181,7 @@ class Conduct(Record):
     base_hub_id: str | None = Field(None, description="where a local folder was copied from")
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
+    optimizer_state: OptimizerStateFacts | None = None
     training: TrainingRecipe = TrainingRecipe()
     guard: GuardRecipe = GuardRecipe()
     evaluation: EvaluationRecipe

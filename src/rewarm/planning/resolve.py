@@ -13,6 +13,7 @@ from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import REUSE, Notes
+from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
     Conduct,
@@ -29,7 +30,7 @@ from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
-from rewarm.records.facts import CorpusFacts, ModelFacts
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
 
 __all__ = ["resolve"]
 
@@ -43,6 +44,7 @@ def resolve(
     *,
     base_folder: str,
     recipe_folder: str = ".",
+    optimizer_state: OptimizerStateFacts | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
@@ -83,9 +85,11 @@ def resolve(
     assert size is not None
     assert schedule is not None
     assert phases
+    explain_optimizer(recipe, optimizer_state, schedule, notes)
     science = Science(
         seed=recipe.seed,
         base_weights=model.weights_fingerprint,
+        optimizer_state=None if optimizer_state is None else optimizer_state.fingerprint,
         tokenizer=model.tokenizer_fingerprint,
         sequence_length=size.sequence_length,
         sequences_per_step=size.sequences_per_step,
@@ -98,7 +102,8 @@ def resolve(
         **resolve_trainable(recipe, model, size.num_steps, phases, notes),
         precision=recipe.training.precision,
     )
-    return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)
+    folders = (base_folder, recipe_folder)
+    return _assemble(recipe, model, corpora, science, folders, optimizer_state, notes)
 
 
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
@@ -260,6 +265,7 @@ def _assemble(
     corpora: Mapping[str, CorpusFacts],
     science: Science,
     folders: tuple[str, str],
+    optimizer_state: OptimizerStateFacts | None,
     notes: Notes,
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
@@ -274,6 +280,7 @@ def _assemble(
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
+        optimizer=recipe.optimizer.kind,
     )
     conduct = Conduct(
         recipe_folder=folders[1],
@@ -284,6 +291,7 @@ def _assemble(
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
         model=model,
+        optimizer_state=optimizer_state,
         training=recipe.training,
         guard=recipe.guard,
         evaluation=recipe.evaluation,

@@ -144,6 +144,12 @@ class BaseRecipe(Section):
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         description="org/model that a local folder is a copy of; named in the model card",
     )
+    optimizer_state: str | None = Field(
+        None,
+        min_length=1,
+        description="file or folder with the moments of its pretraining (docs/optimizer.md); "
+        "default: fresh ones",
+    )
     pretraining: BasePretraining = Field(
         BasePretraining(), description="what is known of how it was pretrained"
     )
@@ -457,6 +463,9 @@ class BatchRecipe(Section):
 class OptimizerRecipe(Section):
     """AdamW, as in the published recipes."""
 
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: moments as 8-bit codes, a quarter of the memory (torchao)"
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.1, ge=0, description="on matrices; norms and biases have none")

@@ -18,6 +18,7 @@ __all__ = [
     "EventRecord",
     "Metric",
     "ModelFacts",
+    "OptimizerStateFacts",
     "Record",
     "Role",
     "StepRecord",
@@ -67,6 +68,23 @@ class ModelFacts(Record):
         default_factory=dict, description="by name, as the safetensors headers have them"
     )
     expanded_layers: tuple[int, ...] = Field((), description="added to a base by `rewarm expand`")
+
+
+class OptimizerStateFacts(Record):
+    """What is known of the moments that a base's pretraining left, before they are read."""
+
+    path: str = Field(description="file or folder")
+    kind: Literal["checkpoint", "safetensors", "torch", "dcp"] = Field(
+        description="checkpoint: rewarm's; safetensors: moments by name; torch: an optimizer.pt; "
+        "dcp: parts of many ranks, as torch writes them"
+    )
+    fingerprint: str = Field(description="over names, sizes and samples of the files' bytes")
+    num_updates: tuple[int, int] | None = Field(
+        None, description="fewest and most updates of a parameter, where a plan can know"
+    )
+    betas: tuple[float, float] | None = Field(
+        None, description="decay of the moments that they were taken with, where a plan can know"
+    )
 
 
 class CorpusFacts(Record):

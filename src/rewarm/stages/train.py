@@ -25,12 +25,16 @@ from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import head_loss, settle_loss
+from rewarm.stages.optimizer_state import check_planned_optimizer_state
 from rewarm.stages.plan import plan_job
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
+from rewarm.training.base_moments import take_over_moments
+from rewarm.training.eight_bit import import_adamw8bit
 from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
+from rewarm.training.state import TrainState
 
 __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
@@ -96,6 +100,8 @@ def train_plan(
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
     ranks = world.ranks
+    if plan.science.optimizer.kind == "adamw8bit":
+        ranks.together(lambda: bool(import_adamw8bit()))
     views: dict[str, View] = {}
     ranks.together(lambda: views.update(open_views(plan)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
@@ -121,6 +127,16 @@ def train_plan(
             check_documents_apart(root.model, vocab_size=vocab_size, within=root)
         return notices
 
+    def begin_optimizer(state: TrainState) -> None:
+        facts = plan.conduct.optimizer_state
+        if facts is None:
+            return
+        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))
+        taken = take_over_moments(facts, state.model, state.optimizer, world)
+        live.say(str(taken))
+        if facts.betas is None and taken.betas not in (None, plan.science.optimizer.betas):
+            live.say(f"warning: its moments were taken with betas {taken.betas}")
+
     def measure(root: Root, step: int) -> list[EvalRecord]:
         return evaluate(
             root.model,
@@ -140,6 +156,7 @@ def train_plan(
         materials = Materials(
             load_model=load,
             fill_model=fill,
+            begin_optimizer=begin_optimizer,
             loss=loss,
             views=views,
             evaluator=measure,

@@ -25,7 +25,7 @@ from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.saver import CheckpointSaver
@@ -42,7 +42,8 @@ class Materials:
     """What the stage hands in: how to get the base, the objective, the text, the measures.
 
     `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks, and returns what to tell people.
+    model is sharded over the ranks, and returns what to tell people. `begin_optimizer` sets the
+    moments that a run begins with where these are not zeros.
     """
 
     load_model: Callable[[], nn.Module]
@@ -52,6 +53,7 @@ class Materials:
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
     fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
+    begin_optimizer: Callable[[TrainState], None] = lambda state: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +264,12 @@ def _begin(
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     root.train()
-    optimizer = build_optimizer(root.model, plan.science.optimizer)
+    optimizer = build_optimizer(trainable_parameters(root.model), plan.science.optimizer)
     state = TrainState(root, optimizer, world=world, amendments=held.course.amendments())
     if found.path is not None:
         read_state(found.path, state, plan.science)
+    else:
+        materials.begin_optimizer(state)
     return state
 
 

@@ -7,12 +7,19 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from rewarm.artifacts import read_json
+from rewarm.artifacts import MANIFEST_NAME, read_json
 from rewarm.errors import CheckpointError, RunFolderError
 from rewarm.planning.plan import Plan, Science, science_diff
 from rewarm.records.facts import Record
 
-__all__ = ["STATE_FILE", "GuardMemory", "SavedState", "check_plan", "read_saved_state"]
+__all__ = [
+    "STATE_FILE",
+    "GuardMemory",
+    "SavedState",
+    "check_plan",
+    "is_checkpoint",
+    "read_saved_state",
+]
 
 STATE_FILE = "state.json"
 
@@ -38,6 +45,11 @@ class SavedState(Record):
     optimizer_steps: dict[str, int] = Field(description="updates by parameter")
     num_ranks: int = Field(1, ge=1, description="ranks that wrote it; any number can read it")
     versions: dict[str, str]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether a folder is of the form of a checkpoint of rewarm, sound or not."""
+    return all((folder / name).is_file() for name in (STATE_FILE, MANIFEST_NAME))
 
 
 def read_saved_state(folder: Path) -> SavedState:

@@ -1,7 +1,7 @@
 """All that a run carries from step to step, and how it lies on the disk.
 
     weights                 every parameter and persistent buffer, a tied one once
-    moments                 exp_avg.<parameter> and exp_avg_sq.<parameter>
+    moments                 exp_avg.<parameter> and exp_avg_sq.<parameter> (8 bits: eight_bit.py)
     state.json              step, plan, updates per parameter, versions
 
 One process writes `model.safetensors` and `optimizer.safetensors`, many ranks write a part each
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from rewarm.artifacts import provenance, write_json
 from rewarm.distributed.fsdp import Root, copied_to_host
@@ -28,9 +28,15 @@ from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, Problem
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan, Science
-from rewarm.training.optimizer import moments, set_step_counts, step_counts
+from rewarm.training.optimizer import MOMENTS, is_eight_bit, moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
 from rewarm.training.saved import STATE_FILE, GuardMemory, SavedState, check_plan, read_saved_state
+from rewarm.training.stored_moments import (
+    StoredMoments,
+    copy_moments,
+    moments_in_checkpoint,
+    num_parts,
+)
 
 __all__ = [
     "Snapshot",
@@ -52,7 +58,7 @@ class TrainState:
     """Weights, moments, and how many steps were taken or skipped (= the next one)."""
 
     root: Root
-    optimizer: AdamW
+    optimizer: Optimizer
     step: int = 0
     world: World = ALONE
     amendments: Amendments = field(default_factory=Amendments)
@@ -133,21 +139,40 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    groups = {_WEIGHTS: weights_of(state.model), _MOMENTS: moments(state.optimizer)}
-    problems = [
-        problem
-        for group, wanted in groups.items()
-        for problem in _differences(folder, group, wanted)
-    ]
+    weights, kept = weights_of(state.model), moments(state.optimizer)
+    problems = list(_differences(folder, _WEIGHTS, _headers_of(weights)))
+    cut_anew = _moments_cut_anew(folder, state)
+    if cut_anew is None:
+        of_all = state.world.ranks.together(lambda: _headers_of(kept))
+        wanted = {name: header for found in of_all for name, header in found.items()}
+        problems += _differences(folder, _MOMENTS, wanted)
+    else:
+        names = step_counts(state.optimizer)
+        expected = [f"{moment}.{name}" for moment in MOMENTS for name in names]
+        problems += _key_differences(folder, cut_anew.headers.keys(), expected)
     problems += _key_differences(
         folder / STATE_FILE, saved.optimizer_steps.keys(), step_counts(state.optimizer).keys()
     )
     if problems:
         raise CheckpointError(problems)
-    fill(folder, groups, state.world)
+    if cut_anew is None:
+        fill(folder, {_WEIGHTS: weights, _MOMENTS: kept}, state.world)
+    else:
+        fill(folder, {_WEIGHTS: weights}, state.world)
+        copy_moments(cut_anew, state.optimizer)
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
     state.guard = saved.guard
+
+
+def _moments_cut_anew(folder: Path, state: TrainState) -> StoredMoments | None:
+    """Return 8-bit moments that another number of ranks cut into blocks, as plain numbers."""
+    if not is_eight_bit(state.optimizer):
+        return None
+    here = state.world.ranks.together(lambda: num_parts(moments(state.optimizer)))
+    if num_parts(read_headers(folder, _MOMENTS)) == max(here):
+        return None
+    return moments_in_checkpoint(folder, state.world)
 
 
 def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
@@ -158,20 +183,24 @@ def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
     wanted = weights_of(model)
-    problems = list(_differences(folder, _WEIGHTS, wanted))
+    problems = list(_differences(folder, _WEIGHTS, _headers_of(wanted)))
     if problems:
         raise CheckpointError(problems)
     fill(folder, {_WEIGHTS: wanted}, ALONE)
     return saved.step
 
 
-def _differences(folder: Path, group: str, wanted: Mapping[str, Tensor]) -> Iterable[Problem]:
+def _headers_of(tensors: Mapping[str, Tensor]) -> dict[str, Header]:
+    return {name: Header.of(tensor) for name, tensor in tensors.items()}
+
+
+def _differences(folder: Path, group: str, wanted: Mapping[str, Header]) -> Iterable[Problem]:
     """Yield every name, shape and dtype in which a folder differs from what the plan expects."""
     found = read_headers(folder, group)
     place = place_of(folder, group)
     yield from _key_differences(place, found.keys(), wanted.keys())
     for name in sorted(found.keys() & wanted.keys()):
-        here, there = found[name], Header.of(wanted[name])
+        here, there = found[name], wanted[name]
         if here != there:
             yield _foreign(
                 place,
