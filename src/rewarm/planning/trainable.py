@@ -28,6 +28,7 @@ __all__ = [
     "Names",
     "Stage",
     "freezeout_end",
+    "is_embedding",
     "layer_of",
     "layer_rate_scale",
     "stages_of",
@@ -75,6 +76,11 @@ def layer_of(name: str) -> int | None:
     """Return which layer a parameter is of; None for embeddings, head and last norm."""
     match = _IN_LAYER.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def is_embedding(name: str) -> bool:
+    """Tell whether a parameter is the input embeddings (and so, where tied, the head)."""
+    return layer_of(name) is None and _EMBEDDINGS.fullmatch(name) is not None
 
 
 def stages_of(
@@ -161,7 +167,7 @@ def trained_names(
 
 def _is_below(name: str, num_frozen: int) -> bool:
     layer = layer_of(name)
-    return _EMBEDDINGS.fullmatch(name) is not None if layer is None else layer < num_frozen
+    return is_embedding(name) if layer is None else layer < num_frozen
 
 
 def _selected(names: Names, selectors: Sequence[str]) -> set[str]:
@@ -177,7 +183,7 @@ def _matches(names: Names, name: str, selector: str) -> bool:
         case "all":
             return True
         case "embeddings":
-            return layer is None and _EMBEDDINGS.fullmatch(name) is not None
+            return is_embedding(name)
         case "head":
             return layer is None and _HEADS.fullmatch(name) is not None
         case "norms":
@@ -245,6 +251,6 @@ def _lowest_trained(names: Names, trained: Collection[str]) -> int:
         layer = layer_of(name)
         if layer is not None:
             found.append(layer)
-        elif _EMBEDDINGS.fullmatch(name):
+        elif is_embedding(name):
             found.append(0)
     return min(found)

@@ -127,6 +127,9 @@ class StepRecord(Record):
     phase: str
     samples: tuple[int, ...] = Field(description="sequences of this step by source, plan's order")
     step_s: float = Field(description="seconds that this step took")
+    layer_grad_norms: tuple[float, ...] = Field(
+        (), description="by layer, before clipping; kept where freezing is decided by them"
+    )
 
 
 class Amendment(Record):

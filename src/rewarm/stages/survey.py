@@ -86,6 +86,12 @@ def _check_packages(job: Job, problems: Problems) -> None:
             "adamw8bit is torchao's, which is not installed",
             "pip install torchao, or leave it at adamw",
         )
+    if job.recipe.parameters.adapter is not None and importlib.util.find_spec("peft") is None:
+        problems.add(
+            "parameters.adapter",
+            "adapters are peft's, which is not installed",
+            "pip install 'rewarm[adapters]', or leave it out",
+        )
 
 
 def _check_tasks(job: Job, problems: Problems) -> None:

@@ -99,6 +99,12 @@ def train_plan(
             "it stands on estimates of the text",
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
+    if plan.science.parameters.adapter is not None and not world.is_alone:
+        raise PlanError.one(
+            "parameters.adapter",
+            "adapters train in one process; this launch has several",
+            "launch without torchrun, or train a subset of the weights (parameters.train)",
+        )
     ranks = world.ranks
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))

@@ -8,7 +8,7 @@ the key set of a checkpoint follows from the trained parameters alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,20 +41,26 @@ def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, param) for name, param in model.named_parameters() if param.requires_grad]
 
 
-def build_optimizer(trainable: NamedParameters, recipe: OptimizerRecipe) -> Optimizer:
+def build_optimizer(
+    trainable: NamedParameters,
+    recipe: OptimizerRecipe,
+    *,
+    layer_of: Callable[[str], int | None] | None = None,
+) -> Optimizer:
     """Return AdamW of the recipe's kind over named parameters, its rate still 0.
 
     Decay is on everything with two dimensions or more (matrices and embeddings, as in GPT-3, Llama
-    and OLMo), not on norms and biases. Raises EnvironmentFault where 8 bits are asked for and
+    and OLMo), not on norms and biases. With `layer_of` each layer has groups of its own, so that
+    its rate can be one too. Raises EnvironmentFault where 8 bits are asked for and
     torchao is not installed.
     """
-    trainable = list(trainable)
-    decayed = [(name, param) for name, param in trainable if param.ndim >= 2]
-    plain = [(name, param) for name, param in trainable if param.ndim < 2]
+    members: dict[tuple[int | None, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, param in trainable:
+        layer = None if layer_of is None else layer_of(name)
+        members.setdefault((layer, param.ndim < 2), []).append((name, param))
     groups = [
-        {"params": members, "weight_decay": decay}
-        for members, decay in ((decayed, recipe.weight_decay), (plain, 0.0))
-        if members
+        {"params": params, "weight_decay": 0.0 if is_plain else recipe.weight_decay, "layer": layer}
+        for (layer, is_plain), params in sorted(members.items(), key=_decayed_first)
     ]
     if recipe.kind == "adamw8bit":
         return new_adamw8bit(groups, recipe)
@@ -68,6 +74,11 @@ def build_optimizer(trainable: NamedParameters, recipe: OptimizerRecipe) -> Opti
     return optimizer
 
 
+def _decayed_first(group: tuple[tuple[int | None, bool], object]) -> tuple[int, bool]:
+    (layer, is_plain), _ = group
+    return (-1 if layer is None else layer, is_plain)
+
+
 def is_eight_bit(optimizer: Optimizer) -> bool:
     """Tell whether the moments are 8-bit codes."""
     return not isinstance(optimizer, AdamW)
@@ -79,13 +90,16 @@ def named_parameters(optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]
         yield from zip(group["param_names"], group["params"], strict=True)
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the rate of the next update, for all parameters."""
+def set_learning_rate(
+    optimizer: Optimizer, lr: float, *, scale: Callable[[int | None], float] = lambda layer: 1.0
+) -> None:
+    """Set the rate of the next update: `lr`, times the scale of each group's layer."""
     for group in optimizer.param_groups:
+        own = lr * scale(group["layer"])
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = lr
+            group["lr"] = own
 
 
 def masked_step(optimizer: Optimizer, *, skip: Tensor) -> None:

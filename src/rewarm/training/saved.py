@@ -16,6 +16,7 @@ __all__ = [
     "STATE_FILE",
     "GuardMemory",
     "SavedState",
+    "SettlingMemory",
     "check_plan",
     "is_checkpoint",
     "read_saved_state",
@@ -31,6 +32,13 @@ class GuardMemory(Record):
     losses: tuple[float, ...] = ()
 
 
+class SettlingMemory(Record):
+    """Sums of the layers' gradient norms: of this interval so far, and of the one before."""
+
+    sums: tuple[float, ...] = ()
+    before: tuple[float, ...] = ()
+
+
 class SavedState(Record):
     """`state.json`: all of the state that is no tensor."""
 
@@ -42,6 +50,7 @@ class SavedState(Record):
     science: dict[str, Any] = Field(description="the science itself, to tell what differs")
     amendments_head: str = Field("", description="last amendment when the step was reached")
     guard: GuardMemory = Field(default_factory=GuardMemory)
+    settling: SettlingMemory = Field(default_factory=SettlingMemory)
     optimizer_steps: dict[str, int] = Field(description="updates by parameter")
     num_ranks: int = Field(1, ge=1, description="ranks that wrote it; any number can read it")
     versions: dict[str, str]

@@ -1,6 +1,7 @@
 """All that a run carries from step to step, and how it lies on the disk.
 
-    weights                 every parameter and persistent buffer, a tied one once
+    weights                 every persistent buffer, and every parameter that trains at some time,
+                            a tied one once
     moments                 exp_avg.<parameter> and exp_avg_sq.<parameter> (8 bits: eight_bit.py)
     state.json              step, plan, updates per parameter, versions
 
@@ -26,11 +27,19 @@ from rewarm.distributed.fsdp import Root, copied_to_host
 from rewarm.distributed.tensor_files import Header, fill, place_of, read_headers, write_tensors
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, Problem
+from rewarm.model.trainable import trained_in
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan, Science
 from rewarm.training.optimizer import MOMENTS, is_eight_bit, moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
-from rewarm.training.saved import STATE_FILE, GuardMemory, SavedState, check_plan, read_saved_state
+from rewarm.training.saved import (
+    STATE_FILE,
+    GuardMemory,
+    SavedState,
+    SettlingMemory,
+    check_plan,
+    read_saved_state,
+)
 from rewarm.training.stored_moments import (
     StoredMoments,
     copy_moments,
@@ -63,6 +72,7 @@ class TrainState:
     world: World = ALONE
     amendments: Amendments = field(default_factory=Amendments)
     guard: GuardMemory = field(default_factory=GuardMemory)
+    settling: SettlingMemory = field(default_factory=SettlingMemory)
 
     @property
     def model(self) -> nn.Module:
@@ -103,6 +113,23 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def _stored_weights(model: nn.Module, science: Science) -> dict[str, Tensor]:
+    """Return what a checkpoint holds: every buffer, and every parameter that some stage trains.
+
+    The others are the base's own bits to the end, and are read from it.
+    """
+    trained = {
+        name
+        for stage in science.stages
+        for name in trained_in(model, science.parameters, stage, seed=science.seed)
+    }
+    return {
+        name: tensor
+        for name, tensor in weights_of(model).items()
+        if name in trained or not isinstance(tensor, nn.Parameter)
+    }
+
+
 def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapshot:
     """Return the state as it is now; with `copy` later steps do not change it."""
     saved = SavedState(
@@ -113,11 +140,12 @@ def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapsho
         science=science.model_dump(mode="json"),
         amendments_head=state.amendments.last,
         guard=state.guard,
+        settling=state.settling,
         optimizer_steps=step_counts(state.optimizer),
         num_ranks=state.world.size,
         versions=provenance(VERSIONS_OF)["packages"],
     )
-    weights, found = weights_of(state.model), moments(state.optimizer)
+    weights, found = _stored_weights(state.model, science), moments(state.optimizer)
     if copy:
         weights = {name: copied_to_host(tensor) for name, tensor in weights.items()}
         found = {name: copied_to_host(tensor) for name, tensor in found.items()}
@@ -139,7 +167,7 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    weights, kept = weights_of(state.model), moments(state.optimizer)
+    weights, kept = _stored_weights(state.model, science), moments(state.optimizer)
     problems = list(_differences(folder, _WEIGHTS, _headers_of(weights)))
     cut_anew = _moments_cut_anew(folder, state)
     if cut_anew is None:
@@ -163,6 +191,7 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
     state.guard = saved.guard
+    state.settling = saved.settling
 
 
 def _moments_cut_anew(folder: Path, state: TrainState) -> StoredMoments | None:
@@ -182,7 +211,7 @@ def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    wanted = weights_of(model)
+    wanted = _stored_weights(model, science)
     problems = list(_differences(folder, _WEIGHTS, _headers_of(wanted)))
     if problems:
         raise CheckpointError(problems)
