@@ -42,7 +42,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 
 
 class PlannedSource(Record):
@@ -50,7 +50,7 @@ class PlannedSource(Record):
 
     name: str
     role: str
-    key: str = Field(description="fingerprint of the prepared tokens")
+    key: str = Field(description="fingerprint of the training tokens (of the text, if estimated)")
     num_windows: int
 
 

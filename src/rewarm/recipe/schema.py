@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from rewarm.errors import masked
 from rewarm.records.facts import Role
 from rewarm.units import parse_count
 
@@ -51,6 +52,8 @@ Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\s]*[^?#\s/]/*")
+_URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
 _LR = re.compile(
     r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>pretraining\.peak|pretraining\.final|start|peak)"
@@ -375,6 +378,31 @@ class CheckpointRecipe(Section):
     background: bool | None = Field(
         None, description="write them while training goes on; default: but for one CPU process"
     )
+    mirror: str | None = Field(
+        None,
+        description="URL (s3://bucket/run, gs://…, file:///…) that they are copied to, and "
+        "restored from where it has a newer one; credentials come from the environment",
+    )
+    mirror_wait_s: float = Field(
+        300.0, ge=0, le=86_400, description="how long a launch ends later for the last copy's sake"
+    )
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror(cls, value: str | None) -> str | None:
+        # A value that holds a password is not repeated.
+        if value is None:
+            return None
+        if _URL_WITH_PASSWORD.match(value):
+            raise ValueError(
+                "it holds a password, and recipes are copied: set it in the environment"
+            )
+        if "::" in value or _URL.fullmatch(value) is None:
+            raise ValueError(
+                f"{masked(value)!r} is not the URL of a folder; e.g. s3://bucket/run or "
+                "file:///mnt/backup/run, without a query"
+            )
+        return value.rstrip("/")
 
 
 class TrainingRecipe(Section):

@@ -26,6 +26,7 @@ from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
+from rewarm.training.mirror.launch import LaunchMirror
 from rewarm.training.optimizer import build_optimizer
 from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
@@ -95,10 +96,12 @@ def run_training(
         )
         store.remove_leftovers()
         course = Course(run, plan.fingerprint, store, journal, ranks)
-        found = course.find_newest()
+        mirror = stack.enter_context(LaunchMirror(plan, run, store, journal, ranks))
+        found = mirror.find_newest(course)
         if found.path is not None:
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
+                mirror.finish()
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
         state = _begin(plan, placement, materials, found, world, course.amendments())
@@ -124,6 +127,7 @@ def run_training(
                 training=world,
                 saving=saving,
                 background=_saves_in_background(plan, placement),
+                saved=mirror.saved,
             )
         )
         agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
@@ -145,6 +149,7 @@ def run_training(
             state = _begin(plan, placement, materials, found, world, course.amendments())
         ending = Ending(state.step, state.step == plan.science.num_steps, agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
+        mirror.finish()
     return ending
 
 
