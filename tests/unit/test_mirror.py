@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from fsspec.registry import known_implementations
 
-from rewarm.artifacts import MANIFEST_NAME
+from rewarm.artifacts import MANIFEST_NAME, write_atomically
 from rewarm.errors import CheckpointError, EnvironmentFault, RunFolderError, masked
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Plan
@@ -206,7 +206,7 @@ def test_what_lies_there_can_be_put_together_by_hand(tmp_path: Path, mirror_url:
 def test_a_restore_that_dies_leaves_no_checkpoint_and_is_done_again(
     tmp_path: Path, mirror_url: str, uninterrupted: Mapping[str, bytes]
 ) -> None:
-    """At whatever file: what is renamed into place is whole, and the records are there before."""
+    """At whatever file: what is renamed into place is whole."""
     plan = plan_with(mirror_url)
     train(tmp_path / "lost", plan, until_step=7)
     num_reads = 0
@@ -234,6 +234,34 @@ def test_a_restore_that_dies_leaves_no_checkpoint_and_is_done_again(
     train(run.path, plan)
     assert tensors_of(run.path) == uninterrupted
     assert [record.step for record in run.evals()] == list(EVALUATED)
+
+
+@pytest.mark.parametrize("last", range(4))
+def test_a_checkpoint_is_never_there_without_its_records(
+    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """Death at the writing of each: the next launch restores them all."""
+    plan = plan_with(mirror_url)
+    train(tmp_path / "lost", plan, until_step=7)
+    run = RunFolder(tmp_path / "new")
+    left = iter(range(last))
+
+    class Dead(BaseException): ...
+
+    def die(path: Path, content: bytes) -> None:
+        if next(left, None) is None:
+            raise Dead
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "write_atomically", die)
+        with pytest.raises(Dead):
+            train(run.path, plan, until_step=7)
+    assert find_newest_verified(run.checkpoints).path is None
+    train(run.path, plan, until_step=8)
+    assert messages(run.path, "resume") == ["resumed from step-00000007"]
+    assert [record.step for record in run.steps()] == list(range(8))
+    assert [record.step for record in run.evals()] == [0, 4]
 
 
 # --- damage --------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\s]*[^?#\s/]/*")
+_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
 _URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
 _LR = re.compile(
     r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"

@@ -1,10 +1,4 @@
-"""What lies on a mirror, and how it gets there and back.
-
-    MIRROR.json                    whose mirror it is: the run's name, its plan
-    mirrored-step-00000123/
-        checkpoint/…               the checkpoint as it lies in the run folder, its manifest too
-        run/…                      plan and records of the run folder as they were then
-        MANIFEST.json              last: size and SHA-256 of every file above, and the amendments
+"""How checkpoints get to a mirror and back, and what stays there; `layout.py` says what lies where.
 
 A checkpoint is there if and only if its manifest is: an upload that was cut off has none. Every
 byte is hashed on its way, up against the checkpoint's own manifest, down against the mirror's.
@@ -15,85 +9,41 @@ restores.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import ValidationError, field_validator
-
-from rewarm.artifacts import MANIFEST_NAME, canonical_json, parse_json
+from rewarm.artifacts import MANIFEST_NAME
 from rewarm.errors import RunFolderError
 from rewarm.planning.amendments import Amendments, read_amendments
-from rewarm.planning.plan import Plan, Science, science_diff
-from rewarm.records.facts import Amendment, Record
+from rewarm.planning.plan import Plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import FileEntry, step_of
+from rewarm.training.mirror.layout import (
+    CHECKPOINT,
+    MARK,
+    RUN,
+    SET_ASIDE,
+    AlteredError,
+    DamagedError,
+    Mark,
+    MirroredManifest,
+    as_json,
+    entries_of,
+    entry_of,
+    folder_of,
+    step_in,
+)
 from rewarm.training.mirror.remote import CHUNK_BYTES, RemoteError, RemoteFolder
 from rewarm.training.saved import read_saved_state
 
-__all__ = [
-    "AlteredError",
-    "DamagedError",
-    "Look",
-    "Mirror",
-    "MirroredManifest",
-    "Tick",
-]
+__all__ = ["Look", "Mirror", "Tick"]
 
-MARK = "MIRROR.json"
-SET_ASIDE = "MANIFEST.damaged.json"
-_FOLDER = re.compile(r"mirrored-step-(\d{8,})")
-_FILE = re.compile(r"(?:checkpoint|run|run/metrics)/(?!\.\.?$)[^/\\\0]+")
-_CHECKPOINT = "checkpoint/"
-_RUN = "run/"
 _RETRY_AFTER_S = (0.2, 1.0)
 
 Tick = Callable[[], None]
 """Is called with every part of a file that passes; raises where the work is to end."""
-
-
-class AlteredError(Exception):
-    """A local checkpoint is not what its manifest says: it is not uploaded."""
-
-
-class DamagedError(Exception):
-    """A mirrored checkpoint is not what its manifest says: it is not restored."""
-
-
-class MirroredManifest(Record):
-    """`MANIFEST.json` of a mirrored checkpoint."""
-
-    format: Literal[1] = 1
-    step: int
-    plan: str
-    amendments: tuple[Amendment, ...]
-    amendments_head: str
-    files: dict[str, FileEntry]
-
-    @field_validator("files")
-    @classmethod
-    def _within_the_folder(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        for name in files:
-            if _FILE.fullmatch(name) is None:
-                raise ValueError(f"{name[:100]!r} cannot be the name of a mirrored file")
-        if _CHECKPOINT + MANIFEST_NAME not in files:
-            raise ValueError("no checkpoint's manifest is listed")
-        return files
-
-    @property
-    def chain(self) -> Amendments:
-        """The amendments of the run when the checkpoint was uploaded."""
-        return Amendments(self.plan, self.amendments)
-
-    def checkpoint_files(self) -> Mapping[str, FileEntry]:
-        """Return what the manifest says of the checkpoint's own files."""
-        return {name: e for name, e in self.files.items() if name.startswith(_CHECKPOINT)}
-
-    def why_outdated(self, amendments: Amendments) -> str | None:
-        """Return why the checkpoint is not of the run as it is amended now, or None."""
-        return amendments.why_outdated(self.amendments_head, self.step)
 
 
 class Look(NamedTuple):
@@ -105,15 +55,6 @@ class Look(NamedTuple):
     whole: list[MirroredManifest]
     damaged: dict[int, str]
     partial: list[int]
-
-
-class _Mark(Record):
-    """`MIRROR.json`."""
-
-    format: Literal[1] = 1
-    name: str
-    plan: str
-    science: dict[str, Any]
 
 
 class Mirror:
@@ -139,36 +80,21 @@ class Mirror:
         Raises RunFolderError where it is another run's.
         """
         raw = self.remote.read(MARK)
-        mark = None if raw is None else self._read_mark(raw)
-        if mark is not None and mark.plan == self._plan.fingerprint:
+        mark = None if raw is None else Mark.parsed(raw, where=f"{self}/{MARK}")
+        if mark is not None and mark.plan == self.plan:
             return
-        if mark is not None and any(_FOLDER.fullmatch(name) for name in self.remote.names()):
+        if mark is not None and any(step_in(name) is not None for name in self.remote.names()):
             raise RunFolderError.one(
                 str(self),
-                f"this mirror is of another run, {mark.name!r}: {_differences(mark, self._plan)}",
+                f"this mirror is of another run, {mark.name!r}: {mark.differences(self._plan)}",
                 "give the recipe a mirror of its own, or undo the change",
             )
-        own = _Mark(
-            name=self._plan.name,
-            plan=self._plan.fingerprint,
-            science=self._plan.science.model_dump(mode="json"),
-        )
-        self.remote.write(MARK, [_json(own)])
-
-    def _read_mark(self, raw: bytes) -> _Mark:
-        try:
-            return _Mark.model_validate(parse_json(raw))
-        except ValueError as error:
-            raise RunFolderError.one(
-                f"{self}/{MARK}",
-                f"it is not what rewarm writes there ({_first(error)})",
-                "if it was damaged, delete it: it is written again; otherwise name another mirror",
-            ) from error
+        self.remote.write(MARK, [as_json(Mark.of(self._plan))])
 
     def look(self) -> Look:
         """Return what is there."""
         look = Look([], {}, [])
-        steps = [int(m[1]) for m in map(_FOLDER.fullmatch, self.remote.names()) if m is not None]
+        steps = {step for step in map(step_in, self.remote.names()) if step is not None}
         for step in sorted(steps, reverse=True):
             try:
                 manifest = self._manifest(step)
@@ -182,18 +108,8 @@ class Mirror:
         return look
 
     def _manifest(self, step: int) -> MirroredManifest | None:
-        raw = self.remote.read(f"{_folder(step)}/{MANIFEST_NAME}")
-        if raw is None:
-            return None
-        try:
-            manifest = MirroredManifest.model_validate(parse_json(raw))
-        except ValueError as error:
-            raise DamagedError(f"{MANIFEST_NAME} is damaged ({_first(error)})") from error
-        if manifest.step != step:
-            raise DamagedError(f"{MANIFEST_NAME} is of step {manifest.step}")
-        if manifest.plan != self._plan.fingerprint or not manifest.chain.is_linked():
-            raise DamagedError(f"{MANIFEST_NAME} is of another run")
-        return manifest
+        raw = self.remote.read(f"{folder_of(step)}/{MANIFEST_NAME}")
+        return None if raw is None else MirroredManifest.parsed(raw, step=step, plan=self.plan)
 
     def upload(self, checkpoint: Path, run: RunFolder, tick: Tick) -> bool:
         """Copy a verified checkpoint with the run's records; tell whether it was not there yet.
@@ -205,8 +121,8 @@ class Mirror:
         self.claim()
         step = step_of(checkpoint)
         sealed = (checkpoint / MANIFEST_NAME).read_bytes()
-        entries = _entries(sealed)
-        folder = _folder(step)
+        entries = entries_of(sealed)
+        folder = folder_of(step)
         try:
             there = self._manifest(step)
         except DamagedError:
@@ -215,37 +131,41 @@ class Mirror:
             return False
         self.remote.delete(f"{folder}/{MANIFEST_NAME}")
         self._remember(step, sealed)
-        saved = read_saved_state(checkpoint)
-        amendments = read_amendments(run.amendments, self._plan.fingerprint)
+        head = read_saved_state(checkpoint).amendments_head
+        chain = read_amendments(run.amendments, self.plan).chain
         try:
-            for name, entry in entries.items():
-                if self._sent.get(name) != entry:
-                    path = checkpoint / name.removeprefix(_CHECKPOINT)
-                    self.remote.write(f"{folder}/{name}", _held_against(path, entry, tick))
-                    self._sent[name] = entry
+            self._send_checkpoint(checkpoint, folder, entries, tick)
         except AlteredError as error:
             if (checkpoint / MANIFEST_NAME).read_bytes() != sealed:
                 # The run went back, and has come to this step again.
                 raise FileNotFoundError(checkpoint) from error
             raise
-        for path in run.facts:
-            if path.exists():
-                name = _RUN + path.relative_to(run.path).as_posix()
-                content = _whole_lines(path)
-                tick()
-                self.remote.write(f"{folder}/{name}", [content])
-                self._sent[name] = _entry(content)
+        self._send_records(run, folder, tick)
         self._check_sizes(folder)
         manifest = MirroredManifest(
-            step=step,
-            plan=self._plan.fingerprint,
-            amendments=amendments.chain,
-            amendments_head=saved.amendments_head,
-            files=self._sent,
+            step=step, plan=self.plan, amendments=chain, amendments_head=head, files=self._sent
         )
         tick()
-        self.remote.write(f"{folder}/{MANIFEST_NAME}", [_json(manifest)])
+        self.remote.write(f"{folder}/{MANIFEST_NAME}", [as_json(manifest)])
         return True
+
+    def _send_checkpoint(
+        self, checkpoint: Path, folder: str, entries: Mapping[str, FileEntry], tick: Tick
+    ) -> None:
+        for name, entry in entries.items():
+            if self._sent.get(name) != entry:
+                path = checkpoint / name.removeprefix(CHECKPOINT)
+                self.remote.write(f"{folder}/{name}", _held_against(path, entry, tick))
+                self._sent[name] = entry
+
+    def _send_records(self, run: RunFolder, folder: str, tick: Tick) -> None:
+        for path in run.facts:
+            if path.exists():
+                tick()
+                name = RUN + path.relative_to(run.path).as_posix()
+                content = _whole_lines(path)
+                self.remote.write(f"{folder}/{name}", [content])
+                self._sent[name] = entry_of(content)
 
     def _remember(self, step: int, sealed: bytes) -> None:
         """Forget what was sent of another checkpoint."""
@@ -272,8 +192,8 @@ class Mirror:
         for step in (*(manifest.step for manifest in look.whole), *look.partial):
             if step not in newest and step not in kept_here:
                 # Its manifest goes first: what is left of it then counts for nothing.
-                self.remote.delete(f"{_folder(step)}/{MANIFEST_NAME}")
-                self.remote.delete(_folder(step))
+                self.remote.delete(f"{folder_of(step)}/{MANIFEST_NAME}")
+                self.remote.delete(folder_of(step))
 
     def fetch(self, manifest: MirroredManifest, folder: Path, tick: Tick) -> dict[str, bytes]:
         """Download a checkpoint into an empty folder; return the run's records by their names.
@@ -282,11 +202,11 @@ class Mirror:
         """
         records: dict[str, bytes] = {}
         for name in sorted(manifest.files):
-            if name.startswith(_CHECKPOINT):
-                self._fetch_file(manifest, name, tick, folder / name.removeprefix(_CHECKPOINT))
+            if name.startswith(CHECKPOINT):
+                self._fetch_file(manifest, name, tick, folder / name.removeprefix(CHECKPOINT))
             else:
                 content = self._fetch_file(manifest, name, tick, None)
-                records[name.removeprefix(_RUN)] = content
+                records[name.removeprefix(RUN)] = content
         return records
 
     def _fetch_file(
@@ -305,7 +225,7 @@ class Mirror:
         self, manifest: MirroredManifest, name: str, tick: Tick, path: Path | None
     ) -> bytes:
         entry = manifest.files[name]
-        source = f"{_folder(manifest.step)}/{name}"
+        source = f"{folder_of(manifest.step)}/{name}"
         if self.remote.size(source) is None:
             raise DamagedError(f"{name} is missing")
         digest, size = hashlib.sha256(), 0
@@ -331,46 +251,9 @@ class Mirror:
 
     def set_aside(self, manifest: MirroredManifest) -> None:
         """Make a damaged checkpoint count no more, so that it can be uploaded again."""
-        folder = _folder(manifest.step)
-        self.remote.write(f"{folder}/{SET_ASIDE}", [_json(manifest)])
+        folder = folder_of(manifest.step)
+        self.remote.write(f"{folder}/{SET_ASIDE}", [as_json(manifest)])
         self.remote.delete(f"{folder}/{MANIFEST_NAME}")
-
-
-def _folder(step: int) -> str:
-    return f"mirrored-step-{step:08d}"
-
-
-def _json(record: Record) -> bytes:
-    return (canonical_json(record.model_dump(mode="json")) + "\n").encode("ascii")
-
-
-def _first(error: ValueError) -> str:
-    """Return the first thing that is wrong with a file, in few words."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-
-
-def _differences(mark: _Mark, plan: Plan) -> str:
-    try:
-        return "; ".join(science_diff(Science.model_validate(mark.science), plan.science))
-    except ValidationError:
-        return "its plan has another format"
-
-
-def _entry(content: bytes) -> FileEntry:
-    return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-def _entries(sealed: bytes) -> dict[str, FileEntry]:
-    """Return what a checkpoint's manifest says of its files, and what is to be said of itself."""
-    try:
-        files = parse_json(sealed)["files"]
-        found = {_CHECKPOINT + name: FileEntry.model_validate(files[name]) for name in files}
-    except (ValueError, LookupError, TypeError) as error:
-        raise AlteredError(f"{MANIFEST_NAME} is damaged") from error
-    return {**found, _CHECKPOINT + MANIFEST_NAME: _entry(sealed)}
 
 
 def _held_against(path: Path, entry: FileEntry, tick: Tick) -> Iterator[bytes]:

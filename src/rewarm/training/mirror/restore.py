@@ -20,7 +20,8 @@ from rewarm.errors import CheckpointError, EnvironmentFault, Problem
 from rewarm.planning.amendments import Amendments, read_amendments, write_amendments
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore
-from rewarm.training.mirror.contents import DamagedError, Look, Mirror, MirroredManifest, Tick
+from rewarm.training.mirror.contents import Look, Mirror, Tick
+from rewarm.training.mirror.layout import DamagedError, MirroredManifest
 from rewarm.training.mirror.remote import RemoteError
 from rewarm.training.sinks import Journal
 from rewarm.units import format_bytes

@@ -17,7 +17,8 @@ from rewarm.errors import EnvironmentFault, RewarmError, UserError
 from rewarm.planning.amendments import read_amendments
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, newest_first, step_of
-from rewarm.training.mirror.contents import AlteredError, Mirror
+from rewarm.training.mirror.contents import Mirror
+from rewarm.training.mirror.layout import AlteredError
 from rewarm.training.mirror.remote import RemoteError
 from rewarm.training.sinks import Journal
 
