@@ -184,6 +184,23 @@ def test_a_run_folder_that_is_ahead_is_what_counts(
     assert tensors_of(tmp_path) == uninterrupted
 
 
+@pytest.mark.parametrize("steps", [(12,), (10, 12)], ids=["the newest", "all"])
+def test_what_is_damaged_here_comes_back_from_the_mirror(
+    tmp_path: Path, mirror_url: str, uninterrupted: Mapping[str, bytes], steps: tuple[int, ...]
+) -> None:
+    plan = plan_with(mirror_url)
+    train(tmp_path, plan, until_step=12)
+    here = RunFolder(tmp_path).checkpoints
+    for step in steps:
+        weights = here / f"step-{step:08d}" / "model.safetensors"
+        weights.write_bytes(flipped(weights.read_bytes()))
+    train(tmp_path, plan, until_step=13)
+    assert messages(tmp_path, "resume") == ["resumed from step-00000012"]
+    assert (here / "step-00000012.set-aside-1").is_dir(), "nothing is deleted"
+    train(tmp_path, plan)
+    assert tensors_of(tmp_path) == uninterrupted
+
+
 def test_what_lies_there_can_be_put_together_by_hand(tmp_path: Path, mirror_url: str) -> None:
     """As docs/scale.md says: run/ is a run folder, checkpoint/ one of its checkpoints."""
     plan = plan_with(mirror_url)

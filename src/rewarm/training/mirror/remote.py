@@ -31,7 +31,7 @@ def url_problem(url: str, run_folder: Path) -> Problem | None:
     """Return why nothing can be mirrored to a URL, as far as that is known without asking there."""
     protocol = url.partition("://")[0]
     try:
-        kind: Any = fsspec.get_filesystem_class(protocol)
+        fsspec.get_filesystem_class(protocol)
     except ValueError:
         near = difflib.get_close_matches(protocol, known_implementations, n=1)
         fix = (
@@ -46,7 +46,7 @@ def url_problem(url: str, run_folder: Path) -> Problem | None:
         fix = "install it" if package == "fsspec" else f"pip install {package}"
         return Problem(_FIELD, what, f"{fix}; credentials belong in the environment")
     if protocol in ("file", "local"):
-        folder = Path(str(kind._strip_protocol(url))).resolve()
+        folder = Path(fsspec.url_to_fs(url)[1]).resolve()
         if folder.is_relative_to(run_folder.resolve()):
             what = f"{folder} lies within the run folder, and would be lost with it"
             return Problem(_FIELD, what, "name a folder on another disk")
@@ -111,7 +111,9 @@ class RemoteFolder:
         with self._telling():
             files, root = self._open()
             path = f"{root}/{name}"
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if root.startswith("/"):
+                # Object stores have no folders; some would make a bucket of a misspelt name.
+                files.makedirs(path.rpartition("/")[0], exist_ok=True)
             file = files.open(path, "wb")
         try:
             for chunk in chunks:
