@@ -151,7 +151,7 @@ def _sources(card: ModelCard) -> list[list[str]]:
                 source.name,
                 source.role,
                 format_count(count * science.sequence_length),
-                f"{count / source.num_windows:.2f}",
+                f"{source.epochs(count):.2f}",
                 licence or "not stated",
             ]
         )

@@ -63,6 +63,10 @@ class ModelFacts(Record):
     )
     tokenizer_fingerprint: str = Field(description="SHA-256 of tokenizer.json")
     licence: str | None = None
+    tensor_shapes: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="by name, as the safetensors headers have them"
+    )
+    expanded_layers: tuple[int, ...] = Field((), description="added to a base by `rewarm expand`")
 
 
 class CorpusFacts(Record):
@@ -117,7 +121,10 @@ class Amendment(Record):
     parent: str = Field(description="fingerprint of the amendment before, or of the plan")
     from_step: int = Field(ge=0, description="first step that it governs")
     until_step: int = Field(description="step before which it ends")
-    change: Literal["skip"] = Field(description="skip: samples count as consumed, no update")
+    change: Literal["skip", "freeze"] = Field(
+        description="skip: samples count as consumed, no update; freeze: the lowest layers stop"
+    )
+    layers: int = Field(0, ge=0, description="freeze: how many of the lowest do not train")
     evidence: str = Field(description="what was observed")
 
 
@@ -167,6 +174,7 @@ class EventRecord(Record):
         "non_finite",
         "spike",
         "skip",
+        "freeze",
         "stop",
         "finish",
         "warning",
