@@ -120,7 +120,9 @@ def check(folder: Path, num_kills: int, seed: int) -> None:
         assert step_of(found.path) >= max(ended, default=reached)
         reached = step_of(found.path)
         model = new_tiny_model(seed=99)
-        state = TrainState(Root(model), build_optimizer(trainable_parameters(model), plan.science.optimizer))
+        state = TrainState(
+            Root(model), build_optimizer(trainable_parameters(model), plan.science.optimizer)
+        )
         read_state(found.path, state, plan.science)
         assert state.step == reached
     with Child(run.path, num_steps) as child:
