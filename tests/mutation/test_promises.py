@@ -897,7 +897,7 @@ MUTATIONS = [
         old="                self._failed(path, _reason(error))\n",
         new="                self._failed(path, _reason(error))\n"
         "                self._drop(path)\n",
-        test="tests/unit/test_mirror.py::test_a_mirror_that_comes_back_is_caught_up_with",
+        test="tests/unit/test_mirror.py::test_an_upload_that_fails_is_tried_again",
     ),
     Mutation(
         promise="the wait at the end is bounded",

@@ -530,6 +530,25 @@ def test_a_mirror_that_comes_back_is_caught_up_with(tmp_path: Path, mirror_url: 
     assert whole_steps(mirror_url)[0] == NUM_STEPS
 
 
+def test_an_upload_that_fails_is_tried_again(tmp_path: Path, mirror_url: str) -> None:
+    """The last one, which no later one makes up for."""
+    failures = iter([ConnectionError("reset"), ConnectionError("reset")])
+
+    def fail_twice(operation: str, path: str) -> None:
+        if operation == "write part" and "mirrored-step-00000020" in path:
+            error = next(failures, None)
+            if error is not None:
+                raise error
+
+    with fault(fail_twice):
+        train(tmp_path, plan_with(mirror_url))
+    assert whole_steps(mirror_url)[0] == NUM_STEPS
+    assert next(failures, None) is None
+    (warning,) = messages(tmp_path, "warning")
+    assert "step-00000020 cannot be mirrored" in warning
+    assert f"{mirror_url} takes checkpoints again" in messages(tmp_path, "mirror")
+
+
 def test_a_mirror_that_never_answers_holds_up_no_step_and_the_end_for_so_long(
     tmp_path: Path, mirror_url: str, uninterrupted: Mapping[str, bytes]
 ) -> None:
