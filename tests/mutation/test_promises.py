@@ -65,6 +65,22 @@ MUTATIONS = [
         "test_an_earlier_checkpoint_did_not_end_at_the_last_ones_rate",
     ),
     Mutation(
+        promise="a preset that fits unknown rates only is told where the rates are known",
+        file="planning/known_bases.py",
+        old="    if recipe.preset == before.preset != after.preset:\n",
+        new="    if recipe.preset == before.preset == after.preset:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_a_preset_that_fits_unknown_rates_only_is_told_to",
+    ),
+    Mutation(
+        promise="no layer freezes in a short run",
+        file="stages/short_run.py",
+        old='            "freezing": FreezingRecipe(),\n',
+        new="",
+        test="tests/unit/test_tune.py::"
+        "test_a_short_run_leaves_out_what_is_laid_out_over_the_whole_one",
+    ),
+    Mutation(
         promise="no rate is picked beyond those that were measured",
         file="evaluation/lr_search.py",
         old="    inside = (bend > 0) & (np.abs(place) <= 1.0)\n",

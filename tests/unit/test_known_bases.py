@@ -176,7 +176,7 @@ def test_a_config_that_gives_no_shape_is_nobodys(config: dict[str, Any]) -> None
 
 
 def planned(
-    *,
+    *overrides: str,
     base: str = 'path = "org/model"\nhub_id = "EleutherAI/pythia-410m"',
     pretraining: str = "",
     schedule: str = "",
@@ -202,7 +202,8 @@ def planned(
         [[phases]]
         name = "one"
         weights = {{ text = 1.0 }}
-        """
+        """,
+        overrides=overrides,
     )
     facts = make_model_facts(max_positions=4096).model_copy(update=model)
     corpora = {"text": make_corpus_facts("text", recipe.sources["text"].role)}
@@ -305,6 +306,29 @@ def test_data_to_replay_are_named_where_nothing_is_replayed() -> None:
     assert "a proxy, our choice" in hint
 
 
+def test_a_preset_that_fits_unknown_rates_only_is_told_to() -> None:
+    def told(*overrides: str, hub_id: str, pretraining: str = "") -> list[str]:
+        base = f'path = "x"\nhub_id = "{hub_id}"'
+        plan = planned(*overrides, base=base, pretraining=pretraining)
+        return [warning for warning in plan.warnings if warning.startswith("preset")]
+
+    olmo, pythia = "allenai/OLMo-2-1124-7B", "EleutherAI/pythia-410m"
+    assert (
+        'preset = "rewarm" fits: the pretraining decayed to nothing'
+        in told("preset=reuse", hub_id=olmo)[0]
+    )
+    assert (
+        'preset = "rewarm" fits: strong shift'
+        in told("preset=reuse", "shift=strong", hub_id=pythia)[0]
+    )
+    # It fits; it was named by somebody who knew the rates; there is none; it is another one.
+    assert not told("preset=reuse", "shift=weak", hub_id=pythia)
+    rates = "peak_lr = 3e-4\nfinal_lr = 0"
+    assert not told("preset=reuse", hub_id=olmo, pretraining=rates)
+    assert not told(hub_id=olmo)
+    assert not told("preset=wsd", hub_id=olmo)
+
+
 def test_an_unknown_base_is_as_before() -> None:
     with pytest.raises(PlanError, match="needs the base's final learning rate"):
         planned(base='path = "org/model"')
@@ -335,6 +359,21 @@ def test_plan_shows_what_it_took_from_where(
     assert "Pythia 410M" in told
     assert "models/410M/pythia-410m.yml" in told
     assert "pile-standard-pythia-preshuffled" in told
+
+
+def test_the_advice_knows_the_rates_of_the_table(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(reader)
+    (reader / "advised.toml").write_text(
+        'name = "advised"\nbudget = { tokens = "20k" }\nbatch = { tokens = 128 }\n'
+        'base = { path = "my-model", hub_id = "allenai/OLMo-2-1124-7B" }\n'
+        'sources.new = { path = "my-text", role = "new", held_out = 0.06 }\n'
+    )
+    assert main(["plan", "advised.toml", "--why"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert 'Advice: preset = "rewarm"' in told
+    assert "the pretraining decayed to nothing" in told
 
 
 def test_init_fills_in_what_is_known_of_the_base(

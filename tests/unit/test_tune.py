@@ -217,6 +217,23 @@ def test_a_base_of_which_nothing_is_known_is_looked_at_around_a_given_rate(folde
     assert [trial["rate"] for trial in found["trials"]] == [6.32e-4, 2e-3, 6.32e-3]
 
 
+def test_a_short_run_leaves_out_what_is_laid_out_over_the_whole_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A preset's schedule and phases are replaced, so it is not claimed; no layer freezes."""
+    settings = ("preset=rewarm", "freezing.kind=freezeout", "parameters.train=['mlp']")
+    overrides = [part for setting in settings for part in ("-o", setting)]
+    assert main(["tune", "t.toml", *FLAGS, *overrides]) == 0
+    told = capsys.readouterr().out
+    assert "preset" not in told
+    for run in runs_of(Path(), "t"):
+        plan = load_plan(run.plan)
+        assert plan.preset is None
+        assert len(plan.science.stages) == 1
+        assert plan.science.parameters.train == ["mlp"]
+        assert len({record.lr for record in run.steps()}) == 1
+
+
 def test_the_default_share_of_the_budget_is_as_stated(capsys: pytest.CaptureFixture[str]) -> None:
     """A fiftieth of 40,000 tokens is less than 40 steps of 128; of 4M tokens it is 625 steps."""
     from rewarm.errors import Problems

@@ -19,6 +19,8 @@ from rewarm.planning.bases_open import OPEN_BASES
 from rewarm.planning.bases_unpublished import UNPUBLISHED_BASES
 from rewarm.planning.blends import used_sources
 from rewarm.planning.notes import Notes
+from rewarm.recipe.advice import advise
+from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import OLD_ROLES, BasePretraining, BaseRecipe, Recipe
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_count
@@ -160,7 +162,10 @@ def with_known_base(recipe: Recipe, model: ModelFacts | None, notes: Notes) -> R
         notes.warnings.append(replay_hint(found))
     values = {key: fact.value for key, fact in taken.items()}
     pretraining = base.pretraining.model_copy(update=values)
-    return recipe.model_copy(update={"base": base.model_copy(update={"pretraining": pretraining})})
+    changed = base.model_copy(update={"pretraining": pretraining})
+    completed = recipe.model_copy(update={"base": changed})
+    _warn_of_other_preset(found, recipe, completed, notes)
+    return completed
 
 
 def _facts_to_take(
@@ -218,6 +223,21 @@ def _warn_of_guess(
             f"{named} base has the shape of {found.name}, so {', '.join(taken)} of its pretraining "
             "are taken from there. A fine-tuned copy ended at other rates: if this is one, say so "
             "in base.pretraining; if it is the base itself, name it in base.hub_id"
+        )
+
+
+def _warn_of_other_preset(
+    found: Recognition, recipe: Recipe, completed: Recipe, notes: Notes
+) -> None:
+    """Say where a preset fits only as long as the base's rates are not known.
+
+    A recipe without phases got its preset before its base was recognised.
+    """
+    before, after = advise(declared_in(recipe)), advise(declared_in(completed))
+    if recipe.preset == before.preset != after.preset:
+        notes.warnings.append(
+            f'preset = "{before.preset}" fits where the rates of {found.name} are not known. They '
+            f'are, and with them preset = "{after.preset}" fits: {after.reasons[0]}'
         )
 
 

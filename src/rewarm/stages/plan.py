@@ -69,8 +69,9 @@ def _advice(recipe: Recipe, plan: Plan) -> Advice:
     new_tokens = [
         facts.num_tokens for facts in plan.conduct.corpora.values() if facts.role == "new"
     ]
+    base = recipe.base.model_copy(update={"pretraining": plan.conduct.base_pretraining})
     return advise(
-        declared_in(recipe),
+        declared_in(recipe.model_copy(update={"base": base})),
         budget_tokens=recipe.budget.tokens,
         new_tokens=sum(new_tokens) if new_tokens else None,
     )

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rewarm.artifacts import fingerprint, write_json
 from rewarm.planning.plan import Plan
+from rewarm.recipe.parameters import FreezingRecipe
 from rewarm.recipe.schema import (
     BudgetRecipe,
     CheckpointRecipe,
@@ -77,8 +78,9 @@ def short_recipe(
 ) -> Recipe:
     """Return a recipe of `num_tokens` with one phase, measured by its losses alone.
 
-    Base, text, batch, optimizer and seed are the recipe's, so that short runs of one length see the
-    same data in the same order where they have the same blend.
+    Base, text, batch, optimizer, trained parameters and seed are the recipe's, so that short runs
+    of one length see the same data in the same order where they have the same blend. Layers do not
+    freeze, as that is laid out over the whole run.
     """
     num_steps = max(1, num_tokens // recipe.batch.tokens)
     return recipe.model_copy(
@@ -87,6 +89,8 @@ def short_recipe(
             "sources": {name: _whole(source) for name, source in recipe.sources.items()},
             "phases": [phase.model_copy(update={"until": None})],
             "schedule": schedule,
+            "freezing": FreezingRecipe(),
+            "preset": None,
             "budget": BudgetRecipe(tokens=num_tokens),
             "guard": GuardRecipe(),
             "evaluation": recipe.evaluation.model_copy(
