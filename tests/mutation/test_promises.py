@@ -51,8 +51,8 @@ MUTATIONS = [
     Mutation(
         promise="a damaged export does not count as exported",
         file="export/folder.py",
-        old='return Exported(int(mark["step"]), manifest_problems(folder, mark))',
-        new='return Exported(int(mark["step"]), [])',
+        old='return Exported(int(mark.facts["step"]), mark.problems)',
+        new='return Exported(int(mark.facts["step"]), [])',
         test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
     ),
     Mutation(

@@ -84,6 +84,11 @@ class RunFolder:
         """The exported Hugging Face folder."""
         return self.path / "export"
 
+    @property
+    def merged(self) -> Path:
+        """The folder of a model that was merged from this run and others."""
+        return self.path / "merged"
+
     def has_begun(self) -> bool:
         """Tell whether anything of a training is on the disk."""
         return any(path.exists() for path in (self.checkpoints, self.steps_log, self.events_log))
