@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from rewarm.errors import Problems
 from rewarm.planning.plan import Reason
 
-__all__ = ["REUSE", "REWARM", "Notes"]
+__all__ = ["CHAT_VECTOR", "REUSE", "REWARM", "Notes"]
 
 REUSE = "Parmar et al. 2024, arXiv 2407.07263"
 REWARM = "Ibrahim et al. 2024, arXiv 2403.08763"
+CHAT_VECTOR = "Huang et al. 2024, arXiv 2310.04799"
 
 
 @dataclass(slots=True)

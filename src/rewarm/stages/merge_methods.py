@@ -11,7 +11,16 @@ from rewarm.errors import Problems
 from rewarm.model.average import Linear, Spherical
 from rewarm.stages.merge_inputs import Input
 
-__all__ = ["METHODS", "SWEPT", "Composition", "Given", "Part", "compose", "note_misuse"]
+__all__ = [
+    "METHODS",
+    "SWEPT",
+    "Composition",
+    "Given",
+    "Part",
+    "compose",
+    "note_misuse",
+    "task_arithmetic_weights",
+]
 
 
 class Method(NamedTuple):
@@ -199,14 +208,20 @@ def _average(models: Sequence[Input], weights: Sequence[float], form: Input) -> 
     return Composition(METHODS["average"], parts, Linear(ordered, math.fsum(ordered)), form)
 
 
+def task_arithmetic_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    """Return what base + Σ w_i (model_i − base) weighs each: (1 − Σ w, w_1, w_2, …)."""
+    return (math.fsum((1.0, *(-weight for weight in weights))), *weights)
+
+
 def _task_arithmetic(base: Input, models: Sequence[Input], weights: Sequence[float]) -> Composition:
     given = tuple(weights) or (1.0 / len(models),) * len(models)
     parts = (
         Part("base", base),
         *(Part("model", model, weight) for model, weight in zip(models, given, strict=True)),
     )
-    rest = math.fsum((1.0, *(-weight for weight in given)))
-    return Composition(METHODS["task-arithmetic"], parts, Linear((rest, *given)), base)
+    return Composition(
+        METHODS["task-arithmetic"], parts, Linear(task_arithmetic_weights(given)), base
+    )
 
 
 def _chat_vector(
