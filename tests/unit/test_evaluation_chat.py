@@ -58,8 +58,12 @@ def test_the_answer_and_the_end_of_its_turn_are_scored_and_nothing_else() -> Non
     )
     assert measure is not None
     (passage,) = measure.passages
-    scored = tokenizer.decode(passage.tokens[passage.num_context :], skip_special_tokens=False)
-    before = tokenizer.decode(passage.tokens[: passage.num_context], skip_special_tokens=False)
+    scored = tokenizer.decode(
+        passage.tokens[passage.num_context :].tolist(), skip_special_tokens=False
+    )
+    before = tokenizer.decode(
+        passage.tokens[: passage.num_context].tolist(), skip_special_tokens=False
+    )
     assert scored == "Ja, né!<end>"
     assert before == "u:Hi?<end>\na:"
     assert measure.weights == (len("Ja, né!".encode()),)  # the end has nats, but no bytes
@@ -160,7 +164,7 @@ def test_the_figure_is_the_models_own_likelihood(tiny_base: Path, tmp_path: Path
             start = len(library(given, add_special_tokens=False)["input_ids"])
             stop = len(ids) - [*reversed(ids)].index(library.eos_token_id)
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([ids])).logits[0].double()  # type: ignore[operator]
+                logits = model(input_ids=torch.tensor([ids])).logits[0].double()
             for place in range(start, stop):
                 nats -= float(logits[place - 1].log_softmax(-1)[ids[place]])
             num_bytes += len(conversation[turn]["content"].encode())

@@ -14,12 +14,10 @@ __all__ = ["chat_renderer"]
 
 # Some templates write today's date. A measure must score the same text on every day, and what the
 # library hands to templates cannot be replaced from outside: a macro of the name goes before it.
-_DATE = (
-    "%Y 2025 %y 25 %m 01 %d 01 %e 1 %H 12 %M 00 %S 00 %b Jan %B January %a Wed %A Wednesday"
-).split()
+_DATE = "%Y=2025 %y=25 %m=01 %d=01 %e=1 %H=12 %M=00 %S=00 %b=Jan %B=January %a=Wed %A=Wednesday"
 _FIXED_DATE = (
     "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f"|replace({a!r}, {b!r})" for a, b in zip(_DATE[::2], _DATE[1::2], strict=True))
+    + "".join("|replace({!r}, {!r})".format(*pair.split("=")) for pair in _DATE.split())
     + " }}{%- endmacro -%}"
 )
 

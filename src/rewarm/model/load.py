@@ -29,6 +29,7 @@ __all__ = [
 
 # Some of the library's messages are pages long.
 _MAX_REASON = 400
+_HEADS = frozenset({"lm_head.weight", "embed_out.weight"})
 
 
 @contextlib.contextmanager
@@ -104,7 +105,10 @@ class Places(NamedTuple):
 
 
 def tensor_places(model: nn.Module, files: Iterable[WeightFile]) -> Places:
-    """Return where files store a model's tensors, taken by their names alone."""
+    """Return where files store a model's tensors, taken by their names alone.
+
+    GPT-NeoX's output head has one name in the library's files and another in its newer models.
+    """
     path_of = {tensor.name: file.path for file in files for tensor in file.tensors}
     first_name: dict[int, str] = {}
     places: dict[str, list[tuple[Path, str]]] = {}
@@ -112,6 +116,9 @@ def tensor_places(model: nn.Module, files: Iterable[WeightFile]) -> Places:
         own = places.setdefault(first_name.setdefault(id(tensor), name), [])
         if name in path_of:
             own.append((path_of.pop(name), name))
+    for name in _HEADS & places.keys():
+        if not places[name] and (stored := next(iter(_HEADS & path_of.keys()), None)):
+            places[name].append((path_of.pop(stored), stored))
     return Places(places, list(path_of))
 
 

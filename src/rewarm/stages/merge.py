@@ -19,17 +19,14 @@ from rewarm.errors import EnvironmentFault, Problems, UserError
 from rewarm.export import MergedCard, MergedInput, export_merged, find_merged
 from rewarm.export.place import dtype_named, name_of_dtype
 from rewarm.model.average import Merge
-from rewarm.model.weight_folder import (
-    note_other_network,
-    note_other_tensors,
-    note_other_vocabulary,
-)
-from rewarm.model.weight_stream import Weights
+from rewarm.model.weight_stream import Weights, headers_to_store
 from rewarm.reporting.terminal_table import titled_table
+from rewarm.stages.merge_checks import open_alike
 from rewarm.stages.merge_inputs import Input, Option, base_of_run, find_inputs
 from rewarm.stages.merge_methods import Composition, Given, Part, compose, note_misuse
+from rewarm.stages.sweep import DEFAULT_GRID, Chosen, Sweep, note_grid, run_sweep
 
-__all__ = ["MergeRequest", "run_merge"]
+__all__ = ["MergeRequest", "parse_grid", "run_merge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +38,24 @@ class MergeRequest:
     models: tuple[str, ...] = ()
     instruct: str | None = None
     weights: tuple[float, ...] = ()
+    sweep: bool = False
+    grid: tuple[float, ...] = ()
+    tolerance: float | None = None
     output: Path | None = None
     dtype: str | None = None
+
+
+def parse_grid(text: str) -> tuple[float, ...]:
+    """Return the weights of `0.25, 0.5`; raises UserError naming what is no number."""
+    problems = Problems()
+    weights: list[float] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            weights.append(float(part))
+        except ValueError:
+            problems.add("--grid", f"{part!r} is no number", 'write e.g. "0.25,0.5,0.75"')
+    problems.raise_as(UserError)
+    return tuple(weights)
 
 
 class _Inputs(NamedTuple):
@@ -51,11 +64,11 @@ class _Inputs(NamedTuple):
     instruct: Input | None
 
 
-def run_merge(request: MergeRequest, console: Console | None = None) -> Path:
+def run_merge(request: MergeRequest, console: Console | None = None) -> Path | None:
     """Merge as asked, print what was merged and where it is, and return the folder.
 
-    Raises UserError with everything that is wrong with options and models, EnvironmentFault where
-    the hub or the disk refuses.
+    None where a sweep chose the base itself. Raises UserError with everything that is wrong with
+    options and models, EnvironmentFault where the hub or the disk refuses.
     """
     console = console or Console()
     problems = Problems()
@@ -67,8 +80,52 @@ def run_merge(request: MergeRequest, console: Console | None = None) -> Path:
     output = request.output or _default_output(composition)
     dtype = dtype_named(request.dtype, asked=True) if request.dtype else None
     with ExitStack() as stack:
-        opened = _open_alike(composition, stack, dtype, console)
-        return _write(composition, opened, output, dtype, request, console)
+        opened, warnings = open_alike(composition, stack, dtype)
+        for warning in warnings:
+            _say(console, f"warning: {warning}")
+        chosen: Chosen | None = None
+        if request.sweep:
+            at_weight = partial(_at_weight, request, inputs)
+            chosen = _swept(composition, at_weight, opened, dtype, request, console)
+            if chosen.weight == 0.0:
+                _say(console, "nothing was written: the chosen model is the base itself")
+                return None
+            composition = at_weight(chosen.weight)
+        return _write(composition, opened, output, dtype, request, console, chosen)
+
+
+def _at_weight(request: MergeRequest, inputs: _Inputs, weight: float) -> Composition:
+    return _composed(request, inputs, (weight,))
+
+
+def _swept(
+    composition: Composition,
+    at_weight: Callable[[float], Composition],
+    opened: Sequence[Weights],
+    dtype: torch.dtype | None,
+    request: MergeRequest,
+    console: Console,
+) -> Chosen:
+    """Return the weight that the sweep's rule chooses."""
+    base, model = (part.model for part in composition.parts)
+    if model.at is None:
+        raise UserError.one(
+            "--sweep",
+            f"{model.label} is no run, so there is no held-out text to measure on",
+            "give a run folder as --model, or a --weight instead of --sweep",
+        )
+    sweep = Sweep(
+        method=composition.method.title,
+        base=base,
+        model=model,
+        at=model.at,
+        merge=lambda weight: Merge(tuple(opened), at_weight(weight).rule),
+        headers=headers_to_store(composition.form.form.layout(dtype)),
+        key=_key(composition, dtype, with_rule=False),
+        grid=tuple(sorted({0.0, 1.0, *(request.grid or DEFAULT_GRID)})),
+        tolerance=request.tolerance,
+    )
+    return run_sweep(sweep, console)
 
 
 def _note_options(request: MergeRequest, problems: Problems) -> None:
@@ -79,10 +136,13 @@ def _note_options(request: MergeRequest, problems: Problems) -> None:
             has_base=request.base is not None,
             has_instruct=request.instruct is not None,
             weights=request.weights,
-            is_sweep=False,
+            is_sweep=request.sweep,
         ),
         problems,
     )
+    if not request.sweep and (request.grid or request.tolerance is not None):
+        problems.add("--sweep", "--grid and --tolerance are its own", "give it too")
+    note_grid(request.grid, request.tolerance, problems)
     try:
         dtype_named(request.dtype or "float32", asked=True)
     except UserError as error:
@@ -138,75 +198,6 @@ def _default_output(composition: Composition) -> Path:
     return run.merged
 
 
-# Whether they can be merged
-
-
-def _open_alike(
-    composition: Composition, stack: ExitStack, dtype: torch.dtype | None, console: Console
-) -> list[Weights]:
-    """Return every part's tensors, after checking that they belong to one kind of model.
-
-    Raises UserError with everything in which they differ from the form.
-    """
-    problems = Problems()
-    form = composition.form
-    reference = form.open(stack)
-    opened: list[Weights] = []
-    warnings: list[str] = []
-    for part in composition.parts:
-        one = part.model
-        weights = reference if one is form else one.open(stack)
-        opened.append(weights)
-        if one is not form:
-            note_other_tensors(reference, weights, problems)
-            warnings += _note_differences(form, one, problems)
-        if dtype is None:
-            _note_other_type(form, one, problems)
-        warnings += _other_base(composition, one)
-    problems.raise_as(UserError)
-    for warning in dict.fromkeys(warnings):
-        _say(console, f"warning: {warning}")
-    return opened
-
-
-def _note_differences(form: Input, one: Input, problems: Problems) -> list[str]:
-    labels = (form.label, one.label)
-    if form.form.facts.tied_embeddings != one.form.facts.tied_embeddings:
-        tied, untied = labels if form.form.facts.tied_embeddings else reversed(labels)
-        problems.add(
-            one.label,
-            f"the output head of {tied} is tied to its embedding, that of {untied} is not",
-            "merge models whose heads are alike",
-        )
-    return [
-        *note_other_network(form.form, one.form, labels, problems),
-        *note_other_vocabulary(form.form.folder, one.form.folder, labels, problems),
-    ]
-
-
-def _note_other_type(form: Input, one: Input, problems: Problems) -> None:
-    """Note a folder that stores other types; a run's weights are float32 whatever its base's."""
-    if one.at is None and one.form.dtypes != form.form.dtypes:
-        problems.add(
-            one.label,
-            f"it stores {_types(one)}, {form.label} stores {_types(form)}",
-            "say in which type to store the result: --dtype",
-        )
-
-
-def _types(one: Input) -> str:
-    return " and ".join(sorted(name_of_dtype(dtype) for dtype in one.form.dtypes))
-
-
-def _other_base(composition: Composition, one: Input) -> list[str]:
-    base = next((part.model for part in composition.parts if part.part == "base"), None)
-    if base is None or one.at is None or base.fingerprint == one.at.plan.science.base_weights:
-        return []
-    return [
-        f"{one.label} was not continued from {base.label}: weights far apart rarely average well"
-    ]
-
-
 # Writing
 
 
@@ -217,6 +208,7 @@ def _write(
     dtype: torch.dtype | None,
     request: MergeRequest,
     console: Console,
+    chosen: Chosen | None,
 ) -> Path:
     form = composition.form.form
     key = _key(composition, dtype)
@@ -227,6 +219,7 @@ def _write(
         return output
     if held is not None and request.output is None:
         make_way = partial(_put_aside, output, *held, console)
+    _say(console, f"{composition.method.title}: {composition.method.formula}")
     console.print(_parts_table(composition))
     card = MergedCard(
         name=output.resolve().name,
@@ -236,6 +229,8 @@ def _write(
         form=_on_card(Part("form", composition.form)),
         facts=form.facts,
         dtype=name_of_dtype(dtype) if dtype else form.facts.saved_dtype,
+        choice=chosen.reason if chosen else "",
+        verdicts=chosen.verdicts if chosen else (),
     )
     with console.status("merging, and reading back what was written"):
         export_merged(
@@ -251,14 +246,14 @@ def _write(
     return output
 
 
-def _key(composition: Composition, dtype: torch.dtype | None) -> str:
-    """Return what tells this merge from any other: models, rule, form and type."""
+def _key(composition: Composition, dtype: torch.dtype | None, *, with_rule: bool = True) -> str:
+    """Return what tells this merge from any other: models, rule (with its weights), form, type."""
     form = composition.form.form.facts
     return fingerprint(
         {
             "models": [part.model.fingerprint for part in composition.parts],
             "method": composition.method.title,
-            "rule": asdict(composition.rule),
+            "rule": asdict(composition.rule) if with_rule else None,
             "form": [form.weights_fingerprint, form.tokenizer_fingerprint],
             "dtype": str(dtype),
         }
@@ -277,7 +272,8 @@ def _on_card(part: Part) -> MergedInput:
 
 
 def _parts_table(composition: Composition) -> object:
-    table = titled_table(f"{composition.method.title}: {composition.method.formula}")
+    table = titled_table("")
+    table.title = None
     for name in ("part", "model"):
         table.add_column(name, overflow="fold")
     table.add_column("w", justify="right")

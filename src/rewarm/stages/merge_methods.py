@@ -171,10 +171,12 @@ def compose(
             f"{len(weights)} were given for {len(models)} models",
             "give one per --model, in their order, or none",
         )
+    named_models = [("--model", model) for model in models]
     if method == "average":
-        _note_twice(models, problems)
+        _note_twice(named_models, problems)
         return None if len(problems) else _average(models, weights, base or models[0])
-    _note_twice([*([base] if base else []), *models, *([instruct] if instruct else [])], problems)
+    named = [("--base", base), *named_models, ("--instruct", instruct)]
+    _note_twice([(option, one) for option, one in named if one is not None], problems)
     if len(problems):
         return None
     assert base is not None
@@ -189,14 +191,15 @@ def compose(
     return Composition(METHODS[method], parts, rule, base)
 
 
-def _note_twice(inputs: Sequence[Input], problems: Problems) -> None:
-    seen: dict[str, Input] = {}
-    for one in inputs:
-        first = seen.setdefault(one.fingerprint, one)
-        if first is not one:
+def _note_twice(inputs: Sequence[tuple[str, Input]], problems: Problems) -> None:
+    seen: dict[str, str] = {}
+    for option, one in inputs:
+        where = f"{option} {one.label}"
+        if one.fingerprint in seen:
             problems.add(
-                one.label, f"it has the very weights of {first.label}", "name two different models"
+                where, f"it has the very weights of {seen[one.fingerprint]}", "name another model"
             )
+        seen.setdefault(one.fingerprint, where)
 
 
 def _average(models: Sequence[Input], weights: Sequence[float], form: Input) -> Composition:
