@@ -2,7 +2,8 @@
 
 The demo is run from nothing; its `naive` arm (new text only, so that it forgets) is swept between
 base and run, linearly and spherically. A run like it at a constant rate keeps ten checkpoints,
-whose average stands beside its last one and beside `naive`, which decayed its rate.
+whose average stands beside its last one, beside `naive`, which decayed its rate, and beside the arm
+that replays old text.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def averaged(work: Path) -> list[Figure]:
         *measured("last checkpoint at a constant rate", run, None),
         *measured("average of its last ten", run, run / "merged"),
         *measured("the same steps with a decayed rate", work / "runs" / "naive", None),
+        *measured("a quarter replayed instead (rewarm)", work / "runs" / "rewarm", None),
     ]
 
 
@@ -101,7 +103,7 @@ def measured(name: str, path: Path, model: Path | None) -> list[Figure]:
 
 
 def change(name: str, value: float) -> Figure:
-    return Figure(name, value, "bits per byte", "lower", versus=VERSUS)
+    return Figure(name, value + 0.0, "bits per byte", "lower", versus=VERSUS)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_the_knee_of_a_quarter_circle_is_its_middle() -> None:
         point(k / 10, 3.0 * (1 - math.cos(k * math.pi / 20)), 7.0 * math.sin(k * math.pi / 20))
         for k in range(11)
     ]
-    assert choose_weight(points) == (0.5, "71% of the adaptation for 29% of the forgetting")
+    assert choose_weight(points) == (0.5, "71 % of the adaptation for 29 % of the forgetting")
     # Whatever the units of the two axes, and whatever the order in which points are given.
     scaled = [point(p.weight, p.forgetting.value * 9, p.adaptation.value / 9) for p in points]
     assert choose_weight(scaled[::-1]).weight == 0.5
@@ -65,7 +65,7 @@ def test_the_knee_of_a_quarter_circle_is_its_middle() -> None:
 def test_shares_are_of_the_most_at_any_weight_not_of_the_end() -> None:
     """Beyond 0.6 the new text gets worse again: the end is not the yardstick."""
     points = [point(0, 0, 0), point(0.3, 0.05, 0.5), point(0.6, 0.5, 1.0), point(1, 1.0, 0.4)]
-    assert choose_weight(points) == (0.6, "100% of the adaptation for 50% of the forgetting")
+    assert choose_weight(points) == (0.6, "100 % of the adaptation for 50 % of the forgetting")
 
 
 def test_of_equals_the_smallest_weight_is_chosen() -> None:
@@ -145,7 +145,8 @@ def test_a_point_is_the_mean_over_domains_of_a_kind() -> None:
     assert found.forgetting.low is not None
     assert found.forgetting.low < found.forgetting.value
     # All differences of n are equal: their bootstrap has no width.
-    assert found.adaptation.low == found.adaptation.high == pytest.approx(found.adaptation.value)
+    for end in (found.adaptation.low, found.adaptation.high):
+        assert end == pytest.approx(found.adaptation.value)
     # Without other new text, questions stand in for it.
     no_new = [[r for r in records if r.domain != "n"] for records in (base, merged)]
     found = swept_point(0.5, *no_new)

@@ -149,7 +149,8 @@ def choose_weight(points: Sequence[SweptPoint], tolerance: float | None = None) 
     if learned - forgotten <= 0.0:
         return Choice(0.0, "at no weight is the share learned above the share forgotten: the base")
     return Choice(
-        best.weight, f"{learned:.0%} of the adaptation for {forgotten:.0%} of the forgetting"
+        best.weight,
+        f"{100 * learned:.0f} % of the adaptation for {100 * forgotten:.0f} % of the forgetting",
     )
 
 

@@ -107,10 +107,10 @@ def weighted_sum(parts: Sequence[Tensor], weights: Sequence[float], divisor: flo
     for part, weight in zip(parts, weights, strict=True):
         if weight != 0.0:
             term = part.to(torch.float64) * weight
-            total = term if total is None else total + term
+            total = term if total is None else total.add_(term)
     if total is None:
         raise ValueError("every weight is 0")
-    return total / divisor
+    return total.div_(divisor)
 
 
 def slerp_weights(weight: float, dot: float, norm: float, other_norm: float) -> tuple[float, float]:

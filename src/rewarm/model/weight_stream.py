@@ -35,7 +35,7 @@ __all__ = [
     "write_weights",
 ]
 
-STRETCH = 2**20
+STRETCH = 2**17
 """Numbers of a tensor that are worked on at once."""
 
 _INDEX = "model.safetensors.index.json"
