@@ -27,7 +27,7 @@ def test_commands_and_their_options_are_there(page: Path) -> None:
         for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
         for line in block.splitlines()
     ]
-    assert lines
+    assert lines or page.stem != "merging"
     for line in lines:
         program, verb, *arguments = shlex.split(line)
         assert program == "rewarm"

@@ -209,9 +209,11 @@ def test_steps_of_a_run_and_all_that_it_keeps(
         assert torch.allclose(tensor, mean.float(), rtol=1e-7, atol=0), name
     assert "| model | run, step 16 | 1 |" in (run.merged / "README.md").read_text(encoding="utf-8")
 
-    given = ["merge", "--method", "average", "--model", "runs/run@16", "--model", "runs/run@20"]
+    given = ["merge", "--method", "average", "--model", "run.toml@16", "--model", "runs/run@20"]
     assert main([*given, "--output", "two"]) == 0
     capsys.readouterr()
+    assert main([*given[:-1], "runs/before"]) == 2
+    assert "--output: it is missing, and 2 runs are merged" in capsys.readouterr().err
     assert main([*given, "--model", "runs/run@5", "--output", "three"]) == 2
     told = capsys.readouterr().err
     assert "'5' is no step of which" in told

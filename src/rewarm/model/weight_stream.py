@@ -106,6 +106,10 @@ class StoredWeights:
         self._places: dict[str, tuple[WeightFile, WeightTensor]] = {
             name: placed[stored] for name, stored in stored_names.items()
         }
+        self._headers = {
+            name: Header(_DTYPES[tensor.dtype], tensor.shape)
+            for name, (_, tensor) in self._places.items()
+        }
         self._open: dict[Path, BinaryIO] = {}
         for path in dict.fromkeys(file.path for file, _ in self._places.values()):
             self._open[path] = self._stack.enter_context(path.open("rb"))
@@ -133,10 +137,7 @@ class StoredWeights:
     @property
     def headers(self) -> Mapping[str, Header]:
         """Type and shape of every tensor."""
-        return {
-            name: Header(_DTYPES[tensor.dtype], tensor.shape)
-            for name, (_, tensor) in self._places.items()
-        }
+        return self._headers
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """Return numbers [start, stop) of a flattened tensor in its stored type.

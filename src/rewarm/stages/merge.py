@@ -192,10 +192,11 @@ def _composed(request: MergeRequest, inputs: _Inputs, weights: Sequence[float]) 
 
 
 def _default_output(composition: Composition) -> Path:
-    run = next((part.model.at.run for part in composition.parts if part.model.at), None)
-    if run is None:
-        raise UserError.one("--output", "it is missing", "name the folder to write")
-    return run.merged
+    runs = {part.model.at.run for part in composition.parts if part.model.at}
+    if len(runs) != 1:
+        several = f"it is missing, and {len(runs)} runs are merged" if runs else "it is missing"
+        raise UserError.one("--output", several, "name the folder to write")
+    return runs.pop().merged
 
 
 # Writing

@@ -24,6 +24,7 @@ from rewarm.planning.plan import Plan, load_plan
 from rewarm.planning.weight_files import read_weight_files
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base import find_model, looks_like_hub_id
+from rewarm.stages.job import open_run
 from rewarm.stages.trained import check_planned_base, newest_checkpoint
 from rewarm.training.checkpoint import CheckpointStore, checkpoint_problems, step_of
 from rewarm.training.saved import check_plan, read_saved_state
@@ -126,23 +127,30 @@ def find_inputs(given: str, option: Option, console: Console) -> list[Input]:
     """Return the models that an argument names; only `RUN@all` names several.
 
     It may be a folder in Hugging Face format, a hub id (`org/model`, `org/model@revision`), a run
-    folder (its newest verified checkpoint), or `RUN@step`. Raises a UserError for whatever cannot
-    be used.
+    by its folder or its recipe (its newest verified checkpoint), or `RUN@step`. Raises a UserError
+    for whatever cannot be used.
     """
-    path = Path(os.path.expanduser(given))
-    if not os.path.isdir(path) and "@" in given:
+    if not os.path.isdir(os.path.expanduser(given)) and "@" in given:
         head, _, tail = given.rpartition("@")
-        if _is_run(Path(os.path.expanduser(head))):
-            return _of_run(given, Path(os.path.expanduser(head)), tail, option, console)
+        run = _find_run(head)
+        if run is not None:
+            return _of_run(head, run, tail, option, console)
         if looks_like_hub_id(head):
             return [_of_folder(given, head, tail, option)]
-    if _is_run(path):
-        return _of_run(given, path, "", option, console)
+    run = _find_run(given)
+    if run is not None:
+        return _of_run(given, run, "", option, console)
     return [_of_folder(given, given, None, option)]
 
 
-def _is_run(path: Path) -> bool:
-    return os.path.isfile(path / "plan.json")
+def _find_run(given: str) -> RunFolder | None:
+    """Return the run of a run folder or of a recipe; None where it is neither."""
+    path = Path(os.path.expanduser(given))
+    if os.path.isfile(path / "plan.json"):
+        return RunFolder(path.resolve())
+    if path.suffix == ".toml" and os.path.isfile(path):
+        return open_run(path)[1]
+    return None
 
 
 def _of_folder(given: str, path: str, revision: str | None, option: Option) -> Input:
@@ -154,8 +162,9 @@ def _of_folder(given: str, path: str, revision: str | None, option: Option) -> I
     return Input(given, name, form, form.facts.weights_fingerprint, hub_id)
 
 
-def _of_run(given: str, path: Path, which: str, option: Option, console: Console) -> list[Input]:
-    run = RunFolder(path.resolve())
+def _of_run(
+    given: str, run: RunFolder, which: str, option: Option, console: Console
+) -> list[Input]:
     plan = load_plan(run.plan)
     check_planned_base(plan)
     form = WeightFolder.read(Path(plan.conduct.base_folder))
@@ -169,7 +178,7 @@ def _of_run(given: str, path: Path, which: str, option: Option, console: Console
     for checkpoint in checkpoints:
         check_plan(read_saved_state(checkpoint), plan.science, where=run.path)
         at = RunStep(run, plan, checkpoint)
-        label = f"{path}@{at.step}"
+        label = f"{given}@{at.step}"
         name = f"{plan.name}, step {at.step:,}"
         inputs.append(Input(label, name, form, _fingerprint(checkpoint), at=at))
     return inputs

@@ -14,7 +14,7 @@ from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, do
 from rewarm.evaluation.trade_off import choose_weight, rule_in_words, swept_point
 from rewarm.model.average import Merge, fill_merged
 from rewarm.model.weight_stream import Header
-from rewarm.records.facts import LOSS_METRICS, EvalRecord
+from rewarm.records.facts import EvalRecord
 from rewarm.records.merging import MergePoint, MergeSweep, SweptPoint
 from rewarm.reporting.report import main_merge_svg, write_merge_report, write_run_report
 from rewarm.reporting.trade_off_terminal import trade_off_summary
@@ -130,10 +130,20 @@ def _check_measured(sweep: Sweep) -> None:
 def _measured(sweep: Sweep, bench: Bench) -> dict[float, Sequence[EvalRecord]]:
     """Return the records of every weight, the base's (weight 0) as those of step 0."""
     bench.record_base()
-    found: dict[float, Sequence[EvalRecord]] = {
-        0.0: [record for record in bench.recorded(0) if record.metric in LOSS_METRICS]
-    }
-    wanted = {(record.domain, record.metric, record.items_key) for record in found[0.0]}
+    measures = [batched.measure for batched in bench.suite.measures]
+    wanted = {(measure.domain, measure.metric, measure.items_key) for measure in measures}
+    base = [
+        record
+        for record in bench.recorded(0)
+        if (record.domain, record.metric, record.items_key) in wanted
+    ]
+    if swept_point(0.0, base, _as_later(base, sweep.at.step)) is None:
+        raise UserError.one(
+            str(sweep.at.run.path),
+            "of its old or new text nothing is left to score",
+            "see the warnings of `rewarm evaluate`; hold out more text",
+        )
+    found: dict[float, Sequence[EvalRecord]] = {0.0: base}
     for weight, point in bench.run.merge_points_of(sweep.key).items():
         have = {(record.domain, record.metric, record.items_key) for record in point.records}
         if weight in sweep.grid and wanted <= have:
@@ -155,7 +165,7 @@ def _record(sweep: Sweep, measured: Mapping[float, Sequence[EvalRecord]], rule: 
     points: list[SweptPoint] = []
     for weight in sorted(measured):
         point = swept_point(weight, measured[0.0], _as_later(measured[weight], sweep.at.step))
-        assert point is not None  # old and new text were found to be measured
+        assert point is not None  # as the base was
         points.append(point)
     choice = choose_weight(points, sweep.tolerance)
     text = [record for record in measured[0.0] if record.metric == "bits_per_byte"]
