@@ -271,6 +271,25 @@ def test_a_checkpoint_in_parts_is_the_whole_one(here: Path, run: RunFolder) -> N
     assert found.name == "run, step 24"
 
 
+def test_a_run_with_adapters_is_merged_as_it_is_exported(here: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    adapter = 'parameters.adapter={ kind = "lora", rank = 4, alpha = 8, targets = ["attention"] }'
+    given = ["run.toml", "-o", "name=lora", "-o", adapter, "-o", f"budget.tokens={512 * 8}"]
+    assert main(["train", *given]) == 0
+    run = RunFolder(here / "runs" / "lora")
+    assert main(["export", "runs/lora"]) == 0
+    assert main(["merge", "--model", "runs/lora", "--sweep", "--grid", "0.5"]) == 0
+    assert not [path.name for path in run.path.iterdir() if path.name.startswith(".merging-")]
+    assert main(["merge", "--model", "runs/lora", "--weight", "1", "--output", "whole"]) == 0
+    exported = load_file(run.export / "model.safetensors")
+    for name, tensor in load_file(here / "whole" / "model.safetensors").items():
+        assert torch.equal(exported[name], tensor), name
+    last = sweep_of(run).points[-1]
+    at_end = {r.domain: r.value for r in run.evals() if r.step == 8 and r.domain == "old"}
+    at_zero = {r.domain: r.value for r in run.evals() if r.step == 0 and r.domain == "old"}
+    assert last.forgetting.value == pytest.approx(at_end["old"] - at_zero["old"], abs=1e-5)
+
+
 # The run's own place for it
 
 

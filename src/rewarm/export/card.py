@@ -20,6 +20,8 @@ from rewarm.units import format_count
 
 __all__ = ["ModelCard", "card_text", "hub_id_of"]
 
+_KINDS = {"adamw": "AdamW", "adamw8bit": "AdamW with 8-bit moments (torchao)"}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
@@ -111,7 +113,7 @@ def _sources(card: ModelCard) -> list[list[str]]:
                 source.name,
                 source.role,
                 format_count(count * science.sequence_length),
-                f"{count / source.num_windows:.2f}",
+                f"{source.epochs(count):.2f}",
                 licence or "not stated",
             ]
         )
@@ -135,8 +137,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         *_phases(plan),
         (
             "optimizer",
-            f"AdamW, betas {beta1:g} and {beta2:g}, eps {optimizer.eps:g}, weight decay "
-            f"{optimizer.weight_decay:g}, gradient norm clipped at {optimizer.clip_grad_norm:g}",
+            f"{_KINDS[optimizer.kind]}, betas {beta1:g} and {beta2:g}, eps {optimizer.eps:g}, "
+            f"weight decay {optimizer.weight_decay:g}, gradient norm clipped at "
+            f"{optimizer.clip_grad_norm:g}; "
+            + ("begun afresh" if science.optimizer_state is None else "the base's state"),
         ),
         ("precision", f"{card.precision or science.precision}; weights kept in float32"),
         ("seed of the data order", str(science.seed)),

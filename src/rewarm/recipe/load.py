@@ -14,12 +14,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rewarm.errors import Problem, Problems, RecipeError
+from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, masked
+from rewarm.recipe.advice import advise
+from rewarm.recipe.presets import PRESETS, declared_by, laid_under, settings_of
 from rewarm.recipe.schema import Recipe, contradictions
+from rewarm.recipe.setting import Setting
 
 __all__ = ["load_recipe", "parse_recipe"]
 
-_SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
 _INDEX = re.compile(r"\[(\d+)\]")
 _MAX_RECIPE_BYTES = 4 * 2**20
 
@@ -49,7 +51,7 @@ def parse_recipe(text: str, *, where: str = "recipe", overrides: Iterable[str] =
 
 
 def _check_secrets(text: str, where: str, problems: Problems) -> None:
-    if _SECRET.search(text):
+    if holds_access_token(text):
         problems.add(
             where,
             "it holds what looks like an access token",
@@ -80,6 +82,7 @@ def _read(path: Path) -> str:
 def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
     """Return the recipe, or raise what was noted with what is wrong in and between fields."""
     recipe: Recipe | None = None
+    tree, settings = _with_preset(tree, problems)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -88,7 +91,46 @@ def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
         problems.add(field, what, fix)
     problems.raise_as(RecipeError)
     assert recipe is not None
-    return recipe
+    return recipe.filled_in_by_preset(settings)
+
+
+def _with_preset(
+    tree: Mapping[str, Any], problems: Problems
+) -> tuple[Mapping[str, Any], tuple[Setting, ...]]:
+    """Return the tree with its preset under it; one is chosen where there are no phases."""
+    name = tree.get("preset")
+    declared = declared_by(tree)
+    if name is None and "phases" not in tree and declared.sources:
+        name = advise(declared).preset
+        tree = {**tree, "preset": name}
+    if not isinstance(name, str):
+        return tree, ()
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
+        known = f"known are {', '.join(PRESETS)}"
+        problems.add(
+            "preset",
+            f"there is no preset {name!r}",
+            f"did you mean {near[0]!r}? {known}" if near else known,
+        )
+        return tree, ()
+    preset = PRESETS[name]
+    lacking = (preset.needs == "old" and not declared.has_old) or (
+        preset.needs == "new" and "new" not in declared.roles
+    )
+    if lacking and "phases" not in tree:
+        role = "new" if preset.needs == "new" else "general, quality or replay"
+        problems.add(
+            "preset",
+            f"{name!r} is about text that no source has: one of role {role}",
+            "add such a source, or choose another preset",
+        )
+        # The phases would be told to be missing too, which is no mistake of the person's.
+        return {
+            **tree,
+            "phases": [{"name": "x", "weights": dict.fromkeys(declared.sources, 1)}],
+        }, ()
+    return laid_under(tree, settings_of(preset, declared))
 
 
 def _of_the_meant_branch(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
@@ -107,7 +149,7 @@ def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> 
     A number in the key indexes a list. The value replaces what was there, tables included.
     """
     key, equals, text = override.partition("=")
-    where = f"-o {override}"
+    where = f"-o {masked(override)}"
     # Messages write phases[0].weights, TOML has no such form.
     path = _key_path(_INDEX.sub(r".\1", key))
     if not equals or path is None:

@@ -13,6 +13,7 @@ from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.objective import head_loss, settle_loss
 from rewarm.stages.trained import load_newest, load_planned_base
 from rewarm.training.placement import autocast_dtype
 
@@ -65,12 +66,16 @@ class Bench:
         def advance(done: int, total: int) -> None:
             next(bar, None)
 
+        loss = head_loss(self.placement)
+        for notice in settle_loss(loss, self.placement, model, trains=False):
+            self.say(f"warning: {notice}")
         told = f"evaluating {what or f'step {step}'}"
         bar = iter(track(range(self.suite.num_batches), told, console=self.console))
         records = evaluate(
             model,
             self.suite,
             step=step,
+            losses=loss.token_losses,
             autocast_dtype=autocast_dtype(self.placement),
             progress=advance,
         )

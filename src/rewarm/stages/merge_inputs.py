@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, read_json
 from rewarm.distributed.tensor_files import fill, place_of, read_headers
 from rewarm.distributed.world import ALONE
-from rewarm.errors import CheckpointError, Problems, RunFolderError
+from rewarm.errors import CheckpointError, EnvironmentFault, Problems, RunFolderError
 from rewarm.export.card import hub_id_of
+from rewarm.model.adapter import merge_adapters
+from rewarm.model.load import save_weights, tensor_places
 from rewarm.model.weight_folder import WeightFolder
 from rewarm.model.weight_stream import Header, StoredWeights, Weights
 from rewarm.planning.plan import Plan, load_plan
@@ -25,9 +28,10 @@ from rewarm.planning.weight_files import read_weight_files
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base import find_model, looks_like_hub_id
 from rewarm.stages.job import open_run
-from rewarm.stages.trained import check_planned_base, newest_checkpoint
+from rewarm.stages.trained import check_planned_base, load_planned_base, newest_checkpoint
 from rewarm.training.checkpoint import CheckpointStore, checkpoint_problems, step_of
 from rewarm.training.saved import check_plan, read_saved_state
+from rewarm.training.state import read_weights
 
 __all__ = ["Input", "RunStep", "base_of_run", "find_inputs"]
 
@@ -69,6 +73,8 @@ class Input:
         if self.at is None:
             return stack.enter_context(self.form.open(self.label))
         folder = self.at.checkpoint
+        if self.at.plan.science.parameters.adapter is not None:
+            return _with_adapters_merged(self, self.at, stack)
         if place_of(folder, _GROUP) == folder:
             return _PartedWeights(self.label, folder)
         problems = Problems()
@@ -76,6 +82,30 @@ class Input:
         problems.raise_as(CheckpointError)
         names = {tensor.name: tensor.name for file in files for tensor in file.tensors}
         return stack.enter_context(StoredWeights(self.label, files, names))
+
+
+def _with_adapters_merged(one: Input, at: RunStep, stack: ExitStack) -> Weights:
+    """Return the weights that a run with low-rank matrices comes to, from a folder beside it.
+
+    They are written in float32, as others' checkpoints are; until then the model is in memory.
+    """
+    model = load_planned_base(at.plan)
+    read_weights(at.checkpoint, model, at.plan.science)
+    merge_adapters(model)
+    try:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix=".merging-", dir=at.run.path)))
+        save_weights(model, folder)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{at.run.path} cannot be written ({error.strerror or error})",
+            "free some space or make the run folder writable, then run the command again",
+        ) from error
+    problems = Problems()
+    files = read_weight_files(folder, problems)
+    problems.raise_as(CheckpointError)
+    places = tensor_places(one.form.skeleton, files).of_tensor
+    names = {name: where[0][1] for name, where in places.items()}
+    return stack.enter_context(StoredWeights(one.label, files, names))
 
 
 class _PartedWeights:

@@ -13,6 +13,7 @@ from rewarm.errors import Problems, UserError
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, domain_verdicts
 from rewarm.evaluation.trade_off import choose_weight, rule_in_words, swept_point
 from rewarm.model.average import Merge, fill_merged
+from rewarm.model.load import load_base
 from rewarm.model.weight_stream import Header
 from rewarm.records.facts import EvalRecord
 from rewarm.records.merging import MergePoint, MergeSweep, SweptPoint
@@ -22,7 +23,6 @@ from rewarm.stages.bench import Bench
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.merge_inputs import Input, RunStep
 from rewarm.stages.train import open_views
-from rewarm.stages.trained import load_planned_base
 from rewarm.training.lock import hold_lock
 from rewarm.training.placement import choose_placement
 
@@ -150,7 +150,8 @@ def _measured(sweep: Sweep, bench: Bench) -> dict[float, Sequence[EvalRecord]]:
             found[weight] = point.records
     missing = [weight for weight in sweep.grid if weight not in found]
     if missing:
-        model = load_planned_base(bench.plan, device=bench.placement.device)
+        # Without the adapters that a run may train: they are merged already.
+        model = load_base(sweep.base.form.folder, device=bench.placement.device)
         for weight in missing:
             fill_merged(sweep.merge(weight), model, sweep.headers)
             records = bench.measured(model, sweep.at.step, f"weight {weight:g}")
