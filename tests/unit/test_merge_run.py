@@ -285,9 +285,8 @@ def test_a_run_with_adapters_is_merged_as_it_is_exported(here: Path) -> None:
     for name, tensor in load_file(here / "whole" / "model.safetensors").items():
         assert torch.equal(exported[name], tensor), name
     last = sweep_of(run).points[-1]
-    at_end = {r.domain: r.value for r in run.evals() if r.step == 8 and r.domain == "old"}
-    at_zero = {r.domain: r.value for r in run.evals() if r.step == 0 and r.domain == "old"}
-    assert last.forgetting.value == pytest.approx(at_end["old"] - at_zero["old"], abs=1e-5)
+    base, end = measured(run, here / "base")["old"], measured(run, run.export)["old"]
+    assert last.forgetting.value == pytest.approx(end - base, abs=1e-9)
 
 
 # The run's own place for it
