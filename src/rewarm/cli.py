@@ -278,6 +278,59 @@ def export(
 
 
 @app.command()
+def merge(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder, hub id, run folder, RUN@step or RUN@all; may be repeated."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="linear, slerp, average, task-arithmetic or chat-vector.")
+    ] = "linear",
+    base: Annotated[
+        str | None, typer.Option(help="What the models began as; default: the run's own base.")
+    ] = None,
+    instruct: Annotated[
+        str | None, typer.Option(help="chat-vector: the tuned model made from the base.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help="w of the method's formula, one per model.")
+    ] = None,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Measure many weights on the run's held-out text, pick one."),
+    ] = False,
+    grid: Annotated[
+        str | None, typer.Option(help='--sweep: weights to measure; default: "0,0.1,…,1".')
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="--sweep: bits per byte that old text may lose; default: the knee."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: merged in the run folder.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")
+    ] = None,
+) -> None:
+    """Average the weights of several models into one verified Hugging Face folder."""
+    from rewarm.stages.merge import MergeRequest, parse_grid, run_merge
+
+    run_merge(
+        MergeRequest(
+            method=method,
+            base=base,
+            models=tuple(model or ()),
+            instruct=instruct,
+            weights=tuple(weight or ()),
+            sweep=sweep,
+            grid=parse_grid(grid or ""),
+            tolerance=tolerance,
+            output=output,
+            dtype=dtype,
+        )
+    )
+
+
+@app.command()
 def trace(
     recipe: RecipeOrRun,
     step: Annotated[int, typer.Option(min=0, help="0-based optimizer step.")],

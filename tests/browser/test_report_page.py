@@ -16,8 +16,14 @@ from typing import Any
 import pytest
 
 from rewarm.records.run_folder import RunFolder
-from rewarm.reporting.report import load_arm, render_comparison_report, render_run_report
+from rewarm.reporting.report import (
+    load_arm,
+    render_comparison_report,
+    render_merge_report,
+    render_run_report,
+)
 from tests.support.fake_runs import ARMS, make_fake_run
+from tests.support.fake_sweep import make_sweep
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -98,8 +104,13 @@ def comparison(hostile: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     return render_comparison_report("Ways to continue", arms, ["a note"])
 
 
+@pytest.fixture(scope="module")
+def merge() -> str:
+    return render_merge_report(make_sweep(hostile="<img src=x> " + 12 * "unbreakable"))
+
+
 @pytest.mark.parametrize("width", [360, 768, 1200])
-@pytest.mark.parametrize("which", ["report", "comparison"])
+@pytest.mark.parametrize("which", ["report", "comparison", "merge"])
 def test_nothing_is_wider_than_the_page(
     which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -111,7 +122,7 @@ def test_nothing_is_wider_than_the_page(
     """
     excess, num_plots = ask(tmp_path, page, question, width=width)
     assert excess == 0
-    assert num_plots > 5
+    assert num_plots > (0 if which == "merge" else 5)
 
 
 @pytest.mark.parametrize(("width", "shown"), [(360, "narrow"), (1000, "wide")])

@@ -22,6 +22,7 @@ from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.export import ModelCard, export_model
 from rewarm.export import folder as export_room
 from rewarm.export.card import card_text
+from rewarm.export.place import copy_files
 from rewarm.model.load import load_base
 from rewarm.planning.mixture import epochs_of
 from rewarm.planning.model_facts import read_model_facts
@@ -293,13 +294,12 @@ def test_a_folder_that_does_not_give_the_model_back(
     message: str,
 ) -> None:
     model = continued(base)
-    flawless = export_room._copy_files
 
     def flawed(source: Path, folder: Path) -> None:
-        flawless(source, folder)
+        copy_files(source, folder)
         spoil(folder)
 
-    monkeypatch.setattr(export_room, "_copy_files", flawed)
+    monkeypatch.setattr(export_room, "copy_files", flawed)
     with pytest.raises(RewarmError, match=f"the exported folder {message}") as caught:
         export(model, base, tmp_path / "export", dtype=dtype)
     assert caught.value.exit_code == 1

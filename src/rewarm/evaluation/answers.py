@@ -18,7 +18,9 @@ __all__ = [
     "Template",
     "answer_bits_per_byte",
     "continuation_passages",
+    "plain_tokenizer",
     "question_answer_text",
+    "tokens_before",
 ]
 
 
@@ -104,16 +106,16 @@ def continuation_passages(
     too high by it, and equally so for every model with this tokenizer.
     """
     listed = list(texts)
-    encodings = _plain(tokenizer).encode_batch(
+    encodings = plain_tokenizer(tokenizer).encode_batch(
         [text.prompt + text.continuation for text in listed], add_special_tokens=False
     )
     return tuple(
-        framing.passage(encoding.ids, _tokens_before(encoding.offsets, len(text.prompt)))
+        framing.passage(encoding.ids, tokens_before(encoding.offsets, len(text.prompt)))
         for text, encoding in zip(listed, encodings, strict=True)
     )
 
 
-def _tokens_before(offsets: list[tuple[int, int]], boundary: int) -> int:
+def tokens_before(offsets: list[tuple[int, int]], boundary: int) -> int:
     """Return how many leading tokens end at or before a character position."""
     for position, (_, end) in enumerate(offsets):
         if end > boundary:
@@ -121,7 +123,7 @@ def _tokens_before(offsets: list[tuple[int, int]], boundary: int) -> int:
     return len(offsets)
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
+def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """Return the tokenizer without the truncation and padding that its file may ask for."""
     if tokenizer.truncation is None and tokenizer.padding is None:
         return tokenizer

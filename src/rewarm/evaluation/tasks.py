@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import functools
-import gzip
-import io
 import itertools
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import zstandard
 from tokenizers import Tokenizer
 
 from rewarm.artifacts import parse_json
-from rewarm.errors import CorpusError, Problem
 from rewarm.evaluation.answers import Template, continuation_passages, question_answer_text
+from rewarm.evaluation.json_lines import is_text, read_items
 from rewarm.evaluation.measure import Built, Floats, Measure, share_of_best
 from rewarm.evaluation.passages import Framing
 
 __all__ = ["TaskItem", "multiple_choice", "read_task"]
 
-_MAX_LINE_BYTES = 1 << 20
-_MAX_PROBLEMS = 5
 _SHAPE = '{"question": "…", "choices": ["…", "…"], "answer": 0}, answer counting from 0'
 
 
@@ -42,22 +36,7 @@ def read_task(path: Path, *, max_items: int | None = None) -> list[TaskItem]:
     Blank lines are skipped. Raises CorpusError naming file and line of the first malformed items,
     for a file that cannot be read, and for one without items.
     """
-    items: list[TaskItem] = []
-    problems: list[Problem] = []
-    for number, line in _numbered_lines(path):
-        if len(items) == max_items or len(problems) == _MAX_PROBLEMS:
-            break
-        if not line.strip():
-            continue
-        try:
-            items.append(_parse_item(line))
-        except ValueError as error:
-            problems.append(Problem(f"{path}:{number}", str(error), f"write {_SHAPE}"))
-    if problems:
-        raise CorpusError(problems)
-    if not items:
-        raise CorpusError.one(str(path), "it holds no items", f"write one a line: {_SHAPE}")
-    return items
+    return read_items(path, _parse_item, shape=_SHAPE, max_items=max_items)
 
 
 def multiple_choice(
@@ -120,54 +99,12 @@ def _parse_item(line: bytes) -> TaskItem:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     question, choices, answer = (value.get(key) for key in ("question", "choices", "answer"))
-    if not _is_text(question):
+    if not is_text(question):
         raise ValueError("question is not a text")
     if not isinstance(choices, list) or len(choices) < 2:
         raise ValueError("choices is not a list of two or more")
-    if not all(_is_text(choice) for choice in choices):
+    if not all(is_text(choice) for choice in choices):
         raise ValueError("a choice is not a text")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"answer is {answer!r}, not the index of one of {len(choices)} choices")
     return TaskItem(str(question), tuple(choices), answer)
-
-
-def _is_text(value: object) -> bool:
-    """Tell whether a value is a text that is not blank and can be written as UTF-8."""
-    if not isinstance(value, str) or not value.strip():
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
-        return False
-    return True
-
-
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, line); CorpusError for a file or line that cannot be read."""
-    try:
-        with path.open("rb") as raw:
-            stream = _decompressed(path, raw)
-            for number in itertools.count(1):
-                line = stream.readline(_MAX_LINE_BYTES + 1)
-                if not line:
-                    return
-                if len(line) > _MAX_LINE_BYTES:
-                    raise CorpusError.one(
-                        f"{path}:{number}", "the line is longer than 1 MiB", f"write {_SHAPE}"
-                    )
-                yield number, line
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CorpusError.one(
-            str(path), f"it cannot be read ({reason})", "check the path and that the file is whole"
-        ) from error
-
-
-def _decompressed(path: Path, raw: BinaryIO) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)
-    if path.suffix == ".zst":
-        return io.BufferedReader(
-            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        )
-    return raw  # type: ignore[return-value]

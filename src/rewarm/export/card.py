@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from huggingface_hub import ModelCardData
 
 from rewarm.artifacts import provenance
 from rewarm.evaluation.forgetting import DomainVerdict
+from rewarm.export.markdown import rendered, result_cells
 from rewarm.order.blend import CYCLE
 from rewarm.order.position import samples_before
 from rewarm.planning.plan import Conduct, Plan
 from rewarm.planning.schedule import SchedulePiece, area_under
-from rewarm.records.facts import Metric
 from rewarm.units import format_count
 
-__all__ = ["ModelCard", "card_text"]
+__all__ = ["ModelCard", "card_text", "hub_id_of"]
 
-_METRICS: dict[Metric, str] = {
-    "bits_per_byte": "bits per byte of text ↓",
-    "answer_bits_per_byte": "bits per byte of answers ↓",
-    "matched_continuation": "matched continuation, share right ↑",
-    "multiple_choice": "multiple choice, share right ↑",
-}
 _KINDS = {"adamw": "AdamW", "adamw8bit": "AdamW with 8-bit moments (torchao)"}
-
-# Whatever Markdown or HTML could take for markup within a line or a cell.
-_ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&\\`*_{}[]<>|#~"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +47,7 @@ def card_text(card: ModelCard) -> str:
     Names, licences and phases come from whoever wrote the recipe: in both parts they are shown as
     they are and can neither end a value nor become markup. Local paths are not told.
     """
-    environment = jinja2.Environment(
-        # Markdown knows HTML's entities, but more characters have a meaning than HTML escapes.
-        autoescape=False,
-        finalize=_inert,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = resources.files("rewarm.export").joinpath("card.md.j2").read_text(encoding="utf-8")
-    body = environment.from_string(template).render(_values(card))
+    body = rendered("card.md.j2", _values(card))
     return f"---\n{_front_matter(card.plan.conduct)}---\n\n{body}"
 
 
@@ -83,7 +63,7 @@ def _values(card: ModelCard) -> dict[str, Any]:
         "is_whole": card.step == science.num_steps,
         "tokens": format_count(card.step * science.tokens_per_step),
         "num_parameters": format_count(plan.conduct.model.num_parameters),
-        "results": [_result(verdict) for verdict in card.verdicts],
+        "results": [result_cells(verdict) for verdict in card.verdicts],
         "sources": _sources(card),
         "facts": _facts(card),
     }
@@ -94,7 +74,7 @@ def _front_matter(conduct: Conduct) -> str:
 
     https://huggingface.co/docs/hub/model-cards#model-card-metadata
     """
-    hub_id = _hub_id(conduct)
+    hub_id = hub_id_of(conduct)
     data = ModelCardData(
         base_model=hub_id,
         base_model_relation="finetune" if hub_id else None,
@@ -106,7 +86,7 @@ def _front_matter(conduct: Conduct) -> str:
     return str(data.to_yaml()) + "\n"
 
 
-def _hub_id(conduct: Conduct) -> str | None:
+def hub_id_of(conduct: Conduct) -> str | None:
     """Return the base's id on the hub: as the recipe says, or where it lies in the hub's cache.
 
     A local folder may have a name of the same form, and a path tells about somebody's machine.
@@ -118,25 +98,7 @@ def _hub_id(conduct: Conduct) -> str | None:
 
 
 def _base_name(conduct: Conduct) -> str:
-    return _hub_id(conduct) or Path(conduct.base_folder).name
-
-
-def _result(verdict: DomainVerdict) -> list[str]:
-    """Return the cells of one row."""
-    interval = "–"
-    if verdict.low is not None and verdict.high is not None:
-        interval = f"{verdict.low:+.3f} to {verdict.high:+.3f}"
-    return [
-        verdict.domain,
-        verdict.role,
-        _METRICS[verdict.metric],
-        f"{verdict.num_items:,}",
-        f"{verdict.first:.3f}",
-        f"{verdict.last:.3f}",
-        f"{verdict.delta:+.3f}",
-        interval,
-        verdict.verdict,
-    ]
+    return hub_id_of(conduct) or Path(conduct.base_folder).name
 
 
 def _sources(card: ModelCard) -> list[list[str]]:
@@ -209,9 +171,3 @@ def _phases(plan: Plan) -> list[tuple[str, str]]:
         )
         for phase in plan.science.phases
     ]
-
-
-def _inert(value: object) -> str:
-    """Return what Markdown and HTML show as `value`, on one line."""
-    shown = "".join(character if character.isprintable() else " " for character in str(value))
-    return " ".join(shown.translate(_ENTITIES).split())

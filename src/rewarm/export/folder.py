@@ -6,59 +6,30 @@ base's own files. Weights are compared bit by bit, logits too, before the folder
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rewarm.artifacts import (
-    file_entries,
-    file_sha256,
-    fsync_folder,
-    manifest_problems,
-    open_to_others,
-    parse_json,
-    read_json,
-    write_atomically,
-    write_json,
-)
-from rewarm.errors import BaseModelError, EnvironmentFault, Problems, RewarmError, UserError
+from rewarm.artifacts import file_sha256, read_json
+from rewarm.errors import BaseModelError, Problems, UserError
 from rewarm.export.card import ModelCard, card_text
+from rewarm.export.place import (
+    copy_files,
+    dtype_named,
+    mismatch,
+    name_of_dtype,
+    placed_folder,
+    read_mark,
+    write_card_and_mark,
+    write_config,
+)
 from rewarm.model.load import load_base, save_weights
 from rewarm.model.modes import evaluating
 
 __all__ = ["Exported", "export_model", "find_export"]
-
-_MARK = "rewarm.json"
-"""In an exported folder: which step of which plan it holds, in which files."""
-
-_CARD = "README.md"
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What a tokenizer and a chat format may consist of. Weights, code and the base's card stay behind.
-_COPIED = frozenset(
-    {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-        "chat_template.jinja",
-        "chat_template.json",
-        "generation_config.json",
-    }
-)
-_LICENCES = ("license", "licence", "copying", "notice", "use_policy")
 
 
 def export_model(
@@ -85,33 +56,17 @@ def export_model(
     BaseModelError where the base changed since the plan, EnvironmentFault where the disk refuses,
     RewarmError where the folder does not give the model back. Nothing is left behind then.
     """
-    wanted = _dtype_named(dtype or card.plan.conduct.model.saved_dtype, asked=dtype is not None)
-    if make_way is None and os.path.lexists(folder):
-        raise UserError.one(
-            str(folder), "there is something already", "name another folder, or remove this one"
-        )
-    base_config = _base_config(card)
-    weights = _rounded(model, wanted)
-    try:
-        with _folder_beside(folder) as temporary:
-            _write_weights(model, weights, temporary)
-            del weights
-            _write_config(base_config, wanted, temporary / "config.json")
-            _copy_files(Path(card.plan.conduct.base_folder), temporary)
-            write_atomically(temporary / _CARD, card_text(card))
-            _write_mark(temporary, card)
-            _check(model, temporary, sample, wanted)
-            _flush(temporary)
-            if make_way is not None:
-                make_way()
-            os.replace(temporary, folder)
-            fsync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise EnvironmentFault(
-            f"{folder} cannot be written ({reason})",
-            "free some space or choose another folder, then export again",
-        ) from error
+    wanted = dtype_named(dtype or card.plan.conduct.model.saved_dtype, asked=dtype is not None)
+    with placed_folder(folder, make_way) as temporary:
+        base_config = _base_config(card)
+        weights = _rounded(model, wanted)
+        _write_weights(model, weights, temporary)
+        del weights
+        write_config(base_config, wanted, temporary)
+        copy_files(Path(card.plan.conduct.base_folder), temporary)
+        facts = {"plan": card.plan.fingerprint, "step": card.step}
+        write_card_and_mark(temporary, card_text(card), facts)
+        _check(model, temporary, sample, wanted)
     return folder
 
 
@@ -123,34 +78,14 @@ class Exported(NamedTuple):
 
 
 def find_export(folder: Path, fingerprint: str) -> Exported | None:
-    """Return what an exported folder holds of the plan; None where it is not of that plan.
-
-    The mark is written with the folder, which gets its name whole: a kill cannot part the two.
-    Every file is held against its hash.
-    """
-    try:
-        mark = parse_json((folder / _MARK).read_bytes())
-        if mark["plan"] != fingerprint:
-            return None
-        return Exported(int(mark["step"]), manifest_problems(folder, mark))
-    except (OSError, ValueError, LookupError, TypeError):
+    """Return what an exported folder holds of the plan; None where it is not of that plan."""
+    mark = read_mark(folder)
+    if mark is None or mark.facts.get("plan") != fingerprint:
         return None
-
-
-def _write_mark(folder: Path, card: ModelCard) -> None:
-    # People complete the card: it is theirs to change.
-    names = [path.name for path in folder.iterdir() if path.name != _CARD]
-    entries = file_entries(folder, names)
-    write_json(folder / _MARK, {"plan": card.plan.fingerprint, "step": card.step, "files": entries})
-
-
-def _dtype_named(name: str, *, asked: bool) -> torch.dtype:
-    """Return the type of that name; a base's that is none of them is exported as float32."""
-    if name not in _DTYPES and asked:
-        raise UserError.one(
-            "--dtype", f"{name!r} is not known", f"use one of: {', '.join(_DTYPES)}"
-        )
-    return _DTYPES.get(name, torch.float32)
+    try:
+        return Exported(int(mark.facts["step"]), mark.problems)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _base_config(card: ModelCard) -> dict[str, Any]:
@@ -194,7 +129,7 @@ def _note_not_finite(name: str, tensor: Tensor, dtype: torch.dtype, problems: Pr
         largest = float(tensor.detach().abs().max())
         problems.add(
             "--dtype",
-            f"tensor {name} reaches {largest:.4g}, which {_name_of(dtype)} cannot hold",
+            f"tensor {name} reaches {largest:.4g}, which {name_of_dtype(dtype)} cannot hold",
             "use bfloat16 or float32",
         )
     else:
@@ -203,21 +138,6 @@ def _note_not_finite(name: str, tensor: Tensor, dtype: torch.dtype, problems: Pr
             f"tensor {name} holds values that are not finite",
             "export an earlier checkpoint",
         )
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-@contextlib.contextmanager
-def _folder_beside(folder: Path) -> Iterator[Path]:
-    """Give a fresh folder on the same disk; whatever has not been renamed by the end is removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_weights(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
@@ -234,45 +154,18 @@ def _write_weights(model: Any, weights: dict[str, Tensor], folder: Path) -> None
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def _write_config(base_config: dict[str, Any], dtype: torch.dtype, path: Path) -> None:
-    """Write the base's own config with the type of the new weights.
-
-    The library's would name the rotary base as only its version 5 reads it; older ones and other
-    engines would silently take their default.
-    """
-    keys = [key for key in ("dtype", "torch_dtype") if key in base_config] or ["dtype"]
-    write_json(path, {**base_config, **dict.fromkeys(keys, _name_of(dtype))})
-
-
-def _copy_files(base: Path, folder: Path) -> None:
-    for path in sorted(base.iterdir()):
-        name = path.name.lower()
-        if path.is_file() and (name in _COPIED or name.startswith(_LICENCES)):
-            shutil.copyfile(path, folder / path.name)
-
-
-def _flush(folder: Path) -> None:
-    """Make every file as readable as any new one and durable, and the folder too."""
-    open_to_others(folder)
-    for path in folder.iterdir():
-        open_to_others(path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    fsync_folder(folder)
-
-
 def _check(model: nn.Module, folder: Path, sample: Tensor, dtype: torch.dtype) -> None:
     """Load the folder and compare weights and logits with the model's; raises RewarmError."""
     device = next(model.parameters()).device
     try:
         reloaded = load_base(folder, device=str(device))
     except BaseModelError as error:
-        raise _mismatch(f"cannot be loaded again: {error}") from error
+        raise mismatch(f"cannot be loaded again: {error}") from error
     found = reloaded.state_dict()
     differing = _differing(model.state_dict(), found, dtype)
     if differing:
         shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
-        raise _mismatch(f"does not hold the run's weights: {len(differing)} differ ({shown})")
+        raise mismatch(f"does not hold the run's weights: {len(differing)} differ ({shown})")
     with torch.no_grad(), evaluating(model):
         inputs = {"input_ids": sample.to(device), "use_cache": False}
         # The run's network with the weights just found equal to its own, rounded: no third copy.
@@ -281,7 +174,7 @@ def _check(model: nn.Module, folder: Path, sample: Tensor, dtype: torch.dtype) -
         logits = reloaded.eval()(**inputs).logits
     if not torch.equal(logits, expected):
         largest = float((logits - expected).abs().max())
-        raise _mismatch(f"gives other logits than the run's model, by up to {largest:.3g}")
+        raise mismatch(f"gives other logits than the run's model, by up to {largest:.3g}")
 
 
 def _differing(own: dict[str, Tensor], found: dict[str, Tensor], dtype: torch.dtype) -> list[str]:
@@ -293,11 +186,3 @@ def _differing(own: dict[str, Tensor], found: dict[str, Tensor], dtype: torch.dt
         or name not in found
         or not torch.equal(_cast(own[name], dtype).to(found[name].dtype), found[name])
     ]
-
-
-def _mismatch(what: str) -> RewarmError:
-    return RewarmError(
-        f"the exported folder {what}\n"
-        "    → nothing was exported; this is a fault of rewarm or of transformers: please report "
-        "it with their versions"
-    )

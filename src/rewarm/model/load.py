@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from rewarm.artifacts import write_json
 from rewarm.errors import BaseModelError, Problem, Problems
 from rewarm.planning.model_facts import read_model_facts
-from rewarm.planning.weight_files import read_weight_files
+from rewarm.planning.weight_files import WeightFile, read_weight_files
 
 __all__ = [
+    "Places",
     "base_without_weights",
     "load_base",
     "new_llama",
     "quiet_transformers",
     "save_weights",
     "stored_places",
+    "tensor_places",
 ]
 
 # Some of the library's messages are pages long.
 _MAX_REASON = 400
+_HEADS = frozenset({"lm_head.weight", "embed_out.weight"})
 
 
 @contextlib.contextmanager
@@ -90,6 +93,35 @@ def base_without_weights(folder: Path, *, dtype: torch.dtype = torch.float32) ->
     return model  # type: ignore[no-any-return]
 
 
+class Places(NamedTuple):
+    """Where a folder stores each of a model's tensors, and what it stores beside them.
+
+    `of_tensor` gives (file, name there) for each name of the model; a tied tensor may be stored
+    under each of its names, and one that is missing has no place.
+    """
+
+    of_tensor: dict[str, list[tuple[Path, str]]]
+    left_over: list[str]
+
+
+def tensor_places(model: nn.Module, files: Iterable[WeightFile]) -> Places:
+    """Return where files store a model's tensors, taken by their names alone.
+
+    GPT-NeoX's output head has one name in the library's files and another in its newer models.
+    """
+    path_of = {tensor.name: file.path for file in files for tensor in file.tensors}
+    first_name: dict[int, str] = {}
+    places: dict[str, list[tuple[Path, str]]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        own = places.setdefault(first_name.setdefault(id(tensor), name), [])
+        if name in path_of:
+            own.append((path_of.pop(name), name))
+    for name in _HEADS & places.keys():
+        if not places[name] and (stored := next(iter(_HEADS & path_of.keys()), None)):
+            places[name].append((path_of.pop(stored), stored))
+    return Places(places, list(path_of))
+
+
 def stored_places(model: nn.Module, folder: Path) -> dict[str, list[tuple[Path, str]]] | None:
     """Return where a folder stores each of a model's tensors: [(file, name)] by name in the model.
 
@@ -99,14 +131,10 @@ def stored_places(model: nn.Module, folder: Path) -> dict[str, list[tuple[Path, 
     problems = Problems()
     files = read_weight_files(folder, problems)
     problems.raise_as(BaseModelError)
-    path_of = {tensor.name: file.path for file in files for tensor in file.tensors}
-    first_name: dict[int, str] = {}
-    places: dict[str, list[tuple[Path, str]]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        own = places.setdefault(first_name.setdefault(id(tensor), name), [])
-        if name in path_of:
-            own.append((path_of.pop(name), name))
-    return None if path_of or not all(places.values()) else places
+    places = tensor_places(model, files)
+    if places.left_over or not all(places.of_tensor.values()):
+        return None
+    return places.of_tensor
 
 
 @contextlib.contextmanager

@@ -353,6 +353,7 @@ def _assemble(
         weights_fingerprint=weights_fingerprint(files),
         tokenizer_fingerprint=file_sha256(folder / "tokenizer.json"),
         licence=_licence(folder),
+        has_chat_template=_has_chat_template(folder),
         tensor_shapes={
             tensor.name: tensor.shape
             for tensor in tensors
@@ -405,6 +406,19 @@ def _token_id(config: dict[str, Any], folder: Path, key: str) -> int | None:
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, int) else None
+
+
+def _has_chat_template(folder: Path) -> bool:
+    """Tell whether the tokenizer says how messages are written; a damaged file says nothing."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        try:
+            if parse_json(read_bounded(folder / name)).get("chat_template"):
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
 
 
 def _licence(folder: Path) -> str | None:

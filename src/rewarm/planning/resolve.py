@@ -12,7 +12,7 @@ from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.mixture import note_exposure
-from rewarm.planning.notes import REUSE, Notes
+from rewarm.planning.notes import CHAT_VECTOR, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
@@ -57,6 +57,7 @@ def resolve(
     if model is not None:
         _check_tokenizers(model, corpora, notes)
         _warn_of_dropout(model, notes)
+        _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
     recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
@@ -125,6 +126,23 @@ def _warn_of_dropout(model: ModelFacts, notes: Notes) -> None:
         notes.warnings.append(
             f"the base trains with dropout ({told}), as its config.json says; most pretraining "
             "has none"
+        )
+
+
+def _warn_of_chat_template(recipe: Recipe, model: ModelFacts, notes: Notes) -> None:
+    if model.has_chat_template:
+        notes.warnings.append(
+            "the base carries a chat template, as instruction-tuned models do: training on plain "
+            "text wears such tuning off. If it was tuned, continue the base that it was tuned from "
+            "and add the tuning to the result: rewarm merge --method chat-vector --model RUN "
+            f"--instruct THIS_MODEL ({CHAT_VECTOR}). What is kept of its chat format is measured "
+            "in every evaluation"
+        )
+    elif recipe.evaluation.chat is not None:
+        notes.problems.add(
+            "evaluation.chat",
+            "the base has no chat template to write messages with",
+            "leave it out, or use a base whose tokenizer has one",
         )
 
 

@@ -510,6 +510,11 @@ class EvaluationRecipe(Section):
         "first and the last",
     )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
+    chat: str | None = Field(
+        None,
+        description="JSONL (.gz, .zst) of messages, for a base with a chat template: what is kept "
+        "of its chat format is measured on them; default: a few built-in turns",
+    )
     tasks: dict[str, TaskRecipe] = Field(
         default_factory=dict, description="local multiple-choice tasks by name"
     )

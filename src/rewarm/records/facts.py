@@ -64,6 +64,9 @@ class ModelFacts(Record):
     )
     tokenizer_fingerprint: str = Field(description="SHA-256 of tokenizer.json")
     licence: str | None = None
+    has_chat_template: bool = Field(
+        False, description="its tokenizer says how messages are written, as tuned models' do"
+    )
     tensor_shapes: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="by name, as the safetensors headers have them"
     )
@@ -149,9 +152,17 @@ class Amendment(Record):
     evidence: str = Field(description="what was observed")
 
 
-Metric = Literal["bits_per_byte", "answer_bits_per_byte", "matched_continuation", "multiple_choice"]
+Metric = Literal[
+    "bits_per_byte",
+    "answer_bits_per_byte",
+    "chat_bits_per_byte",
+    "matched_continuation",
+    "multiple_choice",
+]
 
-LOSS_METRICS: frozenset[Metric] = frozenset({"bits_per_byte", "answer_bits_per_byte"})
+LOSS_METRICS: frozenset[Metric] = frozenset(
+    {"bits_per_byte", "answer_bits_per_byte", "chat_bits_per_byte"}
+)
 """Metrics in bits per byte, where lower is better; the others are shares of right answers."""
 
 

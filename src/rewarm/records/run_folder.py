@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rewarm.artifacts import append_json_line, read_json_lines
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
+from rewarm.records.merging import MergePoint
 
 __all__ = ["RunFolder"]
 
@@ -94,6 +95,31 @@ class RunFolder:
         """The exported Hugging Face folder."""
         return self.path / "export"
 
+    @property
+    def merge_points(self) -> Path:
+        """Append-only `MergePoint`s."""
+        return self.path / "metrics" / "merge_points.jsonl"
+
+    @property
+    def merge_sweep(self) -> Path:
+        """The last trade-off curve, a `MergeSweep`."""
+        return self.path / "merge_sweep.json"
+
+    @property
+    def merge_report(self) -> Path:
+        """The trade-off curve as an HTML page."""
+        return self.path / "merge.html"
+
+    @property
+    def merge_figure(self) -> Path:
+        """The trade-off curve as a drawing that stands alone."""
+        return self.path / "merge.svg"
+
+    @property
+    def merged(self) -> Path:
+        """The folder of a model that was merged from this run and others."""
+        return self.path / "merged"
+
     def has_begun(self) -> bool:
         """Tell whether anything of a training is on the disk."""
         return any(path.exists() for path in (self.checkpoints, self.steps_log, self.events_log))
@@ -150,6 +176,15 @@ class RunFolder:
             for record in _records(self.evals_log, EvalRecord)
         }
         return sorted(last.values(), key=lambda record: record.step)
+
+    def append_merge_point(self, point: MergePoint) -> None:
+        """Append what was measured of a merged model."""
+        append_json_line(self.merge_points, point.model_dump(), durable=True)
+
+    def merge_points_of(self, sweep: str) -> dict[float, MergePoint]:
+        """Return the last record of each weight of a sweep."""
+        points = _records(self.merge_points, MergePoint)
+        return {point.weight: point for point in points if point.sweep == sweep}
 
     def events(self) -> list[EventRecord]:
         """Return all events in the order in which they happened."""

@@ -14,6 +14,7 @@ from rewarm.reporting.pairs import Pair, PairChart, pair_figure
 from rewarm.reporting.run_sections import STEP_AXIS, UPDATE_AXIS, Block, change_axis
 from rewarm.reporting.run_view import METRICS, Exposure, MetricWords
 from rewarm.reporting.tables import Cell, Table, numeric, words
+from rewarm.reporting.trade_off import ADAPTATION_AXIS, FORGETTING_AXIS
 from rewarm.reporting.wording import Statement
 from rewarm.units import format_bytes, format_count, format_duration
 
@@ -153,14 +154,8 @@ def front_figure(arms: Sequence[ArmView]) -> Figure | None:
         description="Each arm's bits per byte lost on old text (to the right: more forgotten) and "
         "gained on new text (up: more learned), with 95 % intervals of evaluation noise. The "
         "dashed staircase joins the arms that no other arm beats in both.",
-        x=Axis(
-            "forgetting: bits per byte above the base on old text",
-            form="signed",
-            short="forgetting",
-        ),
-        y=Axis(
-            "adaptation: bits per byte below the base on new text", form="plain", short="adaptation"
-        ),
+        x=FORGETTING_AXIS,
+        y=ADAPTATION_AXIS,
         pairs=pairs,
         origin="base",
     )

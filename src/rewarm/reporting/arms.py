@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict
-from rewarm.records.facts import Metric
+from rewarm.evaluation.trade_off import mean_change, new_verdicts, old_verdicts
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.figures import Estimate
 from rewarm.reporting.run_view import RunView, load_run_view
@@ -19,8 +19,7 @@ __all__ = ["Accuracy", "ArmView", "Change", "load_arm"]
 class Change(NamedTuple):
     """A figure at step 0 and at the end, its mean where there are several domains of one kind.
 
-    `change` is last − first. Each domain's interval is a paired bootstrap over its items; over k
-    domains, drawn independently, the distance d from the mean to an end is √(Σ d_i²)/k.
+    `change` is last − first; for its interval see `mean_change`.
     """
 
     first: float
@@ -58,44 +57,25 @@ class ArmView:
 def load_arm(name: str, description: str, run: RunFolder) -> ArmView:
     """Read a run and compute its row; raises PlanError where its plan cannot be trusted."""
     view = load_run_view(run)
+    verdicts = view.verdicts
+    answers = [v for v in verdicts if v.metric == "answer_bits_per_byte"]
     return ArmView(
         name=name,
         description=description,
         view=view,
-        old=_change(_of_kind(view, "bits_per_byte", OLD_ROLES)),
-        new=_change(_to_be_learned(view, "bits_per_byte")),
-        answers=_change(_of_kind(view, "answer_bits_per_byte", OLD_ROLES | NEW_ROLES)),
-        matched_old=_accuracy(view, _of_kind(view, "matched_continuation", OLD_ROLES)),
-        matched_new=_accuracy(view, _to_be_learned(view, "matched_continuation")),
+        old=_change(old_verdicts(verdicts)),
+        new=_change(new_verdicts(verdicts)),
+        answers=_change([v for v in answers if v.role in OLD_ROLES | NEW_ROLES]),
+        matched_old=_accuracy(view, old_verdicts(verdicts, "matched_continuation")),
+        matched_new=_accuracy(view, new_verdicts(verdicts, "matched_continuation")),
     )
 
 
-def _of_kind(view: RunView, metric: Metric, roles: frozenset[str]) -> list[DomainVerdict]:
-    return [v for v in view.verdicts if v.metric == metric and v.role in roles]
-
-
-def _to_be_learned(view: RunView, metric: Metric) -> list[DomainVerdict]:
-    """Return the new domains; questions stand in for them where there are no others.
-
-    Text of questions and new text can move in opposite directions: their mean would hide both.
-    """
-    return _of_kind(view, metric, frozenset({"new"})) or _of_kind(view, metric, NEW_ROLES)
-
-
 def _change(verdicts: Sequence[DomainVerdict]) -> Change | None:
-    if not verdicts:
+    mean = mean_change(verdicts)
+    if mean is None:
         return None
-    change = _mean([verdict.delta for verdict in verdicts])
-    low: float | None = None
-    high: float | None = None
-    below = [v.delta - v.low for v in verdicts if v.low is not None]
-    above = [v.high - v.delta for v in verdicts if v.high is not None]
-    if len(below) == len(above) == len(verdicts):
-        low = change - math.hypot(*below) / len(verdicts)
-        high = change + math.hypot(*above) / len(verdicts)
-    first = _mean([verdict.first for verdict in verdicts])
-    last = _mean([verdict.last for verdict in verdicts])
-    return Change(first, last, Estimate(change, low, high))
+    return Change(mean.first, mean.last, Estimate(mean.change, mean.low, mean.high))
 
 
 def _accuracy(view: RunView, verdicts: Sequence[DomainVerdict]) -> Accuracy | None:

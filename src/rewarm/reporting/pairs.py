@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -47,7 +48,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairChart:
-    """Pairs where left (x) and up (y) are better; `origin` names the hollow mark at (0, 0)."""
+    """Pairs where left (x) and up (y) are better; `origin` names the hollow mark at (0, 0).
+
+    The dashed path is the staircase of those that no other pair beats in both figures ("front"), or
+    goes from the origin through all of them ("in order"). `row_name` is what the table's rows are.
+    """
 
     title: str
     description: str
@@ -55,10 +60,12 @@ class PairChart:
     y: Axis
     pairs: tuple[Pair, ...]
     origin: str
+    path: Literal["front", "in order"] = "front"
+    row_name: str = "arm"
 
 
 def pair_figure(chart: PairChart) -> Figure:
-    """Draw the pairs, and the staircase of those that no other pair beats in both figures."""
+    """Draw the pairs with their intervals, and the path."""
     x = chart.x.scale([0.0, *(end for p in chart.pairs for end in p.x if end is not None)])
     y = chart.y.scale([0.0, *(end for p in chart.pairs for end in p.y if end is not None)])
     wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
@@ -83,7 +90,9 @@ def pair_figure(chart: PairChart) -> Figure:
         )
         for pair in chart.pairs
     )
-    columns = words("arm") + numeric(chart.x.label, "95 % interval", chart.y.label, "95 % interval")
+    columns = words(chart.row_name) + numeric(
+        chart.x.label, "95 % interval", chart.y.label, "95 % interval"
+    )
     return Figure(
         title=chart.title,
         heading=chart.title,
@@ -106,7 +115,10 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
 
     parts = draw_grid(chart.x, chart.y, x, y, frame)
     parts.append(text("↖ better", at((0.0, 0.0))[0] + 8, top + 12, class_="name"))
-    front = [at(step) for step in front_steps(chart.pairs)]
+    steps = front_steps(chart.pairs)
+    if chart.path == "in order":
+        steps = [(0.0, 0.0), *((pair.x.value, pair.y.value) for pair in chart.pairs)]
+    front = [at(step) for step in steps]
     if len(front) > 1:
         parts.append(path(front, "front"))
     parts.append(marker(0, *at((0.0, 0.0)), 4.5, "origin"))

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from rewarm import __version__
 from rewarm.artifacts import write_atomically
 from rewarm.planning.schedule import lr_curve
+from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting import arm_sections, numbers, run_sections
 from rewarm.reporting.arms import ArmView, load_arm
@@ -23,6 +24,12 @@ from rewarm.reporting.run_view import RunView, load_run_view
 from rewarm.reporting.tables import Mood, Table
 from rewarm.reporting.text import clean
 from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
+from rewarm.reporting.trade_off import (
+    sweep_provenance,
+    sweep_statement,
+    sweep_table,
+    trade_off_figure,
+)
 from rewarm.reporting.wording import ONE_SEED, Statement, statements
 from rewarm.units import format_count, format_duration
 
@@ -30,9 +37,12 @@ __all__ = [
     "ArmView",
     "load_arm",
     "main_figure_svg",
+    "main_merge_svg",
     "render_comparison_report",
+    "render_merge_report",
     "render_run_report",
     "write_comparison_report",
+    "write_merge_report",
     "write_run_report",
 ]
 
@@ -71,6 +81,7 @@ def render_run_report(run: RunFolder) -> str:
         sections=(
             ("verdict", "Verdict"),
             ("curves", "Curves"),
+            *([("merging", "Merging")] if view.merge_sweep else []),
             ("training", "Training"),
             ("data", "Data"),
             ("plan", "Plan"),
@@ -87,6 +98,7 @@ def render_run_report(run: RunFolder) -> str:
         verdict_blocks=run_sections.verdict_blocks(view),
         verdicts=run_sections.verdict_table(view.verdicts),
         curve_blocks=run_sections.curve_blocks(view),
+        merging=_merging(view.merge_sweep) if view.merge_sweep else None,
         lr=run_sections.lr_figure(view),
         lr_sentence=run_sections.lr_sentence(view),
         blend=run_sections.blend_figure(view),
@@ -99,6 +111,38 @@ def render_run_report(run: RunFolder) -> str:
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
+
+
+def write_merge_report(run: RunFolder, sweep: MergeSweep) -> Path:
+    """Write the page of a merge's trade-off curve into a run's folder and return its path."""
+    write_atomically(run.merge_report, render_merge_report(sweep))
+    return run.merge_report
+
+
+def render_merge_report(sweep: MergeSweep) -> str:
+    """Return the page of a merge's trade-off curve: the choice, the curve, its numbers."""
+    return _render(
+        "merge.html",
+        title=f"{sweep.model}, merged into {sweep.base}",
+        sections=(("curve", "Curve"), ("provenance", "Provenance")),
+        merging=_merging(sweep),
+        provenance=sweep_provenance(sweep),
+    )
+
+
+def main_merge_svg(sweep: MergeSweep) -> str:
+    """Return a merge's trade-off curve as an SVG file of its own, on a light ground."""
+    return clean(standalone(trade_off_figure(sweep)))
+
+
+class _Merging(NamedTuple):
+    statement: Statement
+    figure: Figure
+    table: Table
+
+
+def _merging(sweep: MergeSweep) -> _Merging:
+    return _Merging(sweep_statement(sweep), trade_off_figure(sweep), sweep_table(sweep))
 
 
 def _state(view: RunView) -> State:

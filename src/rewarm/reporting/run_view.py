@@ -16,6 +16,7 @@ from rewarm.planning.mixture import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord
+from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
 
 __all__ = ["METRICS", "Exposure", "MetricWords", "RunView", "load_run_view"]
@@ -34,6 +35,7 @@ class MetricWords:
 METRICS: tuple[MetricWords, ...] = (
     MetricWords("bits_per_byte", "Held-out text", "text", True),
     MetricWords("answer_bits_per_byte", "Answers, given their questions", "answers", True),
+    MetricWords("chat_bits_per_byte", "Answers in the base's chat format", "chat", True),
     MetricWords("matched_continuation", "Matched continuation", "continuation", False),
     MetricWords("multiple_choice", "Multiple choice", "choice", False),
 )
@@ -71,6 +73,7 @@ class RunView:
     domains: tuple[str, ...]
     verdicts: tuple[DomainVerdict, ...]
     missing: tuple[str, ...]
+    merge_sweep: MergeSweep | None = None
 
     @property
     def num_steps_taken(self) -> int:
@@ -182,6 +185,9 @@ def load_run_view(run: RunFolder) -> RunView:
         missing.append("placement.json is missing: device, precision and versions are not known")
     if recipe is None:
         missing.append("recipe.json is missing: the resolved recipe cannot be shown")
+    sweep = _merge_sweep(run.merge_sweep)
+    if sweep is None and run.merge_sweep.exists():
+        missing.append("merge_sweep.json cannot be read: the curve of the merge is not shown")
     domains = _ordered_domains(plan, evals)
     verdicts = [
         verdict
@@ -201,6 +207,7 @@ def load_run_view(run: RunFolder) -> RunView:
         domains=domains,
         verdicts=tuple(verdicts),
         missing=tuple(missing),
+        merge_sweep=sweep,
     )
 
 
@@ -213,6 +220,13 @@ def _ordered_domains(plan: Plan, evals: Sequence[EvalRecord]) -> tuple[str, ...]
 def _placement(path: Path) -> Placement | None:
     try:
         return Placement.model_validate(_json_or_none(path))
+    except ValidationError:
+        return None
+
+
+def _merge_sweep(path: Path) -> MergeSweep | None:
+    try:
+        return MergeSweep.model_validate(_json_or_none(path))
     except ValidationError:
         return None
 

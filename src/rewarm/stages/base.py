@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.errors import BaseModelError, EnvironmentFault
 from rewarm.recipe.schema import BaseRecipe
 
-__all__ = ["find_base", "looks_like_hub_id"]
+__all__ = ["find_base", "find_model", "looks_like_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Weights as safetensors only, no code, no pickles.
@@ -25,30 +26,54 @@ def looks_like_hub_id(path: str) -> bool:
 
 
 def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
-    """Return the local folder of the base, downloading a hub id where needed.
+    """Return the local folder of the base, downloading a hub id where needed; see `find_model`."""
+    return find_model(base.path, base.revision, recipe_folder, where="base")
 
-    Raises BaseModelError where nothing is there, access is refused or the revision is unknown, and
-    EnvironmentFault where the hub cannot be reached.
+
+def find_model(path: str, revision: str | None, folder: Path, *, where: str) -> Path:
+    """Return the local folder of a model: as it is, relative to `folder`, or from the hub.
+
+    `where` is the section or option that named it. Raises BaseModelError where nothing is there,
+    access is refused or the revision is unknown, and EnvironmentFault where the hub cannot be
+    reached.
     """
-    path = Path(os.path.expanduser(base.path))
-    local = path if path.is_absolute() else recipe_folder / path
+    expanded = Path(os.path.expanduser(path))
+    local = expanded if expanded.is_absolute() else folder / expanded
+    field = _Field(where)
     # os.path, unlike Path, answers False where a name is too long.
     if os.path.isdir(local):
         return local.resolve()
     if os.path.exists(local):
         raise BaseModelError.one(
-            "base.path", f"{local} is a file", "give the folder that holds config.json"
+            field.path, f"{local} is a file", "give the folder that holds config.json"
         )
-    if not looks_like_hub_id(base.path):
+    if not looks_like_hub_id(path):
         raise BaseModelError.one(
-            "base.path",
+            field.path,
             f"there is no folder {local}",
             "give a folder in Hugging Face format, or a hub id such as org/model",
         )
-    return _download(base.path, base.revision, local)
+    return _download(path, revision, local, field)
 
 
-def _download(hub_id: str, revision: str | None, local: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Where a model was named: a section of the recipe, or an option of the command line."""
+
+    where: str
+
+    @property
+    def path(self) -> str:
+        """What holds its path."""
+        return self.where if self.where.startswith("-") else f"{self.where}.path"
+
+    @property
+    def revision(self) -> str:
+        """What holds its revision."""
+        return self.where if self.where.startswith("-") else f"{self.where}.revision"
+
+
+def _download(hub_id: str, revision: str | None, local: Path, field: _Field) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -61,20 +86,20 @@ def _download(hub_id: str, revision: str | None, local: Path) -> Path:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_FILES))
     except GatedRepoError as error:
         raise BaseModelError.one(
-            "base.path",
+            field.path,
             f"{hub_id} is gated: its owner grants access by request",
             f"ask for access at its page on the hub, then set HF_TOKEN in the environment "
             f"(never in the recipe); revision {revision or 'main'}",
         ) from error
     except RevisionNotFoundError as error:
         raise BaseModelError.one(
-            "base.revision",
+            field.revision,
             f"{hub_id} has no revision {revision!r}",
             "name a branch, tag or commit",
         ) from error
     except RepositoryNotFoundError as error:
         raise BaseModelError.one(
-            "base.path",
+            field.path,
             f"neither a folder {local} nor a model {hub_id!r} on the hub was found",
             "check the spelling; for a private model set HF_TOKEN in the environment",
         ) from error
@@ -82,5 +107,6 @@ def _download(hub_id: str, revision: str | None, local: Path) -> Path:
         raise EnvironmentFault(
             f"there is no folder {local}, and the hub cannot be reached for {hub_id!r} "
             f"({type(error).__name__})",
-            "check the network, or download the model elsewhere and give its folder as base.path",
+            f"check the network, or download the model elsewhere and give its folder as "
+            f"{field.path}",
         ) from error

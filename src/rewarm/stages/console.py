@@ -27,6 +27,7 @@ _WIDE = 70
 _SHORT = {
     "bits_per_byte": "bpb",
     "answer_bits_per_byte": "answer bpb",
+    "chat_bits_per_byte": "chat bpb",
     "matched_continuation": "matched",
     "multiple_choice": "accuracy",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,19 @@ from tokenizers import Tokenizer
 from rewarm.corpus.prepare import read_held_out_answers
 from rewarm.corpus.views import open_view
 from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
+from rewarm.evaluation.chat import (
+    CHAT_DOMAIN,
+    Conversation,
+    chat_bits_per_byte,
+    read_conversations,
+)
+from rewarm.evaluation.chat_turns import BUILT_IN_CONVERSATIONS
 from rewarm.evaluation.held_out import bits_per_byte, matched_continuation
 from rewarm.evaluation.measure import Built
 from rewarm.evaluation.passages import Framing
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
 from rewarm.evaluation.tasks import multiple_choice, read_task
+from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import LOSS_METRICS, CorpusFacts
 
@@ -61,6 +69,8 @@ def _measures(plan: Plan) -> Iterator[Built]:
     tokenizer = Tokenizer.from_file(str(Path(plan.conduct.base_folder) / "tokenizer.json"))
     for corpus in plan.conduct.corpora.values():
         yield from _of_source(plan, corpus, tokenizer)
+    if plan.conduct.model.has_chat_template:
+        yield _of_chat_format(plan, tokenizer)
     if not wanted.tasks:
         return
     framing = _framing(next(iter(plan.conduct.corpora.values())))
@@ -101,6 +111,24 @@ def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterato
             num_items=wanted.matched_continuation_items,
             sequence_length=plan.science.sequence_length,
         )
+
+
+def _of_chat_format(plan: Plan, tokenizer: Tokenizer) -> Built:
+    """Return what measures how a tuned base's chat format is kept; nothing, said, if it cannot be.
+
+    Raises CorpusError where the recipe names messages that cannot be read.
+    """
+    wanted = plan.conduct.evaluation
+    conversations: Sequence[Conversation] = BUILT_IN_CONVERSATIONS
+    if wanted.chat is not None:
+        conversations = read_conversations(Path(plan.conduct.recipe_folder) / wanted.chat)
+    try:
+        render = chat_renderer(Path(plan.conduct.base_folder))
+    except ValueError as error:
+        return Built(None, (f"{CHAT_DOMAIN}: not measured, {error}",))
+    return chat_bits_per_byte(
+        conversations, render=render, tokenizer=tokenizer, max_items=wanted.max_answers
+    )
 
 
 def _framing(corpus: CorpusFacts) -> Framing:

@@ -75,6 +75,7 @@ def survey(job: Job) -> Survey:
             for name, paths in inputs.items()
         ]
     _check_tasks(job, found.problems)
+    _check_chat(job, found.problems)
     _check_mirror(job, found.problems)
     return found
 
@@ -115,3 +116,17 @@ def _check_tasks(job: Job, problems: Problems) -> None:
             for problem in error.problems:
                 what = f"{problem.where}: {problem.what}"
                 problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
+
+
+def _check_chat(job: Job, problems: Problems) -> None:
+    """Note what is wrong with the file of messages, if there is one."""
+    if job.recipe.evaluation.chat is None:
+        return
+    from rewarm.evaluation.chat import read_conversations
+
+    try:
+        read_conversations(job.folder / job.recipe.evaluation.chat)
+    except CorpusError as error:
+        for problem in error.problems:
+            what = f"{problem.where}: {problem.what}"
+            problems.add("evaluation.chat", what, problem.fix)

@@ -1,0 +1,91 @@
+"""Small files of a person's own, a JSON object a line; mistakes are told by file and line."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import zstandard
+
+from rewarm.errors import CorpusError, Problem
+
+__all__ = ["is_text", "read_items"]
+
+_T = TypeVar("_T")
+
+_MAX_LINE_BYTES = 1 << 20
+_MAX_PROBLEMS = 5
+
+
+def read_items(
+    path: Path, parse: Callable[[bytes], _T], *, shape: str, max_items: int | None = None
+) -> list[_T]:
+    """Return what `parse` makes of each line of a JSONL file (.gz, .zst or plain).
+
+    At most the first `max_items`; blank lines are skipped. `parse` raises ValueError saying what is
+    wrong with a line, and `shape` is what to write instead. Raises CorpusError naming file and line
+    of the first malformed items, for a file that cannot be read, and for one without items.
+    """
+    items: list[_T] = []
+    problems: list[Problem] = []
+    for number, line in _numbered_lines(path, shape):
+        if len(items) == max_items or len(problems) == _MAX_PROBLEMS:
+            break
+        if not line.strip():
+            continue
+        try:
+            items.append(parse(line))
+        except ValueError as error:
+            problems.append(Problem(f"{path}:{number}", str(error), f"write {shape}"))
+    if problems:
+        raise CorpusError(problems)
+    if not items:
+        raise CorpusError.one(str(path), "it holds no items", f"write one a line: {shape}")
+    return items
+
+
+def is_text(value: object) -> bool:
+    """Tell whether a value is a text that is not blank and can be written as UTF-8."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
+        return False
+    return True
+
+
+def _numbered_lines(path: Path, shape: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line); CorpusError for a file or line that cannot be read."""
+    try:
+        with path.open("rb") as raw:
+            stream = _decompressed(path, raw)
+            for number in itertools.count(1):
+                line = stream.readline(_MAX_LINE_BYTES + 1)
+                if not line:
+                    return
+                if len(line) > _MAX_LINE_BYTES:
+                    raise CorpusError.one(
+                        f"{path}:{number}", "the line is longer than 1 MiB", f"write {shape}"
+                    )
+                yield number, line
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError.one(
+            str(path), f"it cannot be read ({reason})", "check the path and that the file is whole"
+        ) from error
+
+
+def _decompressed(path: Path, raw: BinaryIO) -> io.BufferedIOBase:
+    if path.suffix == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if path.suffix == ".zst":
+        return io.BufferedReader(
+            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        )
+    return raw  # type: ignore[return-value]

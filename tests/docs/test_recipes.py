@@ -1,0 +1,73 @@
+"""The pages of docs/recipes: their commands exist, and their figures are those on record."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from rewarm.cli import app
+from rewarm.stages.merge_methods import METHODS
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
+MERGING = (ROOT / "docs" / "recipes" / "merging.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_their_options_are_there(page: Path) -> None:
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text(encoding="utf-8")
+    lines = [
+        line
+        for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert lines or page.stem != "merging"
+    for line in lines:
+        program, verb, *arguments = shlex.split(line)
+        assert program == "rewarm"
+        options = {option for param in verbs[verb].params for option in param.opts}
+        assert {part for part in arguments if part.startswith("-")} <= options, line
+
+
+def test_the_figures_of_merging_are_those_on_record() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "merging.json").read_text())
+    found = {row["name"]: row["value"] for row in rows}
+    for row, name in (
+        ("`naive`, as it ended", "linear, weight 1"),
+        ("merged linearly, w = 0.5", "linear, weight 0.5"),
+        ("merged linearly, w = 0.4 (the knee)", "linear, weight 0.4 (chosen: the knee)"),
+        ("merged spherically, w = 0.4", "slerp, weight 0.4 (chosen: the knee)"),
+        (
+            "a quarter of old text replayed instead, nothing merged",
+            "a quarter replayed instead (rewarm)",
+        ),
+        ("constant rate, last checkpoint", "last checkpoint at a constant rate"),
+        ("average of its last ten checkpoints, two steps apart", "average of its last ten"),
+        (
+            "the rate decayed to a tenth instead (`naive`)",
+            "the same steps with a decayed rate",
+        ),
+    ):
+        cells = [f"{found[f'{name}: {what}']:+.3f}".replace("-", "−") for what in ("old", "new")]
+        assert f"| {row} | {cells[0]} | {cells[1]} |" in MERGING
+    end, half = (
+        {what: found[f"linear, weight {w}: {what}"] for what in ("old", "new")}
+        for w in ("1", "0.5")
+    )
+    assert round(100 * half["new"] / end["new"]) == 78
+    assert round(100 * half["old"] / end["old"]) == 40
+    replay = found["a quarter replayed instead (rewarm): new"]
+    assert round(found["linear, weight 0.4 (chosen: the knee): new"] - replay, 2) == 0.19
+
+
+def test_every_method_has_its_row_with_formula_and_source() -> None:
+    for name, method in METHODS.items():
+        (row,) = [line for line in MERGING.splitlines() if line.startswith(f"| `{name}` |")]
+        assert method.formula.split(",")[0] in row
+        assert re.findall(r"arXiv [\d.]+", method.source) == re.findall(r"arXiv [\d.]+", row)
