@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_told() -> None:
         'schedule.pieces=[{shape="constant", start_lr=1e-4, steps=2000}, {shape="constant"}]',
         text=one,
     )
-    assert "it has 2000 of the 1000 steps that are left" in told[0]
+    assert "it has 2,000 of the 1,000 steps that are left" in told[0]
     for pieces, words in (
         ('[{shape="constant", start_lr=1e-4, steps=2}]', "the last piece takes the steps"),
         ('[{shape="constant", start_lr=1e-4}, {shape="constant"}]', "how long is it?"),

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np

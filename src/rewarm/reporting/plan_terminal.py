@@ -23,7 +23,7 @@ from rewarm.recipe.advice import Advice
 from rewarm.reporting import numbers
 from rewarm.reporting.terminal_table import titled_table
 from rewarm.reporting.text import clean
-from rewarm.units import format_count
+from rewarm.units import counted, format_count
 
 __all__ = ["advice_summary", "blend_table", "draw_schedule", "plan_summary"]
 
@@ -88,7 +88,7 @@ class _ScheduleDrawing:
             _write(steps, gutter + start, first if len(first) <= room else "")
             if max(len(name) + 1, len(first)) > room:
                 told.append(f"{bar}{name}: from step {first}")
-        _write(steps, len(steps) - len(last := _counted(num_steps, "step")), last, only_free=True)
+        _write(steps, len(steps) - len(last := counted(num_steps, "step")), last, only_free=True)
         yield Text("".join(names).rstrip(), no_wrap=True)
         yield Text("".join(steps).rstrip(), style="dim", no_wrap=True)
         for line in told:
@@ -236,24 +236,19 @@ def _headline(plan: Plan) -> Text:
     text = Text()
     text.append(clean(plan.name), style="bold")
     text.append(
-        f"  {_counted(science.num_steps, 'step')} of "
+        f"  {counted(science.num_steps, 'step')} of "
         f"{format_count(science.tokens_per_step)} tokens, "
         f"{format_count(science.num_tokens)} in all\n"
     )
     text.append(
         f"base {clean(plan.conduct.base_name)}, {format_count(model.num_parameters)} parameters; "
-        f"{_counted(science.sequences_per_step, 'sequence')} of {science.sequence_length:,} "
+        f"{counted(science.sequences_per_step, 'sequence')} of {science.sequence_length:,} "
         "a step\n"
     )
     text.append(f"plan {plan.fingerprint[:12]}", style="dim")
     if not plan.measured:
         text.append("  token counts are estimated from a sample", style="yellow")
     return text
-
-
-def _counted(number: int, what: str) -> str:
-    """Return `1 step`, `1,000 steps`."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _estimates(plan: Plan) -> RenderableType:
