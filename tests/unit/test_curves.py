@@ -75,6 +75,18 @@ def test_rewarm_then_redecay_and_cycles() -> None:
         ("linear", 672, 1e-3),
         ("cosine", 1000, 1e-4),
     ]
+    science = plan_of(
+        *STEPS,
+        *rewarm,
+        "schedule.kind=cyclic",
+        "schedule.cycles=3",
+        "schedule.warmup_steps=5",
+        text=one_phase(),
+    ).science
+    # The first warm-up rises from nothing, the others from where the cycle before them ended.
+    assert science.lr(0) == pytest.approx(1e-3 / 6)
+    assert science.lr(332) == pytest.approx(1e-4, rel=1e-3)
+    assert science.lr(333) == pytest.approx(1e-4 + 9e-4 / 6)
 
 
 def test_pieces_of_ones_own() -> None:

@@ -168,8 +168,10 @@ def _cycles(
     warmup = _warmup_steps(wanted, num_steps // wanted.cycles, problems)
     specs: list[PieceSpec] = []
     for start, end in itertools.pairwise(ends):
+        # From nothing at first, later from where the cycle before ended.
+        from_lr = rates.final if specs else 0.0
         specs += [
-            warmup_spec(warmup, rates.peak),
+            warmup_spec(warmup, rates.peak, from_lr=from_lr),
             PieceSpec(
                 wanted.decay_shape or "cosine",
                 max(0, end - start - warmup),

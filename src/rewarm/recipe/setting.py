@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rewarm.errors import Problem
 
-__all__ = ["Setting", "as_toml", "told_of_preset"]
+__all__ = ["Setting", "as_toml", "told_of_preset", "written"]
+
+_COMMENT_WIDTH = 92
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,30 @@ def as_toml(value: object) -> str:
         return "[" + ", ".join(as_toml(part) for part in value) + "]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-")
+    return str(value).lower()
+
+
+def written(setting: Setting) -> list[str]:
+    """Return a setting as lines for the top of a recipe: its reason as a comment, then its key.
+
+    Each key stands by itself there; a list of tables takes a line for each.
+    """
+    because = f"{setting.why} ({_short(setting.source)})"
+    value = setting.value
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [
+            *(f"# {line}" for line in textwrap.wrap(because, _COMMENT_WIDTH)),
+            f"{setting.key} = [",
+            *(f"  {as_toml(part)}," for part in value),
+            "]",
+        ]
+    return [f"{setting.key} = {as_toml(value)}  # {because}"]
+
+
+def _short(source: str) -> str:
+    return re.sub(r", arXiv [\d.]+", "", source)
 
 
 def told_of_preset(problem: Problem, preset: str, settings: Sequence[Setting]) -> Problem:
