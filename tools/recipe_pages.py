@@ -31,7 +31,12 @@ from tools.schedule_figures import DRAWINGS, drawn, files_of, rates_of
 __all__ = ["PAGES", "Variant", "page", "recipes_of", "written_files"]
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = (DOCS / "schedules.md", *sorted((DOCS / "recipes").glob("*.md")))
+PAGES = (
+    DOCS / "schedules.md",
+    DOCS / "recipes" / "README.md",
+    DOCS / "recipes" / "controls.md",
+    *(DOCS / "recipes" / f"{name}.md" for name in PRESETS if not PRESETS[name].is_control),
+)
 _BLOCK = re.compile(r"<!-- (?!end)(\S+)(?: (\S+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 _TOML = re.compile(r"```toml\n(.*?)```", re.DOTALL)
 _NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -429,7 +429,7 @@ def test_advice_says_nothing_that_is_not_so() -> None:
             "decayed to nothing": declared.final_lr == 0,
             "this one is weak": declared.shift == "weak",
             "a weak shift asks": declared.shift == "weak",
-            "the shift is strong": declared.shift == "strong",
+            "strong shift: the rate": declared.shift == "strong",
             "a strong shift asks": declared.shift == "strong",
             "shift is not declared": declared.shift is None,
             "further ones will follow": situation.more_to_come,

@@ -146,7 +146,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "strong shift; the peak rate is known",
         "rewarm",
-        "the shift is strong: the rate has to be high again for a while to adapt",
+        "strong shift: the rate has to be high again for a while to adapt",
         lambda s: s.is_strong and s.peak_known,
         _replay,
     ),
