@@ -13,7 +13,7 @@ from rewarm.errors import Problem
 
 __all__ = ["Setting", "as_toml", "told_of_preset", "written"]
 
-_COMMENT_WIDTH = 92
+_COMMENT_WIDTH = 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ def as_toml(value: object) -> str:
 
 
 def written(setting: Setting) -> list[str]:
-    """Return a setting as lines for the top of a recipe: its reason as a comment, then its key.
+    """Return a setting as lines for the top of a recipe: its key with the reason as a comment.
 
-    Each key stands by itself there; a list of tables takes a line for each.
+    Each key stands by itself there; a list of tables takes a line for each. A long reason stands
+    above its key.
     """
     because = f"{setting.why} ({_short(setting.source)})"
     value = setting.value
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [
-            *(f"# {line}" for line in textwrap.wrap(because, _COMMENT_WIDTH)),
-            f"{setting.key} = [",
-            *(f"  {as_toml(part)}," for part in value),
-            "]",
-        ]
-    return [f"{setting.key} = {as_toml(value)}  # {because}"]
+        key = [f"{setting.key} = [", *(f"  {as_toml(part)}," for part in value), "]"]
+    else:
+        key = [f"{setting.key} = {as_toml(value)}"]
+        if len(key[0]) + len(because) <= _COMMENT_WIDTH:
+            return [f"{key[0]}  # {because}"]
+    return [*(f"# {line}" for line in textwrap.wrap(because, _COMMENT_WIDTH)), *key]
 
 
 def _short(source: str) -> str:
