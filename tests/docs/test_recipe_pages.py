@@ -25,7 +25,7 @@ from tools.recipe_pages import DOCS, PAGES, Variant, recipes_of, written_files
 from tools.schedule_figures import DRAWINGS, FOLDER, rates_of
 
 # Written at the same time as these pages.
-WRITTEN_ELSEWHERE = {DOCS / "rehearsal.md", DOCS / "merging.md"}
+WRITTEN_ELSEWHERE = {DOCS / "recipes" / "rehearsal.md", DOCS / "recipes" / "merging.md"}
 SMALL = ("budget.tokens=20k", "batch.tokens=512")
 
 

@@ -279,8 +279,9 @@ MUTATIONS = [
     Mutation(
         promise="a skip is on the disk before it governs",
         file="training/course.py",
-        old="        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",
-        new="",
+        old="        amended = amendments.with_skip(from_step, until_step, why)\n"
+        "        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",
+        new="        amended = amendments.with_skip(from_step, until_step, why)\n",
         test="tests/unit/test_training_guard.py::test_a_run_resumed_from_before_a_skip_skips_again",
     ),
     Mutation(
