@@ -119,6 +119,16 @@ def init(
     final_lr: Annotated[
         float | None, typer.Option(help="Final learning rate of the base's pretraining.")
     ] = None,
+    shift: Annotated[
+        str | None,
+        typer.Option(help="How far the new text is from the pretraining's: weak or strong."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A preset by name, in place of the one that is advised.")
+    ] = None,
+    more_to_come: Annotated[
+        bool, typer.Option("--more-to-come", help="Further data sets will follow.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Ask the few questions that matter and write a commented recipe."""
@@ -135,6 +145,9 @@ def init(
             budget=budget,
             peak_lr=peak_lr,
             final_lr=final_lr,
+            shift=shift,  # type: ignore[arg-type]  # checked there, with everything else
+            preset=preset,
+            more_to_come=more_to_come,
         ),
         force=force,
     )

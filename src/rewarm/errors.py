@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 __all__ = [
@@ -146,6 +146,10 @@ class Problems:
     def extend(self, problems: Iterable[Problem]) -> None:
         """Take over the problems of another error."""
         self._problems.extend(p for p in problems if p not in self._problems)
+
+    def reword(self, reworded: Callable[[Problem], Problem]) -> None:
+        """Say every problem noted so far in another way."""
+        self._problems = [reworded(problem) for problem in self._problems]
 
     def __len__(self) -> int:
         return len(self._problems)

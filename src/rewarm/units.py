@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 
 __all__ = [
+    "counted",
     "format_bytes",
     "format_count",
     "format_duration",
@@ -54,6 +55,11 @@ def format_count(count: float) -> str:
         if abs(count) >= size:
             return f"{_three_digits(count / size)}{suffix}"
     return _three_digits(count) if count != int(count) else str(int(count))
+
+
+def counted(number: int, what: str) -> str:
+    """Return `1 step`, `1,000 steps`."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -46,7 +46,8 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
 
 def test_the_recipes_of_the_readme_are_recipes() -> None:
     short, two_blends = (parse_recipe(block) for block in blocks(REPOSITORY / "README.md", "toml"))
-    assert [phase.name for phase in short.phases] == ["general"]
+    assert short.preset == "rewarm"
+    assert short.phases[0].roles == {"new": 0.75, "old": 0.25}
     assert [phase.name for phase in two_blends.phases] == ["general", "qa"]
 
 

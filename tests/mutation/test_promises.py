@@ -295,8 +295,9 @@ MUTATIONS = [
     Mutation(
         promise="a skip is on the disk before it governs",
         file="training/course.py",
-        old="        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",
-        new="",
+        old="        amended = amendments.with_skip(from_step, until_step, why)\n"
+        "        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n",
+        new="        amended = amendments.with_skip(from_step, until_step, why)\n",
         test="tests/unit/test_training_guard.py::test_a_run_resumed_from_before_a_skip_skips_again",
     ),
     Mutation(
@@ -1125,6 +1126,76 @@ MUTATIONS = [
         "step))\n"
         "            seal(final, step, ranks)\n",
         test="tests/resume/test_save_kills.py::test_twenty_kills_within_saves",
+    ),
+    Mutation(
+        promise="no peak of a schedule is lost in its drawing",
+        file="reporting/plan_terminal.py",
+        old="    joined_tops = np.minimum(tops[1:], bottoms[:-1] + 1)\n",
+        new="    tops, bottoms = firsts.copy(), firsts.copy()\n"
+        "    joined_tops = np.minimum(tops[1:], bottoms[:-1] + 1)\n",
+        test="tests/unit/test_reporting_terminal.py::"
+        "test_no_rate_of_any_step_is_lost_in_the_drawing",
+    ),
+    Mutation(
+        promise="a phase too short for its name is told all the same",
+        file="reporting/plan_terminal.py",
+        old='                told.append(f"{bar}{name}: from step {first}")\n',
+        new="                pass\n",
+        test="tests/unit/test_reporting_terminal.py::"
+        "test_a_phase_too_short_for_its_name_is_told_below",
+    ),
+    Mutation(
+        promise="a refusal names the preset that filled in what it is about",
+        file="planning/resolve.py",
+        old="    notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))\n",
+        new="",
+        test="tests/unit/test_presets.py::"
+        "test_rates_that_are_not_known_are_missed_by_the_presets_name",
+    ),
+    Mutation(
+        promise="a preset's blends take in every role that is there",
+        file="recipe/presets.py",
+        old='    if declared.roles == {"qa"}:\n',
+        new="    if False:\n",
+        test="tests/unit/test_presets.py::"
+        "test_every_combination_of_roles_plans_or_is_refused_by_the_presets_name",
+    ),
+    Mutation(
+        promise="a warm-up of one's own does not move the switch of reuse",
+        file="recipe/presets.py",
+        old='{"lr_below": "peak/5"}',
+        new='{"lr_below": "start/5"}',
+        test="tests/unit/test_presets.py::test_a_warmup_of_ones_own_moves_no_switch",
+    ),
+    Mutation(
+        promise="advice says nothing that is not so",
+        file="recipe/advice.py",
+        old="    if situation.declared.final_lr == 0:\n        return",
+        new="    if not situation.declared.final_lr:\n        return",
+        test="tests/unit/test_presets.py::test_advice_says_nothing_that_is_not_so",
+    ),
+    Mutation(
+        promise="later warm-ups of a cyclic schedule begin where the cycle before ended",
+        file="planning/curves.py",
+        old="        from_lr = rates.final if specs else 0.0\n",
+        new="        from_lr = 0.0\n",
+        test="tests/unit/test_curves.py::test_rewarm_then_redecay_and_cycles",
+    ),
+    Mutation(
+        promise="what init writes as comments is what the preset fills in",
+        file="recipe/setting.py",
+        old='        return f"{value:g}".replace("e-0", "e-")\n',
+        new='        return f"{value:.1f}"\n',
+        test="tests/unit/test_init_preset.py::"
+        "test_what_stands_in_comments_is_what_the_preset_fills_in",
+    ),
+    Mutation(
+        promise="a rate that nobody has said is assumed aloud in the recipe",
+        file="stages/init_preset.py",
+        old="        *_rate_that_is_missing(choice),\n",
+        new="",
+        test="tests/unit/test_init_preset.py::"
+        "test_without_rates_one_is_assumed_aloud_and_nowhere_else",
     ),
 ]
 

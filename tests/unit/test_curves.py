@@ -75,6 +75,18 @@ def test_rewarm_then_redecay_and_cycles() -> None:
         ("linear", 672, 1e-3),
         ("cosine", 1000, 1e-4),
     ]
+    science = plan_of(
+        *STEPS,
+        *rewarm,
+        "schedule.kind=cyclic",
+        "schedule.cycles=3",
+        "schedule.warmup_steps=5",
+        text=one_phase(),
+    ).science
+    # The first warm-up rises from nothing, the others from where the cycle before them ended.
+    assert science.lr(0) == pytest.approx(1e-3 / 6)
+    assert science.lr(332) == pytest.approx(1e-4, rel=1e-3)
+    assert science.lr(333) == pytest.approx(1e-4 + 9e-4 / 6)
 
 
 def test_pieces_of_ones_own() -> None:
@@ -115,7 +127,7 @@ def test_what_does_not_fit_is_told() -> None:
         'schedule.pieces=[{shape="constant", start_lr=1e-4, steps=2000}, {shape="constant"}]',
         text=one,
     )
-    assert "it has 2000 of the 1000 steps that are left" in told[0]
+    assert "it has 2,000 of the 1,000 steps that are left" in told[0]
     for pieces, words in (
         ('[{shape="constant", start_lr=1e-4, steps=2}]', "the last piece takes the steps"),
         ('[{shape="constant", start_lr=1e-4}, {shape="constant"}]', "how long is it?"),

@@ -57,6 +57,8 @@ def test_every_answer_is_checked_as_it_is_given(reader: Path) -> None:
         "",
         *("abc", "7", "1e-3"),
         "1e-4",
+        *("far", "Weak"),
+        *("perhaps", "no"),
     ]
     code, shown = converse(reader, answers, "asked.toml")
     assert code == 0, shown
@@ -69,6 +71,9 @@ def test_every_answer_is_checked_as_it_is_given(reader: Path) -> None:
         "no-old-text matches no file",
         "'abc' is not a number",
         "7 is not a learning rate",
+        "'far' is neither weak nor strong",
+        "'perhaps' is neither yes nor no",
+        'preset = "reuse": going on from the rate at which the pretraining ended',
     ):
         assert reason in shown
     assert "()" not in shown
@@ -76,6 +81,8 @@ def test_every_answer_is_checked_as_it_is_given(reader: Path) -> None:
     assert recipe.base.path == "my-model"
     assert recipe.base.pretraining.peak_lr == 1e-3
     assert recipe.base.pretraining.final_lr == 1e-4
+    assert recipe.shift == "weak"
+    assert recipe.preset == "reuse"
     assert recipe.budget.tokens == 20_000
     assert recipe.sources["replay"].path == "my-old-text"
     assert "qa" not in recipe.sources
@@ -91,7 +98,7 @@ def test_an_empty_answer_takes_what_is_known_of_the_base(reader: Path) -> None:
         "max_position_embeddings": 2048,
     }
     (reader / "pythia" / "config.json").write_text(json.dumps(config))
-    answers = ["pythia", "my-text", "10M", "my-old-text", "", "", "2e-5"]
+    answers = ["pythia", "my-text", "10M", "my-old-text", "", "", "2e-5", "", "yes"]
     code, shown = converse(reader, answers, "known.toml")
     assert code == 0, shown
     assert "it has the shape of Pythia 410M or Pythia 410M deduped" in shown
@@ -99,6 +106,8 @@ def test_an_empty_answer_takes_what_is_known_of_the_base(reader: Path) -> None:
     recipe = load_recipe(reader / "known.toml")
     assert recipe.base.pretraining.peak_lr == 3e-4
     assert recipe.base.pretraining.final_lr == 2e-5
+    assert recipe.shift is None
+    assert recipe.preset == "infinite"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,6 @@ def test_the_name_is_legal_whatever_the_file_is_called(
     assert main(["init", output, *flags]) == 0
     assert load_recipe(reader / output).name == name
     assert "größer" in (reader / output).read_text()
-    assert "assumes a tenth of the peak" in (reader / output).read_text()
+    assert "a tenth of the peak is assumed" in " ".join((reader / output).read_text().split())
     quoted = f"'{output}'" if not output.isascii() or " " in output else output
     assert f"rewarm plan {quoted}, then rewarm run {quoted}" in capsys.readouterr().out

@@ -1,13 +1,19 @@
 """What stands on a terminal: within 80 columns, plain where it must be, and true."""
 
 import io
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from rich.console import Console, RenderableType
 
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.planning.plan import Plan
+from rewarm.planning.schedule import PieceSpec, Schedule, chain, lr_curve
 from rewarm.reporting import numbers
 from rewarm.reporting.arms import load_arm
 from rewarm.reporting.plan_terminal import blend_table, draw_schedule, plan_summary
@@ -38,9 +44,9 @@ def test_the_schedule_is_drawn_with_its_phases() -> None:
     assert lines[5].endswith("⣀")
     second = lines[6].index("│qa blend")
     assert lines[6][5:].startswith("│general blend")
-    assert lines[7].split() == ["0", "278", "step", "390"]
+    assert lines[7].split() == ["0", "278", "390", "steps"]
     # Its edge stands where its first step stands between the steps.
-    assert second - 5 == round(278 / 390 * 74)
+    assert second - 5 == int(278 / 390 * 74)
     assert all(line[second] == "┊" for line in lines[:3])
 
 
@@ -72,6 +78,110 @@ def test_a_jump_is_drawn_without_a_gap() -> None:
     lines = lines_of(draw_schedule(plan_for(Arm(peak="pretraining.peak", warmup=0.01))))
     # Four steps of warm-up fall into the first two cells: every row but the lowest is crossed.
     assert all(any(0x2800 < ord(cell) < 0x2900 for cell in line[5:7]) for line in lines[:5])
+
+
+def with_schedule(schedule: Schedule) -> Plan:
+    """Return a plan of one phase with this schedule."""
+    plan = plan_for()
+    end = schedule[-1].end_step
+    phase = plan.science.phases[0].model_copy(update={"end_step": end})
+    science = plan.science.model_copy(
+        update={"schedule": schedule, "phases": (phase,), "num_steps": end}
+    )
+    return plan.model_copy(update={"science": science})
+
+
+def dots_of(plan: Plan, *, width: int = 80) -> NDArray[np.bool_]:
+    """Return the dots of a drawing, [rows, columns] of dots from the top left, labels left out."""
+    lines = lines_of(draw_schedule(plan), width=width)[:6]
+    gutter = lines[0].index(" ") + 1
+    # Bits of a cell by row and column, as Unicode has them.
+    bits = [[0, 3], [1, 4], [2, 5], [6, 7]]
+    dots = np.zeros((24, 2 * min(width - gutter - 1, 100)), dtype=bool)
+    for row, line in enumerate(lines):
+        for column, cell in enumerate(line[gutter:]):
+            if 0x2800 <= ord(cell) < 0x2900:
+                for y, x in itertools.product(range(4), range(2)):
+                    is_set = (ord(cell) - 0x2800) >> bits[y][x] & 1
+                    dots[4 * row + y, 2 * column + x] = bool(is_set)
+    return dots
+
+
+SHAPES = ("constant", "linear", "cosine", "1-sqrt", "inverse-sqrt", "exponential")
+PIECES = st.lists(
+    st.builds(
+        PieceSpec,
+        st.sampled_from(SHAPES),
+        st.integers(1, 400),
+        st.floats(1e-6, 1e-3),
+        st.floats(1e-6, 1e-3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PIECES, st.sampled_from([20, 60, 80, 120]))
+def test_no_rate_of_any_step_is_lost_in_the_drawing(specs: list[PieceSpec], width: int) -> None:
+    schedule = chain(specs)
+    dots = dots_of(with_schedule(schedule), width=width)
+    curve = lr_curve(schedule)
+    rows = np.round((1 - curve / curve.max()) * 23).astype(int)
+    # A step has all columns from its own first to the next step's; many share one.
+    columns = np.minimum(np.arange(len(curve)) * dots.shape[1] // len(curve), dots.shape[1] - 1)
+    near = [np.clip(columns + shift, 0, dots.shape[1] - 1) for shift in (0, 1)]
+    assert np.all(dots[rows, near[0]] | dots[rows, near[1]])
+    # The line has no hole: each column holds one stretch that touches the column before.
+    for x in range(dots.shape[1]):
+        (rows,) = dots[:, x].nonzero()
+        assert len(rows) == rows[-1] - rows[0] + 1
+        if x:
+            (before,) = dots[:, x - 1].nonzero()
+            assert rows[0] <= before[-1] + 1
+            assert rows[-1] >= before[0] - 1
+
+
+def test_a_step_of_a_short_run_is_as_wide_as_its_share() -> None:
+    piece = PieceSpec("linear", 5, 1e-3, 0.0)
+    dots = dots_of(with_schedule(chain([piece])), width=56)
+    tops = dots.argmax(axis=0)
+    # 100 columns of dots for 5 steps, at rates of 1, 4/5, 3/5, 2/5 and 1/5 of 23 rows.
+    assert [int(tops[x]) for x in (10, 30, 50, 70, 90)] == [0, 5, 9, 14, 18]
+    # The first column of a step also holds the line that joins it to the step before.
+    assert [x for x in range(2, 100) if tops[x] != tops[x - 1]] == [
+        *(20, 21),
+        *(40, 41),
+        *(60, 61),
+        *(80, 81),
+    ]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_run_of_few_steps_is_drawn(num_steps: int, width: int) -> None:
+    lines = lines_of(
+        draw_schedule(with_schedule(chain([PieceSpec("cosine", num_steps, 1e-3, 0.0)]))),
+        width=width,
+    )
+    assert lines[7].split() == ["0", str(num_steps), "step" if num_steps == 1 else "steps"]
+    assert len(lines[7]) == min(width - 1, 105)
+
+
+def test_a_phase_too_short_for_its_name_is_told_below() -> None:
+    plan = plan_for()
+    first, second = plan.science.phases
+    late = second.model_copy(update={"start_step": 388})
+    phases = (first.model_copy(update={"end_step": 388}), late)
+    science = plan.science.model_copy(update={"phases": phases})
+    lines = lines_of(draw_schedule(plan.model_copy(update={"science": science})))
+    assert lines[6].rstrip().endswith("│")
+    assert lines[8:] == ["     │qa blend: from step 388"]
+    narrow = lines_of(draw_schedule(plan), width=24)
+    assert (
+        "".join(line.strip() for line in narrow[8:])
+        == "│general blend:from step 0│qa blend: fromstep 278"
+    )
 
 
 def test_without_unicode_the_drawing_is_ascii() -> None:

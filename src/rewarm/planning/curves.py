@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rewarm.errors import Problems
 from rewarm.planning.schedule import PieceSpec, Schedule, chain, warmup_spec
 from rewarm.recipe.schema import LrExpression, PieceRecipe, ScheduleRecipe
+from rewarm.units import counted
 
 __all__ = ["CurveRates", "build_schedule", "rate_of"]
 
@@ -89,14 +90,11 @@ def _warmup_steps(wanted: ScheduleRecipe, num_steps: int, problems: Problems) ->
     if steps >= num_steps:
         problems.add(
             f"schedule.{key}",
-            f"the warm-up takes all {num_steps} steps" + _of_a_cycle(wanted),
-            "lower it or raise budget.tokens",
+            f"the warm-up takes all of {counted(num_steps, 'step')}"
+            + (" of a cycle" if wanted.kind == "cyclic" else ""),
+            "lower it, or raise budget.tokens for more steps",
         )
     return steps
-
-
-def _of_a_cycle(wanted: ScheduleRecipe) -> str:
-    return " of a cycle" if wanted.kind == "cyclic" else ""
 
 
 def _with_warmup(
@@ -111,7 +109,8 @@ def _with_warmup(
         if warmup + decay > num_steps:
             problems.add(
                 "schedule.decay_fraction",
-                f"{warmup} steps of warm-up and {decay} of decay do not fit into {num_steps}",
+                f"{counted(warmup, 'step')} of warm-up and {decay} of decay do not fit into "
+                f"{num_steps:,}",
                 "lower one of them or raise budget.tokens",
             )
         stable = PieceSpec("constant", max(0, num_steps - warmup - decay), peak, peak)
@@ -169,8 +168,10 @@ def _cycles(
     warmup = _warmup_steps(wanted, num_steps // wanted.cycles, problems)
     specs: list[PieceSpec] = []
     for start, end in itertools.pairwise(ends):
+        # From nothing at first, later from where the cycle before ended.
+        from_lr = rates.final if specs else 0.0
         specs += [
-            warmup_spec(warmup, rates.peak),
+            warmup_spec(warmup, rates.peak, from_lr=from_lr),
             PieceSpec(
                 wanted.decay_shape or "cosine",
                 max(0, end - start - warmup),
@@ -207,7 +208,8 @@ def _own_pieces(
         if steps < 1 or left < 0:
             problems.add(
                 where,
-                f"it has {steps} of the {left + steps} steps that are left of {num_steps}",
+                f"it has {steps:,} of the {counted(left + steps, 'step')} that are left of "
+                f"{num_steps:,}",
                 "change the lengths of the pieces, or raise budget.tokens",
             )
             return []

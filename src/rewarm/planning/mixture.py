@@ -32,9 +32,13 @@ def note_exposure(
     corpora: Mapping[str, CorpusFacts],
     *,
     sequence_length: int,
+    asked_by: str,
     problems: Problems,
 ) -> list[str]:
-    """Note sources above their epoch cap as problems; return the warnings."""
+    """Note sources above their epoch cap as problems; return the warnings.
+
+    `asked_by` says whose phases they are.
+    """
     warnings: list[str] = []
     epochs_by_source = epochs_of(sources, phases)
     for index, source in enumerate(sources):
@@ -46,7 +50,7 @@ def note_exposure(
             part = math.floor(1000 * cap / epochs) / 1000
             problems.add(
                 f"sources.{name}",
-                f"the phases ask {format_count(asked)} tokens of {_of_which(source, corpus)}: "
+                f"{asked_by} ask {format_count(asked)} tokens of {_of_which(source, corpus)}: "
                 f"{epochs:.2f} epochs, above its cap of {cap:g}",
                 f"bring its share of the blends, or budget.tokens, down to {part:g} of what it is, "
                 f"add text, or set sources.{name}.max_epochs with a max_epochs_reason",

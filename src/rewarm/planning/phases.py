@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewarm.errors import Problems
-from rewarm.planning.schedule import Schedule, first_step_below, lowest_after_peak
+from rewarm.planning.schedule import Schedule, first_step_below, lowest_after_peak, lr_at
 from rewarm.recipe.schema import LrExpression, PhaseRecipe, Until
 from rewarm.units import format_count
 
@@ -108,12 +108,24 @@ def _first_below(
     threshold = expression.factor * base
     step = first_step_below(schedule, threshold)
     if step is None:
-        problems.add(
-            f"{where}.lr_below",
-            f"the rate never falls below {expression} = {threshold:.4g} after its peak; "
-            f"its minimum there is {lowest_after_peak(schedule):.4g}",
-            "raise the threshold above the minimum, lower schedule.final_lr, or end the phase by "
-            "fraction or tokens",
-        )
+        problems.add(f"{where}.lr_below", *_never_below(f"{expression}", threshold, schedule))
         return None, ""
     return step, f"first step after the peak whose rate is below {expression} = {threshold:.4g}"
+
+
+def _never_below(expression: str, threshold: float, schedule: Schedule) -> tuple[str, str]:
+    """Say that no step is below a threshold, and what to do about it."""
+    num_steps, goes_to = schedule[-1].end_step, schedule[-1].end_lr
+    if goes_to < threshold:
+        counted = "the only step has" if num_steps == 1 else f"the last of {num_steps} steps has"
+        return (
+            f"no step's rate falls below {expression} = {threshold:.4g}: {counted} "
+            f"{lr_at(schedule, num_steps - 1):.4g}, on its way to {goes_to:.4g}",
+            "raise budget.tokens or lower batch.tokens for more steps, or end the phase by step",
+        )
+    return (
+        f"the rate never falls below {expression} = {threshold:.4g} after its peak; "
+        f"its minimum there is {lowest_after_peak(schedule):.4g}",
+        "raise the threshold above the minimum, lower schedule.final_lr, or end the phase by "
+        "fraction or tokens",
+    )

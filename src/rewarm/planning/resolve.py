@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rewarm.errors import PlanError, Problems
+from rewarm.errors import PlanError, Problem, Problems
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import phase_weights, used_sources, with_subsets
@@ -30,6 +30,7 @@ from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
+from rewarm.recipe.setting import as_toml, told_of_preset
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
 
 __all__ = ["resolve"]
@@ -77,10 +78,12 @@ def resolve(
                 recipe.sources,
                 corpora,
                 sequence_length=size.sequence_length,
+                asked_by=_asked_by(recipe),
                 problems=notes.problems,
             )
     if model is not None:
         note_selection(recipe, model, notes)
+    notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))
     notes.problems.raise_as(PlanError)
     assert model is not None
     assert size is not None
@@ -105,6 +108,19 @@ def resolve(
     )
     folders = (base_folder, recipe_folder)
     return _assemble(recipe, model, corpora, science, folders, optimizer_state, notes)
+
+
+def _told_of_preset(problem: Problem, recipe: Recipe) -> Problem:
+    """Return the problem with the preset named, where it is about what that has filled in."""
+    if recipe.preset is None:
+        return problem
+    return told_of_preset(problem, recipe.preset, recipe.preset_settings)
+
+
+def _asked_by(recipe: Recipe) -> str:
+    """Return whose phases they are that ask for text."""
+    is_filled_in = any(setting.key == "phases" for setting in recipe.preset_settings)
+    return f"the phases of preset {recipe.preset!r}" if is_filled_in else "the phases"
 
 
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
@@ -246,24 +262,13 @@ def _planned_preset(recipe: Recipe) -> PlannedPreset | None:
         settings=tuple(
             Reason(
                 field=setting.key,
-                value=_in_toml(setting.value),
+                value=as_toml(setting.value),
                 reason=setting.why,
                 source=setting.source,
             )
             for setting in recipe.preset_settings
         ),
     )
-
-
-def _in_toml(value: object) -> str:
-    """Return a value of a recipe as one would write it."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_in_toml(part)}" for key, part in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_in_toml(part) for part in value) + "]"
-    if isinstance(value, str):
-        return f'"{value}"'
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _evaluation_tokens(recipe: Recipe, corpora: Mapping[str, CorpusFacts]) -> int:

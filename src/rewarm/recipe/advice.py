@@ -1,12 +1,22 @@
-"""Which preset fits what is declared, and why the others do not."""
+"""Which preset fits what is declared, and why the others do not.
+
+The rules stand in one table, which `docs/recipes/README.md` shows too; the first that holds
+decides.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rewarm.recipe.presets import Declared
+from rewarm.recipe.presets import PRESETS, Declared
+from rewarm.units import format_count
 
-__all__ = ["Advice", "advise"]
+__all__ = ["RULES", "Advice", "Rule", "Situation", "advise"]
+
+_PLENTY = 4
+"""New text of so many times the budget is more than the budget can show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,53 @@ class Advice:
     others: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the rules look at; None and False where it is not known."""
+
+    declared: Declared
+    budget_tokens: int | None = None
+    new_tokens: int | None = None
+    """Tokens of all new text."""
+    more_to_come: bool = False
+    """Whether further data sets will follow."""
+
+    @property
+    def peak_known(self) -> bool:
+        """Whether the pretraining's peak rate is known."""
+        return self.declared.peak_lr is not None
+
+    @property
+    def final_known(self) -> bool:
+        """Whether there is a final rate to go on from."""
+        return bool(self.declared.final_lr)
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether the shift is said to be strong."""
+        return self.declared.shift == "strong"
+
+    @property
+    def is_plenty(self) -> bool:
+        """Whether there is far more new text than the budget shows."""
+        if not self.budget_tokens or not self.new_tokens:
+            return False
+        return "new" in self.declared.roles and self.new_tokens >= _PLENTY * self.budget_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`preset` is advised where this holds and no rule before it does."""
+
+    when: str
+    """What a person has, in words."""
+    preset: str
+    because: str
+    holds: Callable[[Situation], bool]
+    details: Callable[[Situation], Iterator[str]] = lambda situation: iter(())
+    """What else speaks for it in a situation, or has to be known."""
+
+
 def advise(
     declared: Declared,
     *,
@@ -25,85 +82,162 @@ def advise(
     new_tokens: int | None = None,
     more_to_come: bool = False,
 ) -> Advice:
-    """Return the preset to begin with.
-
-    `new_tokens` are those of the new text, `more_to_come` says that further data sets will follow;
-    None and False where that is not known. The first rule that holds decides:
-
-    1. more data sets will follow, peak rate known: infinite
-    2. strong shift, old text, new text of at least four times the budget: stability-gap
-    3. strong shift, peak rate known: rewarm
-    4. final rate known and above 0: reuse
-    5. peak rate known: rewarm where the final rate is 0, else reuse at a tenth of the peak, assumed
-    6. nothing is known of the rates: reuse, from a rate that must be given
-    """
-    final_known = declared.final_lr is not None and declared.final_lr > 0
-    peak_known = declared.peak_lr is not None
-    others: list[tuple[str, str]] = []
-
-    def chosen(preset: str, *reasons: str) -> Advice:
-        return Advice(preset, reasons, tuple(other for other in others if other[0] != preset))
-
-    if more_to_come and peak_known:
-        return chosen(
-            "infinite",
-            "further data sets will follow: a rate that does not depend on the horizon can be "
-            "extended by each, without re-warming",
-        )
-    others.append(
-        (
-            "infinite",
-            "it pays where further data sets follow"
-            if not more_to_come
-            else "it needs the pretraining's peak rate",
-        )
+    """Return the preset to begin with: that of the first rule that holds."""
+    situation = Situation(declared, budget_tokens, new_tokens, more_to_come)
+    rule = next(rule for rule in RULES if rule.holds(situation))
+    others = (
+        (name, _WHY_NOT[name](situation, rule))
+        for name, preset in PRESETS.items()
+        if not preset.is_control and name != rule.preset
     )
-    is_strong = declared.shift == "strong"
-    plenty = bool(budget_tokens and new_tokens and new_tokens >= 4 * budget_tokens)
-    if is_strong and declared.has_old and plenty:
-        return chosen(
-            "stability-gap",
-            "strong shift and far more new text than budget: several passes over the best of it, "
-            "mixed as the pretraining was, beat one pass over a random part",
-        )
-    others.append(
-        (
-            "stability-gap",
-            "the new text is not known to be four times the budget"
-            if is_strong and declared.has_old
-            else "it is for a strong shift with old text to mix in",
-        )
+    return Advice(rule.preset, (rule.because, *rule.details(situation)), tuple(others))
+
+
+def _replay(situation: Situation) -> Iterator[str]:
+    if situation.declared.has_old:
+        share = "5 %" if situation.declared.shift == "weak" else "25 %"
+        yield f"{share} of every batch replays old text"
+    else:
+        yield "there is no old text to replay: expect forgetting"
+
+
+def _plenty(situation: Situation) -> Iterator[str]:
+    assert situation.new_tokens
+    assert situation.budget_tokens
+    yield (
+        f"the new text is {situation.new_tokens / situation.budget_tokens:.3g} times the budget: "
+        "where you can, select the best of it first, which is most of the gain"
     )
-    if is_strong and peak_known:
-        others.append(("reuse", "the pretraining's final rate is low for a strong shift"))
-        return chosen(
-            "rewarm",
-            "strong shift: the rate has to be high again for a while to adapt"
-            + ("; a quarter is replayed" if declared.has_old else "; there is no text to replay"),
-        )
-    if final_known:
-        others.append(("rewarm", "re-warming costs old loss at first; for a strong shift it pays"))
-        how_far = {"weak": "weak shift", "strong": "peak rate unknown", None: "shift not declared"}
-        return chosen(
-            "reuse",
-            f"the pretraining's final rate is known; {how_far[declared.shift]}: going on from it "
-            "changes nothing abruptly",
-        )
-    if peak_known and declared.final_lr == 0:
-        others.append(
-            ("reuse", "the pretraining ended at a rate of 0: there is none to go on from")
-        )
-        return chosen("rewarm", "the pretraining decayed to nothing: only re-warming learns")
-    if peak_known:
-        others.append(("rewarm", "re-warming costs old loss at first; for a strong shift it pays"))
-        return chosen(
-            "reuse",
-            "the final rate is not known: a tenth of the peak is assumed (`rewarm tune --lr` "
-            "measures instead of assuming)",
-        )
-    others.append(("rewarm", "the pretraining's peak rate is not known"))
-    return chosen(
+
+
+def _from_final(situation: Situation) -> Iterator[str]:
+    shift = situation.declared.shift
+    if shift == "strong":
+        yield "a strong shift asks for a higher rate, but the pretraining's peak is not known"
+    elif shift is None:
+        yield 'the shift is not declared: say shift = "strong" where the text is far off'
+    else:
+        yield "a weak shift asks for no higher rate"
+    yield from _two_blends(situation)
+
+
+def _two_blends(situation: Situation) -> Iterator[str]:
+    if "qa" in situation.declared.roles:
+        yield "questions and answers come in once the rate has fallen to a fifth"
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "further data sets will follow; the peak rate is known",
+        "infinite",
+        "a rate that does not depend on the horizon is extended by each further data set, without "
+        "re-warming",
+        lambda s: s.more_to_come and s.peak_known,
+        _replay,
+    ),
+    Rule(
+        f"strong shift, old text, and new text of at least {_PLENTY} times the budget",
+        "stability-gap",
+        "several passes over a part of the new text, mixed as the pretraining was, beat one pass "
+        "over as much at random",
+        lambda s: s.is_strong and s.declared.has_old and s.is_plenty,
+        _plenty,
+    ),
+    Rule(
+        "strong shift; the peak rate is known",
+        "rewarm",
+        "strong shift: the rate has to be high again for a while to adapt",
+        lambda s: s.is_strong and s.peak_known,
+        _replay,
+    ),
+    Rule(
+        "the final rate is known and above 0",
         "reuse",
-        "nothing is known of the pretraining's rates: give schedule.peak_lr a number "
-        "(`rewarm tune --lr` finds one)",
+        "going on from the rate at which the pretraining ended changes nothing abruptly",
+        lambda s: s.final_known,
+        _from_final,
+    ),
+    Rule(
+        "the final rate is 0; the peak rate is known",
+        "rewarm",
+        "the pretraining decayed to nothing: only a rate that rises again learns",
+        lambda s: s.peak_known and s.declared.final_lr == 0,
+        _replay,
+    ),
+    Rule(
+        "of the rates only the peak is known",
+        "reuse",
+        "a tenth of the peak is assumed for the final rate, which is not known (`rewarm tune --lr` "
+        "measures instead of assuming)",
+        lambda s: s.peak_known,
+        _two_blends,
+    ),
+    Rule(
+        "nothing is known of the rates",
+        "reuse",
+        "the pretraining's rates are not known: give schedule.peak_lr a number (`rewarm tune --lr` "
+        "finds one)",
+        lambda s: True,
+        _two_blends,
+    ),
+)
+"""In the order in which they are asked; the last one always holds."""
+
+
+def _not_infinite(situation: Situation, rule: Rule) -> str:
+    if situation.more_to_come:
+        return "it needs the pretraining's peak rate, which is not known"
+    return "its constant stretch pays where further data sets will follow, and none are declared"
+
+
+def _not_gap(situation: Situation, rule: Rule) -> str:
+    if rule.preset == "infinite":
+        return "its cosine ends with this data set, and further ones will follow"
+    shift = situation.declared.shift
+    if shift != "strong":
+        return "it is for a strong shift, and " + ("this one is weak" if shift else "none is said")
+    if not situation.declared.has_old:
+        return "it mixes new text into old, and there is no old text"
+    budget, new = situation.budget_tokens, situation.new_tokens
+    if not budget or not new:
+        return f"it is for new text of {_PLENTY} times the budget, and how much there is, is open"
+    # Rounded down: just short of four times is not four times.
+    return (
+        f"it is for new text of {_PLENTY} times the budget, and {format_count(new)} tokens are "
+        f"{math.floor(100 * new / budget) / 100:g} times {format_count(budget)}"
     )
+
+
+def _not_rewarm(situation: Situation, rule: Rule) -> str:
+    if rule.preset == "infinite":
+        return "its cosine ends with this data set: every further one would be re-warmed again"
+    if rule.preset == "stability-gap":
+        return "it takes one pass over a random part of the new text"
+    if not situation.peak_known:
+        return "it re-warms to the pretraining's peak rate, which is not known"
+    return "re-warming costs old loss at first, which pays for a strong shift"
+
+
+def _not_reuse(situation: Situation, rule: Rule) -> str:
+    if situation.declared.final_lr == 0:
+        return "the pretraining ended at a rate of 0: there is none to go on from"
+    if rule.preset == "infinite":
+        return "its rate falls to a hundredth with this data set, and further ones will follow"
+    return "the rate at which a pretraining ends is low for a strong shift"
+
+
+def _not_wsd(situation: Situation, rule: Rule) -> str:
+    if not situation.peak_known:
+        return "it holds the pretraining's peak rate, which is not known"
+    if rule.preset == "infinite":
+        return "it would hold the peak itself until the end; infinite comes down from it first"
+    return "holding the peak pays where its stable stretch is branched later: nothing says so"
+
+
+_WHY_NOT: dict[str, Callable[[Situation, Rule], str]] = {
+    "reuse": _not_reuse,
+    "rewarm": _not_rewarm,
+    "infinite": _not_infinite,
+    "stability-gap": _not_gap,
+    "wsd": _not_wsd,
+}

@@ -18,7 +18,7 @@ from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, ma
 from rewarm.recipe.advice import advise
 from rewarm.recipe.presets import PRESETS, declared_by, laid_under, settings_of
 from rewarm.recipe.schema import Recipe, contradictions
-from rewarm.recipe.setting import Setting
+from rewarm.recipe.setting import Setting, told_of_preset
 
 __all__ = ["load_recipe", "parse_recipe"]
 
@@ -89,6 +89,8 @@ def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
         problems.extend(_as_problem(details) for details in _of_the_meant_branch(error.errors()))
     for field, what, fix in contradictions(tree):
         problems.add(field, what, fix)
+    preset = str(tree.get("preset"))
+    problems.reword(lambda problem: told_of_preset(problem, preset, settings))
     problems.raise_as(RecipeError)
     assert recipe is not None
     return recipe.filled_in_by_preset(settings)

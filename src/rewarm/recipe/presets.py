@@ -73,6 +73,8 @@ class Preset:
     more: Callable[[Declared], tuple[Setting, ...]] = lambda declared: ()
     needs: Literal["old", "new"] | None = None
     """Sources without which it makes no sense."""
+    is_control: bool = False
+    """Whether it is there to be compared with, and never advised."""
 
 
 def declared_by(tree: Mapping[str, Any]) -> Declared:
@@ -163,6 +165,8 @@ def _scaled(shares: Blend, roles: Collection[str]) -> Blend:
 
 def _replayed(declared: Declared) -> tuple[Blend, str, str]:
     """Return the blend of new and old text that the shift asks for, why, and from where."""
+    if declared.roles == {"qa"}:
+        return {"qa": 1.0}, "there are questions and answers alone", OURS
     shift = declared.shift or "strong"
     share = _REPLAY_SHARE[shift]
     blend = _scaled({"new": 1 - share, "old": share}, declared.roles)
@@ -175,7 +179,7 @@ def _replayed(declared: Declared) -> tuple[Blend, str, str]:
             OURS,
         )
     said = f"{shift} shift" if declared.shift else "shift not declared, taken for strong"
-    return blend, f"{said}: {share:.0%} of every batch replays old text", REWARM
+    return blend, f"{said}: {100 * share:g} % of every batch replays old text", REWARM
 
 
 def _one_phase(declared: Declared) -> Setting:
@@ -185,6 +189,8 @@ def _one_phase(declared: Declared) -> Setting:
 
 def _general_then_qa(declared: Declared) -> Setting:
     blend, why, source = _replayed(declared)
+    if "qa" in blend:
+        return Setting("phases", [{"name": "qa", "roles": blend}], why, source)
     if "qa" not in declared.roles:
         return Setting(
             "phases",
@@ -192,18 +198,16 @@ def _general_then_qa(declared: Declared) -> Setting:
             f"{why}; without questions and answers there is no second blend",
             source,
         )
-    if not blend:
-        blend = {"qa": 1.0}
-        return Setting("phases", [{"name": "qa", "roles": blend}], "there is QA text alone", OURS)
     with_qa = {role: round(share * (1 - _QA_SHARE), 6) for role, share in blend.items()}
     return Setting(
         "phases",
         [
-            {"name": "general", "roles": blend, "until": {"lr_below": "start/5"}},
+            # The paper's start is the peak; with a warm-up of one's own it still is.
+            {"name": "general", "roles": blend, "until": {"lr_below": "peak/5"}},
             {"name": "qa", "roles": with_qa | {"qa": _QA_SHARE}},
         ],
         f"{why}; questions and answers, 6 to 11 % of the tokens, once the rate is below a fifth",
-        REUSE,
+        REUSE if source == OURS else f"{REUSE}; replay: {source}",
     )
 
 
@@ -219,6 +223,9 @@ def _old_only(declared: Declared) -> Setting:
 
 def _mixture(declared: Declared) -> Setting:
     blend = _scaled({"new": _DOMAIN_SHARE, "old": 1 - _DOMAIN_SHARE}, declared.roles)
+    if not declared.has_old:
+        why = "there is no text like the pretraining's to mix with: expect forgetting"
+        return Setting("phases", [{"name": "new", "roles": blend}], why, OURS)
     return Setting(
         "phases",
         [{"name": "mixture", "roles": blend}],
@@ -350,6 +357,7 @@ _LIST = (
         (*_rewarmed(), *_adamw(REWARM)),
         _new_only,
         needs="new",
+        is_control=True,
     ),
     Preset(
         "baseline",
@@ -358,6 +366,7 @@ _LIST = (
         (*_from_final(), *_adamw(REUSE)),
         _old_only,
         needs="old",
+        is_control=True,
     ),
     Preset(
         "constant",
@@ -370,6 +379,7 @@ _LIST = (
             *_adamw(REWARM),
         ),
         _one_phase,
+        is_control=True,
     ),
 )
 

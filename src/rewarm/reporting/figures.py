@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
@@ -265,13 +265,13 @@ def draw_grid(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, frame: Frame) -> l
     return parts
 
 
-def standalone(figure: Figure) -> str:
-    """Return the wide drawing as an SVG file of its own: light, with a border, its style inside."""
-    style = element("style", f"svg {{ {variables(LIGHT)} }}\n{FIGURE_STYLE}")
+def standalone(figure: Figure, theme: Mapping[str, str] = LIGHT) -> str:
+    """Return the wide drawing as an SVG file of its own, with a border and its style inside."""
+    style = element("style", f"svg {{ {variables(theme)} }}\n{FIGURE_STYLE}")
     viewbox = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', figure.wide)
     assert viewbox is not None
     width, height = (float(side) + 2 * _BORDER for side in viewbox.groups())
-    ground = element("rect", x=-_BORDER, y=-_BORDER, width=width, height=height, fill=LIGHT["page"])
+    ground = element("rect", x=-_BORDER, y=-_BORDER, width=width, height=height, fill=theme["page"])
     opening, rest = str(figure.wide).split(">", 1)
     opening = opening.replace(
         viewbox[0], f'viewBox="{-_BORDER:g} {-_BORDER:g} {width:g} {height:g}"'

@@ -5,12 +5,14 @@ It imports only what a plan needs: `rewarm plan` answers at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +23,7 @@ from rewarm.recipe.advice import Advice
 from rewarm.reporting import numbers
 from rewarm.reporting.terminal_table import titled_table
 from rewarm.reporting.text import clean
-from rewarm.units import format_count
+from rewarm.units import counted, format_count
 
 __all__ = ["advice_summary", "blend_table", "draw_schedule", "plan_summary"]
 
@@ -50,15 +52,16 @@ class _ScheduleDrawing:
         if num_columns < 8:
             return
         cells = _braille(curve, num_columns)
-        starts = [phase.start_step for phase in self.plan.science.phases]
-        edges = {round(start / len(curve) * num_columns) for start in starts[1:]}
+        phases = self.plan.science.phases
+        starts = [_column_of(phase.start_step, len(curve), num_columns) for phase in phases]
+        edges = set(starts[1:])
         for row in range(_PLOT_ROWS):
             label = numbers.rate(top) if row == 0 else "0" if row == _PLOT_ROWS - 1 else ""
             line = Text(f"{label:>{gutter - 1}} ", style="dim", no_wrap=True)
             for column in range(num_columns):
                 line.append(*self._cell(int(cells[row, column]), column in edges, options))
             yield line
-        yield from self._phases(gutter, num_columns, len(curve), options)
+        yield from self._phases(gutter, [*starts, num_columns], len(curve), options)
 
     @staticmethod
     def _cell(dots: int, is_edge: bool, options: ConsoleOptions) -> tuple[str, str]:
@@ -68,30 +71,38 @@ class _ScheduleDrawing:
         return (edge if is_edge else " "), "dim"
 
     def _phases(
-        self, gutter: int, num_columns: int, num_steps: int, options: ConsoleOptions
-    ) -> Iterator[Text]:
-        """Yield a line with the phases' names and one with the steps where they begin."""
-        names = [" "] * (num_columns + gutter)
-        steps = [" "] * (num_columns + gutter)
-        phases = self.plan.science.phases
+        self, gutter: int, edges: Sequence[int], num_steps: int, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Yield a line with the phases' names, one with the steps where they begin, and a line for
+        each phase that is too short for its name."""
+        names = [" "] * (edges[-1] + gutter)
+        steps = [" "] * (edges[-1] + gutter)
         bar = "|" if options.ascii_only else "│"
-        for index, phase in enumerate(phases):
-            start = round(phase.start_step / num_steps * num_columns)
-            end = num_columns
-            if index + 1 < len(phases):
-                end = round(phases[index + 1].start_step / num_steps * num_columns)
-            _write(names, gutter + start, bar + _cut(phase.name, end - start - 2))
-            _write(steps, gutter + start, _cut(f"{phase.start_step:,}", end - start - 1))
-        last = f"step {num_steps:,}"
-        taken = len("".join(steps).rstrip())
-        if taken + len(last) + 1 <= num_columns + gutter:
-            _write(steps, num_columns + gutter - len(last), last)
+        told: list[str] = []
+        for phase, (start, end) in zip(
+            self.plan.science.phases, itertools.pairwise(edges), strict=True
+        ):
+            name, first = clean(phase.name).replace("\n", " "), f"{phase.start_step:,}"
+            room = max(end - start - 1, 0)
+            _write(names, gutter + start, bar + _cut(name, room - 1))
+            _write(steps, gutter + start, first if len(first) <= room else "")
+            if max(len(name) + 1, len(first)) > room:
+                told.append(f"{bar}{name}: from step {first}")
+        _write(steps, len(steps) - len(last := counted(num_steps, "step")), last, only_free=True)
         yield Text("".join(names).rstrip(), no_wrap=True)
         yield Text("".join(steps).rstrip(), style="dim", no_wrap=True)
+        for line in told:
+            yield Padding(Text(line, style="dim"), (0, 0, 0, gutter), expand=False)
 
 
-def _write(line: list[str], start: int, content: str) -> None:
-    """Write text into a line of cells; what goes beyond its end is cut."""
+def _write(line: list[str], start: int, content: str, *, only_free: bool = False) -> None:
+    """Write text into a line of cells; what goes beyond its end is cut.
+
+    With `only_free` nothing is written where it would touch what stands there.
+    """
+    taken = "".join(line[max(start - 1, 0) :]).strip()
+    if start < 0 or (only_free and taken):
+        return
     for offset, character in enumerate(content):
         if start + offset < len(line):
             line[start + offset] = character
@@ -102,19 +113,33 @@ def _cut(content: str, room: int) -> str:
     return shown if len(shown) <= room else f"{shown[: max(room - 1, 0)]}…" if room > 1 else ""
 
 
+def _column_of(step: int, num_steps: int, num_columns: int) -> int:
+    """Return the column of cells in which a step's dots begin."""
+    num_x = 2 * num_columns
+    return min(-(-step * num_x // num_steps), ((step + 1) * num_x - 1) // num_steps) // 2
+
+
 def _braille(curve: NDArray[np.float64], num_columns: int) -> NDArray[np.int64]:
-    """Return the dots of each cell, [rows, columns]; neighbouring points are joined."""
+    """Return the dots of each cell, [rows, columns].
+
+    A column of dots spans all rates of the steps that it stands for, so that no peak is lost
+    between two columns; neighbouring columns are joined, and what the next one draws is left to it.
+    """
     num_x, num_y = 2 * num_columns, 4 * _PLOT_ROWS
-    steps = np.round(np.linspace(0, len(curve) - 1, num_x)).astype(int)
-    heights = np.round((1 - curve[steps] / curve.max()) * (num_y - 1)).astype(int)
+    first_steps = np.arange(num_x) * len(curve) // num_x
+    rows = np.round((1 - curve / curve.max()) * (num_y - 1)).astype(np.int64)
+    firsts = rows[first_steps]
+    tops, bottoms = np.minimum.reduceat(rows, first_steps), np.maximum.reduceat(rows, first_steps)
+    tops[:-1] += (tops[:-1] == firsts[1:]) & (tops[:-1] < firsts[:-1])
+    bottoms[:-1] -= (bottoms[:-1] == firsts[1:]) & (bottoms[:-1] > firsts[:-1])
+    # A steep stretch is drawn as a vertical line from where the curve came.
+    joined_tops = np.minimum(tops[1:], bottoms[:-1] + 1)
+    bottoms[1:] = np.maximum(bottoms[1:], tops[:-1] - 1)
+    tops[1:] = joined_tops
     cells = np.zeros((_PLOT_ROWS, num_columns), dtype=np.int64)
-    before = int(heights[0])
-    for x, y in enumerate(heights.tolist()):
-        # A steep stretch is drawn as a vertical line from where the curve came.
-        first = y if y == before else before + (1 if y > before else -1)
-        for dot in range(min(first, y), max(first, y) + 1):
+    for x in range(num_x):
+        for dot in range(int(tops[x]), int(bottoms[x]) + 1):
             cells[dot // 4, x // 2] |= int(_DOTS[dot % 4, x % 2])
-        before = y
     return cells
 
 
@@ -211,24 +236,19 @@ def _headline(plan: Plan) -> Text:
     text = Text()
     text.append(clean(plan.name), style="bold")
     text.append(
-        f"  {_counted(science.num_steps, 'step')} of "
+        f"  {counted(science.num_steps, 'step')} of "
         f"{format_count(science.tokens_per_step)} tokens, "
         f"{format_count(science.num_tokens)} in all\n"
     )
     text.append(
         f"base {clean(plan.conduct.base_name)}, {format_count(model.num_parameters)} parameters; "
-        f"{_counted(science.sequences_per_step, 'sequence')} of {science.sequence_length:,} "
+        f"{counted(science.sequences_per_step, 'sequence')} of {science.sequence_length:,} "
         "a step\n"
     )
     text.append(f"plan {plan.fingerprint[:12]}", style="dim")
     if not plan.measured:
         text.append("  token counts are estimated from a sample", style="yellow")
     return text
-
-
-def _counted(number: int, what: str) -> str:
-    """Return `1 step`, `1,000 steps`."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _estimates(plan: Plan) -> RenderableType:

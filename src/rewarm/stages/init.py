@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,19 @@ from rewarm.artifacts import write_atomically
 from rewarm.errors import Problems, RecipeError, UserError
 from rewarm.planning.known_bases import Recognition, recognise, shape_in_config
 from rewarm.recipe.load import parse_recipe
+from rewarm.recipe.presets import PRESETS, Shift
 from rewarm.stages.base import looks_like_hub_id
-from rewarm.stages.init_recipe import Answers, config_of, recipe_text, told
+from rewarm.stages.init_recipe import Answers, chosen_for, config_of, recipe_text, told
 from rewarm.units import parse_count
 
 __all__ = ["write_recipe"]
+
+_SHIFTS: Mapping[str, Shift | None] = {
+    "weak": "weak",
+    "strong": "strong",
+    "": None,
+    "not sure": None,
+}
 
 
 def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
@@ -37,7 +45,7 @@ def write_recipe(output: Path, answers: Answers, *, force: bool) -> None:
     text = recipe_text(answers, output)
     parse_recipe(text, where=str(output))
     write_atomically(output, text)
-    sys.stdout.write(f"written: {output}\n")
+    sys.stdout.write(f"written: {output}\n{_told_of_preset(answers)}\n")
     _try_to_plan(output)
 
 
@@ -52,8 +60,8 @@ def _ask(answers: Answers) -> Answers:
     known = _recognised(base)
     if known is not None:
         sys.stdout.write(f"  {told(known)}\n")
-    if answers.replay or answers.qa or answers.peak_lr or answers.final_lr:
-        return answers
+    if replace(answers, base=None, text=(), budget=None) != Answers():
+        return answers  # somebody who gives one of the others has seen that there are more
 
     def path(question: str) -> tuple[str, ...]:
         said = _asked(f"{question} (empty: none)", _trouble_with_text, "")
@@ -74,6 +82,18 @@ def _ask(answers: Answers) -> Answers:
         qa=path("JSONL with question and answer"),
         peak_lr=rate("Peak learning rate of the base's pretraining", "peak_lr"),
         final_lr=rate("Final learning rate of the base's pretraining", "final_lr"),
+        shift=_SHIFTS[
+            _asked(
+                "How far is the new text from the pretraining's: weak, strong (empty: not sure)",
+                _trouble_with_shift,
+                "",
+            ).lower()
+        ],
+        more_to_come=_asked(
+            "Will further data sets follow: yes, no (empty: no)", _trouble_with_yes_or_no, ""
+        )
+        .lower()
+        .startswith("y"),
     )
 
 
@@ -160,6 +180,14 @@ def _trouble_with_final_rate(said: str) -> str | None:
         return _trouble_with_rate(said)
 
 
+def _trouble_with_shift(said: str) -> str | None:
+    return None if said.lower() in _SHIFTS else f"{said!r} is neither weak nor strong"
+
+
+def _trouble_with_yes_or_no(said: str) -> str | None:
+    return None if said.lower() in ("y", "yes", "n", "no") else f"{said!r} is neither yes nor no"
+
+
 def _check(answers: Answers) -> None:
     problems = Problems()
     if not answers.base:
@@ -178,10 +206,22 @@ def _check(answers: Answers) -> None:
     for flag, value in (("--peak-lr", answers.peak_lr), ("--final-lr", answers.final_lr)):
         if value is not None and not 0 <= value < 1:
             problems.add(flag, f"{value} is not a learning rate", "e.g. 3e-4")
+    if answers.shift not in (None, "weak", "strong"):
+        problems.add("--shift", f"{answers.shift!r} is neither weak nor strong", "give one of them")
+    if answers.preset is not None and answers.preset not in PRESETS:
+        known = ", ".join(PRESETS)
+        problems.add("--preset", f"there is no preset {answers.preset!r}", f"give one of {known}")
     for path in (answers.base, *answers.text, *answers.replay, *answers.qa):
         if path is not None and any("\ud800" <= character <= "\udfff" for character in path):
             problems.add(ascii(path), "its name is not valid Unicode", "rename the file or folder")
     problems.raise_as(RecipeError)
+
+
+def _told_of_preset(answers: Answers) -> str:
+    choice = chosen_for(answers)
+    if choice.preset == choice.advice.preset:
+        return f'preset = "{choice.preset}": {"; ".join(choice.advice.reasons)}'
+    return f'preset = "{choice.preset}" as asked for; "{choice.advice.preset}" would be advised'
 
 
 def _try_to_plan(output: Path) -> None:

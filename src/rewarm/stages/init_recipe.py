@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -14,16 +15,16 @@ from typing import Any, Literal
 
 from rewarm.artifacts import parse_json
 from rewarm.planning.known_bases import Recognition, replay_hint
+from rewarm.recipe.presets import Declared, Shift
+from rewarm.stages.init_preset import Choice, choose, keys_of_source, preset_lines
 from rewarm.units import parse_count
 
-__all__ = ["Answers", "config_of", "recipe_text", "told"]
+__all__ = ["Answers", "chosen_for", "config_of", "recipe_text", "told"]
 
 _DEFAULT_LENGTH = 2048
 _LARGEST_BATCH = 524_288
 _SMALL_CORPUS_BYTES = 100 * 2**20
 _WANTED_STEPS = 200
-# Used for 3B and 8B models by Guo et al. 2024; a stated stand-in where nothing is known.
-_FALLBACK_LR = 3e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Answers:
     budget: str | None = None
     peak_lr: float | None = None
     final_lr: float | None = None
+    shift: Shift | None = None
+    preset: str | None = None
+    """The preset that was asked for, in place of the one that is advised."""
+    more_to_come: bool = False
+    """Whether further data sets will follow."""
     known: Recognition | None = None
     """What the base was recognised as; the two rates then stand for its own where not given."""
 
@@ -49,11 +55,13 @@ def recipe_text(answers: Answers, output: Path) -> str:
     budget = parse_count(answers.budget)
     length = _sequence_length(answers, budget)
     batch = _batch_tokens(budget, length)
+    choice = chosen_for(answers)
     return "\n".join(
         [
             "# How to continue the pretraining of a model; `rewarm plan` shows what it comes to,",
             "# `rewarm run` takes the whole road. Any key can be overridden: -o budget.tokens=10M",
             f"name = {_quote(_name_from(output))}",
+            *preset_lines(choice),
             "",
             "[base]",
             f"path = {_quote(_seen_from(folder, answers.base))}",
@@ -67,11 +75,28 @@ def recipe_text(answers: Answers, output: Path) -> str:
             f"tokens = {batch}  # per optimizer step: {budget // batch} steps",
             f"sequence_length = {length}",
             "",
-            *_schedule(answers),
-            "",
-            *_sources(answers, folder),
-            *_phases(answers),
+            *_sources(answers, choice, folder),
+            *_without_replay(answers),
         ]
+    )
+
+
+def chosen_for(answers: Answers) -> Choice:
+    """Return the preset that fits what was answered, or that was asked for."""
+    assert answers.budget is not None
+    given = {"new": answers.text, "replay": answers.replay, "qa": answers.qa}
+    declared = Declared(
+        sources={role: role for role, paths in given.items() if paths},
+        shift=answers.shift,
+        peak_lr=answers.peak_lr,
+        final_lr=answers.final_lr,
+    )
+    return choose(
+        declared,
+        preset=answers.preset,
+        budget_tokens=parse_count(answers.budget),
+        new_bytes=_num_bytes(answers.text),
+        more_to_come=answers.more_to_come,
     )
 
 
@@ -100,32 +125,7 @@ def _pretraining(answers: Answers) -> list[str]:
     return lines
 
 
-def _schedule(answers: Answers) -> list[str]:
-    if answers.final_lr or answers.peak_lr:
-        peak = '"pretraining.final"  # continue where the pretraining ended: nothing jumps'
-        if not answers.final_lr:
-            said = "is not known" if answers.final_lr is None else "is 0"
-            peak += (
-                f"\n# The final rate {said}: the plan assumes a tenth of the peak, and says so; "
-                "rewarm tune --lr\n# measures three rates around it"
-            )
-    else:
-        peak = (
-            f"{_FALLBACK_LR:g}  # ASSUMED: nothing is known of the base's rates\n"
-            "# (3e-5 served 3B and 8B models, 3e-4 a 1.1B model in Guo et al. 2024). Better: give\n"
-            '# base.pretraining above and write "pretraining.final" here, or let rewarm tune --lr\n'
-            "# measure three rates around this one"
-        )
-    return [
-        "[schedule]  # Parmar et al. 2024: no warm-up, cosine to a hundredth",
-        'kind = "cosine"',
-        f"peak_lr = {peak}",
-        'final_lr = "peak/100"',
-        "warmup_fraction = 0.0",
-    ]
-
-
-def _sources(answers: Answers, folder: Path) -> list[str]:
+def _sources(answers: Answers, choice: Choice, folder: Path) -> list[str]:
     lines: list[str] = []
     given = (
         ("new", "new", answers.text, "what is to be learned"),
@@ -142,6 +142,7 @@ def _sources(answers: Answers, folder: Path) -> list[str]:
             f'role = "{role}"',
             *(['question_field = "question"', 'answer_field = "answer"'] if role == "qa" else []),
             f"held_out = {_held_out(paths)}  # never trained on; measures learning and forgetting",
+            *keys_of_source(choice, name),
             "",
         ]
     return lines
@@ -149,46 +150,37 @@ def _sources(answers: Answers, folder: Path) -> list[str]:
 
 def _held_out(paths: Sequence[str]) -> float:
     """Return 1 % of large corpora and 6 % of small ones, so that there is enough to measure on."""
-    total = 0
-    for path in paths:
-        found = Path(os.path.expanduser(path))
-        files = found.rglob("*") if found.is_dir() else [found]
-        total += sum(file.stat().st_size for file in files if file.is_file())
-    return 0.06 if 0 < total < _SMALL_CORPUS_BYTES else 0.01
+    return 0.06 if 0 < _num_bytes(paths) < _SMALL_CORPUS_BYTES else 0.01
 
 
-def _phases(answers: Answers) -> list[str]:
-    blend = {"new": 0.75, "replay": 0.25} if answers.replay else {"new": 1.0}
-    if not answers.replay:
-        lines = [
-            "# Nothing is replayed: expect forgetting. Text like the pretraining's would help.",
-            *_comment(replay_hint(answers.known) if answers.known is not None else ""),
-        ]
-    else:
-        lines = ["# 25 % replay for a strong shift, 5 % for a weak one (Ibrahim et al. 2024)."]
-    if not answers.qa:
-        return [*lines, "[[phases]]", 'name = "general"', f"weights = {_table(blend)}", ""]
-    with_qa = {name: round(weight * 0.9, 4) for name, weight in blend.items()} | {"qa": 0.1}
+def _num_bytes(paths: Sequence[str]) -> int:
+    """Return the size of files, folders and globs; 0 where nothing is found."""
+    return sum(
+        file.stat().st_size
+        for path in paths
+        for place in _places(os.path.expanduser(path))
+        for file in (place.rglob("*") if place.is_dir() else [place])
+        if file.is_file()
+    )
+
+
+def _places(path: str) -> list[Path]:
+    # Spelled out, a name may hold brackets and stars.
+    return [Path(p) for p in ([path] if os.path.exists(path) else glob.glob(path, recursive=True))]
+
+
+def _without_replay(answers: Answers) -> list[str]:
+    if answers.replay:
+        return []
     return [
-        *lines,
-        "[[phases]]",
-        'name = "general"',
-        f"weights = {_table(blend)}",
-        'until = { lr_below = "start/5" }  # the switch of Parmar et al. 2024',
-        "",
-        "[[phases]]",
-        'name = "qa"',
-        f"weights = {_table(with_qa)}",
+        "# Nothing is replayed: expect forgetting. Text like the pretraining's would help.",
+        *_comment(replay_hint(answers.known) if answers.known is not None else ""),
         "",
     ]
 
 
 def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, 95, break_long_words=False)]
-
-
-def _table(weights: dict[str, float]) -> str:
-    return "{ " + ", ".join(f"{name} = {weight:g}" for name, weight in weights.items()) + " }"
 
 
 def _quote(text: str) -> str:
