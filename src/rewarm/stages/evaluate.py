@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.model.load import load_base
 from rewarm.planning.plan import Placement, Plan
@@ -19,11 +18,11 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
-from rewarm.stages.objective import head_loss, settle_loss
+from rewarm.stages.objective import Objective
 from rewarm.stages.train import open_views
 from rewarm.stages.trained import load_newest, load_planned_base
 from rewarm.training.lock import hold_lock
-from rewarm.training.placement import autocast_dtype, choose_placement
+from rewarm.training.placement import choose_placement
 
 __all__ = ["run_evaluate", "show_verdicts"]
 
@@ -108,17 +107,10 @@ class _Bench:
         def advance(done: int, total: int) -> None:
             next(bar, None)
 
-        loss = head_loss(self.placement)
-        for notice in settle_loss(loss, self.placement, model, trains=False):
+        objective = Objective.of(self.plan, self.placement)
+        for notice in objective.settle_measures(model):
             self.say(f"warning: {notice}")
         bar = iter(track(range(self.suite.num_batches), description=f"evaluating step {step}"))
-        records = evaluate(
-            model,
-            self.suite,
-            step=step,
-            losses=loss.token_losses,
-            autocast_dtype=autocast_dtype(self.placement),
-            progress=advance,
-        )
+        records = objective.measure(model, self.suite, step=step, progress=advance)
         next(bar, None)
         return records
