@@ -33,6 +33,66 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a recipe's word about its base stands above the table's",
+        file="planning/known_bases.py",
+        old="        if fact is None or getattr(said, key) is not None:\n",
+        new="        if fact is None:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="no schedule is made of halves of two pretrainings",
+        file="planning/known_bases.py",
+        old="        if key in _RATES and other_rates:\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="a base recognised by its shape alone is said to be a guess",
+        file="planning/known_bases.py",
+        old="    if not found.by_name and taken:\n",
+        new="    if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_a_base_recognised_by_its_shape_says_that_it_may_be_another",
+    ),
+    Mutation(
+        promise="an earlier checkpoint is not given the last one's rate",
+        file="planning/known_bases.py",
+        old="        if key in _OF_THE_END and not _is_last_checkpoint(base.revision):\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_an_earlier_checkpoint_did_not_end_at_the_last_ones_rate",
+    ),
+    Mutation(
+        promise="no rate is picked beyond those that were measured",
+        file="evaluation/lr_search.py",
+        old="    inside = (bend > 0) & (np.abs(place) <= 1.0)\n",
+        new="    inside = bend > 0\n",
+        test="tests/unit/test_lr_search.py::test_a_minimum_beyond_the_three_is_looked_for_there",
+    ),
+    Mutation(
+        promise="a tuned rate that the documents do not agree on is said to be unsure",
+        file="evaluation/lr_search.py",
+        old="    elif agreement < _CONFIDENCE:\n",
+        new="    elif agreement < 0:\n",
+        test="tests/unit/test_lr_search.py::test_documents_that_disagree_make_the_answer_unsure",
+    ),
+    Mutation(
+        promise="a short run that is done is not made again",
+        file="stages/short_run.py",
+        old="    if not short.is_done():\n",
+        new="    if True:\n",
+        test="tests/unit/test_tune.py::test_what_is_done_is_not_made_again",
+    ),
+    Mutation(
+        promise="short runs with other settings are other runs",
+        file="stages/short_run.py",
+        old='            plan.conduct.evaluation.model_dump(mode="json"),\n',
+        new="",
+        test="tests/unit/test_tune.py::test_other_settings_are_other_runs",
+    ),
+    Mutation(
         promise="no document ends in an ordinary word",
         file="corpus/tokenize.py",
         old="        elif said in apart:\n",
@@ -130,10 +190,38 @@ MUTATIONS = [
         test="tests/properties/test_order.py::test_every_prefix_keeps_the_blend_to_within_one_sample",
     ),
     Mutation(
+        promise="a subset is the same in every epoch, unless it is redrawn",
+        file="order/position.py",
+        old="epoch.tolist() if drawing.redrawn else",
+        new="epoch.tolist() if not drawing.redrawn else",
+        test="tests/properties/test_order_subsets.py",
+    ),
+    Mutation(
+        promise="a preset never changes what a person wrote",
+        file="recipe/presets.py",
+        old="if not isinstance(table, dict) or key in table or",
+        new="if not isinstance(table, dict) or",
+        test="tests/unit/test_presets.py::test_a_preset_lies_under_what_a_person_writes",
+    ),
+    Mutation(
+        promise="a run is left only where its rate is constant",
+        file="planning/continuation.py",
+        old='if piece.shape == "constant" and piece.start_step <= step',
+        new="if piece.start_step <= step",
+        test="tests/unit/test_continuation.py::test_the_rate_can_be_left_where_it_is_constant",
+    ),
+    Mutation(
+        promise="a branch begins with the trunk's checkpoint",
+        file="stages/continued.py",
+        old="    if problems:\n        raise CheckpointError.one(\n            str(path), ",
+        new="    if False:\n        raise CheckpointError.one(\n            str(path), ",
+        test="tests/unit/test_continuation.py::test_a_damaged_checkpoint_begins_no_branch",
+    ),
+    Mutation(
         promise="every epoch shows every window once",
         file="order/position.py",
-        old="return epoch, permute(place, num_windows, keys)",
-        new="return epoch, permute(place // 2, num_windows, keys)",
+        old="window = permute(place, num_windows, keys)",
+        new="window = permute(place // 2, num_windows, keys)",
         test="tests/properties/test_order.py::test_every_epoch_shows_every_window_once",
     ),
     Mutation(
@@ -627,6 +715,48 @@ MUTATIONS = [
         old="        _confirm(path)\n",
         new="        pass\n",
         test="tests/unit/test_run_guards.py::test_nobody_trains_without_a_yes",
+    ),
+    Mutation(
+        promise="no code of an optimizer.pt is run",
+        file="training/torch_state.py",
+        old="weights_only=True, mmap=True",
+        new="weights_only=False, mmap=True",
+        test="tests/parity/test_base_moments.py::test_code_in_a_torch_file_is_not_run",
+    ),
+    Mutation(
+        promise="no code in the metadata of parts is run",
+        file="distributed/tensor_files.py",
+        old="metadata = _MetadataUnpickler(file).load()",
+        new="metadata = pickle.load(file)",
+        test="tests/parity/test_base_moments.py::test_code_in_the_metadata_of_parts_is_not_run",
+    ),
+    Mutation(
+        promise="moments of other shapes are refused",
+        file="training/base_moments.py",
+        old="elif header.shape != tuple(parameter.shape) or not header.dtype.is_floating_point:",
+        new="elif False:",
+        test="tests/parity/test_base_moments.py::test_a_trainers_state_of_another_base_is_refused",
+    ),
+    Mutation(
+        promise="moments that are not finite are refused",
+        file="training/base_moments.py",
+        old="    _check_numbers(facts.path, damaged, world)\n",
+        new="",
+        test="tests/parity/test_base_moments.py::test_moments_that_are_no_numbers_are_named",
+    ),
+    Mutation(
+        promise="the bias correction goes on from the base's updates",
+        file="training/base_moments.py",
+        old="    set_step_counts(optimizer, whole)\n",
+        new="",
+        test="tests/parity/test_base_moments.py::test_the_next_step_is_the_peers",
+    ),
+    Mutation(
+        promise="a run keeps to the optimizer state of its plan",
+        file="stages/train.py",
+        old="        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))\n",
+        new="",
+        test="tests/unit/test_optimizer_state.py::test_a_changed_state_is_refused",
     ),
     Mutation(
         promise="a cap on epochs holds",

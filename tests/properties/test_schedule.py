@@ -8,18 +8,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewarm.planning.schedule import (
+    PieceSpec,
     Schedule,
     Shape,
     area_under,
+    chain,
     cosine_fraction_below,
     first_step_below,
+    joins,
     lr_at,
     lr_curve,
     scaled,
+    warmup_spec,
     warmup_then_decay,
 )
 
-schedules = st.builds(
+SHAPES: tuple[Shape, ...] = (
+    "constant",
+    "linear",
+    "cosine",
+    "1-sqrt",
+    "inverse-sqrt",
+    "exponential",
+)
+
+
+@st.composite
+def _chains(draw: st.DrawFn) -> Schedule:
+    """Any pieces one after the other, rising and falling, each from where the last one ended."""
+    rate = draw(st.floats(1e-6, 1e-1))
+    specs = []
+    for _ in range(draw(st.integers(1, 5))):
+        shape = draw(st.sampled_from(SHAPES))
+        end = rate if shape == "constant" else draw(st.floats(1e-7, 1e-1))
+        specs.append(PieceSpec(shape, draw(st.integers(1, 90)), rate, end))
+        rate = end
+    return chain(specs)
+
+
+decays = st.builds(
     lambda kind, num_steps, warmup, peak, ratio: warmup_then_decay(
         kind=kind,
         num_steps=num_steps,
@@ -27,12 +54,13 @@ schedules = st.builds(
         peak_lr=peak,
         final_lr=peak * ratio,
     ),
-    st.sampled_from(("constant", "linear", "cosine")),
+    st.sampled_from(SHAPES),
     st.integers(1, 400),
     st.floats(0, 0.5),
     st.floats(1e-6, 1e-1),
-    st.floats(0, 1),
+    st.floats(1e-3, 1),
 )
+schedules = st.one_of(decays, _chains())
 
 
 def test_the_switch_of_the_paper_is_at_0_7113() -> None:
@@ -98,7 +126,7 @@ def test_the_first_step_below_is_the_one_a_scan_finds(schedule: Schedule, share:
     assert first_step_below(schedule, threshold) == scan
 
 
-@given(schedules)
+@given(decays)
 def test_it_rises_then_falls_within_its_ends(schedule: Schedule) -> None:
     curve = lr_curve(schedule)
     peak = int(np.argmax(curve))
@@ -131,3 +159,54 @@ def test_a_step_outside_is_refused() -> None:
         warmup_then_decay(kind="linear", num_steps=3, warmup_steps=3, peak_lr=1, final_lr=0)
     with pytest.raises(ValueError, match="never passes"):
         cosine_fraction_below(200, 1 / 100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "end", "rates"),
+    [
+        # By hand: √0.09 = 0.3, √0.64 = 0.8; ¼^x; 1/√(1 + 10x) is ½ at 0.3 and ⅓ at 0.8.
+        ("1-sqrt", 0.0, {9: 0.7, 64: 0.2}),
+        ("exponential", 0.25, {25: 0.70710678118655, 50: 0.5, 75: 0.35355339059327}),
+        ("inverse-sqrt", 0.0, {30: 0.284168760482231, 80: 0.045558347309642}),
+    ],
+)
+def test_the_newer_shapes_by_hand(shape: Shape, end: float, rates: dict[int, float]) -> None:
+    schedule = chain([PieceSpec(shape, 100, 1.0, end)])
+    assert {k: lr_at(schedule, k) for k in rates} == pytest.approx(rates, abs=1e-13)
+
+
+@given(st.sampled_from(SHAPES), st.integers(1, 300), st.floats(1e-6, 1), st.floats(1e-6, 1))
+def test_a_piece_is_monotone_and_keeps_between_its_ends(
+    shape: Shape, num_steps: int, start: float, end: float
+) -> None:
+    end = start if shape == "constant" else end
+    curve = lr_curve(chain([PieceSpec(shape, num_steps, start, end)]))
+    slack = 1e-12 * max(start, end)
+    assert curve[0] == pytest.approx(start, rel=1e-12)
+    assert (np.diff(curve) * math.copysign(1, end - start) >= -slack).all()
+    assert curve.min() >= min(start, end) - slack
+    assert curve.max() <= max(start, end) + slack
+
+
+@given(st.sampled_from(SHAPES[1:]), st.integers(1, 50), st.integers(1, 50))
+def test_a_piece_ends_where_the_next_one_begins(shape: Shape, first: int, second: int) -> None:
+    """The limit at the last step is the next piece's first rate: no jump, and `joins` says so."""
+    specs = [PieceSpec(shape, first, 1.0, 0.3), PieceSpec("constant", second, 0.3, 0.3)]
+    assert joins(chain(specs)) == []
+    fine = chain([PieceSpec(shape, 1_000_000, 1.0, 0.3)])
+    assert lr_at(fine, 999_999) == pytest.approx(0.3, abs=2e-6)
+    assert joins(chain([specs[0], PieceSpec("constant", second, 0.5, 0.5)])) == [(first, 0.3, 0.5)]
+
+
+def test_a_warm_up_may_start_from_a_rate() -> None:
+    schedule = chain([warmup_spec(3, 1.0, from_lr=0.2), PieceSpec("constant", 2, 1.0, 1.0)])
+    assert [lr_at(schedule, k) for k in range(5)] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_pieces_without_steps_are_left_out_and_nonsense_is_refused() -> None:
+    schedule = chain([warmup_spec(0, 1.0), PieceSpec("cosine", 4, 1.0, 0.0)], from_step=7)
+    assert [(piece.start_step, piece.end_step) for piece in schedule] == [(7, 11)]
+    with pytest.raises(ValueError, match="a piece of -1 steps"):
+        chain([PieceSpec("cosine", -1, 1.0, 0.0)])
+    with pytest.raises(ValueError, match="never leaves or reaches a rate of 0"):
+        chain([PieceSpec("exponential", 4, 1.0, 0.0)])

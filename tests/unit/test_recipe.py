@@ -84,7 +84,7 @@ def test_an_unknown_key_names_its_neighbour() -> None:
     assert found.startswith("budget.tokns: no such key")
     assert "'tokens'" in found
     (found,) = problems_of(RECIPE, "zzz=4")
-    assert "known here: name, seed" in found
+    assert "known here: name, preset, shift, seed" in found
 
 
 def test_all_problems_are_told_at_once() -> None:

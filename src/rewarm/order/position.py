@@ -4,6 +4,10 @@ A run consumes global positions 0, 1, 2, …, `sequences_per_step` of them a ste
 positions to the sources by its blend; a source counts its own samples over all phases, so that a
 second phase goes on where the first one left it. Sample j of a source with n windows is in epoch
 j div n, and which window it is follows from a permutation keyed by (seed, source, epoch).
+
+A source may show a subset: n of its N stored windows, those at which a second permutation (of N,
+keyed by the source alone) has places below n. Keyed by the epoch as well, it is drawn anew for each
+epoch. A source in stored order has no permutation: its windows come as they lie.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from rewarm.order.blend import CYCLE, count_before, deal_cycle, locate
 from rewarm.order.shuffle import derive_key, permute
 
 __all__ = [
+    "Drawing",
     "OrderPhase",
     "OrderSpec",
     "Slots",
@@ -42,22 +47,63 @@ class OrderPhase:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """How the windows of a source are drawn: which of its stored ones, and in which order.
+
+    `num_stored` is how many there are (None: as many as an epoch shows); `redrawn` draws the subset
+    anew for each epoch; `in_stored_order` shows windows as they lie. Raises ValueError where the
+    two last are asked for together: a subset in stored order is its first windows.
+    """
+
+    num_stored: int | None = None
+    redrawn: bool = False
+    in_stored_order: bool = False
+
+    def __post_init__(self) -> None:
+        if self.redrawn and self.in_stored_order:
+            raise ValueError("a source in stored order is not drawn anew")
+
+
+_ALL_SHUFFLED = Drawing()
+
+
+@dataclass(frozen=True, slots=True)
 class OrderSpec:
-    """All that the data order depends on. Raises ValueError where its parts do not fit."""
+    """All that the data order depends on. Raises ValueError where its parts do not fit.
+
+    `num_windows` are the windows that an epoch of each source shows, `drawings` how they are drawn
+    (empty: all of them, shuffled).
+    """
 
     seed: int
     sequences_per_step: int
     source_names: tuple[str, ...]
     num_windows: tuple[int, ...]
     phases: tuple[OrderPhase, ...]
+    drawings: tuple[Drawing, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_sources()
+        self._check_phases()
+
+    def _check_sources(self) -> None:
         if self.sequences_per_step < 1:
             raise ValueError("a step needs at least one sequence")
         if len(self.num_windows) != len(self.source_names) or not self.source_names:
             raise ValueError("every source needs a number of windows")
         if len(set(self.source_names)) != len(self.source_names):
             raise ValueError(f"source names repeat: {self.source_names}")
+        if self.drawings and len(self.drawings) != len(self.source_names):
+            raise ValueError("every source needs its drawing, or none has one")
+        for name, shown, drawing in zip(
+            self.source_names, self.num_windows, self.drawings, strict=False
+        ):
+            if drawing.num_stored is not None and drawing.num_stored < shown:
+                raise ValueError(
+                    f"source {name!r} shows {shown} windows of {drawing.num_stored} stored ones"
+                )
+
+    def _check_phases(self) -> None:
         expected = 0
         for phase in self.phases:
             if phase.start_step != expected or phase.end_step <= phase.start_step:
@@ -70,6 +116,10 @@ class OrderSpec:
             ):
                 if weight < 0 or (weight > 0 and windows < 1):
                     raise ValueError(f"source {name!r} has weight {weight} and {windows} windows")
+
+    def drawing(self, source: int) -> Drawing:
+        """Return how a source's windows are drawn."""
+        return self.drawings[source] if self.drawings else _ALL_SHUFFLED
 
     @property
     def num_steps(self) -> int:
@@ -157,12 +207,36 @@ def _shuffled(spec: OrderSpec, source: Integers, sample: Integers) -> tuple[Inte
     keys = np.fromiter(
         (_epoch_key(spec.seed, spec.source_names[s], e) for s, e in pairs), np.uint64, len(source)
     )
-    return epoch, permute(place, num_windows, keys)
+    window = permute(place, num_windows, keys)
+    for index in np.unique(source) if spec.drawings else ():
+        drawing = spec.drawings[index]
+        own = source == index
+        if drawing.in_stored_order:
+            window[own] = place[own]
+        elif drawing.num_stored is not None and drawing.num_stored > spec.num_windows[index]:
+            window[own] = _drawn(spec, int(index), drawing, window[own], epoch[own])
+    return epoch, window
+
+
+def _drawn(
+    spec: OrderSpec, source: int, drawing: Drawing, place: Integers, epoch: Integers
+) -> Integers:
+    """Return which stored windows stand at places of a source's subset."""
+    assert drawing.num_stored is not None
+    of_epoch = epoch.tolist() if drawing.redrawn else [0] * len(epoch)
+    name = spec.source_names[source]
+    keys = np.fromiter((_subset_key(spec.seed, name, e) for e in of_epoch), np.uint64, len(epoch))
+    return permute(place, drawing.num_stored, keys)
 
 
 @functools.lru_cache(maxsize=16_384)
 def _epoch_key(seed: int, source_name: str, epoch: int) -> int:
     return derive_key(seed, "epoch", source_name, epoch)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _subset_key(seed: int, source_name: str, epoch: int) -> int:
+    return derive_key(seed, "subset", source_name, epoch)
 
 
 def samples_in_phase(spec: OrderSpec, index: int) -> Integers:

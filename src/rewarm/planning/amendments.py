@@ -39,17 +39,57 @@ class Amendments:
 
     def skips(self, step: int) -> bool:
         """Tell whether a step is skipped: its samples count as consumed, nothing is updated."""
-        return any(found.from_step <= step < found.until_step for found in self.chain)
+        return any(
+            found.change == "skip" and found.from_step <= step < found.until_step
+            for found in self.chain
+        )
+
+    @property
+    def num_skips(self) -> int:
+        """Return how often steps were skipped."""
+        return sum(found.change == "skip" for found in self.chain)
+
+    def frozen_layers(self, step: int) -> int:
+        """Return how many of the lowest layers amendments have frozen at a step."""
+        frozen = [
+            found.layers
+            for found in self.chain
+            if found.change == "freeze" and found.from_step <= step < found.until_step
+        ]
+        return max(frozen, default=0)
+
+    def freeze_steps(self) -> list[int]:
+        """Return the steps from which amendments freeze layers."""
+        return [found.from_step for found in self.chain if found.change == "freeze"]
 
     def with_skip(self, from_step: int, until_step: int, evidence: str) -> Amendments:
         """Return the chain with the steps [from_step, until_step) skipped, for a reason."""
-        amendment = Amendment(
-            parent=self.head,
-            from_step=from_step,
-            until_step=until_step,
-            change="skip",
-            evidence=evidence,
+        return self._with(
+            Amendment(
+                parent=self.head,
+                from_step=from_step,
+                until_step=until_step,
+                change="skip",
+                evidence=evidence,
+            )
         )
+
+    def with_freeze(
+        self, from_step: int, until_step: int, layers: int, evidence: str
+    ) -> Amendments:
+        """Return the chain with so many of the lowest layers frozen in [from_step, until_step)."""
+        return self._with(
+            Amendment(
+                parent=self.head,
+                from_step=from_step,
+                until_step=until_step,
+                change="freeze",
+                layers=layers,
+                evidence=evidence,
+            )
+        )
+
+    def _with(self, amendment: Amendment) -> Amendments:
         return Amendments(self.plan, (*self.chain, amendment))
 
     def knows(self, head: str) -> bool:
@@ -69,7 +109,8 @@ class Amendments:
             return "it was reached under amendments that this run does not have"
         for later in self.chain[heads.index(head) :]:
             if later.from_step < step:
-                return f"it was reached before step {later.from_step} was skipped"
+                what = "was skipped" if later.change == "skip" else "froze layers"
+                return f"it was reached before step {later.from_step} {what}"
         return None
 
 

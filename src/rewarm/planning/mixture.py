@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rewarm.errors import Problems
 from rewarm.planning.plan import PlannedPhase, PlannedSource
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.schema import OLD_ROLES, SourceRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.units import format_count
 
@@ -15,15 +15,13 @@ __all__ = ["epochs_of", "note_exposure"]
 
 # About 2 epochs of QA data are what the paper shows; beyond about 3.5 it saw harm.
 _QA_EPOCHS_THAT_HURT = 3.5
-_OLD_ROLES = ("general", "quality", "replay")
 
 
 def epochs_of(sources: Sequence[PlannedSource], phases: Sequence[PlannedPhase]) -> dict[str, float]:
     """Return by source how many times its windows are seen over all phases."""
     totals = [sum(phase.samples[i] for phase in phases) for i in range(len(sources))]
     return {
-        source.name: total / source.num_windows
-        for source, total in zip(sources, totals, strict=True)
+        source.name: source.epochs(total) for source, total in zip(sources, totals, strict=True)
     }
 
 
@@ -38,16 +36,18 @@ def note_exposure(
 ) -> list[str]:
     """Note sources above their epoch cap as problems; return the warnings."""
     warnings: list[str] = []
-    for name, epochs in epochs_of(sources, phases).items():
+    epochs_by_source = epochs_of(sources, phases)
+    for index, source in enumerate(sources):
+        name, epochs = source.name, epochs_by_source[source.name]
         cap = recipes[name].max_epochs
         corpus = corpora[name]
         if epochs > cap:
-            asked = epochs * corpus.num_windows(sequence_length) * sequence_length
+            asked = sum(phase.samples[index] for phase in phases) * sequence_length
             part = math.floor(1000 * cap / epochs) / 1000
             problems.add(
                 f"sources.{name}",
-                f"the phases ask {format_count(asked)} tokens of its "
-                f"{format_count(corpus.num_tokens)}: {epochs:.2f} epochs, above its cap of {cap:g}",
+                f"the phases ask {format_count(asked)} tokens of {_of_which(source, corpus)}: "
+                f"{epochs:.2f} epochs, above its cap of {cap:g}",
                 f"bring its share of the blends, or budget.tokens, down to {part:g} of what it is, "
                 f"add text, or set sources.{name}.max_epochs with a max_epochs_reason",
             )
@@ -56,9 +56,16 @@ def note_exposure(
                 f"source {name!r}: {epochs:.2f} epochs of QA data; beyond about "
                 f"{_QA_EPOCHS_THAT_HURT} Parmar et al. 2024 saw it hurt"
             )
-    if not any(corpora[source.name].role in _OLD_ROLES for source in sources):
+    if not any(corpora[source.name].role in OLD_ROLES for source in sources):
         warnings.append(
             "no phase shows text of the old domain (role general, quality or replay): expect "
             "forgetting; Ibrahim et al. 2024 replay 5 % for a weak shift and 25 % for a strong one"
         )
     return warnings
+
+
+def _of_which(source: PlannedSource, corpus: CorpusFacts) -> str:
+    if source.num_stored is None or source.redrawn:
+        return f"its {format_count(corpus.num_tokens)}"
+    share = source.num_windows / source.num_stored
+    return f"a subset of {format_count(round(share * corpus.num_tokens))}"

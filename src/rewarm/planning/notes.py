@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from rewarm.errors import Problems
 from rewarm.planning.plan import Reason
 
-__all__ = ["REUSE", "REWARM", "Notes"]
+__all__ = ["GAP", "REUSE", "REWARM", "WSD", "Notes"]
 
 REUSE = "Parmar et al. 2024, arXiv 2407.07263"
 REWARM = "Ibrahim et al. 2024, arXiv 2403.08763"
+GAP = "Guo et al. 2024, arXiv 2406.14833"
+WSD = "Hägele et al. 2024, arXiv 2405.18392"
 
 
 @dataclass(slots=True)

@@ -83,6 +83,8 @@ def _end_of(
         return _first_below(until.lr_below, schedule, resolve_lr, where, problems)
     if until.fraction is not None:
         return round(until.fraction * num_steps), f"{until.fraction:g} of {num_steps} steps"
+    if until.step is not None:
+        return until.step, f"before step {until.step}"
     assert until.tokens is not None
     step = -(-until.tokens // tokens_per_step)
     return step, f"the first step boundary at or after {format_count(until.tokens)} tokens"

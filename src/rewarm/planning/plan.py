@@ -16,8 +16,11 @@ from pydantic import Field, ValidationError
 
 from rewarm.artifacts import canonical_json, fingerprint, read_json, write_json
 from rewarm.errors import PlanError
-from rewarm.order.position import OrderPhase, OrderSpec
+from rewarm.order.position import Drawing, OrderPhase, OrderSpec
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.schedule import Schedule, lr_at
+from rewarm.planning.trainable import Stage
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
@@ -26,14 +29,16 @@ from rewarm.recipe.schema import (
     OptimizerRecipe,
     TrainingRecipe,
 )
-from rewarm.records.facts import CorpusFacts, ModelFacts, Record
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 
 __all__ = [
     "Conduct",
     "Estimate",
+    "Origin",
     "Placement",
     "Plan",
     "PlannedPhase",
+    "PlannedPreset",
     "PlannedSource",
     "Reason",
     "Science",
@@ -42,7 +47,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 
 
 class PlannedSource(Record):
@@ -51,7 +56,22 @@ class PlannedSource(Record):
     name: str
     role: str
     key: str = Field(description="fingerprint of the prepared tokens")
-    num_windows: int
+    num_windows: int = Field(description="windows that one epoch shows")
+    num_stored: int | None = Field(None, description="windows there are; None: an epoch shows all")
+    redrawn: bool = Field(False, description="each epoch shows another subset")
+    in_stored_order: bool = Field(False, description="windows come as they lie")
+
+    def epochs(self, num_samples: int) -> float:
+        """Return how many times so many samples show each window that they are drawn from.
+
+        Of a fixed subset that is the subset; of one that is drawn anew, on average, the source.
+        """
+        drawn_from = self.num_stored if self.redrawn else self.num_windows
+        return num_samples / (drawn_from or self.num_windows)
+
+    def drawing(self) -> Drawing:
+        """Return how its windows are drawn."""
+        return Drawing(self.num_stored, self.redrawn, self.in_stored_order)
 
 
 class PlannedPhase(Record):
@@ -64,12 +84,22 @@ class PlannedPhase(Record):
     samples: tuple[int, ...] = Field(description="exact number of sequences of each source")
 
 
+class Origin(Record):
+    """The run that a branch or an extension goes on from."""
+
+    plan: str = Field(description="fingerprint of its science")
+    step: int = Field(description="updates that it had taken")
+
+
 class Science(Record):
     """What determines the samples, the rates and the objective of every step."""
 
     format: int = PLAN_FORMAT
     seed: int
     base_weights: str = Field(description="fingerprint of the base's weights")
+    optimizer_state: str | None = Field(
+        None, description="fingerprint of the moments that are taken over; None: fresh ones"
+    )
     tokenizer: str = Field(description="fingerprint of the tokenizer")
     sequence_length: int
     sequences_per_step: int
@@ -79,6 +109,11 @@ class Science(Record):
     phases: tuple[PlannedPhase, ...]
     schedule: Schedule
     optimizer: OptimizerRecipe
+    num_layers: int = Field(0, description="of the base, as far as they freeze one by one")
+    parameters: ParametersRecipe = ParametersRecipe()
+    freezing: FreezingRecipe = FreezingRecipe()
+    stages: tuple[Stage, ...] = (Stage(start_step=0),)
+    origin: Origin | None = Field(None, description="what it was branched from, if it was")
     precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
 
     @property
@@ -95,6 +130,22 @@ class Science(Record):
         """Return the learning rate of a step."""
         return lr_at(self.schedule, step)
 
+    def stage_at(self, step: int, amendments: Amendments) -> Stage:
+        """Return which parameters train at a step, layers that an amendment froze included."""
+        planned = max(
+            (stage for stage in self.stages if stage.start_step <= step),
+            key=lambda stage: stage.start_step,
+        )
+        start = max([planned.start_step, *(at for at in amendments.freeze_steps() if at <= step)])
+        frozen = max(planned.frozen_layers, amendments.frozen_layers(step))
+        return Stage(start_step=start, frozen_layers=frozen, half=planned.half)
+
+    def next_stage_after(self, step: int) -> int | None:
+        """Return the first step after `step` at which a planned stage begins."""
+        return min(
+            (stage.start_step for stage in self.stages if stage.start_step > step), default=None
+        )
+
     def phase_at(self, step: int) -> PlannedPhase:
         """Return the phase that a step belongs to."""
         for phase in self.phases:
@@ -109,6 +160,7 @@ class Science(Record):
             sequences_per_step=self.sequences_per_step,
             source_names=tuple(source.name for source in self.sources),
             num_windows=tuple(source.num_windows for source in self.sources),
+            drawings=tuple(source.drawing() for source in self.sources),
             phases=tuple(
                 OrderPhase(
                     start_step=phase.start_step, end_step=phase.end_step, weights=phase.weights
@@ -129,6 +181,7 @@ class Conduct(Record):
     base_hub_id: str | None = Field(None, description="where a local folder was copied from")
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
+    optimizer_state: OptimizerStateFacts | None = None
     training: TrainingRecipe = TrainingRecipe()
     guard: GuardRecipe = GuardRecipe()
     evaluation: EvaluationRecipe
@@ -144,6 +197,15 @@ class Reason(Record):
     value: str
     reason: str
     source: str = Field("", description="paper, formula or 'recipe'")
+
+
+class PlannedPreset(Record):
+    """The published recipe that lies under the person's own, as far as it is in force."""
+
+    name: str
+    title: str
+    not_for: str = Field(description="where it is the wrong one")
+    settings: tuple[Reason, ...]
 
 
 class Estimate(Record):
@@ -163,6 +225,7 @@ class Plan(Record):
     measured: bool = Field(description="False: corpus facts are estimates; train refuses it")
     science: Science
     conduct: Conduct
+    preset: PlannedPreset | None = None
     reasons: tuple[Reason, ...]
     warnings: tuple[str, ...]
     estimates: tuple[Estimate, ...]

@@ -7,23 +7,30 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problems
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
+from rewarm.planning.blends import phase_weights, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
+from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import REUSE, Notes
+from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
     Conduct,
     Estimate,
     Plan,
     PlannedPhase,
+    PlannedPreset,
     PlannedSource,
+    Reason,
     Science,
 )
 from rewarm.planning.rates import resolve_rates
+from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
+from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
-from rewarm.records.facts import CorpusFacts, ModelFacts
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
 
 __all__ = ["resolve"]
 
@@ -37,6 +44,7 @@ def resolve(
     *,
     base_folder: str,
     recipe_folder: str = ".",
+    optimizer_state: OptimizerStateFacts | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
@@ -50,6 +58,7 @@ def resolve(
         _check_tokenizers(model, corpora, notes)
         _warn_of_dropout(model, notes)
     _explain_documents(recipe, corpora, notes)
+    recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
     schedule, spans = resolve_rates(recipe, size, notes)
     sources: tuple[PlannedSource, ...] = ()
@@ -57,7 +66,10 @@ def resolve(
     if size is not None and corpora.keys() == recipe.sources.keys():
         sources = _used_sources(recipe, corpora, size, notes)
         if spans and all(source.num_windows for source in sources):
-            phases = _planned_phases(recipe, size, sources, spans, notes)
+            phases = _planned_phases(recipe, corpora, size, sources, spans, notes)
+            sources = with_subsets(
+                sources, phases, recipe, sequence_length=size.sequence_length, notes=notes
+            )
             notes.warnings += note_exposure(
                 sources,
                 phases,
@@ -66,14 +78,18 @@ def resolve(
                 sequence_length=size.sequence_length,
                 problems=notes.problems,
             )
+    if model is not None:
+        note_selection(recipe, model, notes)
     notes.problems.raise_as(PlanError)
     assert model is not None
     assert size is not None
     assert schedule is not None
     assert phases
+    explain_optimizer(recipe, optimizer_state, schedule, notes)
     science = Science(
         seed=recipe.seed,
         base_weights=model.weights_fingerprint,
+        optimizer_state=None if optimizer_state is None else optimizer_state.fingerprint,
         tokenizer=model.tokenizer_fingerprint,
         sequence_length=size.sequence_length,
         sequences_per_step=size.sequences_per_step,
@@ -83,9 +99,11 @@ def resolve(
         phases=phases,
         schedule=schedule,
         optimizer=recipe.optimizer,
+        **resolve_trainable(recipe, model, size.num_steps, phases, notes),
         precision=recipe.training.precision,
     )
-    return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)
+    folders = (base_folder, recipe_folder)
+    return _assemble(recipe, model, corpora, science, folders, optimizer_state, notes)
 
 
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
@@ -138,8 +156,9 @@ def _used_sources(
 ) -> tuple[PlannedSource, ...]:
     """Return the sources that some phase shows; the others are only evaluated."""
     used: list[PlannedSource] = []
+    shown = used_sources(recipe)
     for name in recipe.sources:
-        if not any(phase.weights.get(name, 0.0) > 0 for phase in recipe.phases):
+        if name not in shown:
             notes.because(f"sources.{name}", "evaluated only", "no phase gives it a weight")
             continue
         corpus = corpora[name]
@@ -159,14 +178,15 @@ def _used_sources(
 
 def _planned_phases(
     recipe: Recipe,
+    corpora: Mapping[str, CorpusFacts],
     size: Size,
     sources: tuple[PlannedSource, ...],
     spans: tuple[PhaseSpan, ...],
     notes: Notes,
 ) -> tuple[PlannedPhase, ...]:
+    by_source = [phase_weights(phase, recipe, corpora) for phase in recipe.phases]
     weights = [
-        quantise_weights([phase.weights.get(source.name, 0.0) for source in sources])
-        for phase in recipe.phases
+        quantise_weights([found.get(source.name, 0.0) for source in sources]) for found in by_source
     ]
     order = OrderSpec(
         seed=recipe.seed,
@@ -198,6 +218,37 @@ def _planned_phases(
     )
 
 
+def _planned_preset(recipe: Recipe) -> PlannedPreset | None:
+    if recipe.preset is None:
+        return None
+    preset = PRESETS[recipe.preset]
+    return PlannedPreset(
+        name=preset.name,
+        title=preset.title,
+        not_for=preset.not_for,
+        settings=tuple(
+            Reason(
+                field=setting.key,
+                value=_in_toml(setting.value),
+                reason=setting.why,
+                source=setting.source,
+            )
+            for setting in recipe.preset_settings
+        ),
+    )
+
+
+def _in_toml(value: object) -> str:
+    """Return a value of a recipe as one would write it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_in_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_in_toml(part) for part in value) + "]"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
 def _evaluation_tokens(recipe: Recipe, corpora: Mapping[str, CorpusFacts]) -> int:
     """Return the tokens of one evaluation over all domains, overlap of windows included."""
     total = 0.0
@@ -214,6 +265,7 @@ def _assemble(
     corpora: Mapping[str, CorpusFacts],
     science: Science,
     folders: tuple[str, str],
+    optimizer_state: OptimizerStateFacts | None,
     notes: Notes,
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
@@ -228,6 +280,7 @@ def _assemble(
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
+        optimizer=recipe.optimizer.kind,
     )
     conduct = Conduct(
         recipe_folder=folders[1],
@@ -238,6 +291,7 @@ def _assemble(
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
         model=model,
+        optimizer_state=optimizer_state,
         training=recipe.training,
         guard=recipe.guard,
         evaluation=recipe.evaluation,
@@ -252,6 +306,7 @@ def _assemble(
         measured=all(corpus.measured for corpus in corpora.values()),
         science=science,
         conduct=conduct,
+        preset=_planned_preset(recipe),
         reasons=tuple(notes.reasons),
         warnings=tuple(notes.warnings),
         estimates=found,

@@ -1,22 +1,30 @@
 """The learning rate as a pure function of the step.
 
-A schedule is a tuple of contiguous *pieces*; each has a shape, a first rate and a last rate. The
-rate of step k (0-based) in a piece over steps [a, b) is the shape's interpolation at progress
+A schedule is a tuple of contiguous *pieces*; each has a shape, a first rate s and a last rate e.
+The rate of step k (0-based) in a piece over steps [a, b) is the shape's interpolation at progress
 x = (k − a)/(b − a): a piece starts exactly at its first rate and reaches its last one at step b,
 where the next piece takes over, so that pieces join without a jump and a piece can be branched or
 extended at any step. Nothing about the rate is ever stored in a checkpoint.
 
-    shape      rate at progress x                           inverse x of the rate y
-    constant   s                                            —
-    linear     s + (e − s) x                                (y − s)/(e − s)
-    cosine     e + (s − e)(1 + cos πx)/2                    arccos(2(y − e)/(s − e) − 1)/π
+    shape         rate at progress x              used by
+    constant      s                               infinite schedules between cooldown and anneal
+    linear        s + (e − s) x                   warm-ups
+    cosine        e + (s − e)(1 + cos πx)/2       most pretraining; the cooldown of infinite ones
+    1-sqrt        s + (e − s) √x                  decay of WSD (Hägele et al. 2024)
+    inverse-sqrt  s + (e − s) h(x)/h(1)           cooldown of infinite ones (Ibrahim et al. 2024),
+                  h(x) = 1/√(1 + 10x) − 1
+    exponential   s (e/s)^x                       anneal of infinite ones; e above 0
+
+Every shape is monotone, which is what lets thresholds be solved for: u = (y − s)/(e − s) is the
+share of the way to the rate y, and x follows from it (`_progress_at`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +33,30 @@ from pydantic import Field
 from rewarm.records.facts import Record
 
 __all__ = [
+    "PieceSpec",
     "Schedule",
     "SchedulePiece",
+    "Shape",
     "area_under",
+    "chain",
     "cosine_fraction_below",
     "first_step_below",
+    "joins",
     "lowest_after_peak",
     "lr_at",
     "lr_curve",
     "peak_step",
     "scaled",
+    "warmup_spec",
     "warmup_then_decay",
 ]
 
-Shape = Literal["constant", "linear", "cosine"]
+Shape = Literal["constant", "linear", "cosine", "1-sqrt", "inverse-sqrt", "exponential"]
+
+_ALPHA = 10.0
+"""Steepness of the inverse square root, as in Ibrahim et al. 2024."""
+_H_1 = 1 / math.sqrt(1 + _ALPHA) - 1
+_SUM_AT_ONCE = 1 << 20
 
 
 class SchedulePiece(Record):
@@ -66,40 +84,88 @@ def lr_at(schedule: Sequence[SchedulePiece], step: int) -> float:
 
 
 def _rate(piece: SchedulePiece, progress: float) -> float:
-    if piece.shape == "constant":
-        return piece.start_lr
-    if piece.shape == "linear":
-        return piece.start_lr + (piece.end_lr - piece.start_lr) * progress
-    return piece.end_lr + (piece.start_lr - piece.end_lr) * (1.0 + math.cos(math.pi * progress)) / 2
+    start, end = piece.start_lr, piece.end_lr
+    match piece.shape:
+        case "constant":
+            return start
+        case "linear":
+            return start + (end - start) * progress
+        case "cosine":
+            return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2
+        case "1-sqrt":
+            return start + (end - start) * math.sqrt(progress)
+        case "inverse-sqrt":
+            return start + (end - start) * (1 / math.sqrt(1 + _ALPHA * progress) - 1) / _H_1
+        case "exponential":
+            return start * math.pow(end / start, progress)
+
+
+def _rates(piece: SchedulePiece, progress: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rates at many places of a piece, as `_rate` does for one."""
+    start, end = piece.start_lr, piece.end_lr
+    match piece.shape:
+        case "constant":
+            return np.full_like(progress, start)
+        case "linear":
+            share = progress
+        case "cosine":
+            return end + (start - end) * (1.0 + np.cos(np.pi * progress)) / 2
+        case "1-sqrt":
+            share = np.sqrt(progress)
+        case "inverse-sqrt":
+            share = (1 / np.sqrt(1 + _ALPHA * progress) - 1) / _H_1
+        case "exponential":
+            return start * (end / start) ** progress
+    return start + (end - start) * share
+
+
+def _progress_at(piece: SchedulePiece, lr: float) -> float:
+    """Return the progress at which a piece that is not constant passes a rate, in [0, 1]."""
+    if piece.shape == "exponential":
+        progress = math.log(lr / piece.start_lr) / math.log(piece.end_lr / piece.start_lr)
+        return min(1.0, max(0.0, progress))
+    share = min(1.0, max(0.0, (lr - piece.start_lr) / (piece.end_lr - piece.start_lr)))
+    match piece.shape:
+        case "cosine":
+            return math.acos(1.0 - 2.0 * share) / math.pi
+        case "1-sqrt":
+            return share**2
+        case "inverse-sqrt":
+            return ((1 + share * _H_1) ** -2 - 1) / _ALPHA
+        case _:
+            return share
 
 
 def lr_curve(schedule: Sequence[SchedulePiece]) -> NDArray[np.float64]:
     """Return the rate of every step, shape [steps]."""
     curve = np.empty(schedule[-1].end_step, dtype=np.float64)
     for piece in schedule:
-        x = np.arange(piece.end_step - piece.start_step) / (piece.end_step - piece.start_step)
-        if piece.shape == "cosine":
-            shape = (1.0 + np.cos(np.pi * x)) / 2
-            values = piece.end_lr + (piece.start_lr - piece.end_lr) * shape
-        else:
-            end = piece.end_lr if piece.shape == "linear" else piece.start_lr
-            values = piece.start_lr + (end - piece.start_lr) * x
-        curve[piece.start_step : piece.end_step] = values
+        num_steps = piece.end_step - piece.start_step
+        curve[piece.start_step : piece.end_step] = _rates(piece, np.arange(num_steps) / num_steps)
     return curve
 
 
 def area_under(schedule: Sequence[SchedulePiece]) -> float:
     """Return the sum of the rate over all steps: how far the weights may travel.
 
-    In closed form, n steps of a linear piece from s to e sum to n·s + (e − s)(n − 1)/2, and so do
-    n steps of a cosine, whose left Riemann sum of (1 + cos πx)/2 is (n + 1)/2.
+    n steps of a linear piece from s to e sum to n·s + (e − s)(n − 1)/2, and so do n steps of a
+    cosine, whose left Riemann sum of (1 + cos πx)/2 is (n + 1)/2. Other shapes are added up.
     """
-    total = 0.0
-    for piece in schedule:
-        num_steps = piece.end_step - piece.start_step
-        change = 0.0 if piece.shape == "constant" else piece.end_lr - piece.start_lr
-        total += num_steps * piece.start_lr + change * (num_steps - 1) / 2
-    return total
+    return math.fsum(_area(piece) for piece in schedule)
+
+
+def _area(piece: SchedulePiece) -> float:
+    num_steps = piece.end_step - piece.start_step
+    if piece.shape == "constant":
+        return num_steps * piece.start_lr
+    if piece.shape in ("linear", "cosine"):
+        return num_steps * piece.start_lr + (piece.end_lr - piece.start_lr) * (num_steps - 1) / 2
+    return math.fsum(
+        float(
+            _rates(piece, np.arange(first, min(first + _SUM_AT_ONCE, num_steps)) / num_steps).sum()
+        )
+        for first in range(0, num_steps, _SUM_AT_ONCE)
+    )
 
 
 def cosine_fraction_below(divisor: float, end_ratio: float) -> float:
@@ -151,11 +217,7 @@ def _settle(
     schedule: Sequence[SchedulePiece], piece: SchedulePiece, threshold: float, first: int
 ) -> int:
     """Return the first step below in a falling piece that begins above and ends below."""
-    if piece.shape == "linear":
-        progress = (threshold - piece.start_lr) / (piece.end_lr - piece.start_lr)
-    else:
-        ratio = 2.0 * (threshold - piece.end_lr) / (piece.start_lr - piece.end_lr) - 1.0
-        progress = math.acos(min(1.0, max(-1.0, ratio))) / math.pi
+    progress = _progress_at(piece, threshold)
     step = piece.start_step + math.ceil(progress * (piece.end_step - piece.start_step))
     step = min(max(step, first), piece.end_step - 1)
     while step > first and lr_at(schedule, step - 1) < threshold:
@@ -165,30 +227,74 @@ def _settle(
     return step
 
 
+class PieceSpec(NamedTuple):
+    """A piece before it has a place: shape, number of steps, first and last rate."""
+
+    shape: Shape
+    num_steps: int
+    start_lr: float
+    end_lr: float
+
+
+def chain(specs: Iterable[PieceSpec], *, from_step: int = 0) -> Schedule:
+    """Return pieces one after the other, from a step on; those without a step are left out.
+
+    Raises ValueError for a negative number of steps, or an exponential piece from or to 0.
+    """
+    pieces: list[SchedulePiece] = []
+    for spec in specs:
+        if spec.num_steps < 0:
+            raise ValueError(f"a piece of {spec.num_steps} steps")
+        if spec.shape == "exponential" and not (spec.start_lr > 0 and spec.end_lr > 0):
+            raise ValueError("an exponential piece never leaves or reaches a rate of 0")
+        if spec.num_steps == 0:
+            continue
+        pieces.append(
+            SchedulePiece(
+                shape=spec.shape,
+                start_step=from_step,
+                end_step=from_step + spec.num_steps,
+                start_lr=spec.start_lr,
+                end_lr=spec.start_lr if spec.shape == "constant" else spec.end_lr,
+            )
+        )
+        from_step += spec.num_steps
+    return tuple(pieces)
+
+
+def joins(schedule: Sequence[SchedulePiece]) -> list[tuple[int, float, float]]:
+    """Return where the rate jumps between pieces: [(step, rate it was going to, rate it has)]."""
+    return [
+        (after.start_step, before.end_lr, after.start_lr)
+        for before, after in itertools.pairwise(schedule)
+        if not math.isclose(before.end_lr, after.start_lr, rel_tol=1e-9)
+    ]
+
+
+def warmup_spec(num_steps: int, peak_lr: float, *, from_lr: float = 0.0) -> PieceSpec:
+    """Return a linear warm-up from `from_lr` to the peak that wastes no step at its first rate.
+
+    Its step k has `from_lr` + (peak − `from_lr`)(k + 1)/(steps + 1); the step after it the peak.
+    """
+    first = from_lr + (peak_lr - from_lr) / (num_steps + 1)
+    return PieceSpec("linear", num_steps, first, peak_lr)
+
+
 def warmup_then_decay(
     *, kind: Shape, num_steps: int, warmup_steps: int, peak_lr: float, final_lr: float
 ) -> Schedule:
     """Return a linear warm-up over `warmup_steps`, then the decay `kind` to the end.
 
-    The warm-up's step k has peak·(k + 1)/(warmup + 1): no step is spent at rate zero, and the
-    first step after it has exactly the peak. Raises ValueError unless 0 ≤ warm-up < steps.
+    Raises ValueError unless 0 ≤ warm-up < steps.
     """
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(f"{warmup_steps} warm-up steps do not fit into {num_steps} steps")
-    end_lr = peak_lr if kind == "constant" else final_lr
-    decay = SchedulePiece(
-        shape=kind, start_step=warmup_steps, end_step=num_steps, start_lr=peak_lr, end_lr=end_lr
+    return chain(
+        [
+            warmup_spec(warmup_steps, peak_lr),
+            PieceSpec(kind, num_steps - warmup_steps, peak_lr, final_lr),
+        ]
     )
-    if warmup_steps == 0:
-        return (decay,)
-    warmup = SchedulePiece(
-        shape="linear",
-        start_step=0,
-        end_step=warmup_steps,
-        start_lr=peak_lr / (warmup_steps + 1),
-        end_lr=peak_lr,
-    )
-    return (warmup, decay)
 
 
 def scaled(schedule: Sequence[SchedulePiece], factor: float) -> Schedule:

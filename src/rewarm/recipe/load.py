@@ -15,7 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewarm.errors import Problem, Problems, RecipeError
+from rewarm.recipe.advice import advise
+from rewarm.recipe.presets import PRESETS, declared_by, laid_under, settings_of
 from rewarm.recipe.schema import Recipe, contradictions
+from rewarm.recipe.setting import Setting
 
 __all__ = ["load_recipe", "parse_recipe"]
 
@@ -80,6 +83,7 @@ def _read(path: Path) -> str:
 def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
     """Return the recipe, or raise what was noted with what is wrong in and between fields."""
     recipe: Recipe | None = None
+    tree, settings = _with_preset(tree, problems)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -88,7 +92,46 @@ def _validate(tree: Mapping[str, Any], problems: Problems) -> Recipe:
         problems.add(field, what, fix)
     problems.raise_as(RecipeError)
     assert recipe is not None
-    return recipe
+    return recipe.filled_in_by_preset(settings)
+
+
+def _with_preset(
+    tree: Mapping[str, Any], problems: Problems
+) -> tuple[Mapping[str, Any], tuple[Setting, ...]]:
+    """Return the tree with its preset under it; one is chosen where there are no phases."""
+    name = tree.get("preset")
+    declared = declared_by(tree)
+    if name is None and "phases" not in tree and declared.sources:
+        name = advise(declared).preset
+        tree = {**tree, "preset": name}
+    if not isinstance(name, str):
+        return tree, ()
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
+        known = f"known are {', '.join(PRESETS)}"
+        problems.add(
+            "preset",
+            f"there is no preset {name!r}",
+            f"did you mean {near[0]!r}? {known}" if near else known,
+        )
+        return tree, ()
+    preset = PRESETS[name]
+    lacking = (preset.needs == "old" and not declared.has_old) or (
+        preset.needs == "new" and "new" not in declared.roles
+    )
+    if lacking and "phases" not in tree:
+        role = "new" if preset.needs == "new" else "general, quality or replay"
+        problems.add(
+            "preset",
+            f"{name!r} is about text that no source has: one of role {role}",
+            "add such a source, or choose another preset",
+        )
+        # The phases would be told to be missing too, which is no mistake of the person's.
+        return {
+            **tree,
+            "phases": [{"name": "x", "weights": dict.fromkeys(declared.sources, 1)}],
+        }, ()
+    return laid_under(tree, settings_of(preset, declared))
 
 
 def _of_the_meant_branch(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:

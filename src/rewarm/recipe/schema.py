@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
+    PrivateAttr,
     field_validator,
     model_validator,
 )
 
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.section import Count, Section, Share
+from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
-from rewarm.units import parse_count
 
 __all__ = [
+    "OLD_ROLES",
     "BasePretraining",
     "BaseRecipe",
     "BatchRecipe",
@@ -35,20 +37,22 @@ __all__ = [
     "LrExpression",
     "OptimizerRecipe",
     "PhaseRecipe",
+    "PieceRecipe",
     "Recipe",
     "ScheduleRecipe",
     "SourceRecipe",
+    "SubsetRecipe",
     "TaskRecipe",
     "TokenizerRecipe",
     "TrainingRecipe",
     "Until",
     "contradictions",
+    "keys_of_other_kinds",
 ]
 
-Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
-"""A positive whole number; `"300M"` and `"2B"` are understood."""
-
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+RoleOrOld = Literal["general", "quality", "qa", "replay", "new", "old"]
+OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
+"""What the base was pretrained on, or is like it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LR = re.compile(
@@ -100,38 +104,10 @@ class LrExpression(BaseModel):
             return f"{self.factor:g}"
         if self.factor == 1.0:
             return self.name
-        inverse = 1.0 / self.factor if self.factor else math.inf
-        if self.factor < 1.0 and math.isfinite(inverse):
-            return f"{self.name}/{inverse:.6g}"
+        divisor = f"{1.0 / self.factor if self.factor else math.inf:.6g}"
+        if self.factor < 1.0 and divisor.isdigit():
+            return f"{self.name}/{divisor}"
         return f"{self.name}*{self.factor:.6g}"
-
-
-class Section(BaseModel):
-    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_nul(cls, value: Any) -> Any:
-        # No file system takes it, and what Python says then names no field.
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "\0" in text:
-                raise ValueError(f"{text!r} holds a NUL character")
-        return value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
-        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
-        if wants_bool and not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
-        if not wants_bool and isinstance(value, bool):
-            raise ValueError(f"{str(value).lower()} is not what belongs here")
-        return value
 
 
 class BasePretraining(Section):
@@ -168,6 +144,12 @@ class BaseRecipe(Section):
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         description="org/model that a local folder is a copy of; named in the model card",
     )
+    optimizer_state: str | None = Field(
+        None,
+        min_length=1,
+        description="file or folder with the moments of its pretraining (docs/optimizer.md); "
+        "default: fresh ones",
+    )
     pretraining: BasePretraining = Field(
         BasePretraining(), description="what is known of how it was pretrained"
     )
@@ -182,6 +164,26 @@ class TokenizerRecipe(Section):
     document_end: Literal["auto"] | list[str] = Field(
         "auto", description="tokens after it; auto: as the post-processor does, else the EOS token"
     )
+
+
+class SubsetRecipe(Section):
+    """A random part of a source that is shown in place of all of it; one of the first three."""
+
+    share: float | None = Field(None, gt=0, lt=1, description="this share of its windows")
+    tokens: Count | None = Field(None, description="about so many tokens")
+    epochs: float | None = Field(
+        None, gt=0, description="as much as makes the run show it so many times"
+    )
+    redraw: bool = Field(
+        False, description="draw another part for each pass over it (a dynamic subset)"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> SubsetRecipe:
+        given = [key for key in ("share", "tokens", "epochs") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of share, tokens, epochs")
+        return self
 
 
 class SourceRecipe(Section):
@@ -202,6 +204,11 @@ class SourceRecipe(Section):
     held_out: Share = Field(0.01, description="share of documents (or groups) kept for evaluation")
     max_epochs: float = Field(4.0, gt=0, description="how often the source may be repeated")
     max_epochs_reason: str | None = Field(None, description="why more than 4 epochs are right here")
+    subset: SubsetRecipe | None = Field(None, description="show a part of it, several times over")
+    order: Literal["shuffled", "stored"] = Field(
+        "shuffled",
+        description="stored: as the windows lie, e.g. in the order of the base's own training",
+    )
     licence: str | None = Field(None, description="for the ledger and the model card")
 
     @field_validator("path")
@@ -220,6 +227,8 @@ class SourceRecipe(Section):
             )
         if (self.question_field is None) != (self.answer_field is None):
             raise ValueError("question_field and answer_field go together")
+        if self.order == "stored" and self.subset is not None and self.subset.redraw:
+            raise ValueError("a source in stored order cannot be drawn anew for each pass")
         return self
 
 
@@ -231,14 +240,14 @@ class Until(Section):
     )
     fraction: float | None = Field(None, gt=0, lt=1, description="after this fraction of all steps")
     tokens: Count | None = Field(None, description="after this many tokens of the whole run")
+    step: int | None = Field(None, gt=0, description="before this step (0-based) of the run")
 
     @model_validator(mode="after")
     def _one(self) -> Until:
-        given = [
-            name for name in ("lr_below", "fraction", "tokens") if getattr(self, name) is not None
-        ]
+        names = ("lr_below", "fraction", "tokens", "step")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of lr_below, fraction, tokens")
+            raise ValueError(f"give exactly one of {', '.join(names)}")
         return self
 
 
@@ -247,13 +256,29 @@ class PhaseRecipe(Section):
 
     name: str = Field(min_length=1, description="shown in plan and report")
     weights: dict[str, float] = Field(
-        min_length=1, description="share of the tokens by source; scaled to sum to 1"
+        default_factory=dict, description="share of the tokens by source; scaled to sum to 1"
+    )
+    roles: dict[RoleOrOld, float] = Field(
+        default_factory=dict,
+        description="in place of weights: share by role (old: general, quality and replay "
+        "together), dealt to the sources of a role by their tokens",
     )
     until: Until | None = Field(None, description="where it ends; the last phase has none")
 
-    @field_validator("weights")
+    @model_validator(mode="after")
+    def _one_kind(self) -> PhaseRecipe:
+        if bool(self.weights) == bool(self.roles):
+            raise ValueError("give weights (by source) or roles, one of the two")
+        if "old" in self.roles and self.roles.keys() & OLD_ROLES:
+            named = " and ".join(sorted(self.roles.keys() & OLD_ROLES))
+            raise ValueError(f"old takes in {named}; name either")
+        return self
+
+    @field_validator("weights", "roles")
     @classmethod
     def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        if not value:
+            return value
         for name, weight in value.items():
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
@@ -271,11 +296,62 @@ class PhaseRecipe(Section):
         return value
 
 
+class PieceRecipe(Section):
+    """A piece of a schedule of kind "pieces"."""
+
+    shape: Literal["constant", "linear", "cosine", "1-sqrt", "inverse-sqrt", "exponential"] = Field(
+        description="how the rate goes from its first to its last value"
+    )
+    end_lr: LrExpression | None = Field(
+        None, description="rate that it reaches; a constant piece has none"
+    )
+    start_lr: LrExpression | None = Field(
+        None, description="rate that it starts from; default: where the piece before it ended"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="its share of all steps")
+    tokens: Count | None = Field(None, description="its length in tokens")
+    steps: int | None = Field(None, gt=0, description="its length in steps")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PieceRecipe:
+        given = [key for key in ("fraction", "tokens", "steps") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say how long the piece is; give one")
+        if (self.end_lr is None) != (self.shape == "constant"):
+            raise ValueError(
+                "a constant piece reaches no other rate; give start_lr alone"
+                if self.shape == "constant"
+                else f"end_lr is missing: which rate does the {self.shape} piece reach?"
+            )
+        return self
+
+
+_KEYS_OF_KIND = {
+    "decay_fraction": ("wsd",),
+    "decay_shape": ("wsd", "cyclic"),
+    "constant_lr": ("infinite",),
+    "cooldown_shape": ("infinite",),
+    "cooldown_end": ("infinite",),
+    "anneal_start": ("infinite",),
+    "cycles": ("cyclic",),
+    "pieces": ("pieces",),
+}
+
+
+def keys_of_other_kinds(kind: str) -> set[str]:
+    """Return the keys of a schedule that mean nothing for its kind."""
+    others = {key for key, kinds in _KEYS_OF_KIND.items() if kind not in kinds}
+    return others | {"warmup_fraction", "warmup_steps"} if kind == "pieces" else others
+
+
 class ScheduleRecipe(Section):
     """The learning rate over the run."""
 
-    kind: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="shape of the decay after the warm-up"
+    kind: Literal["cosine", "linear", "constant", "wsd", "infinite", "cyclic", "pieces"] = Field(
+        "cosine",
+        description="what follows the warm-up: a decay to the end; a stable rate that decays at "
+        "the end (wsd); cooldown, constant rate, anneal (infinite); a warm-up and decay again and "
+        "again (cyclic); or pieces of your own",
     )
     peak_lr: LrExpression = Field(
         LrExpression.model_validate("pretraining.final"),
@@ -284,11 +360,42 @@ class ScheduleRecipe(Section):
     final_lr: LrExpression = Field(
         LrExpression.model_validate("peak/100"), description="rate at the end of the run"
     )
-    warmup_fraction: Share = Field(0.0, description="share of the steps for a linear warm-up")
+    warmup_fraction: Share = Field(
+        0.0, description="share of the steps (cyclic: of each cycle) for a linear warm-up"
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="the same as a number of steps, in place of warmup_fraction"
+    )
     match_area: float | None = Field(
         None,
         gt=0,
         description="scale the whole curve until the sum of the rate over all steps is this",
+    )
+    decay_fraction: float = Field(
+        0.2, gt=0, le=1, description="wsd: share of the steps, at the end, that decay"
+    )
+    decay_shape: Literal["linear", "cosine", "1-sqrt", "exponential"] | None = Field(
+        None, description='wsd, cyclic: shape of the decay; default: "1-sqrt" and "cosine"'
+    )
+    constant_lr: LrExpression = Field(
+        LrExpression.model_validate("peak*0.55"),
+        description="infinite: rate between cooldown and anneal",
+    )
+    cooldown_shape: Literal["cosine", "inverse-sqrt"] = Field(
+        "cosine", description="infinite: how the rate falls from peak to constant"
+    )
+    cooldown_end: float = Field(
+        0.6, gt=0, le=1, description="infinite: share of the steps after which it is constant"
+    )
+    anneal_start: float = Field(
+        0.85,
+        gt=0,
+        le=1,
+        description="infinite: share of the steps after which it anneals; 1: never (branch later)",
+    )
+    cycles: int = Field(2, ge=1, le=1000, description="cyclic: how many, all of one length")
+    pieces: list[PieceRecipe] = Field(
+        default_factory=list, description="pieces: one after the other; the last takes what is left"
     )
 
     @model_validator(mode="after")
@@ -297,6 +404,41 @@ class ScheduleRecipe(Section):
             raise ValueError(f"peak_lr = {str(self.peak_lr)!r} refers to itself")
         if self.peak_lr.factor == 0:
             raise ValueError("peak_lr is 0: nothing would be learned")
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_kind_only(self) -> ScheduleRecipe:
+        for key, kinds in _KEYS_OF_KIND.items():
+            is_default = getattr(self, key) == type(self).model_fields[key].get_default(
+                call_default_factory=True
+            )
+            if not is_default and self.kind not in kinds:
+                raise ValueError(
+                    f"{key} belongs to kind = {' or '.join(map(repr, kinds))}, and this is "
+                    f"{self.kind!r}"
+                )
+        if self.kind == "pieces" and not self.pieces:
+            raise ValueError("kind = 'pieces' needs pieces")
+        if self.warmup_steps is not None and self.warmup_fraction:
+            raise ValueError("warmup_steps and warmup_fraction say the same; give one")
+        if self.kind == "pieces" and (self.warmup_steps or self.warmup_fraction):
+            raise ValueError("with pieces of your own the warm-up is one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScheduleRecipe:
+        if self.kind == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction:g} and decay_fraction "
+                f"{self.decay_fraction:g} are more than the whole run"
+            )
+        if self.kind == "infinite" and not (
+            self.warmup_fraction <= self.cooldown_end <= self.anneal_start
+        ):
+            raise ValueError(
+                f"warm-up until {self.warmup_fraction:g}, cooldown until {self.cooldown_end:g}, "
+                f"anneal from {self.anneal_start:g}: they must follow each other"
+            )
         return self
 
 
@@ -321,6 +463,9 @@ class BatchRecipe(Section):
 class OptimizerRecipe(Section):
     """AdamW, as in the published recipes."""
 
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: moments as 8-bit codes, a quarter of the memory (torchao)"
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.1, ge=0, description="on matrices; norms and biases have none")
@@ -452,20 +597,37 @@ class HardwareRecipe(Section):
 
 
 class Recipe(Section):
-    """The whole recipe. Only base, sources, phases and budget must be given."""
+    """The whole recipe. Only name, base, sources and budget must be given."""
 
     name: str = Field(description="of the run; letters, digits, '-', '_' and '.'")
+    preset: str | None = Field(
+        None,
+        description="a published recipe by name, under what is written here: reuse, rewarm, "
+        "infinite, stability-gap, wsd, or a control: naive, baseline, constant; where phases are "
+        "left out, one is chosen",
+    )
+    shift: Literal["weak", "strong"] | None = Field(
+        None, description="how far the new text is from the pretraining's: decides presets' replay"
+    )
     seed: int = Field(1, ge=0, lt=2**63, description="of the data order")
     run_folder: str | None = Field(None, description="default: runs/<name> beside the recipe")
     prepared_folder: str = Field("prepared", description="token shards, shared between recipes")
     base: BaseRecipe = Field(description="the checkpoint to continue from")
     tokenizer: TokenizerRecipe = Field(TokenizerRecipe(), description="how documents begin and end")
     sources: dict[str, SourceRecipe] = Field(min_length=1, description="text by name")
-    phases: list[PhaseRecipe] = Field(min_length=1, description="blends, one after the other")
+    phases: list[PhaseRecipe] = Field(
+        min_length=1, description="blends, one after the other; may be left to the preset"
+    )
     schedule: ScheduleRecipe = Field(ScheduleRecipe(), description="the learning rate over the run")
     budget: BudgetRecipe = Field(description="how much may be spent")
     batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
     optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="AdamW's numbers")
+    parameters: ParametersRecipe = Field(
+        ParametersRecipe(), description="which of the base's weights train"
+    )
+    freezing: FreezingRecipe = Field(
+        FreezingRecipe(), description="layers that stop, or begin, to train while the run goes on"
+    )
     training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
     evaluation: EvaluationRecipe = Field(
         EvaluationRecipe(), description="what is measured, when, and on how much"
@@ -477,6 +639,19 @@ class Recipe(Section):
     hardware: HardwareRecipe = Field(
         HardwareRecipe(), description="for the estimates of time and cost"
     )
+
+    _preset_settings: tuple[Setting, ...] = PrivateAttr(default=())
+
+    @property
+    def preset_settings(self) -> tuple[Setting, ...]:
+        """What the preset has filled in."""
+        return self._preset_settings
+
+    def filled_in_by_preset(self, settings: Sequence[Setting]) -> Recipe:
+        """Return the recipe knowing which of its keys a preset has filled in."""
+        known = self.model_copy()
+        known._preset_settings = tuple(settings)
+        return known
 
     @field_validator("name")
     @classmethod
@@ -523,6 +698,21 @@ def _contradictions_of_phases(
                     f"phases[{index}].weights.{source}",
                     f"no source is called {source!r}",
                     f"name one of: {', '.join(sorted(sources))}",
+                )
+        for role, share in _table(phase, "roles").items():
+            has_it = any(
+                isinstance(source, dict)
+                and (
+                    source.get("role") == role
+                    or (role == "old" and source.get("role") in OLD_ROLES)
+                )
+                for source in sources.values()
+            )
+            if share and role in get_args(RoleOrOld) and not has_it:
+                yield (
+                    f"phases[{index}].roles.{role}",
+                    "no source has this role",
+                    "add such a source, or leave the role out",
                 )
         last = index == len(phases) - 1
         if last and phase.get("until") is not None:

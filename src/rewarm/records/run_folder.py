@@ -127,9 +127,10 @@ class RunFolder:
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
-        for skip in _records(self.amendments, Amendment):
-            for step in range(skip.from_step, skip.until_step):
-                last.pop(step, None)
+        for amendment in _records(self.amendments, Amendment):
+            if amendment.change == "skip":
+                for step in range(amendment.from_step, amendment.until_step):
+                    last.pop(step, None)
         return [last[step] for step in sorted(last)]
 
     def evals(self) -> list[EvalRecord]:

@@ -15,14 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from rewarm.planning.mixture import epochs_of
-from rewarm.planning.plan import Plan
+from rewarm.planning.plan import Plan, PlannedSource, Reason
 from rewarm.planning.schedule import lr_curve
+from rewarm.recipe.advice import Advice
 from rewarm.reporting import numbers
 from rewarm.reporting.terminal_table import titled_table
 from rewarm.reporting.text import clean
 from rewarm.units import format_count
 
-__all__ = ["blend_table", "draw_schedule", "plan_summary"]
+__all__ = ["advice_summary", "blend_table", "draw_schedule", "plan_summary"]
 
 _PLOT_ROWS = 6
 _MOST_PLOT_COLUMNS = 100
@@ -171,10 +172,18 @@ def _blend_table(plan: Plan) -> Table:
             source.role,
             *shares,
             format_count(sum(samples) * science.sequence_length),
-            format_count(plan.conduct.corpora[source.name].num_tokens),
+            _there_are(plan, source),
             f"{epochs[source.name]:.2f}",
         )
     return table
+
+
+def _there_are(plan: Plan, source: PlannedSource) -> str:
+    """Return how many tokens an epoch shows, and of how many where that is a subset."""
+    stored = format_count(plan.conduct.corpora[source.name].num_tokens)
+    if source.num_stored is None:
+        return stored
+    return f"{format_count(source.num_windows * plan.science.sequence_length)} of {stored}"
 
 
 def plan_summary(plan: Plan) -> RenderableType:
@@ -189,6 +198,7 @@ def plan_summary(plan: Plan) -> RenderableType:
         "",
         _estimates(plan),
         "",
+        *_preset(plan),
         _reasons(plan),
     ]
     if plan.warnings:
@@ -238,17 +248,51 @@ def _estimates_table(plan: Plan) -> Table:
     return table
 
 
+def _preset(plan: Plan) -> list[RenderableType]:
+    """Return what the preset is, what it fills in, and where it is the wrong one."""
+    preset = plan.preset
+    if preset is None:
+        return []
+    head = Text.assemble(
+        ("Preset ", "bold"),
+        (preset.name, "bold cyan"),
+        f": {preset.title}\n",
+        (f"not for {preset.not_for}", "dim"),
+    )
+    if not preset.settings:
+        return [head, Text("the recipe says all of it itself"), ""]
+    return [head, _because("filled in by the preset", preset.settings), ""]
+
+
 def _reasons(plan: Plan) -> RenderableType:
-    lines = [f"{r.field}: {r.value}; {r.reason} ({r.source})" for r in plan.reasons]
-    return _ByWidth(_reasons_table(plan), Group(Text("Why", style="bold"), _bullets(lines)))
+    return _because("Why", plan.reasons)
 
 
-def _reasons_table(plan: Plan) -> Table:
-    table = titled_table("Why")
+def _because(title: str, reasons: Sequence[Reason]) -> RenderableType:
+    lines = [f"{r.field}: {r.value}; {r.reason} ({r.source})" for r in reasons]
+    return _ByWidth(
+        _reasons_table(title, reasons), Group(Text(title, style="bold"), _bullets(lines))
+    )
+
+
+def advice_summary(advice: Advice, chosen: str | None) -> RenderableType:
+    """Return which preset fits what is declared, and why the others do not."""
+    text = Text.assemble(("Advice: ", "bold"), (f'preset = "{advice.preset}"', "bold cyan"), "\n")
+    if chosen == advice.preset:
+        text.append("which this plan has\n", style="green")
+    elif chosen is not None:
+        text.append(f'this plan has preset = "{chosen}"\n', style="yellow")
+    lines = [f"because: {reason}" for reason in advice.reasons]
+    lines += [f"not {name}: {why}" for name, why in advice.others]
+    return Group(text, _bullets(lines), "")
+
+
+def _reasons_table(title: str, reasons: Sequence[Reason]) -> Table:
+    table = titled_table(title)
     table.add_column("field", overflow="fold", min_width=16)
     table.add_column("value", overflow="fold", min_width=8)
     table.add_column("because", overflow="fold")
-    for reason in plan.reasons:
+    for reason in reasons:
         because = Text(clean(reason.reason))
         if reason.source:
             because.append(f" ({clean(reason.source)})", style="dim")

@@ -156,7 +156,7 @@ class RunView:
                 planned_tokens=length * sum(phase.samples[index] for phase in science.phases),
                 planned_epochs=planned_epochs[source.name],
                 seen_tokens=length * int(seen[index]),
-                seen_epochs=int(seen[index]) / source.num_windows,
+                seen_epochs=source.epochs(int(seen[index])),
             )
             for index, source in enumerate(science.sources)
         }

@@ -10,6 +10,9 @@ from rewarm.corpus.place import load_facts
 from rewarm.errors import PlanError, UserError
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
+from rewarm.recipe.advice import Advice, advise
+from rewarm.recipe.presets import declared_in
+from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.job import Job, keep_plan, open_job
 from rewarm.stages.survey import Survey, survey
@@ -17,8 +20,11 @@ from rewarm.stages.survey import Survey, survey
 __all__ = ["plan_job", "run_plan"]
 
 
-def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool) -> Plan:
-    """Resolve the recipe, write `plan.json` into the run folder, and show it."""
+def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool, why: bool = False) -> Plan:
+    """Resolve the recipe, write `plan.json` into the run folder, and show it.
+
+    With `why` the choice of the preset is explained first.
+    """
     job = open_job(path, overrides)
     plan = plan_job(job, estimates_allowed=True)
     keep_plan(plan, job)
@@ -27,9 +33,11 @@ def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool) -> Plan:
     else:
         from rich.console import Console
 
-        from rewarm.reporting.plan_terminal import plan_summary
+        from rewarm.reporting.plan_terminal import advice_summary, plan_summary
 
         console = Console()
+        if why:
+            console.print(advice_summary(_advice(job.recipe, plan), job.recipe.preset))
         console.print(plan_summary(plan))
         console.print(f"\nwritten to {job.run.plan}", markup=False, highlight=False, soft_wrap=True)
     return plan
@@ -49,11 +57,23 @@ def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
             corpora,
             base_folder=str(found.base_folder),
             recipe_folder=str(job.folder),
+            optimizer_state=found.optimizer_state,
             problems=found.problems,
         )
     except PlanError:
         found.raise_as(PlanError)
         raise
+
+
+def _advice(recipe: Recipe, plan: Plan) -> Advice:
+    new_tokens = [
+        facts.num_tokens for facts in plan.conduct.corpora.values() if facts.role == "new"
+    ]
+    return advise(
+        declared_in(recipe),
+        budget_tokens=recipe.budget.tokens,
+        new_tokens=sum(new_tokens) if new_tokens else None,
+    )
 
 
 def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, CorpusFacts]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.errors import CorpusError, Problems
+from rewarm.planning.blends import used_sources
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
@@ -58,6 +59,6 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
             except CorpusError as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
-    trained = {name for phase in job.recipe.phases for name, w in phase.weights.items() if w > 0}
+    trained = set(used_sources(job.recipe))
     check_held_out_apart(facts, trained)
     return facts

@@ -5,6 +5,7 @@ Everything that is wrong with them is collected, so that a person learns of it a
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from rewarm.corpus.sources import find_inputs
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
 from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
-from rewarm.records.facts import ModelFacts
+from rewarm.records.facts import ModelFacts, OptimizerStateFacts
 from rewarm.stages.base import find_base
 from rewarm.stages.job import Job
+from rewarm.stages.optimizer_state import find_optimizer_state
 
 __all__ = ["Survey", "survey"]
 
@@ -30,6 +32,7 @@ class Survey:
 
     base_folder: Path | None = None
     model: ModelFacts | None = None
+    optimizer_state: OptimizerStateFacts | None = None
     texts: list[SourceText] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     fault: EnvironmentFault | None = None
@@ -53,6 +56,11 @@ def survey(job: Job) -> Survey:
     except EnvironmentFault as fault:
         found.fault = fault
         found.problems.add("base.path", fault.what, fault.fix)
+    try:
+        found.optimizer_state = find_optimizer_state(job.recipe.base, job.folder, found.base_folder)
+    except UserError as error:
+        found.problems.extend(error.problems)
+    _check_packages(job, found.problems)
     inputs = find_inputs(job.recipe.sources, job.folder, found.problems)
     if found.base_folder is not None and found.model is not None:
         found.texts = [
@@ -68,6 +76,22 @@ def survey(job: Job) -> Survey:
         ]
     _check_tasks(job, found.problems)
     return found
+
+
+def _check_packages(job: Job, problems: Problems) -> None:
+    """Note what the recipe needs and is not installed; nothing is imported."""
+    if job.recipe.optimizer.kind == "adamw8bit" and importlib.util.find_spec("torchao") is None:
+        problems.add(
+            "optimizer.kind",
+            "adamw8bit is torchao's, which is not installed",
+            "pip install torchao, or leave it at adamw",
+        )
+    if job.recipe.parameters.adapter is not None and importlib.util.find_spec("peft") is None:
+        problems.add(
+            "parameters.adapter",
+            "adapters are peft's, which is not installed",
+            "pip install 'rewarm[adapters]', or leave it out",
+        )
 
 
 def _check_tasks(job: Job, problems: Problems) -> None:

@@ -23,12 +23,16 @@ from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
+from rewarm.stages.optimizer_state import check_planned_optimizer_state
 from rewarm.stages.plan import plan_job
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
+from rewarm.training.base_moments import take_over_moments
+from rewarm.training.eight_bit import import_adamw8bit
 from rewarm.training.placement import choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
+from rewarm.training.state import TrainState
 
 __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
@@ -93,7 +97,15 @@ def train_plan(
             "it stands on estimates of the text",
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
+    if plan.science.parameters.adapter is not None and not world.is_alone:
+        raise PlanError.one(
+            "parameters.adapter",
+            "adapters train in one process; this launch has several",
+            "launch without torchrun, or train a subset of the weights (parameters.train)",
+        )
     ranks = world.ranks
+    if plan.science.optimizer.kind == "adamw8bit":
+        ranks.together(lambda: bool(import_adamw8bit()))
     views: dict[str, View] = {}
     ranks.together(lambda: views.update(open_views(plan)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
@@ -115,6 +127,16 @@ def train_plan(
             notices += fill_base(root, folder, world, device=placement.device)
         return notices + objective.settle(root)
 
+    def begin_optimizer(state: TrainState) -> None:
+        facts = plan.conduct.optimizer_state
+        if facts is None:
+            return
+        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))
+        taken = take_over_moments(facts, state.model, state.optimizer, world)
+        live.say(str(taken))
+        if facts.betas is None and taken.betas not in (None, plan.science.optimizer.betas):
+            live.say(f"warning: its moments were taken with betas {taken.betas}")
+
     def measure(root: Root, step: int) -> list[EvalRecord]:
         return objective.measure(root.model, suites.at(step), step=step, within=root)
 
@@ -126,6 +148,7 @@ def train_plan(
         materials = Materials(
             load_model=load,
             fill_model=fill,
+            begin_optimizer=begin_optimizer,
             loss=objective.loss,
             views=views,
             evaluator=measure,

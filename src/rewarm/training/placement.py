@@ -44,7 +44,7 @@ __all__ = [
     "roads_of",
 ]
 
-VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors")
+VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
 # A CPU gains nothing from larger micro-batches than this, and others use its memory too.
@@ -83,7 +83,9 @@ def choose_placement(
             sequences_per_rank,
             bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
             * science.sequence_length,
-            budget_bytes=_activation_budget(device, model, num_shards(world)),
+            budget_bytes=_activation_budget(
+                device, state_bytes(model, science.optimizer.kind) // num_shards(world)
+            ),
         )
     document_attention = None
     if science.mask_documents:
@@ -230,8 +232,8 @@ def _whole_gradients_fit(device: torch.device, model: ModelFacts) -> bool:
     return 4 * model.num_parameters <= _WHOLE_GRADIENTS_SHARE * total
 
 
-def _activation_budget(device: torch.device, model: ModelFacts, num_shards: int) -> int:
-    """Return the bytes that one micro-batch may take.
+def _activation_budget(device: torch.device, state: int) -> int:
+    """Return the bytes that one micro-batch may take beside `state` bytes of weights and moments.
 
     Of a GPU all memory counts, not what is free now, so that each launch chooses alike. Raises
     EnvironmentFault where not even the state fits.
@@ -239,13 +241,12 @@ def _activation_budget(device: torch.device, model: ModelFacts, num_shards: int)
     if device.type == "cpu":
         return _CPU_ACTIVATION_BYTES
     total = torch.cuda.get_device_properties(device).total_memory
-    state = state_bytes(model) // num_shards
     left = total - state
     if left <= 0:
         raise EnvironmentFault(
             f"weights, gradients and moments take {format_bytes(state)} per device, "
             f"{_device_name(device)} has {format_bytes(total)}",
-            "use a smaller base, larger devices or more of them",
+            'use a smaller base, larger devices, more of them, or optimizer.kind = "adamw8bit"',
         )
     return int(left * _GPU_ACTIVATION_SHARE)
 

@@ -17,7 +17,8 @@ from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches, Windo
 from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
-from rewarm.planning.plan import Placement, Plan, load_plan
+from rewarm.planning.plan import Placement, Plan, Science, load_plan
+from rewarm.planning.trainable import Stage
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.course import Course
@@ -25,12 +26,13 @@ from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
-from rewarm.training.optimizer import build_optimizer
 from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.saver import CheckpointSaver
+from rewarm.training.settling import FreezeSettledLayers
 from rewarm.training.signals import AgreedRequests, SignalRequests, listen_to_signals
 from rewarm.training.sinks import Journal, Sink
+from rewarm.training.stages import begin_stage, let_train_at, optimizer_before, turn_to_stage
 from rewarm.training.state import TrainState, read_state
 from rewarm.training.step import Stepper, TokenLoss
 
@@ -42,7 +44,8 @@ class Materials:
     """What the stage hands in: how to get the base, the objective, the text, the measures.
 
     `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks, and returns what to tell people.
+    model is sharded over the ranks, and returns what to tell people. `begin_optimizer` sets the
+    moments that a run begins with where these are not zeros.
     """
 
     load_model: Callable[[], nn.Module]
@@ -52,6 +55,7 @@ class Materials:
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
     fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
+    begin_optimizer: Callable[[TrainState], None] = lambda state: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,18 @@ def run_training(
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
         gear = _gear(plan, placement, materials, held, requests, world, stack, until_step)
-        while (back := _train(state, gear, world)) is not None:
-            del state  # its memory is the next one's
-            gear.saver.finish()
-            state = begin(held.course.go_back(back))
+        while (turn := _train(state, gear, world)) is not None:
+            if isinstance(turn, RollBack):
+                del state  # its memory is the next one's
+                gear.saver.finish()
+                state = begin(held.course.go_back(turn))
+            elif world.is_alone:
+                turn_to_stage(state, plan.science)
+            else:
+                # Sharded weights remember whether they take a gradient: the model is made anew.
+                step = state.step
+                del state
+                state = begin(held.store.find_newest_verified(at_most=step))
         ending = Ending(state.step, state.step == plan.science.num_steps, gear.agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
     return ending
@@ -140,6 +152,7 @@ def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: Exi
 class _Gear:
     """What steps are taken with, from whichever state."""
 
+    science: Science
     guard: Guard
     batches: Batches
     hooks: Sequence[Hook]
@@ -150,6 +163,10 @@ class _Gear:
     def is_over(self, state: TrainState) -> bool:
         """Tell whether no step is taken after this state, in this launch."""
         return state.step >= self.last_step or self.agreed.stop_signal is not None
+
+    def stage_of(self, state: TrainState) -> Stage:
+        """Return which parameters train in the state's next step."""
+        return self.science.stage_at(state.step, state.amendments)
 
 
 def _gear(
@@ -185,19 +202,27 @@ def _gear(
         )
     )
     agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
-    hooks = _hooks(plan, materials, held.journal, saver, agreed)
-    return _Gear(guard, batches, hooks, saver, agreed, last_step)
+    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course)
+    return _Gear(plan.science, guard, batches, hooks, saver, agreed, last_step)
 
 
-def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | None:
-    """Train until it is over, or return how far to go back and go on from there."""
+def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | Stage | None:
+    """Train until it is over, or return how far to go back, or the stage that begins now.
+
+    A stage's last state is saved, as a launch's is.
+    """
+    stage = gear.stage_of(state)
+
+    def until(state: TrainState) -> bool:
+        return gear.is_over(state) or gear.stage_of(state) != stage
+
     try:
         with told_as_lost_rank(world):
-            for _ in train(state, gear.guard, gear.batches, gear.hooks, gear.is_over):
+            for _ in train(state, gear.guard, gear.batches, gear.hooks, until):
                 pass
     except RollBack as back:
         return back.with_traceback(None)  # whose frames would keep the state
-    return None
+    return None if gear.is_over(state) else gear.stage_of(state)
 
 
 def _hold_lock(
@@ -252,7 +277,10 @@ def _begin(
 ) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
     apply_placement(placement)
+    amendments = held.course.amendments()
+    step = 0 if found.path is None else step_of(found.path)
     model = materials.load_model()
+    let_train_at(model, plan.science, step, amendments)
     if world.is_alone:
         root = Root(model.to(placement.device))
     else:
@@ -262,10 +290,13 @@ def _begin(
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     root.train()
-    optimizer = build_optimizer(root.model, plan.science.optimizer)
-    state = TrainState(root, optimizer, world=world, amendments=held.course.amendments())
+    optimizer = optimizer_before(root.model, plan.science, step, amendments)
+    state = TrainState(root, optimizer, world=world, amendments=amendments)
     if found.path is not None:
         read_state(found.path, state, plan.science)
+    else:
+        materials.begin_optimizer(state)
+    begin_stage(state, plan.science)
     return state
 
 
@@ -288,6 +319,7 @@ def _hooks(
     journal: Journal,
     saver: CheckpointSaver,
     agreed: AgreedRequests,
+    course: Course,
 ) -> list[Hook]:
     """Return the hooks in the order that makes a kill between any two of them harmless."""
 
@@ -299,6 +331,8 @@ def _hooks(
     hooks: list[Hook] = [LogSteps(journal)]
     if materials.evaluator is not None:
         hooks.append(Evaluate(materials.evaluator, plan.conduct.evaluation_steps, journal))
+    if plan.science.freezing.kind == "auto":
+        hooks.append(FreezeSettledLayers(plan.science, course.freeze))
     return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]
 
 

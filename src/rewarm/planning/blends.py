@@ -1,0 +1,111 @@
+"""Which source has which share of a phase, and how much of it is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rewarm.planning.notes import GAP, Notes
+from rewarm.planning.plan import PlannedPhase, PlannedSource
+from rewarm.recipe.schema import OLD_ROLES, PhaseRecipe, Recipe, SourceRecipe
+from rewarm.records.facts import CorpusFacts
+from rewarm.units import format_count
+
+__all__ = ["phase_weights", "used_sources", "with_subsets"]
+
+
+def used_sources(recipe: Recipe) -> list[str]:
+    """Return the sources that some phase shows, in the recipe's order; others are evaluated."""
+    return [
+        name
+        for name, source in recipe.sources.items()
+        if any(_is_shown(phase, name, source) for phase in recipe.phases)
+    ]
+
+
+def _is_shown(phase: PhaseRecipe, name: str, source: SourceRecipe) -> bool:
+    if phase.weights.get(name, 0.0) > 0:
+        return True
+    return any(share > 0 and _takes_in(role, source) for role, share in phase.roles.items())
+
+
+def _takes_in(role: str, source: SourceRecipe) -> bool:
+    return source.role == role or (role == "old" and source.role in OLD_ROLES)
+
+
+def phase_weights(
+    phase: PhaseRecipe, recipe: Recipe, corpora: Mapping[str, CorpusFacts]
+) -> dict[str, float]:
+    """Return a phase's weight of each source; a role's share is dealt by the sources' tokens."""
+    if phase.weights:
+        return phase.weights
+    weights: dict[str, float] = {}
+    for role, share in phase.roles.items():
+        members = [name for name, source in recipe.sources.items() if _takes_in(role, source)]
+        total = sum(corpora[name].num_tokens for name in members)
+        for name in members:
+            weights[name] = share * corpora[name].num_tokens / total if total else 0.0
+    return weights
+
+
+def with_subsets(
+    sources: Sequence[PlannedSource],
+    phases: Sequence[PlannedPhase],
+    recipe: Recipe,
+    *,
+    sequence_length: int,
+    notes: Notes,
+) -> tuple[PlannedSource, ...]:
+    """Return the sources as their recipes have them shown: a subset, in stored order, or all."""
+    shown: list[PlannedSource] = []
+    for index, source in enumerate(sources):
+        wanted = recipe.sources[source.name]
+        if wanted.order == "stored":
+            source = source.model_copy(update={"in_stored_order": True})
+            notes.because(
+                f"sources.{source.name}.order", "stored", "its windows come as they lie, unshuffled"
+            )
+        if wanted.subset is not None:
+            num_samples = sum(phase.samples[index] for phase in phases)
+            source = _subset(source, wanted, num_samples, sequence_length, notes)
+        shown.append(source)
+    return tuple(shown)
+
+
+def _subset(
+    source: PlannedSource,
+    wanted: SourceRecipe,
+    num_samples: int,
+    sequence_length: int,
+    notes: Notes,
+) -> PlannedSource:
+    subset = wanted.subset
+    assert subset is not None
+    stored = source.num_windows
+    if subset.share is not None:
+        size = math.ceil(subset.share * stored)
+        asked = f"{subset.share:g} of it"
+    elif subset.tokens is not None:
+        size = -(-subset.tokens // sequence_length)
+        asked = f"{format_count(subset.tokens)} tokens"
+    else:
+        assert subset.epochs is not None
+        size = max(1, math.ceil(num_samples / subset.epochs))
+        asked = f"what the run then shows {subset.epochs:g} times"
+    if size >= stored:
+        notes.warnings.append(
+            f"source {source.name!r}: the subset ({asked}) is no smaller than the source, so all "
+            f"of it is shown"
+        )
+        return source
+    how = "another part for each pass" if subset.redraw else "one part, the same in each pass"
+    notes.because(
+        f"sources.{source.name}.subset",
+        f"{format_count(size * sequence_length)} of "
+        f"{format_count(stored * sequence_length)} tokens",
+        f"{asked}; {how}",
+        GAP,
+    )
+    return source.model_copy(
+        update={"num_windows": size, "num_stored": stored, "redrawn": subset.redraw}
+    )
