@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from rewarm.recipe.schema import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base
+from rewarm.training.mirror.contents import Mirror
 from rewarm.training.optimizer import build_optimizer, moments, trainable_parameters
 from rewarm.training.run import run_training
 from rewarm.training.state import TrainState, weights_of
@@ -185,6 +187,22 @@ def train(folder: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
     with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
         train_llama(Path(folder), world, until_step=int(until_step))
+
+
+def train_mirrored(folder: str, url: str, until_step: str, slow_s: str, timeout_s: str) -> None:
+    """Go on with a run that has a mirror, each file of which takes so long to come back."""
+    fetch = Mirror._fetch_once
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(float(slow_s))
+        return fetch(*arguments)
+
+    Mirror._fetch_once = slow  # type: ignore[assignment,method-assign]
+    recipe = PLAN.conduct.checkpoints.model_copy(update={"mirror": url})
+    conduct = PLAN.conduct.model_copy(update={"checkpoints": recipe})
+    plan = PLAN.model_copy(update={"conduct": conduct})
+    with join(launched_world(), device_type="cpu", timeout_s=float(timeout_s)) as world:
+        train_llama(Path(folder), world, plan=plan, until_step=int(until_step))
 
 
 @dataclass(frozen=True)

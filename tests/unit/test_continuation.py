@@ -138,7 +138,7 @@ sources.new = { path = "my-text", role = "new", held_out = 0.1 }
 sources.old = { path = "my-old-text", role = "replay", held_out = 0.1 }
 phases = [{ name = "all", weights = { new = 0.5, old = 0.5 } }]
 evaluation = { every_steps = 10, max_bytes_per_domain = 2000, max_answers = 2 }
-checkpoints = { every_steps = 2, keep = 20 }
+checkpoints = { every_steps = 2, keep = 20, mirror = "file://MIRROR" }
 training = { num_threads = 1 }
 [schedule]
 kind = "infinite"
@@ -146,7 +146,7 @@ peak_lr = "pretraining.peak"
 final_lr = "peak/10"
 cooldown_end = 0.4
 anneal_start = 0.7
-"""
+""".replace("MIRROR", str(folder / "mirror"))
     )
     assert main(["prepare", str(recipe)]) == 0
     assert main(["train", str(recipe), "--until-step", "14"]) == 0
@@ -186,6 +186,10 @@ def test_a_branch_is_a_run_of_its_own(trunk: Path, capsys: pytest.CaptureFixture
     assert [record.step for record in run.steps()] == list(range(14))
     assert run.steps()[-1].lr == pytest.approx(load_plan(run.plan).science.lr(13))
     assert run.evals()[-1].step == 14
+    # A mirror holds one run: this one's lies within the trunk's.
+    mirrors = {path.parent for path in trunk.glob("mirror/**/mirrored-step-*")}
+    assert {trunk / "mirror", trunk / "mirror" / "b"} <= mirrors
+    assert (trunk / "mirror" / "b" / "mirrored-step-00000014" / "MANIFEST.json").is_file()
     assert main(["report", str(run.path)]) == 0
     assert main(["export", str(run.path)]) == 0
     after = {path: path.read_bytes() for path in (runs / "trunk").rglob("*.json")}

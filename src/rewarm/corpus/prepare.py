@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import (
     MANIFEST_NAME,
+    file_sha256,
+    fingerprint,
     parse_json,
     read_json,
     write_atomically,
@@ -191,10 +193,12 @@ def _finish(work: _Work) -> CorpusFacts:
     answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
     write_atomically(folder / ANSWERS, answers)
     lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
+    hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.name,
         role=work.source.role,
         key=work.place.key,
+        tokens=fingerprint(hashes),
         folder=str(folder),
         measured=True,
         num_documents=int((~held_out).sum()),
@@ -213,8 +217,14 @@ def _finish(work: _Work) -> CorpusFacts:
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
-    seal(folder, work.place, work.source)
+    seal(folder, work.place, work.source, known_hashes=hashes)
     return facts
+
+
+def _hashes_of_tokens(folder: Path, prefixes: Sequence[Path]) -> dict[str, str]:
+    """Return the SHA-256 of every file that says which tokens are trained on, by name."""
+    shards = [f"{prefix.name}{ending}" for prefix in prefixes for ending in (".bin", ".idx")]
+    return {name: file_sha256(folder / name) for name in (*shards, TRAIN)}
 
 
 def _warnings(

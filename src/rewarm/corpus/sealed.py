@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from rewarm.records.facts import CorpusFacts
 __all__ = ["changed_files", "discard_changed", "seal", "verify_prepared"]
 
 
-def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
+def seal(
+    folder: Path, place: Place, source: SourceRecipe, *, known_hashes: Mapping[str, str]
+) -> None:
     """Write the manifest of a prepared source, last: sizes, times and hashes of all files, of the
-    inputs too, and provenance."""
+    inputs too, and provenance. `known_hashes` are the SHA-256 of files that were hashed before."""
     names = sorted(
         path.name
         for path in folder.iterdir()
@@ -30,7 +33,7 @@ def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
         stat = (folder / name).stat()
         files[name] = {
             "bytes": stat.st_size,
-            "sha256": file_sha256(folder / name),
+            "sha256": known_hashes.get(name) or file_sha256(folder / name),
             "mtime_ns": stat.st_mtime_ns,
         }
     write_json(

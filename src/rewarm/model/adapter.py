@@ -46,7 +46,7 @@ def add_adapters(model: nn.Module, recipe: AdapterRecipe, *, seed: int) -> None:
 
     config = LoraConfig(
         r=recipe.rank,
-        lora_alpha=recipe.alpha,  # type: ignore[arg-type]
+        lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
         target_modules=targets,
         use_rslora=recipe.kind == "rslora",

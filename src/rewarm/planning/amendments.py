@@ -13,11 +13,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rewarm.artifacts import append_json_line, fingerprint, read_json_lines
+from rewarm.artifacts import (
+    append_json_line,
+    canonical_json,
+    fingerprint,
+    read_json_lines,
+    write_atomically,
+)
 from rewarm.errors import Problem, RunFolderError
 from rewarm.records.facts import Amendment
 
-__all__ = ["Amendments", "append_amendment", "read_amendments"]
+__all__ = ["Amendments", "append_amendment", "read_amendments", "write_amendments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,15 @@ class Amendments:
     def _with(self, amendment: Amendment) -> Amendments:
         return Amendments(self.plan, (*self.chain, amendment))
 
+    def is_linked(self) -> bool:
+        """Tell whether each amendment's parent is the one before, the first one's the plan."""
+        heads = [self.plan, *map(_fingerprint, self.chain)]
+        return all(found.parent == head for found, head in zip(self.chain, heads, strict=False))
+
+    def extends(self, other: Amendments) -> bool:
+        """Tell whether another chain is this one's beginning, or all of it."""
+        return self.plan == other.plan and self.chain[: len(other.chain)] == other.chain
+
     def knows(self, head: str) -> bool:
         """Tell whether a head is of this chain."""
         return head in self._heads()
@@ -134,6 +149,12 @@ def read_amendments(path: Path, plan: str) -> Amendments:
 def append_amendment(path: Path, amendments: Amendments) -> None:
     """Put the last amendment of a chain on the disk, and wait until it is there."""
     append_json_line(path, amendments.chain[-1].model_dump(mode="json"), durable=True)
+
+
+def write_amendments(path: Path, amendments: Amendments) -> None:
+    """Put a whole chain on the disk in place of its beginning."""
+    lines = [canonical_json(amendment.model_dump(mode="json")) for amendment in amendments.chain]
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
 def _fingerprint(amendment: Amendment) -> str:

@@ -55,7 +55,7 @@ class PlannedSource(Record):
 
     name: str
     role: str
-    key: str = Field(description="fingerprint of the prepared tokens")
+    key: str = Field(description="fingerprint of the training tokens (of the text, if estimated)")
     num_windows: int = Field(description="windows that one epoch shows")
     num_stored: int | None = Field(None, description="windows there are; None: an epoch shows all")
     redrawn: bool = Field(False, description="each epoch shows another subset")

@@ -170,9 +170,8 @@ def _used_sources(
                 f"{size.sequence_length} + 1",
                 "add text, lower its held_out share, or lower batch.sequence_length",
             )
-        used.append(
-            PlannedSource(name=name, role=corpus.role, key=corpus.key, num_windows=num_windows)
-        )
+        key = corpus.tokens if corpus.measured else corpus.key
+        used.append(PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows))
     return tuple(used)
 
 

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from rewarm.errors import masked
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.recipe.setting import Setting
@@ -55,6 +56,8 @@ OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
 """What the base was pretrained on, or is like it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
+_URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
 _LR = re.compile(
     r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>pretraining\.peak|pretraining\.final|start|peak)"
@@ -520,6 +523,31 @@ class CheckpointRecipe(Section):
     background: bool | None = Field(
         None, description="write them while training goes on; default: but for one CPU process"
     )
+    mirror: str | None = Field(
+        None,
+        description="URL (s3://bucket/run, gs://…, file:///…) that they are copied to, and "
+        "restored from where it has a newer one; credentials come from the environment",
+    )
+    mirror_wait_s: float = Field(
+        300.0, ge=0, le=86_400, description="how long a launch ends later for the last copy's sake"
+    )
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror(cls, value: str | None) -> str | None:
+        # A value that holds a password is not repeated.
+        if value is None:
+            return None
+        if _URL_WITH_PASSWORD.match(value):
+            raise ValueError(
+                "it holds a password, and recipes are copied: set it in the environment"
+            )
+        if "::" in value or _URL.fullmatch(value) is None:
+            raise ValueError(
+                f"{masked(value)!r} is not the URL of a folder; e.g. s3://bucket/run or "
+                "file:///mnt/backup/run, without a query"
+            )
+        return value.rstrip("/")
 
 
 class TrainingRecipe(Section):

@@ -93,6 +93,10 @@ class CorpusFacts(Record):
     name: str
     role: Role
     key: str = Field(description="fingerprint of inputs, reader options and tokenizer")
+    tokens: str = Field(
+        description="fingerprint of the training tokens themselves; empty while the facts are "
+        "estimates. Copies of one text, on whatever machine, have one"
+    )
     folder: str = Field(description="prepared folder; empty while the facts are estimates")
     measured: bool = Field(description="False: extrapolated from a sample before `prepare`")
     num_documents: int = Field(description="training documents")
@@ -175,13 +179,18 @@ class EvalRecord(Record):
 
 
 class EventRecord(Record):
-    """Something that happened to a run: launch, resume, checkpoint, stop, a file passed over."""
+    """Something that happened to a run: launch, resume, checkpoint, stop, a file passed over.
+
+    `mirrored`: a checkpoint was copied to the mirror; `mirror`: anything else about it.
+    """
 
     time: str = Field(description="UTC, ISO 8601")
     kind: Literal[
         "launch",
         "resume",
         "checkpoint",
+        "mirrored",
+        "mirror",
         "passed_over",
         "non_finite",
         "spike",

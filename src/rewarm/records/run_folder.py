@@ -75,6 +75,16 @@ class RunFolder:
         return self.path / "metrics" / "events.jsonl"
 
     @property
+    def logs(self) -> tuple[Path, ...]:
+        """The append-only records of what happened."""
+        return (self.steps_log, self.evals_log, self.events_log)
+
+    @property
+    def facts(self) -> tuple[Path, ...]:
+        """All that a checkpoint needs beside it for the run to be whole."""
+        return (self.plan, self.recipe, self.placement, self.amendments, *self.logs)
+
+    @property
     def report(self) -> Path:
         """The self-contained HTML report."""
         return self.path / "report.html"

@@ -20,7 +20,14 @@ from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import graft, rate_to_go_on_from
 from rewarm.planning.plan import Plan, Reason, Science, load_plan, save_plan
 from rewarm.recipe.load import load_recipe
-from rewarm.recipe.schema import BatchRecipe, BudgetRecipe, PhaseRecipe, Recipe, ScheduleRecipe
+from rewarm.recipe.schema import (
+    BatchRecipe,
+    BudgetRecipe,
+    CheckpointRecipe,
+    PhaseRecipe,
+    Recipe,
+    ScheduleRecipe,
+)
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.job import Job, command_line, open_run
@@ -225,7 +232,9 @@ def _job(
         "preset": None,
     }
     changed = recipe.model_copy(update=update)
-    return Job(changed, folder, RunFolder(folder), folder / recipe.prepared_folder)
+    # Nothing is written there: what follows gets a folder beside the trunk's.
+    run = RunFolder(folder / (recipe.run_folder or f"runs/{recipe.name}"))
+    return Job(changed, folder, run, folder / recipe.prepared_folder)
 
 
 def _go_on(
@@ -259,6 +268,7 @@ def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
         update={
             "corpora": {**trunk.conduct.corpora, **more.conduct.corpora},
             "evaluation_steps": tuple(sorted(steps)),
+            "checkpoints": _with_own_mirror(more.conduct.checkpoints, name),
         }
     )
     why = Reason(
@@ -277,6 +287,13 @@ def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
             "reasons": (why, *more.reasons),
         }
     )
+
+
+def _with_own_mirror(checkpoints: CheckpointRecipe, name: str) -> CheckpointRecipe:
+    """Return when and where to save: a mirror holds one run, so this one's is a folder in it."""
+    if checkpoints.mirror is None:
+        return checkpoints
+    return checkpoints.model_copy(update={"mirror": f"{checkpoints.mirror}/{name}"})
 
 
 def _make_folder(

@@ -45,7 +45,7 @@ class Survey:
 
 
 def survey(job: Job) -> Survey:
-    """Look at the base, at the files of every source and at the tasks of a recipe."""
+    """Look at the base, at the files of every source, at the tasks and the mirror of a recipe."""
     found = Survey()
     try:
         found.base_folder = find_base(job.recipe.base, job.folder)
@@ -75,6 +75,7 @@ def survey(job: Job) -> Survey:
             for name, paths in inputs.items()
         ]
     _check_tasks(job, found.problems)
+    _check_mirror(job, found.problems)
     return found
 
 
@@ -92,6 +93,15 @@ def _check_packages(job: Job, problems: Problems) -> None:
             "adapters are peft's, which is not installed",
             "pip install 'rewarm[adapters]', or leave it out",
         )
+
+
+def _check_mirror(job: Job, problems: Problems) -> None:
+    """Note a mirror that no package here can reach."""
+    if job.recipe.checkpoints.mirror is not None:
+        from rewarm.training.mirror.remote import url_problem
+
+        problem = url_problem(job.recipe.checkpoints.mirror, job.run.path)
+        problems.extend([problem] if problem is not None else [])
 
 
 def _check_tasks(job: Job, problems: Problems) -> None:

@@ -29,6 +29,7 @@ from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
@@ -106,6 +107,7 @@ def train_plan(
     ranks = world.ranks
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))
+    ranks.on_main(lambda: _check_mirror(plan, run))
     views: dict[str, View] = {}
     ranks.together(lambda: views.update(open_views(plan)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
@@ -141,7 +143,7 @@ def train_plan(
         return objective.measure(root.model, suites.at(step), step=step, within=root)
 
     with ExitStack() as stack:
-        live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
+        live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
         for warning in (*plan.warnings, *warnings, *suites.full.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
@@ -164,6 +166,14 @@ def train_plan(
             world=world,
         )
     return FINISHED if ending.signal is None else STOPPED
+
+
+def _check_mirror(plan: Plan, run: RunFolder) -> None:
+    """Raise PlanError where this machine lacks what reaches the mirror; another one planned."""
+    url = plan.conduct.checkpoints.mirror
+    problem = None if url is None else url_problem(url, run.path)
+    if problem is not None:
+        raise PlanError(problem)
 
 
 def open_views(plan: Plan) -> dict[str, View]:

@@ -26,6 +26,7 @@ from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
+from rewarm.training.mirror.launch import LaunchMirror
 from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.saver import CheckpointSaver
@@ -88,10 +89,12 @@ def run_training(
     journal = Journal(run, tuple(materials.sinks), writes=world.is_main)
     with ExitStack() as stack:
         held = _hold(plan, run, journal, world, stack)
-        found = held.course.find_newest()
+        mirror = held.mirror
+        found = mirror.find_newest(held.course)
         if found.path is not None:
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
+                mirror.finish()
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
@@ -117,6 +120,7 @@ def run_training(
                 state = begin(held.store.find_newest_verified(at_most=step))
         ending = Ending(state.step, state.step == plan.science.num_steps, gear.agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
+        mirror.finish()
     return ending
 
 
@@ -133,6 +137,7 @@ class _Held:
     saving: World
     store: CheckpointStore
     course: Course
+    mirror: LaunchMirror
 
 
 def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: ExitStack) -> _Held:
@@ -145,7 +150,8 @@ def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: Exi
     store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks)
     store.remove_leftovers()
     course = Course(run, plan.fingerprint, store, journal, world.ranks)
-    return _Held(journal, lock, notices, saving, store, course)
+    mirror = stack.enter_context(LaunchMirror(plan, run, store, journal, world.ranks))
+    return _Held(journal, lock, notices, saving, store, course, mirror)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +205,7 @@ def _gear(
             training=world,
             saving=held.saving,
             background=_saves_in_background(plan, placement),
+            saved=held.mirror.saved,
         )
     )
     agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
