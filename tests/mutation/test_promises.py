@@ -337,6 +337,58 @@ MUTATIONS = [
         test="tests/unit/test_training_guard.py::test_the_guard_decides_alike_after_a_resume",
     ),
     Mutation(
+        promise="a road that does not give what the mask gives is not taken",
+        file="model/packing.py",
+        old="        if not difference <= _road_tolerance(theirs):\n",
+        new="        if False:\n",
+        test="tests/parity/test_document_attention.py::test_a_road_that_is_wrong_is_not_taken",
+    ),
+    Mutation(
+        promise="the probe of a road is longer than a model's window",
+        file="model/packing.py",
+        old="        longest = min(window + _LONG_DOCUMENT, sequence_length)\n",
+        new="        longest = min(window, _DOCUMENT)\n",
+        test="tests/parity/test_document_attention.py::test_a_road_that_is_wrong_is_not_taken",
+    ),
+    Mutation(
+        promise="kernels are told where each document begins",
+        file="model/packing.py",
+        old="        starts = (flat == 0).nonzero().flatten()\n",
+        new="        starts = torch.arange(0, len(flat), position_ids.shape[1])\n",
+        test="tests/parity/test_document_attention.py::"
+        "test_flash_attention_is_told_where_documents_begin",
+    ),
+    Mutation(
+        promise="short documents that share a call do not see each other",
+        file="model/document_attention.py",
+        old="    sees = (document[:, None] == document[None, :]) & (back >= 0)\n",
+        new="    sees = back >= 0\n",
+        test="tests/parity/test_packing.py::test_documents_of_a_sequence_are_as_if_alone",
+    ),
+    Mutation(
+        promise="a window holds within a document too",
+        file="model/document_attention.py",
+        old="    return sees if window is None else sees & (back < window)\n",
+        new="    return sees\n",
+        test="tests/parity/test_packing.py::test_documents_of_a_sequence_are_as_if_alone",
+    ),
+    Mutation(
+        promise="what is measured does not depend on the road",
+        file="stages/objective.py",
+        old="        with self.attention.as_loaded(model):\n",
+        new="        if True:\n",
+        test="tests/unit/test_document_roads.py::"
+        "test_a_cpu_splits_and_measures_with_what_was_loaded",
+    ),
+    Mutation(
+        promise="why a road was not taken is on record",
+        file="training/run.py",
+        old="    held.notices.extend(materials.fill_model(root))\n",
+        new="    materials.fill_model(root)\n",
+        test="tests/unit/test_document_roads.py::"
+        "test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves",
+    ),
+    Mutation(
         promise="a loss in chunks that is not the model's is not used",
         file="model/head_loss.py",
         old="        self._agrees = why is None\n",
@@ -353,17 +405,9 @@ MUTATIONS = [
         "test_where_a_gradient_is_another_the_plain_loss_stays",
     ),
     Mutation(
-        promise="an evaluation within a run never holds all logits of a large vocabulary",
-        file="stages/train.py",
-        old="            losses=loss.token_losses,\n",
-        new="",
-        test="tests/unit/test_large_vocabulary.py::"
-        "test_neither_training_nor_evaluation_holds_all_logits",
-    ),
-    Mutation(
-        promise="nor does an evaluation of its own",
-        file="stages/evaluate.py",
-        old="            losses=loss.token_losses,\n",
+        promise="an evaluation never holds all logits of a large vocabulary",
+        file="stages/objective.py",
+        old="                losses=self.loss.token_losses,\n",
         new="",
         test="tests/unit/test_large_vocabulary.py::"
         "test_neither_training_nor_evaluation_holds_all_logits",
@@ -671,9 +715,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="documents of a sequence do not see each other",
-        file="model/loss.py",
-        old="more = {} if position_ids is None else",
-        new="more = {} if True else",
+        file="model/packing.py",
+        old='    told: dict[str, Any] = {"position_ids": position_ids}\n',
+        new="    told: dict[str, Any] = {}\n",
         test="tests/parity/test_packing.py::test_documents_of_a_sequence_are_as_if_alone",
     ),
     Mutation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 from rewarm.errors import BaseModelError
+from rewarm.model.document_attention import Road
 from rewarm.model.loss import sum_of_token_losses
-from rewarm.model.packing import check_documents_apart
+from rewarm.model.packing import DocumentAttention, check_documents_apart
 from tests.support.tiny_models import FAMILIES, family_model
 from tests.support.tiny_plans import VOCAB_SIZE, new_tiny_model
 
@@ -26,14 +28,22 @@ def packed() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return windows[:, :-1], windows[:, 1:], positions
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", FAMILIES)
+WINDOWED = {"mistral": {"sliding_window": 8}, "gemma3_text": {"sliding_window": 8, "head_dim": 8}}
+
+
+@pytest.mark.parametrize("way", ["sdpa", "eager", "split"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
 def test_documents_of_a_sequence_are_as_if_alone(
-    family: str, implementation: str, packed: tuple[torch.Tensor, ...]
+    family: str, way: str, packed: tuple[torch.Tensor, ...]
 ) -> None:
+    """Losses and gradients by each road of a CPU, against the documents run by themselves."""
     inputs, labels, positions = packed
-    model = family_model(family).eval()
-    model.set_attn_implementation("eager" if family == "gemma2" else implementation)
+    model = family_model(family, **WINDOWED.get(family, {})).eval()
+    attention = DocumentAttention(("split",), sequence_length=32)
+    if way == "split":
+        assert attention.settle(model) == []
+    else:
+        model.set_attn_implementation("eager" if family == "gemma2" else way)
     found, _ = sum_of_token_losses(model, inputs, labels, positions)
     found.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -43,9 +53,10 @@ def test_documents_of_a_sequence_are_as_if_alone(
         start = 0
         for length in LENGTHS:
             span = slice(start, start + length)
-            nats, _ = sum_of_token_losses(
-                model, inputs[row : row + 1, span], labels[row : row + 1, span]
-            )
+            with attention.as_loaded(model):
+                nats, _ = sum_of_token_losses(
+                    model, inputs[row : row + 1, span], labels[row : row + 1, span]
+                )
             alone = alone + nats
             start += length
     alone.backward()
@@ -58,9 +69,11 @@ def test_documents_of_a_sequence_are_as_if_alone(
     assert abs(together.item() - alone.item()) > 1e-3, "the documents matter to each other"
 
 
+@pytest.mark.parametrize("roads", [("mask",), ("split",)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_passes_the_check(family: str) -> None:
+def test_every_family_passes_the_check(family: str, roads: tuple[Road, ...]) -> None:
     model = family_model(family).train()
+    assert DocumentAttention(roads, sequence_length=32).settle(model) == []
     check_documents_apart(model, vocab_size=320)
     assert all(module.training for module in model.modules())
 
@@ -72,6 +85,7 @@ def test_a_model_that_carries_a_state_along_is_refused() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.inner = new_tiny_model()
+            self.config = SimpleNamespace(_attn_implementation="eager")
 
         def forward(
             self, input_ids: torch.Tensor, position_ids: torch.Tensor, use_cache: bool

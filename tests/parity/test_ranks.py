@@ -28,10 +28,15 @@ TOLERANCE = 1e-12
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Tensor]]:
-    """What one process gets, all sequences in one micro-batch."""
+    """What one process gets, all sequences in one micro-batch, documents apart by the mask."""
     return {
         name: take_steps(
-            ALONE, num_steps=3, micro_batch=8, whole_gradients=False, tied=variant["tied"]
+            ALONE,
+            num_steps=3,
+            micro_batch=8,
+            whole_gradients=False,
+            tied=variant["tied"],
+            roads=("mask",) if "roads" in variant else (),
         )
         for name, variant in VARIANTS.items()
     }

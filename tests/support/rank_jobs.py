@@ -21,8 +21,10 @@ from rewarm.cli import main
 from rewarm.distributed.fsdp import Root, local, make_mesh, reshard, shard, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
+from rewarm.model.document_attention import Road
 from rewarm.model.load import base_without_weights
 from rewarm.model.loss import sum_of_token_losses, token_losses
+from rewarm.model.packing import DocumentAttention
 from rewarm.planning.plan import Placement, Plan
 from rewarm.recipe.schema import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
@@ -81,11 +83,24 @@ def placement_of(world: World, *, micro_batch: int, whole_gradients: bool = Fals
 
 
 def take_steps(
-    world: World, *, num_steps: int, micro_batch: int, whole_gradients: bool, tied: bool
+    world: World,
+    *,
+    num_steps: int,
+    micro_batch: int,
+    whole_gradients: bool,
+    tied: bool,
+    roads: tuple[Road, ...] = (),
 ) -> dict[str, Tensor]:
-    """Take steps on uneven batches; return every loss, norm, weight and moment, whole."""
+    """Take steps on uneven batches; return every loss, norm, weight and moment, whole.
+
+    With `roads` documents are kept apart, by the last of them, which the others fall back to.
+    """
     model = new_llama_model(tied=tied)
     root = Root(model) if world.is_alone else shard(model, make_mesh(world, "cpu"))
+    attention = DocumentAttention(roads, sequence_length=SEQUENCE_LENGTH)
+    assert len(attention.settle(model, within=root)) == max(0, len(roads) - 1)
+    reshard(root)
+    root.train()
     state = TrainState(
         root, build_optimizer(trainable_parameters(model), PLAN.science.optimizer), world=world
     )
@@ -101,6 +116,7 @@ def take_steps(
             make_views(),
             sequence_length=SEQUENCE_LENGTH,
             vocab_size=VOCAB_SIZE,
+            mask_documents=bool(roads),
             rank=world.rank,
             num_ranks=world.size,
         )
@@ -119,6 +135,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "tied, one micro-batch": {"micro_batch": 8, "whole_gradients": False, "tied": True},
     "untied, accumulated": {"micro_batch": 1, "whole_gradients": False, "tied": False},
     "accumulated whole": {"micro_batch": 1, "whole_gradients": True, "tied": True},
+    "documents apart": {
+        "micro_batch": 2,
+        "whole_gradients": False,
+        "tied": True,
+        "roads": ("varlen", "split"),  # the first does not run here
+    },
 }
 
 

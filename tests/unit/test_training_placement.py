@@ -126,6 +126,27 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert warnings == []
 
 
+def test_documents_are_kept_apart_by_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, total_memory=8 * 2**30)
+    science = SCIENCE.model_copy(update={"precision": "auto", "mask_documents": True})
+    facts = make_model_facts()
+
+    def chosen(**changes: Any) -> str | None:
+        training = TrainingRecipe(**changes)
+        return choose_placement(training, science, facts)[0].document_attention
+
+    monkeypatch.setattr(room, "installed_packages", lambda: frozenset({"flash_attn", "triton"}))
+    assert chosen() == "flash_attention_2"
+    assert chosen(device="cpu") == "split"
+    assert chosen(document_attention="mask") == "mask"
+    monkeypatch.setattr(room, "installed_packages", lambda: frozenset({"triton"}))
+    assert chosen() == "varlen"
+    facts = facts.model_copy(update={"dropout": {"attention_dropout": 0.1}})
+    assert chosen() == "mask"
+    science = science.model_copy(update={"mask_documents": False})
+    assert chosen() is None
+
+
 def test_a_gpu_that_cannot_hold_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpu(monkeypatch, total_memory=2**20)
     with pytest.raises(EnvironmentFault, match="weights, gradients and moments take"):

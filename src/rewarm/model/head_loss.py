@@ -24,6 +24,7 @@ from rewarm.model.chunked_loss import (
 )
 from rewarm.model.loss import IGNORED, CausalModel, sum_of_token_losses, token_losses
 from rewarm.model.modes import evaluating
+from rewarm.model.packing import packed_inputs
 
 __all__ = ["HeadLoss", "Nats"]
 
@@ -148,9 +149,9 @@ class HeadLoss:
 
 def _hidden_of(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
     """Return the last hidden states, [batch, time, hidden size]."""
-    more = {} if position_ids is None else {"position_ids": position_ids}
     body = getattr(model, model.base_model_prefix)
-    hidden: Tensor = body(input_ids=input_ids, use_cache=False, **more).last_hidden_state
+    told = packed_inputs(model, position_ids)
+    hidden: Tensor = body(input_ids=input_ids, use_cache=False, **told).last_hidden_state
     return hidden
 
 

@@ -7,11 +7,13 @@ biases are whatever its family does.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rewarm.model.packing import packed_inputs
 
 __all__ = ["IGNORED", "CausalModel", "sum_of_token_losses", "token_losses"]
 
@@ -22,9 +24,7 @@ IGNORED = -100
 class CausalModel(Protocol):
     """A model of transformers: a call gives an output with `logits` [batch, time, vocabulary]."""
 
-    def __call__(
-        self, *, input_ids: Tensor, use_cache: bool, position_ids: Tensor | None = None
-    ) -> _Output:
+    def __call__(self, *, input_ids: Tensor, use_cache: bool, **told: Any) -> _Output:
         """Return the output for int64 [batch, time] inputs."""
         ...
 
@@ -51,16 +51,15 @@ def sum_of_token_losses(
     """Return the summed loss in nats (a scalar with gradient) and the number of valid labels.
 
     With `position_ids` that start again at 0 inside a sequence, what stands before the new start
-    is another document and is not attended to (transformers' convention for packed sequences;
-    `check_documents_apart` tells whether a model keeps to it).
+    is another document and is not attended to (`packing.py`).
 
     A sum, not a mean: the caller divides by the valid labels of the whole step, so that
     micro-batches and ranks of unequal counts weigh every token alike. Without a valid label the
     sum is 0 and so are its gradients. The number is a tensor (int64, shape []), so that nobody
     waits for the device who does not want it.
     """
-    more = {} if position_ids is None else {"position_ids": position_ids}
-    logits = model(input_ids=input_ids, use_cache=False, **more).logits
+    told = packed_inputs(model, position_ids)
+    logits = model(input_ids=input_ids, use_cache=False, **told).logits
     total = F.cross_entropy(
         _upcast(logits).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )

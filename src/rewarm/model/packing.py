@@ -1,45 +1,217 @@
-"""Documents that share a sequence, kept apart by their positions."""
+"""Documents that share a sequence, kept apart, and the road by which they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from rewarm.errors import BaseModelError
+from rewarm.model.document_attention import NAME_OF, VARLEN_NAMES, Road, register_roads
 from rewarm.model.modes import evaluating
 
-__all__ = ["check_documents_apart"]
+__all__ = ["DocumentAttention", "Within", "check_documents_apart", "packed_inputs"]
 
 _DOCUMENT = 6
+_LONG_DOCUMENT = 100  # longer than what roads may treat in another way than short ones
 # Rounding in another order of summation, relative to the largest logit; a leak is a thousand times
 # that even in a model with random weights.
 _TOLERANCE = 1e-4
+# Two kernels against each other, relative to each token's vector: rounding adds up over the layers,
+# and in half precision to some per cent; a token that sees another document is off by its size.
+_ROAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+_HALF_ROAD_TOLERANCE = 0.1
+_MAX_REASON = 200
+# What configurations call the span beyond which a layer does not look back.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+Within = Callable[..., Any]
+"""`within(work, *arguments)` calls `work(model, *arguments)` where the weights are whole."""
 
 
-def check_documents_apart(
-    model: Any, *, vocab_size: int, within: Callable[..., Any] | None = None
-) -> None:
+def packed_inputs(model: Any, position_ids: Tensor | None) -> dict[str, Any]:
+    """Return what a forward pass is told of the documents in its sequences.
+
+    `position_ids`, int64 [batch, time], start again at 0 with every document and with every row.
+    """
+    if position_ids is None:
+        return {}
+    told: dict[str, Any] = {"position_ids": position_ids}
+    if model.config._attn_implementation in VARLEN_NAMES:
+        flat = position_ids.flatten()
+        starts = (flat == 0).nonzero().flatten()
+        bounds = F.pad(starts, (0, 1), value=len(flat)).to(torch.int32)
+        told |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
+        # No document is longer; what the longest one has would have to be waited for.
+        told |= {"max_length_q": position_ids.shape[1], "max_length_k": position_ids.shape[1]}
+    return told
+
+
+class DocumentAttention:
+    """Which attention a model trains with, so that documents of a sequence are kept apart."""
+
+    def __init__(self, roads: Sequence[Road], *, sequence_length: int) -> None:
+        """`roads` are tried in their order; the mask, with which models are loaded, needs none."""
+        self._roads = [road for road in roads if road != "mask"]
+        self._sequence_length = sequence_length
+        self._loaded: str | None = None
+
+    def settle(
+        self,
+        model: Any,
+        *,
+        within: Within | None = None,
+        agree: Callable[[str | None], str | None] = lambda why: why,
+    ) -> list[str]:
+        """Put a model on the first road that gives what the mask gives; return why others do not.
+
+        Hidden states, and their gradients, of some made-up documents are compared, one of them
+        longer than the model's window where sequences can be. `agree` returns the first reason of
+        all ranks, who try the same roads. Collective.
+        """
+        if not self._roads:
+            return []
+        within = within or (lambda work, *arguments: work(model, *arguments))
+        register_roads()
+        self._loaded = model.config._attn_implementation
+        probe = _Probe.of(model, self._sequence_length)
+        told: list[str] = []
+        with evaluating(model):
+            expected = within(_told_as_reason, probe)
+            if isinstance(expected, str):
+                return [f"documents are kept apart by a mask, others cannot be tried: {expected}"]
+            for road in self._roads:
+                why = agree(_try_road(model, road, probe, expected, within))
+                if why is None:
+                    return told
+                told.append(f"documents cannot be kept apart by {road}: {why}")
+            model.set_attn_implementation(self._loaded)
+        return told
+
+    @contextlib.contextmanager
+    def as_loaded(self, model: Any) -> Iterator[None]:
+        """Give a model back the attention that it was loaded with, for the length of a block.
+
+        What is measured then does not depend on the road, and `rewarm evaluate` gets the same.
+        """
+        own = model.config._attn_implementation
+        if self._loaded is None or own == self._loaded:
+            yield
+            return
+        model.set_attn_implementation(self._loaded)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(own)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Probe:
+    """Two rows of made-up documents, cut at other places in each; int64 [2, time]."""
+
+    ids: Tensor
+    position_ids: Tensor
+
+    @classmethod
+    def of(cls, model: Any, sequence_length: int) -> _Probe:
+        """Return documents one of which is longer than the window, if sequences can be."""
+        windows = [getattr(model.config, name, None) for name in _WINDOWS]
+        window = max(
+            (size for size in windows if isinstance(size, int) and 0 < size < sequence_length),
+            default=0,
+        )
+        longest = min(window + _LONG_DOCUMENT, sequence_length)
+        rows = ((3, 1, longest, 5), (longest, 2, 1, 6))
+        positions = torch.stack(
+            [torch.cat([torch.arange(length) for length in row]) for row in rows]
+        )
+        device = next(model.parameters()).device
+        vocab_size = model.get_input_embeddings().weight.shape[0]
+        places = torch.arange(positions.numel(), device=device).view(2, -1)
+        return cls(places * 7919 % vocab_size, positions.to(device))
+
+    def __call__(self, model: Any) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states and the gradient of a sum of them at the embeddings."""
+        body = getattr(model, model.base_model_prefix)
+        with torch.no_grad():
+            embedded = model.get_input_embeddings()(self.ids)
+        with torch.enable_grad():
+            leaf = embedded.detach().requires_grad_()
+            told = packed_inputs(model, self.position_ids)
+            hidden = body(inputs_embeds=leaf, use_cache=False, **told).last_hidden_state
+            signs = torch.arange(hidden.numel(), device=hidden.device).view_as(hidden).sin()
+            (gradient,) = torch.autograd.grad((hidden * signs.to(hidden)).sum(), leaf)
+        return hidden.detach(), gradient
+
+
+def _told_as_reason(model: Any, probe: _Probe) -> tuple[Tensor, Tensor] | str:
+    """Return what a probe finds, or why it finds nothing: kernels raise whatever they like."""
+    try:
+        return probe(model)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
+
+
+def _try_road(
+    model: Any, road: Road, probe: _Probe, expected: tuple[Tensor, Tensor], within: Within
+) -> str | None:
+    """Put a model on a road; return why it is not one for it, or None."""
+    try:
+        model.set_attn_implementation(NAME_OF[road])
+    except Exception as error:  # a package that is not there, a model that does not support it
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
+    if model.config._attn_implementation != NAME_OF[road]:
+        return f"{type(model).__name__} does not let its attention be chosen"
+    found = within(_told_as_reason, probe)
+    if isinstance(found, str):
+        return found
+    for what, ours, theirs in zip(("hidden states", "gradients"), found, expected, strict=True):
+        difference = _furthest(ours, theirs)
+        if not difference <= _road_tolerance(theirs):
+            return f"its {what} differ from the mask's by {difference:.2g} of their size"
+    return None
+
+
+def _road_tolerance(expected: Tensor) -> float:
+    if torch.is_autocast_enabled(expected.device.type):
+        return _HALF_ROAD_TOLERANCE
+    return _ROAD_TOLERANCE.get(expected.dtype, _HALF_ROAD_TOLERANCE)
+
+
+def _furthest(found: Tensor, expected: Tensor) -> float:
+    """Return how far the furthest token is off, as a share of the expected vector's norm."""
+    found, expected = found.double(), expected.double()
+    norms = expected.norm(dim=-1)
+    # A token that nothing hangs on has a gradient of next to nothing: it weighs as the typical one.
+    share = (found - expected).norm(dim=-1) / norms.maximum(norms.median()).clamp(min=1e-30)
+    return float(share.max())
+
+
+def check_documents_apart(model: Any, *, vocab_size: int, within: Within | None = None) -> None:
     """Raise BaseModelError where a document's logits depend on the one before it in its sequence.
 
-    `model` is a causal model of transformers, float32. Two short sequences of made-up tokens go
-    through it: another first document, the same second one, positions starting again at 0.
-    Architectures that carry a state along (recurrent, convolutional) or take no positions fail.
-    `within` calls `work(model, *arguments)` where a sharded model's weights are whole.
+    `model` is a causal model of transformers. Two short sequences of made-up tokens go through it:
+    another first document, the same second one, positions starting again at 0. Architectures that
+    carry a state along (recurrent, convolutional) or take no positions fail. `within` calls
+    `work(model, *arguments)` where a sharded model's weights are whole.
     """
     device = next(model.parameters()).device
     places = torch.arange(2 * _DOCUMENT, device=device) * 7919
     first = places % vocab_size
     other = first.clone()
     other[:_DOCUMENT] = (first[:_DOCUMENT] + 1) % vocab_size
-    positions = torch.arange(_DOCUMENT, device=device).repeat(2)
+    positions = torch.arange(_DOCUMENT, device=device).repeat(2).expand(2, -1)
     tokens = torch.stack((first, other))
 
-    def logits_of(model: Any) -> torch.Tensor:
-        output = model(input_ids=tokens, position_ids=positions.expand(2, -1), use_cache=False)
-        found: torch.Tensor = output.logits
-        return found
+    def logits_of(model: Any) -> Tensor:
+        told = packed_inputs(model, positions)
+        logits: Tensor = model(input_ids=tokens, use_cache=False, **told).logits
+        return logits
 
     with evaluating(model), torch.no_grad():
         logits = (logits_of(model) if within is None else within(logits_of))[:, _DOCUMENT:].float()

@@ -247,6 +247,11 @@ class Placement(Record):
         description="what blocks compute in; None: float32. Many ranks gather their weights in it"
     )
     loss: Literal["plain", "chunked", "liger"] = "plain"
+    document_attention: str | None = Field(
+        None,
+        description="how documents of a sequence are kept apart, if a model's own mask bears it "
+        "out; None: they are not",
+    )
     whole_gradients: bool = Field(
         False,
         description="many ranks: a step's gradients are kept whole until its last micro-batch",

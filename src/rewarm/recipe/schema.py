@@ -578,6 +578,19 @@ class TrainingRecipe(Section):
         description="chunked, liger (its own package, a GPU): never all logits at once; auto: "
         "chunked for large vocabularies",
     )
+    document_attention: Literal[
+        "auto",
+        "flash_attention_3",
+        "flash_attention_2",
+        "varlen",
+        "flex_attention",
+        "split",
+        "mask",
+    ] = Field(
+        "auto",
+        description="with batch.mask_documents: by which kernel; auto: the fastest that the device "
+        "has; one that does not give what the mask gives is not used",
+    )
     rank_timeout_s: float = Field(
         600.0, ge=1, le=86_400, description="many ranks: how long one waits for another in seconds"
     )

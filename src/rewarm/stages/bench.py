@@ -8,14 +8,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
-from rewarm.stages.objective import head_loss, settle_loss
+from rewarm.stages.objective import Objective
 from rewarm.stages.trained import load_newest, load_planned_base
-from rewarm.training.placement import autocast_dtype
 
 __all__ = ["Bench"]
 
@@ -66,18 +64,11 @@ class Bench:
         def advance(done: int, total: int) -> None:
             next(bar, None)
 
-        loss = head_loss(self.placement)
-        for notice in settle_loss(loss, self.placement, model, trains=False):
+        objective = Objective.of(self.plan, self.placement)
+        for notice in objective.settle_measures(model):
             self.say(f"warning: {notice}")
         told = f"evaluating {what or f'step {step}'}"
         bar = iter(track(range(self.suite.num_batches), told, console=self.console))
-        records = evaluate(
-            model,
-            self.suite,
-            step=step,
-            losses=loss.token_losses,
-            autocast_dtype=autocast_dtype(self.placement),
-            progress=advance,
-        )
+        records = objective.measure(model, self.suite, step=step, progress=advance)
         next(bar, None)
         return records

@@ -1,37 +1,102 @@
-"""What a run trains on: the loss as its placement says, held against the model's own logits."""
+"""What a launch trains on and is measured by, as its placement says and the base bears out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from rewarm.distributed.fsdp import Root
+from rewarm.distributed.world import ALONE, World
+from rewarm.evaluation.likelihood import Progress, evaluate
+from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.liger_loss import liger_nats
-from rewarm.planning.plan import Placement
+from rewarm.model.packing import DocumentAttention, check_documents_apart
+from rewarm.planning.plan import Placement, Plan
+from rewarm.records.facts import EvalRecord
+from rewarm.training.placement import autocast_dtype, autocast_of, roads_of
 
-__all__ = ["head_loss", "settle_loss"]
-
-
-def head_loss(placement: Placement) -> HeadLoss:
-    """Return the objective of a placement; it is the plain loss until `settle_loss` was called."""
-    return HeadLoss(liger_nats if placement.loss == "liger" else None)
+__all__ = ["Objective"]
 
 
-def settle_loss(
-    loss: HeadLoss,
-    placement: Placement,
-    model: nn.Module,
-    *,
-    within: Callable[..., Any] | None = None,
-    trains: bool = True,
-) -> list[str]:
-    """Use the placement's way where the model's own logits bear it out; return what to tell.
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Loss and document attention of a launch; the plain ones until `settle` was called."""
 
-    Collective; `within` as in `HeadLoss.settle`.
-    """
-    if placement.loss == "plain":
-        return []
-    why = loss.settle(model, within=within, trains=trains)
-    return [] if why is None else [f"the plain loss is used, all logits at once: {why}"]
+    plan: Plan
+    placement: Placement
+    world: World
+    loss: HeadLoss
+    attention: DocumentAttention
+
+    @classmethod
+    def of(cls, plan: Plan, placement: Placement, world: World = ALONE) -> Objective:
+        """Return the objective of a placement."""
+        device = torch.device(placement.device)
+        training, model = plan.conduct.training, plan.conduct.model
+        return cls(
+            plan,
+            placement,
+            world,
+            HeadLoss(liger_nats if placement.loss == "liger" else None),
+            DocumentAttention(
+                roads_of(training, device, placement.autocast_dtype, model),
+                sequence_length=plan.science.sequence_length,
+            ),
+        )
+
+    def settle(self, root: Root) -> list[str]:
+        """Hold a base that is to be trained against its own mask and logits; return what to tell.
+
+        Raises BaseModelError where its documents cannot be kept apart. Collective.
+        """
+        notices: list[str] = []
+        with autocast_of(self.placement):
+            if self.plan.science.mask_documents:
+                notices += self.attention.settle(root.model, within=root, agree=self._first)
+                vocab_size = self.plan.conduct.model.vocab_size
+                check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+        return notices + self._settle_loss(root.model, within=root, trains=True)
+
+    def settle_measures(self, model: nn.Module) -> list[str]:
+        """Hold a model that is only measured against its own logits; return what to tell."""
+        return self._settle_loss(model, within=None, trains=False)
+
+    def measure(
+        self,
+        model: nn.Module,
+        suite: EvaluationSuite,
+        *,
+        step: int,
+        within: Callable[..., Any] | None = None,
+        progress: Progress | None = None,
+    ) -> list[EvalRecord]:
+        """Return what an evaluation of the model after `step` updates finds; collective."""
+        with self.attention.as_loaded(model):
+            return evaluate(
+                model,
+                suite,
+                step=step,
+                losses=self.loss.token_losses,
+                autocast_dtype=autocast_dtype(self.placement),
+                within=within,
+                progress=progress,
+                world=self.world,
+            )
+
+    def _settle_loss(
+        self, model: nn.Module, *, within: Callable[..., Any] | None, trains: bool
+    ) -> list[str]:
+        if self.placement.loss == "plain":
+            return []
+        why = self.loss.settle(model, within=within, trains=trains)
+        return [] if why is None else [f"the plain loss is used, all logits at once: {why}"]
+
+    def _first(self, why: str | None) -> str | None:
+        """Return the first reason that any rank has."""
+        reasons = self.world.ranks.together(lambda: why)
+        return next((reason for reason in reasons if reason is not None), None)

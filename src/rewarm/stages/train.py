@@ -15,8 +15,6 @@ from rewarm.corpus.views import View, open_view
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CorpusError, PlanError, Problems
-from rewarm.evaluation.likelihood import evaluate
-from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
@@ -24,7 +22,7 @@ from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
-from rewarm.stages.objective import head_loss, settle_loss
+from rewarm.stages.objective import Objective
 from rewarm.stages.optimizer_state import check_planned_optimizer_state
 from rewarm.stages.plan import plan_job
 from rewarm.stages.ranks import join_ranks
@@ -32,7 +30,7 @@ from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
 from rewarm.training.mirror.remote import url_problem
-from rewarm.training.placement import autocast_dtype, choose_placement
+from rewarm.training.placement import choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
@@ -117,8 +115,7 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
-    loss = head_loss(placement)
-    vocab_size = plan.conduct.model.vocab_size
+    objective = Objective.of(plan, placement, world)
 
     def load() -> nn.Module:
         if not world.is_alone:
@@ -130,10 +127,7 @@ def train_plan(
         if not world.is_alone:
             folder = Path(plan.conduct.base_folder)
             notices += fill_base(root, folder, world, device=placement.device)
-        notices += settle_loss(loss, placement, root.model, within=root)
-        if plan.science.mask_documents:
-            check_documents_apart(root.model, vocab_size=vocab_size, within=root)
-        return notices
+        return notices + objective.settle(root)
 
     def begin_optimizer(state: TrainState) -> None:
         facts = plan.conduct.optimizer_state
@@ -146,15 +140,7 @@ def train_plan(
             live.say(f"warning: its moments were taken with betas {taken.betas}")
 
     def measure(root: Root, step: int) -> list[EvalRecord]:
-        return evaluate(
-            root.model,
-            suites.at(step),
-            step=step,
-            losses=loss.token_losses,
-            autocast_dtype=autocast_dtype(placement),
-            within=root,
-            world=world,
-        )
+        return objective.measure(root.model, suites.at(step), step=step, within=root)
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
@@ -165,7 +151,7 @@ def train_plan(
             load_model=load,
             fill_model=fill,
             begin_optimizer=begin_optimizer,
-            loss=loss,
+            loss=objective.loss,
             views=views,
             evaluator=measure,
             sinks=[live, *more],

@@ -17,6 +17,7 @@ from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError, Problems
+from rewarm.model.document_attention import Road, document_roads, installed_packages
 from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
     activation_bytes_per_token,
@@ -40,6 +41,7 @@ __all__ = [
     "cpu_has_bf16_units",
     "largest_micro_batch",
     "placement_changes",
+    "roads_of",
 ]
 
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
@@ -85,6 +87,9 @@ def choose_placement(
                 device, state_bytes(model, science.optimizer.kind) // num_shards(world)
             ),
         )
+    document_attention = None
+    if science.mask_documents:
+        document_attention = roads_of(training, device, autocast_dtype, model)[0]
     placement = Placement(
         device=str(device),
         device_name=_device_name(device),
@@ -92,12 +97,27 @@ def choose_placement(
         micro_batch_sequences=micro_batch,
         autocast_dtype=autocast_dtype,
         loss=loss_of(training.loss, model),
+        document_attention=document_attention,
         whole_gradients=not world.is_alone and _whole_gradients_fit(device, model),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
     return placement, warnings
+
+
+def roads_of(
+    training: TrainingRecipe, device: torch.device, autocast_dtype: str | None, model: ModelFacts
+) -> tuple[Road, ...]:
+    """Return by which roads documents may be kept apart here, to be tried in this order."""
+    if training.document_attention != "auto":
+        return (training.document_attention,)
+    return document_roads(
+        device_type=device.type,
+        half=autocast_dtype is not None,
+        dropout=bool(model.dropout),
+        installed=installed_packages(),
+    )
 
 
 def largest_micro_batch(
