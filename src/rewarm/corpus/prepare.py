@@ -33,6 +33,7 @@ from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
 from rewarm.corpus.rejected import check_rejected
 from rewarm.corpus.sealed import changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
+from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault
@@ -148,24 +149,27 @@ class _Work:
             Path(f"{prefix}.json").unlink(missing_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
             try:
-                shard = ShardEncoder(self.source, self.encoder, self.meter)
-                facts = shard.write(temporary / prefix.name, paths)
-                for ending in shard_files(self.source):
+                facts = self._maker().write(temporary / prefix.name, paths)
+                for ending in facts["bytes"]:
                     os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             write_json(Path(f"{prefix}.json"), facts)
         self.meter.tell(always=True)
 
+    def _maker(self) -> ShardEncoder | ShardTaker:
+        if self.source.holds_tokens:
+            return ShardTaker(self.encoder, self.tokenizer, self.meter, self.place.folder)
+        return ShardEncoder(self.source, self.encoder, self.meter)
+
     def _is_complete(self, prefix: Path) -> bool:
         """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""
         try:
             sizes = parse_json(Path(f"{prefix}.json").read_bytes())["bytes"]
-            return all(
-                os.path.getsize(f"{prefix}{ending}") == sizes[ending]
-                for ending in shard_files(self.source)
+            return sizes.keys() >= set(shard_files(self.source)) and all(
+                os.path.getsize(f"{prefix}{ending}") == size for ending, size in sizes.items()
             )
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
 
@@ -184,22 +188,24 @@ def _finish(work: _Work) -> CorpusFacts:
     sizes = np.concatenate([np.load(f"{prefix}.bytes.npy") for prefix in prefixes])
     split = split_hashes(work.source)
     digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
-    check_rejected(work.name, len(sizes), rejected, examples)
+    lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
+    check_rejected(work.name, int((lengths > 0).sum()), rejected, examples)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
-    np.save(folder / TRAIN, np.flatnonzero(~held_out))
+    trained = ~held_out & (lengths > 0)  # only shards that were taken over have empty documents
+    held_out &= lengths > 0
+    np.save(folder / TRAIN, np.flatnonzero(trained))
     np.save(folder / HELD_OUT, np.flatnonzero(held_out))
     answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
     write_atomically(folder / ANSWERS, answers)
-    lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
     facts = CorpusFacts(
         name=work.name,
         role=work.source.role,
         key=work.place.key,
         folder=str(folder),
         measured=True,
-        num_documents=int((~held_out).sum()),
-        num_tokens=int(lengths[~held_out].sum()),
-        num_bytes=int(sizes[~held_out].sum()),
+        num_documents=int(trained.sum()),
+        num_tokens=int(lengths[trained].sum()),
+        num_bytes=int(sizes[trained].sum()),
         held_out_documents=int(held_out.sum()),
         held_out_tokens=int(lengths[held_out].sum()),
         held_out_bytes=int(sizes[held_out].sum()),
@@ -208,12 +214,13 @@ def _finish(work: _Work) -> CorpusFacts:
         end_token_ids=work.encoder.frame.end,
         begin_tokens=work.encoder.spell(work.encoder.frame.begin),
         end_tokens=work.encoder.spell(work.encoder.frame.end),
+        all_framed=_frame_warning(work, notes) is None,
         tokenizer_fingerprint=work.tokenizer,
         licence=work.source.licence,
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
-    seal(folder, work.place, work.source)
+    seal(folder, work.place, work.source, tokenizer=work.tokenizer)
     return facts
 
 
@@ -233,7 +240,30 @@ def _warnings(
             f"none of its {len(lengths)} documents is held out at {work.source.held_out:g}, so "
             "nothing can be measured on it; raise held_out"
         )
-    return tuple(warnings)
+    if not all(note.get("names_tokenizer", True) for note in notes):
+        warnings.append(UNNAMED_TOKENIZER)
+    unframed = _frame_warning(work, notes)
+    return tuple(warnings) if unframed is None else (*warnings, unframed)
+
+
+def _frame_warning(work: _Work, notes: Sequence[dict[str, Any]]) -> str | None:
+    """Return how many documents of shards that were taken over lack the base's first or last
+    tokens; None where all have them."""
+    counts = Counter[str]()
+    for note in notes:
+        counts.update(note.get("frame", {}))
+    frame, num = work.encoder.frame, counts["documents"]
+    lacking = [
+        f"{num - counts[where]:,} do not {where} with {' '.join(work.encoder.spell(ids))}"
+        for where, ids in (("begin", frame.begin), ("end", frame.end))
+        if counts[where] < num
+    ]
+    if not lacking:
+        return None
+    return (
+        f"of its {num:,} documents {' and '.join(lacking)}: they are trained on and measured as "
+        "they are"
+    )
 
 
 def read_held_out_answers(folder: Path) -> list[HeldOutAnswer]:

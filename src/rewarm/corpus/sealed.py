@@ -15,9 +15,18 @@ from rewarm.records.facts import CorpusFacts
 __all__ = ["changed_files", "discard_changed", "seal", "verify_prepared"]
 
 
-def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
+def seal(folder: Path, place: Place, source: SourceRecipe, *, tokenizer: str) -> None:
     """Write the manifest of a prepared source, last: sizes, times and hashes of all files, of the
-    inputs too, and provenance."""
+    inputs too, the tokenizer's fingerprint, and provenance."""
+    hashes: dict[str, str] = {}
+
+    def sha256(path: Path) -> str:
+        """A token shard that was taken over is file and input in one."""
+        real = os.path.realpath(path)
+        if real not in hashes:
+            hashes[real] = file_sha256(path)
+        return hashes[real]
+
     names = sorted(
         path.name
         for path in folder.iterdir()
@@ -30,7 +39,7 @@ def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
         stat = (folder / name).stat()
         files[name] = {
             "bytes": stat.st_size,
-            "sha256": file_sha256(folder / name),
+            "sha256": sha256(folder / name),
             "mtime_ns": stat.st_mtime_ns,
         }
     write_json(
@@ -39,10 +48,11 @@ def seal(folder: Path, place: Place, source: SourceRecipe) -> None:
             "files": files,
             "key": place.key,
             "inputs": [
-                {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
                 for path in place.inputs
             ],
             "reader": source.model_dump(mode="json"),
+            "tokenizer_fingerprint": tokenizer,
             "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
         },
     )

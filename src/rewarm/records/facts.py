@@ -84,6 +84,9 @@ class CorpusFacts(Record):
     end_token_ids: tuple[int, ...] = Field(description="what every document ends with")
     begin_tokens: tuple[str, ...] = Field((), description="the same, as the tokenizer spells them")
     end_tokens: tuple[str, ...] = ()
+    all_framed: bool = Field(
+        True, description="False: token shards some of whose documents lack begin or end tokens"
+    )
     tokenizer_fingerprint: str
     licence: str | None = None
     warnings: tuple[str, ...] = ()

@@ -104,4 +104,4 @@ def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterato
 
 
 def _framing(corpus: CorpusFacts) -> Framing:
-    return Framing(corpus.begin_token_ids, corpus.end_token_ids)
+    return Framing(corpus.begin_token_ids, corpus.end_token_ids, corpus.all_framed)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rewarm.corpus.inputs import find_inputs
 from rewarm.corpus.place import SourceText
-from rewarm.corpus.sources import find_inputs
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
 from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
