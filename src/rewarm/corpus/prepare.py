@@ -7,13 +7,11 @@ the folder's manifest come after all shards. The same inputs give the same bytes
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +29,7 @@ from rewarm.artifacts import (
 from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
 from rewarm.corpus.rejected import check_rejected
-from rewarm.corpus.sealed import changed_files, discard_changed, seal
+from rewarm.corpus.sealed import alone, changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
@@ -88,7 +86,7 @@ def prepare_source(
     tokenizer = tokenizer_fingerprint(text.tokenizer_folder)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(place.folder):
+        with alone(place.folder):
             meter = Meter(text.name, place.total_bytes, progress)
             return done() or _prepare(
                 _Work(text.name, text.source, place, encoder, tokenizer, meter)
@@ -98,22 +96,6 @@ def prepare_source(
             f"{place.folder} cannot be written ({error.strerror or error})",
             "free some space or set prepared_folder elsewhere; the same command then goes on",
         ) from error
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare a folder; the next one waits and finds it done.
-
-    The system takes the lock from a process that is killed. A file system without locks is used
-    without.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _prepare(work: _Work) -> CorpusFacts:
@@ -220,7 +202,12 @@ def _finish(work: _Work) -> CorpusFacts:
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
-    seal(folder, work.place, work.source, tokenizer=work.tokenizer)
+    about = {
+        "key": work.place.key,
+        "reader": work.source.model_dump(mode="json"),
+        "tokenizer_fingerprint": work.tokenizer,
+    }
+    seal(folder, work.place.inputs, about)
     return facts
 
 
@@ -243,7 +230,9 @@ def _warnings(
     if not all(note.get("names_tokenizer", True) for note in notes):
         warnings.append(UNNAMED_TOKENIZER)
     unframed = _frame_warning(work, notes)
-    return tuple(warnings) if unframed is None else (*warnings, unframed)
+    if unframed is not None and work.source.rehearse is None:  # samples are cut, as everybody knows
+        warnings.append(unframed)
+    return tuple(warnings)
 
 
 def _frame_warning(work: _Work, notes: Sequence[dict[str, Any]]) -> str | None:

@@ -1,23 +1,42 @@
-"""A prepared source under its manifest: sealed once it is complete, held against it ever after."""
+"""A folder under its manifest: made by one at a time, sealed once complete, held against it."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import MANIFEST_NAME, file_sha256, provenance, read_json, write_json
-from rewarm.corpus.place import Place
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["changed_files", "discard_changed", "seal", "verify_prepared"]
+__all__ = ["alone", "changed_files", "discard_changed", "seal", "verify_prepared"]
+
+_PACKAGES = ("rewarm", "tokenizers", "pyarrow", "numpy", "torch", "transformers")
 
 
-def seal(folder: Path, place: Place, source: SourceRecipe, *, tokenizer: str) -> None:
-    """Write the manifest of a prepared source, last: sizes, times and hashes of all files, of the
-    inputs too, the tokenizer's fingerprint, and provenance."""
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make what a folder holds; the next one waits and finds it done.
+
+    The system takes the lock from a process that is killed. A file system without locks is used
+    without.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def seal(folder: Path, inputs: Sequence[Path], about: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder that is complete, last: sizes, times and hashes of all files,
+    of the inputs too, what it is `about`, and provenance."""
     hashes: dict[str, str] = {}
 
     def sha256(path: Path) -> str:
@@ -46,14 +65,12 @@ def seal(folder: Path, place: Place, source: SourceRecipe, *, tokenizer: str) ->
         folder / MANIFEST_NAME,
         {
             "files": files,
-            "key": place.key,
             "inputs": [
                 {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in place.inputs
+                for path in inputs
             ],
-            "reader": source.model_dump(mode="json"),
-            "tokenizer_fingerprint": tokenizer,
-            "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
+            "provenance": provenance(_PACKAGES),
+            **about,
         },
     )
 
