@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS ?=
 DEMO_FOLDER ?= demo-run
 
-.PHONY: help setup demo check format test test-all bench constraints wheel clean
+.PHONY: help setup demo check format test test-peers test-all bench constraints wheel clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,13 @@ format: $(READY)  ## Put the code into its one form.
 test: $(READY)  ## The fast tests (under 8 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-peers: .peers/.ready  ## Tests against torchao and the transformers Trainer, installed in .peers.
+	PYTHONPATH=.peers $(BIN)/python -m pytest tests/peers
+
+.peers/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers --group peers
+	@touch $@
+
 test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the tutorial, the browser.
 	$(BIN)/python tools/test_all.py
 
@@ -52,4 +59,4 @@ wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## Remove what was built, the environment and the demo included.
-	rm -rf $(VENV) dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ from rewarm.distributed.world import ALONE
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore
 from rewarm.training.lock import hold_lock
-from rewarm.training.optimizer import build_optimizer, moments
+from rewarm.training.optimizer import build_optimizer, moments, trainable_parameters
 from rewarm.training.saver import CheckpointSaver
 from rewarm.training.sinks import Journal
 from rewarm.training.state import TrainState, weights_of
@@ -78,7 +78,9 @@ def main() -> None:
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config)
-    state = TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer))
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    )
     num_bytes = 12 * sum(parameter.numel() for parameter in model.parameters())
     with tempfile.TemporaryDirectory() as folder:
         at_once = statistics.median(blocked_s(state, Path(folder) / "a", background=False))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rewarm.distributed.fsdp import Root
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState
 from tests.support.tiny_plans import make_plan, new_tiny_model, train_tiny, write_state
 
@@ -32,7 +32,9 @@ def resume_s(step: int) -> float:
     """Return the seconds from launch to the end of the first step after a resume at `step`."""
     with tempfile.TemporaryDirectory() as name:
         model = new_tiny_model()
-        state = TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer), step)
+        state = TrainState(
+            Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer), step
+        )
         store = CheckpointStore(RunFolder(Path(name)).checkpoints, keep=9)
         store.save(step, lambda folder: write_state(folder, state, PLAN.science))
         started = time.perf_counter()

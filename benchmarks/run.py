@@ -22,6 +22,7 @@ BENCHMARKS = (
     "document_mask",
     "checkpoint_blocking",
     "loss_memory",
+    "freezing",
 )
 
 

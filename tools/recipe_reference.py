@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rewarm.recipe.schema import LrExpression, Recipe, Section
+from rewarm.recipe.schema import LrExpression, Recipe
+from rewarm.recipe.section import Section
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 _HEAD = """\

@@ -1,4 +1,4 @@
-"""All tests, the slow ones too, and the fast ones on the lowest versions that are promised.
+"""All tests, the slow ones too, those against peers, and the fast ones on the lowest versions.
 
 Writes what came of it to `tests/last-test-all.json`, which is committed before an issue closes.
 `--skip-lowest` leaves the second environment out.
@@ -28,6 +28,7 @@ _TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil
 def main() -> int:
     """Run everything; return 0 where all passed."""
     results = [_pytest("all tests", sys.executable, "-m", "")]
+    results.append(_pytest("tests against peers", sys.executable, "tests/peers", beside=_peers()))
     if "--skip-lowest" not in sys.argv:
         # Old packages meet newer ones below them: what those deprecate is not ours to mend.
         quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
@@ -45,12 +46,15 @@ def main() -> int:
     return 0 if all(result["exit_code"] == 0 for result in results) else 1
 
 
-def _pytest(name: str, python: str, *arguments: str) -> dict[str, object]:
+def _pytest(
+    name: str, python: str, *arguments: str, beside: Path | None = None
+) -> dict[str, object]:
     print(f"== {name}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen(
         [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *arguments],
         cwd=REPOSITORY,
+        env=os.environ | ({} if beside is None else {"PYTHONPATH": str(beside)}),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -65,6 +69,12 @@ def _pytest(name: str, python: str, *arguments: str) -> dict[str, object]:
         "summary": re.sub(r"\x1b\[[0-9;]*m|=+", "", last).strip(),
         "seconds": round(time.monotonic() - started),
     }
+
+
+def _peers() -> Path:
+    """Return a folder with the libraries of the group `peers`, and nothing that they need."""
+    subprocess.run(["make", ".peers/.ready"], cwd=REPOSITORY, check=True)
+    return REPOSITORY / ".peers"
 
 
 def _lowest_python() -> Path:

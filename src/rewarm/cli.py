@@ -122,7 +122,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Ask the few questions that matter and write a commented recipe."""
-    from rewarm.stages.init import Answers, write_recipe
+    from rewarm.stages.init import write_recipe
+    from rewarm.stages.init_recipe import Answers
 
     write_recipe(
         output,
@@ -185,6 +186,68 @@ def train(
     )
 
 
+AtStep = Annotated[
+    int | None,
+    typer.Option(min=1, help="Checkpoint to go on from; default: the newest at a constant rate."),
+]
+NewName = Annotated[str | None, typer.Option(help="Of the new run, beside this one.")]
+PlanOnly = Annotated[bool, typer.Option("--plan-only", help="Make the run, do not train it yet.")]
+FinalLr = Annotated[
+    float | None, typer.Option(min=0, help="Rate to anneal to; default: where the run would end.")
+]
+
+
+@app.command()
+def branch(
+    run: RecipeOrRun,
+    anneal: Annotated[str, typer.Option(help='Tokens to anneal over, e.g. "20M".')],
+    at_step: AtStep = None,
+    shape: Annotated[
+        str, typer.Option(help="exponential, linear, cosine, 1-sqrt or inverse-sqrt.")
+    ] = "exponential",
+    final_lr: FinalLr = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Another blend for it, e.g. new=0.7,qa=0.3.")
+    ] = None,
+    name: NewName = None,
+    plan_only: PlanOnly = False,
+) -> None:
+    """Anneal a copy of a run from a step of constant rate; the run itself may go on."""
+    from rewarm.stages.continued import run_branch
+    from rewarm.stages.continued_options import anneal_of, name_of
+
+    chosen = anneal_of(anneal, shape, final_lr, weights)
+    raise _EndedError(
+        run_branch(run, at_step=at_step, anneal=chosen, name=name_of(name), plan_only=plan_only)
+    )
+
+
+@app.command()
+def extend(
+    run: RecipeOrRun,
+    budget: Annotated[str, typer.Option(help='Tokens to add, e.g. "+1B".')],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose text and blends follow; default: the same.")
+    ] = None,
+    override: Override = None,
+    at_step: AtStep = None,
+    anneal: Annotated[
+        str | None, typer.Option(help="Tokens of the extension, at its end, to anneal over.")
+    ] = None,
+    final_lr: FinalLr = None,
+    name: NewName = None,
+    plan_only: PlanOnly = False,
+) -> None:
+    """Go on with a run at its constant rate, on the same text or another recipe's."""
+    from rewarm.stages.continued import run_extend
+    from rewarm.stages.continued_options import extension_of, name_of
+
+    chosen = extension_of(budget, recipe, override or (), anneal, final_lr)
+    raise _EndedError(
+        run_extend(run, at_step=at_step, extension=chosen, name=name_of(name), plan_only=plan_only)
+    )
+
+
 @app.command()
 def evaluate(
     recipe: RecipeOrRun,
@@ -233,6 +296,38 @@ def trace(
     from rewarm.stages.trace import run_trace
 
     run_trace(recipe, override or (), step=step, as_json=as_json)
+
+
+@app.command()
+def tune(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe, a TOML file.", show_default=False)
+    ] = None,
+    override: Override = None,
+    lr: Annotated[
+        bool, typer.Option("--lr", help="Measure three constant learning rates in short runs.")
+    ] = False,
+    around: Annotated[
+        float | None,
+        typer.Option(help="Middle of the three rates; default: the peak of the recipe's schedule."),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help='Tokens of each short run, e.g. "10M"; default: a fiftieth of the budget, and at '
+            "least 40 steps."
+        ),
+    ] = None,
+) -> None:
+    """Measure in short runs what the plan would assume: --lr, the learning rate to begin from.
+
+    The rule that picks a rate is printed before the runs begin. Each is a run folder under the
+    recipe's; the same command goes on where it was, and done runs are skipped. The result goes to
+    tune/lr.json in the run folder; the recipe is never edited.
+    """
+    from rewarm.stages.tune import run_tune
+
+    raise _EndedError(run_tune(recipe, override or (), lr=lr, around=around, tokens=tokens))
 
 
 @app.command()

@@ -8,6 +8,8 @@ an `EnvironmentFault`: exit code 1. Neither prints a traceback unless `--traceba
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,7 +27,15 @@ __all__ = [
     "RewarmError",
     "RunFolderError",
     "UserError",
+    "holds_access_token",
+    "masked",
 ]
+
+_ACCESS_TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
+_PASSWORD = re.compile(r"(?<=://)[^\s/'\"@]*:[^\s/'\"]*@")
+_QUERY = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]*")
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|KEY|CREDENTIAL|SAS|CONNECTION_STRING", re.IGNORECASE)
+_LEAST_SECRET = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +154,22 @@ class Problems:
         """Raise `error` with all that was noted; return where nothing was."""
         if self._problems:
             raise error(self._problems)
+
+
+def holds_access_token(text: str) -> bool:
+    """Tell whether a text holds what looks like an access token."""
+    return _ACCESS_TOKEN.search(text) is not None
+
+
+def masked(text: str) -> str:
+    """Return a text without what must not be told: passwords and queries of URLs, access tokens,
+    and the values of environment variables whose names say that they are secret.
+
+    >>> masked("no route to ftp://me:word@host/run")
+    'no route to ftp://***@host/run'
+    """
+    for name, value in os.environ.items():
+        if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    text = _PASSWORD.sub("***@", text)
+    return _ACCESS_TOKEN.sub("***", _QUERY.sub(r"\1***", text))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from rewarm.recipe.schema import Recipe, Section
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.section import Section
 from tools.recipe_reference import PAGE, page
 
 

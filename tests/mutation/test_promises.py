@@ -33,6 +33,66 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a recipe's word about its base stands above the table's",
+        file="planning/known_bases.py",
+        old="        if fact is None or getattr(said, key) is not None:\n",
+        new="        if fact is None:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="no schedule is made of halves of two pretrainings",
+        file="planning/known_bases.py",
+        old="        if key in _RATES and other_rates:\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_where_they_disagree_the_recipe_stands_and_both_are_told",
+    ),
+    Mutation(
+        promise="a base recognised by its shape alone is said to be a guess",
+        file="planning/known_bases.py",
+        old="    if not found.by_name and taken:\n",
+        new="    if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_a_base_recognised_by_its_shape_says_that_it_may_be_another",
+    ),
+    Mutation(
+        promise="an earlier checkpoint is not given the last one's rate",
+        file="planning/known_bases.py",
+        old="        if key in _OF_THE_END and not _is_last_checkpoint(base.revision):\n",
+        new="        if False:\n",
+        test="tests/unit/test_known_bases.py::"
+        "test_an_earlier_checkpoint_did_not_end_at_the_last_ones_rate",
+    ),
+    Mutation(
+        promise="no rate is picked beyond those that were measured",
+        file="evaluation/lr_search.py",
+        old="    inside = (bend > 0) & (np.abs(place) <= 1.0)\n",
+        new="    inside = bend > 0\n",
+        test="tests/unit/test_lr_search.py::test_a_minimum_beyond_the_three_is_looked_for_there",
+    ),
+    Mutation(
+        promise="a tuned rate that the documents do not agree on is said to be unsure",
+        file="evaluation/lr_search.py",
+        old="    elif agreement < _CONFIDENCE:\n",
+        new="    elif agreement < 0:\n",
+        test="tests/unit/test_lr_search.py::test_documents_that_disagree_make_the_answer_unsure",
+    ),
+    Mutation(
+        promise="a short run that is done is not made again",
+        file="stages/short_run.py",
+        old="    if not short.is_done():\n",
+        new="    if True:\n",
+        test="tests/unit/test_tune.py::test_what_is_done_is_not_made_again",
+    ),
+    Mutation(
+        promise="short runs with other settings are other runs",
+        file="stages/short_run.py",
+        old='            plan.conduct.evaluation.model_dump(mode="json"),\n',
+        new="",
+        test="tests/unit/test_tune.py::test_other_settings_are_other_runs",
+    ),
+    Mutation(
         promise="no document ends in an ordinary word",
         file="corpus/tokenize.py",
         old="        elif said in apart:\n",
@@ -89,7 +149,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a recipe's unknown key is refused",
-        file="recipe/schema.py",
+        file="recipe/section.py",
         old='frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True',
         new='frozen=True, extra="ignore", allow_inf_nan=False, str_strip_whitespace=True',
         test="tests/unit/test_recipe.py::test_an_unknown_key_names_its_neighbour",
@@ -127,7 +187,8 @@ MUTATIONS = [
         file="order/blend.py",
         old="deadline = -(-(following + 1) * length // share)",
         new="deadline = slot",
-        test="tests/properties/test_order.py::test_every_prefix_keeps_the_blend_to_within_one_sample",
+        test="tests/properties/test_order.py::"
+        "test_every_prefix_keeps_the_blend_to_within_one_sample",
     ),
     Mutation(
         promise="a subset is the same in every epoch, unless it is redrawn",
@@ -142,6 +203,20 @@ MUTATIONS = [
         old="if not isinstance(table, dict) or key in table or",
         new="if not isinstance(table, dict) or",
         test="tests/unit/test_presets.py::test_a_preset_lies_under_what_a_person_writes",
+    ),
+    Mutation(
+        promise="a run is left only where its rate is constant",
+        file="planning/continuation.py",
+        old='if piece.shape == "constant" and piece.start_step <= step',
+        new="if piece.start_step <= step",
+        test="tests/unit/test_continuation.py::test_the_rate_can_be_left_where_it_is_constant",
+    ),
+    Mutation(
+        promise="a branch begins with the trunk's checkpoint",
+        file="stages/continued.py",
+        old="    if problems:\n        raise CheckpointError.one(\n            str(path), ",
+        new="    if False:\n        raise CheckpointError.one(\n            str(path), ",
+        test="tests/unit/test_continuation.py::test_a_damaged_checkpoint_begins_no_branch",
     ),
     Mutation(
         promise="every epoch shows every window once",
@@ -246,11 +321,35 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a loss in chunks that is not the model's is not used",
-        file="model/chunked_loss.py",
-        old="        if not difference <= _TOLERANCE.get(dtype, _HALF_TOLERANCE):\n",
-        new="        if False:\n",
+        file="model/head_loss.py",
+        old="        self._agrees = why is None\n",
+        new="        self._agrees = True\n",
         test="tests/parity/test_chunked_loss.py::"
         "test_where_the_logits_are_others_the_plain_loss_stays",
+    ),
+    Mutation(
+        promise="a loss whose gradient is not the model's is not used",
+        file="model/head_loss.py",
+        old="            if not _agree(ours, theirs, tolerance):\n",
+        new="            if False:\n",
+        test="tests/parity/test_chunked_loss.py::"
+        "test_where_a_gradient_is_another_the_plain_loss_stays",
+    ),
+    Mutation(
+        promise="an evaluation within a run never holds all logits of a large vocabulary",
+        file="stages/train.py",
+        old="            losses=loss.token_losses,\n",
+        new="",
+        test="tests/unit/test_large_vocabulary.py::"
+        "test_neither_training_nor_evaluation_holds_all_logits",
+    ),
+    Mutation(
+        promise="nor does an evaluation of its own",
+        file="stages/evaluate.py",
+        old="            losses=loss.token_losses,\n",
+        new="",
+        test="tests/unit/test_large_vocabulary.py::"
+        "test_neither_training_nor_evaluation_holds_all_logits",
     ),
     Mutation(
         promise="a token weighs alike on every rank",
@@ -409,8 +508,8 @@ MUTATIONS = [
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="return state.step >= last_step or agreed.stop_signal is not None",
-        new="return state.step >= last_step",
+        old="return state.step >= self.last_step or self.agreed.stop_signal is not None",
+        new="return state.step >= self.last_step",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
     ),
@@ -621,11 +720,277 @@ MUTATIONS = [
         test="tests/unit/test_run_guards.py::test_nobody_trains_without_a_yes",
     ),
     Mutation(
+        promise="no code of an optimizer.pt is run",
+        file="training/torch_state.py",
+        old="weights_only=True, mmap=True",
+        new="weights_only=False, mmap=True",
+        test="tests/parity/test_base_moments.py::test_code_in_a_torch_file_is_not_run",
+    ),
+    Mutation(
+        promise="no code in the metadata of parts is run",
+        file="distributed/tensor_files.py",
+        old="metadata = _MetadataUnpickler(file).load()",
+        new="metadata = pickle.load(file)",
+        test="tests/parity/test_base_moments.py::test_code_in_the_metadata_of_parts_is_not_run",
+    ),
+    Mutation(
+        promise="moments of other shapes are refused",
+        file="training/base_moments.py",
+        old="elif header.shape != tuple(parameter.shape) or not header.dtype.is_floating_point:",
+        new="elif False:",
+        test="tests/parity/test_base_moments.py::test_a_trainers_state_of_another_base_is_refused",
+    ),
+    Mutation(
+        promise="moments that are not finite are refused",
+        file="training/base_moments.py",
+        old="    _check_numbers(facts.path, damaged, world)\n",
+        new="",
+        test="tests/parity/test_base_moments.py::test_moments_that_are_no_numbers_are_named",
+    ),
+    Mutation(
+        promise="the bias correction goes on from the base's updates",
+        file="training/base_moments.py",
+        old="    set_step_counts(optimizer, whole)\n",
+        new="",
+        test="tests/parity/test_base_moments.py::test_the_next_step_is_the_peers",
+    ),
+    Mutation(
+        promise="a run keeps to the optimizer state of its plan",
+        file="stages/train.py",
+        old="        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))\n",
+        new="",
+        test="tests/unit/test_optimizer_state.py::test_a_changed_state_is_refused",
+    ),
+    Mutation(
         promise="a cap on epochs holds",
         file="planning/mixture.py",
         old="        if epochs > cap:\n",
         new="        if epochs > cap + 0.5:\n",
         test="tests/unit/test_plan.py::test_too_many_epochs_are_told_with_numbers",
+    ),
+    Mutation(
+        promise="an upload that was cut off is no checkpoint",
+        file="training/mirror/contents.py",
+        old="        try:\n            self._send_checkpoint(checkpoint, folder, entries, tick)\n",
+        new="        early = MirroredManifest(\n"
+        "            step=step, plan=self.plan, amendments=chain, amendments_head=head, "
+        "files=entries\n"
+        "        )\n"
+        '        self.remote.write(f"{folder}/{MANIFEST_NAME}", [as_json(early)])\n'
+        "        try:\n"
+        "            self._send_checkpoint(checkpoint, folder, entries, tick)\n",
+        test="tests/unit/test_mirror.py::"
+        "test_an_upload_that_is_cut_off_is_never_taken_for_a_checkpoint",
+    ),
+    Mutation(
+        promise="bytes of two uploads never mix",
+        file="training/mirror/contents.py",
+        old='        self.remote.delete(f"{folder}/{MANIFEST_NAME}")\n        self._remember',
+        new="        self._remember",
+        test="tests/unit/test_mirror.py::test_other_bytes_of_a_step_never_mix_with_what_was_there",
+    ),
+    Mutation(
+        promise="what is uploaded is held against its hash as it is read",
+        file="training/mirror/contents.py",
+        old="    if (size, digest.hexdigest()) != (entry.bytes, entry.sha256):\n",
+        new="    if False:\n",
+        test="tests/unit/test_mirror.py::test_a_checkpoint_that_was_altered_here_is_not_uploaded",
+    ),
+    Mutation(
+        promise="a file that arrives short is not sealed",
+        file="training/mirror/contents.py",
+        old="            if size != entry.bytes:\n                del",
+        new="            if False:\n                del",
+        test="tests/unit/test_mirror.py::test_a_file_that_arrives_short_is_not_sealed",
+    ),
+    Mutation(
+        promise="a damaged mirrored checkpoint is passed over",
+        file="training/mirror/contents.py",
+        old="        if digest.hexdigest() != entry.sha256:\n",
+        new="        if False:\n",
+        test="tests/unit/test_mirror.py::"
+        "test_a_damaged_one_is_passed_over_and_the_one_before_is_used[records]",
+    ),
+    Mutation(
+        promise="a mirrored file cannot lie outside of the run folder",
+        file="training/mirror/layout.py",
+        old="            if _FILE.fullmatch(name) is None:\n",
+        new="            if False:\n",
+        test="tests/unit/test_mirror.py::"
+        "test_a_damaged_one_is_passed_over_and_the_one_before_is_used[outside]",
+    ),
+    Mutation(
+        promise="what was damaged on the mirror is uploaded again",
+        file="training/mirror/restore.py",
+        old="                self._set_aside(manifest)\n",
+        new="",
+        test="tests/unit/test_mirror.py::test_what_was_damaged_is_uploaded_again",
+    ),
+    Mutation(
+        promise="an empty machine gets the records of the run",
+        file="training/mirror/restore.py",
+        old="            self._write_records(records, amendments)\n",
+        new="",
+        test="tests/unit/test_mirror.py::test_an_empty_machine_goes_on_to_the_same_bits[memory]",
+    ),
+    Mutation(
+        promise="the records are there before the checkpoint that needs them",
+        file="training/mirror/restore.py",
+        old="            self._write_records(records, amendments)\n"
+        "\n"
+        "        self._store.restore(manifest.step, write)\n",
+        new="            kept.update(records)\n"
+        "\n"
+        "        kept: dict[str, bytes] = {}\n"
+        "        self._store.restore(manifest.step, write)\n"
+        "        self._write_records(kept, amendments)\n",
+        test="tests/unit/test_mirror.py::test_a_checkpoint_is_never_there_without_its_records",
+    ),
+    Mutation(
+        promise="amendments travel with the checkpoints",
+        file="training/mirror/restore.py",
+        old="            write_amendments(self._run.amendments, amendments)\n",
+        new="            pass\n",
+        test="tests/unit/test_mirror.py::"
+        "test_steps_that_were_left_out_stay_out_on_an_empty_machine",
+    ),
+    Mutation(
+        promise="what the run went back from is not restored",
+        file="training/mirror/restore.py",
+        old="            if why is not None:\n",
+        new="            if False:\n",
+        test="tests/unit/test_mirror.py::test_what_the_run_went_back_from_is_not_restored",
+    ),
+    Mutation(
+        promise="a mirror out of reach is no empty mirror",
+        file="training/mirror/restore.py",
+        old="        if newer_than is None:\n            raise EnvironmentFault(",
+        new="        if False:\n            raise EnvironmentFault(",
+        test="tests/unit/test_mirror.py::test_a_mirror_out_of_reach_is_no_empty_mirror",
+    ),
+    Mutation(
+        promise="a mirror out of reach does not stop a run that has its own checkpoint",
+        file="training/mirror/restore.py",
+        old="        if newer_than is None:\n            raise EnvironmentFault(",
+        new="        if True:\n            raise EnvironmentFault(",
+        test="tests/unit/test_mirror.py::"
+        "test_a_mirror_out_of_reach_is_no_reason_to_stop_a_run_that_has_its_own",
+    ),
+    Mutation(
+        promise="a mirror that fails stops nothing",
+        file="training/mirror/uploader.py",
+        old="            self._wanted = path\n            self._changed",
+        new="            self._mirror.upload(path, self._run, self._tick)\n"
+        "            self._changed",
+        test="tests/unit/test_mirror.py::"
+        "test_a_mirror_that_fails_stops_nothing_and_is_told_first_and_last",
+    ),
+    Mutation(
+        promise="what is not mirrored at the end is told",
+        file="training/mirror/uploader.py",
+        old="        if missing is not None:\n",
+        new="        if False:\n",
+        test="tests/unit/test_mirror.py::"
+        "test_a_mirror_that_fails_stops_nothing_and_is_told_first_and_last",
+    ),
+    Mutation(
+        promise="what cannot be mirrored is tried again",
+        file="training/mirror/uploader.py",
+        old="                self._failed(path, _reason(error))\n",
+        new="                self._failed(path, _reason(error))\n"
+        "                self._drop(path)\n",
+        test="tests/unit/test_mirror.py::test_a_mirror_that_comes_back_is_caught_up_with",
+    ),
+    Mutation(
+        promise="the wait at the end is bounded",
+        file="training/mirror/uploader.py",
+        old="            self._settled(wait_s)\n",
+        new="            self._settled(wait_s + 30)\n",
+        test="tests/unit/test_mirror.py::"
+        "test_a_mirror_that_never_answers_holds_up_no_step_and_the_end_for_so_long",
+    ),
+    Mutation(
+        promise="a checkpoint stays while it is uploaded",
+        file="training/mirror/uploader.py",
+        old="                    self._store.hold(self._wanted)\n",
+        new="",
+        test="tests/unit/test_mirror.py::"
+        "test_a_slow_mirror_gets_the_newest_and_its_checkpoint_stays_while_it_is_read",
+    ),
+    Mutation(
+        promise="a save takes the room of what is being uploaded",
+        file="training/checkpoint.py",
+        old="                if path not in spared:\n",
+        new="                if path not in self._held:\n",
+        test="tests/unit/test_mirror.py::test_a_full_disk_takes_the_room_of_what_is_being_read",
+    ),
+    Mutation(
+        promise="the newest checkpoint of a mirror is never pruned",
+        file="training/mirror/contents.py",
+        old="is None][:keep]",
+        new="is None][:0]",
+        test="tests/unit/test_mirror.py::test_the_newest_whole_one_is_never_pruned",
+    ),
+    Mutation(
+        promise="a mirrored checkpoint that is half deleted counts no more",
+        file="training/mirror/contents.py",
+        old='                self.remote.delete(f"{folder_of(step)}/{MANIFEST_NAME}")\n',
+        new="",
+        test="tests/unit/test_mirror.py::test_a_checkpoint_that_is_half_deleted_counts_no_more",
+    ),
+    Mutation(
+        promise="another run's mirror is refused",
+        file="training/mirror/contents.py",
+        old="        if mark is not None and any(",
+        new="        if False and any(",
+        test="tests/unit/test_mirror.py::test_another_runs_mirror_is_refused_with_what_differs",
+    ),
+    Mutation(
+        promise="no password is told",
+        file="training/mirror/remote.py",
+        old='" ".join(masked(str(error)).split())',
+        new='" ".join(str(error).split())',
+        test="tests/unit/test_mirror.py::test_a_remote_folder_says_nothing_secret",
+    ),
+    Mutation(
+        promise="no password is in a recipe",
+        file="recipe/schema.py",
+        old="        if _URL_WITH_PASSWORD.match(value):\n",
+        new="        if False:\n",
+        test="tests/resume/test_empty_machine.py::test_mistakes_in_the_mirror_are_told_by_plan",
+    ),
+    Mutation(
+        promise="a mirror that no package reaches is told by plan",
+        file="stages/survey.py",
+        old="    _check_mirror(job, found.problems)\n",
+        new="",
+        test="tests/resume/test_empty_machine.py::test_mistakes_in_the_mirror_are_told_by_plan",
+    ),
+    Mutation(
+        promise="a copy of the text is the same text to a run",
+        file="planning/resolve.py",
+        old="corpus.tokens if corpus.measured else corpus.key",
+        new="corpus.key",
+        test="tests/resume/test_empty_machine.py::"
+        "test_the_same_command_goes_on_where_nothing_of_the_run_is",
+    ),
+    Mutation(
+        promise="ranks wait for a long restore",
+        file="training/mirror/launch.py",
+        old="        if self._ranks.on_main_at_length(restore):\n",
+        new="        if self._ranks.on_main(restore):\n",
+        test="tests/resume/test_lost_ranks.py::test_ranks_go_on_from_a_mirror_to_the_bit",
+    ),
+    Mutation(
+        promise="a checkpoint has its name once it is sealed",
+        file="training/checkpoint.py",
+        old="            seal(temporary, step, ranks)\n"
+        "            final: Path = ranks.on_main(lambda: self._put_in_place(temporary, "
+        "step))\n",
+        new="            final: Path = ranks.on_main(lambda: self._put_in_place(temporary, "
+        "step))\n"
+        "            seal(final, step, ranks)\n",
+        test="tests/resume/test_save_kills.py::test_twenty_kills_within_saves",
     ),
 ]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from rewarm.model import chunked_loss
-from rewarm.model.chunked_loss import ChunkedLoss, LogitShape, chunked_nats
-from rewarm.model.loss import IGNORED, sum_of_token_losses
+from rewarm.model.chunked_loss import LogitShape, chunked_nats
+from rewarm.model.head_loss import HeadLoss
+from rewarm.model.loss import IGNORED, sum_of_token_losses, token_losses
+from tests.support.largest import Largest
 from tests.support.tiny_models import family_model
 
 VOCAB = 97
@@ -45,24 +45,19 @@ def gradients(model: Any, loss: Any, labels: Tensor, factor: float = 0.37) -> di
     return found | {"": nats.detach()}
 
 
-@pytest.fixture(params=[1, 7, 1000], ids=lambda rows: f"{rows} tokens a chunk")
-def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: int = request.param
-
-    def fixed(*arguments: Any, **options: Any) -> Tensor:
-        return chunked_nats(*arguments, **options, chunk_bytes=4 * VOCAB * rows)
-
-    monkeypatch.setattr(chunked_loss, "chunked_nats", fixed)
+def chunked(rows: int = 7) -> HeadLoss:
+    """Return the loss in chunks of so many tokens."""
+    return HeadLoss(chunk_bytes=4 * VOCAB * rows)
 
 
-@pytest.mark.usefixtures("_chunks")
+@pytest.mark.parametrize("rows", [1, 7, 1000], ids=lambda rows: f"{rows} tokens a chunk")
 @pytest.mark.parametrize("family", CASES)
-def test_chunks_are_the_models_own_loss(family: str) -> None:
+def test_chunks_are_the_models_own_loss(family: str, rows: int) -> None:
     """Loss and every gradient in float64: caps, scales, tied heads, heads with a bias."""
     model = family_model(family, vocab_size=VOCAB, **CASES[family]).double().eval()
     if family == "phi":
         torch.nn.init.normal_(model.get_output_embeddings().bias)
-    loss = ChunkedLoss()
+    loss = chunked(rows)
     assert loss.settle(model) is None
     labels = inputs()[1]
     expected = gradients(model, sum_of_token_losses, labels)
@@ -71,11 +66,16 @@ def test_chunks_are_the_models_own_loss(family: str) -> None:
     for name, tensor in expected.items():
         scale = float(tensor.abs().max()) or 1.0
         assert (found[name] - tensor).abs().max() <= 1e-12 * max(1.0, scale), name
+    with torch.no_grad():
+        ids = inputs()[0]
+        each, own = loss.token_losses(model, ids, labels), token_losses(model, ids, labels)
+    assert each.dtype == own.dtype
+    assert (each - own).abs().max() <= 1e-12
 
 
 def test_without_a_valid_label_all_is_zero() -> None:
     model = family_model("llama", vocab_size=VOCAB).double()
-    loss = ChunkedLoss()
+    loss = chunked()
     assert loss.settle(model) is None
     found = gradients(model, loss, torch.full((3, 11), IGNORED))
     assert all(float(tensor.abs().max()) == 0 for tensor in found.values())
@@ -84,7 +84,7 @@ def test_without_a_valid_label_all_is_zero() -> None:
 def test_a_frozen_head_gets_no_gradient_and_no_grad_costs_none() -> None:
     model = family_model("llama", vocab_size=VOCAB).double()
     model.get_output_embeddings().weight.requires_grad_(False)
-    loss = ChunkedLoss()
+    loss = chunked()
     assert loss.settle(model) is None
     labels = inputs()[1]
     expected = gradients(model, sum_of_token_losses, labels)
@@ -103,31 +103,17 @@ def test_under_autocast_it_is_as_near_as_the_plain_loss() -> None:
     labels = inputs()[1]
     exact = gradients(model.double(), sum_of_token_losses, labels)
     model.float()
-    loss = ChunkedLoss()
+    loss = chunked()
     assert loss.settle(model) is None
 
     def cast(objective: Any) -> dict[str, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return gradients(model, objective, labels)
 
-    plain, chunked = cast(sum_of_token_losses), cast(loss)
+    plain, ours = cast(sum_of_token_losses), cast(loss)
     for name, tensor in exact.items():
-        errors = [float((found[name] - tensor).norm()) for found in (plain, chunked)]
+        errors = [float((found[name] - tensor).norm()) for found in (plain, ours)]
         assert errors[1] <= 1.5 * errors[0] + 1e-3 * float(tensor.norm()), name
-
-
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that any operation gives."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.num_elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.num_elements = max(self.num_elements, result.numel())
-        return result
 
 
 def test_memory_does_not_grow_with_tokens_times_vocabulary() -> None:
@@ -138,7 +124,7 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary() -> None:
     for num_tokens in (256, 1024):
         hidden = torch.randn(num_tokens, width, requires_grad=True)
         labels = torch.arange(num_tokens) % vocab
-        with _Largest() as seen:
+        with Largest() as seen:
             nats = chunked_nats(hidden, weight, None, labels, chunk_bytes=4 * vocab * 64)
             nats.backward()  # type: ignore[no-untyped-call]
         largest.append(seen.num_elements)
@@ -154,27 +140,78 @@ class _Other(torch.nn.Module):
         self.config = model.config
         self.base_model_prefix = "body"
         self.body = model.model
+        self.scale = 1.01
         self.get_output_embeddings = model.get_output_embeddings
 
     def forward(self, **inputs: Any) -> Any:
         output = self.inner(**inputs)
-        output.logits = output.logits * 1.01
+        output.logits = output.logits * self.scale
         return output
 
 
 def test_where_the_logits_are_others_the_plain_loss_stays() -> None:
     model = _Other(family_model("llama", vocab_size=VOCAB))
-    loss = ChunkedLoss()
+    loss = chunked()
     why = loss.settle(model)
     assert why is not None
     assert "its own logits give" in why
+    ids, labels = inputs()
+    assert torch.equal(loss.token_losses(model, ids, labels), token_losses(model, ids, labels))
     assert torch.equal(loss(model, *inputs())[0], sum_of_token_losses(model, *inputs())[0])
+
+
+def twice_the_gradient(of: str) -> Any:
+    """Return the loss in chunks with the right value and twice one of its gradients."""
+
+    def nats(
+        hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, /, **more: Any
+    ) -> Tensor:
+        total = chunked_nats(hidden, weight, bias, labels, **more)
+        part = {"hidden": hidden, "weight": weight}[of]
+        (gradient,) = torch.autograd.grad(total, part, retain_graph=True)
+        extra = (gradient.clone() * part).sum()
+        total = chunked_nats(hidden, weight, bias, labels, **more)
+        return total + extra - extra.detach()
+
+    return nats
+
+
+@pytest.mark.parametrize(("of", "said"), [("hidden", "hidden states"), ("weight", "weight")])
+def test_where_a_gradient_is_another_the_plain_loss_stays(of: str, said: str) -> None:
+    """Its values are the model's own: only the comparison of gradients can tell."""
+    model = family_model("llama", vocab_size=VOCAB)
+    loss = HeadLoss(twice_the_gradient(of))
+    assert loss.settle(model) == f"its own logits give another gradient of the {said}"
+    assert torch.equal(loss(model, *inputs())[0], sum_of_token_losses(model, *inputs())[0])
+    assert loss.settle(model, trains=False) is None
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_settling_leaves_a_model_as_it_was(family: str) -> None:
+    model = family_model(family, vocab_size=VOCAB, **CASES[family]).train()
+    for dtype in (torch.float32, torch.bfloat16):
+        model.to(dtype)
+        assert chunked().settle(model) is None
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert all(module.training for module in model.modules())
+        assert not any(module._forward_hooks for module in model.modules())
+        assert torch.is_grad_enabled()
+
+
+def test_a_model_whose_logits_come_from_elsewhere_keeps_the_plain_loss() -> None:
+    """Its head is fed by a copy of its body: what is replaced there does not reach the logits."""
+    model = family_model("llama", vocab_size=VOCAB)
+    other = _Other(family_model("llama", vocab_size=VOCAB))
+    other.body, other.scale = model.model, 1.0
+    why = chunked().settle(other)
+    assert why is not None
+    assert "not made from them" in why
 
 
 def test_a_model_of_another_make_keeps_the_plain_loss() -> None:
     model = _Other(family_model("llama", vocab_size=VOCAB))
     model.base_model_prefix = "elsewhere"
-    why = ChunkedLoss().settle(model)
+    why = chunked().settle(model)
     assert why is not None
     assert "not where they are looked for" in why
 

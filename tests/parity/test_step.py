@@ -14,7 +14,7 @@ from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
 from rewarm.distributed.fsdp import Root
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.recipe.schema import OptimizerRecipe
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Stepper
 from tests.support.tiny_plans import (
@@ -33,7 +33,9 @@ PLAN = make_plan(optimizer=OptimizerRecipe(clip_grad_norm=0.05, weight_decay=0.1
 def new_state(dtype: torch.dtype = torch.float64, *, dropout: float = 0.0) -> TrainState:
     model = new_tiny_model(dropout=dropout).to(dtype)
     model.train()
-    return TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer))
+    return TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    )
 
 
 def stepper(told: list[str], *, micro_batch: int = 4, loss: object = None) -> Stepper:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def flip_bits(path: Path, *, step: int, number: int) -> None:
         assert checkpoint_problems(path, step), f"bit {bit} of {file.name}"
         file.write_bytes(clean)
     assert checkpoint_problems(path, step) == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
+    """The files that two ranks leave which nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run_ranks(f"{JOBS}:train", str(folder), "12", num_ranks=2)
+    return tensors_of(folder)
 
 
 def ended_after(folder: Path) -> int:
@@ -82,17 +92,35 @@ def test_what_is_not_finite_on_one_rank_is_left_out_on_all(tmp_path: Path) -> No
     assert skipped.message == "step 7: the loss is inf; step 7 left out"
 
 
-def test_ranks_resume_to_the_bit(tmp_path: Path) -> None:
+def test_ranks_resume_to_the_bit(tmp_path: Path, uninterrupted: Mapping[str, bytes]) -> None:
     """Two ranks stopped after step 5 and gone on with, against two that were not."""
-    run_ranks(f"{JOBS}:train", str(tmp_path / "whole"), "12", num_ranks=2)
     run_ranks(f"{JOBS}:train", str(tmp_path / "parts"), "5", num_ranks=2)
     run_ranks(f"{JOBS}:train", str(tmp_path / "parts"), "12", num_ranks=2)
-    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    whole, parts = uninterrupted, tensors_of(tmp_path / "parts")
     # DCP's own index names the folder that it was written to.
     assert [name for name in whole if whole[name] != parts.get(name)] == [".metadata"]
     assert whole.keys() == parts.keys()
     flip_bits(RunFolder(tmp_path / "parts").checkpoints / "step-00000012", step=12, number=400)
     assert {name for name in whole if name.endswith(".distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+
+
+@pytest.mark.timeout(200)
+def test_ranks_go_on_from_a_mirror_to_the_bit(
+    tmp_path: Path, uninterrupted: Mapping[str, bytes]
+) -> None:
+    """The main rank restores, for longer than any rank waits for another; the others see it."""
+    url = f"file://{tmp_path}/mirror"
+    run_ranks(f"{JOBS}:train_mirrored", str(tmp_path / "lost"), url, "6", "0", "30", num_ranks=2)
+    shutil.rmtree(tmp_path / "lost")
+    run_ranks(f"{JOBS}:train_mirrored", str(tmp_path / "new"), url, "12", "0.6", "4", num_ranks=2)
+    events = RunFolder(tmp_path / "new").events()
+    assert [event.message for event in events if event.kind == "resume"] == [
+        "resumed from step-00000006"
+    ]
+    assert [record.step for record in RunFolder(tmp_path / "new").steps()] == list(range(12))
+    new = tensors_of(tmp_path / "new")
+    assert [name for name in new if new[name] != uninterrupted.get(name)] == [".metadata"]
+    assert new.keys() == uninterrupted.keys()
 
 
 @pytest.mark.slow

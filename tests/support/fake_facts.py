@@ -44,6 +44,7 @@ def make_corpus_facts(
         name=name,
         role=role,
         key=name * 8,
+        tokens=name * 4 if measured else "",
         folder=f"prepared/{name}",
         measured=measured,
         num_documents=1000,

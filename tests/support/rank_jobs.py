@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +28,12 @@ from rewarm.recipe.schema import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base
-from rewarm.training.optimizer import build_optimizer, moments
+from rewarm.training.mirror.contents import Mirror
+from rewarm.training.optimizer import build_optimizer, moments, trainable_parameters
 from rewarm.training.run import run_training
 from rewarm.training.state import TrainState, weights_of
 from rewarm.training.step import Stepper
+from tests.support.optimizer_states import step_on_ranks, take_over
 from tests.support.tiny_models import family_model
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
@@ -83,7 +86,9 @@ def take_steps(
     """Take steps on uneven batches; return every loss, norm, weight and moment, whole."""
     model = new_llama_model(tied=tied)
     root = Root(model) if world.is_alone else shard(model, make_mesh(world, "cpu"))
-    state = TrainState(root, build_optimizer(model, PLAN.science.optimizer), world=world)
+    state = TrainState(
+        root, build_optimizer(trainable_parameters(model), PLAN.science.optimizer), world=world
+    )
     stepper = Stepper(
         PLAN.science,
         placement_of(world, micro_batch=micro_batch, whole_gradients=whole_gradients),
@@ -160,6 +165,22 @@ def train(folder: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
     with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
         train_llama(Path(folder), world, until_step=int(until_step))
+
+
+def train_mirrored(folder: str, url: str, until_step: str, slow_s: str, timeout_s: str) -> None:
+    """Go on with a run that has a mirror, each file of which takes so long to come back."""
+    fetch = Mirror._fetch_once
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(float(slow_s))
+        return fetch(*arguments)
+
+    Mirror._fetch_once = slow  # type: ignore[assignment,method-assign]
+    recipe = PLAN.conduct.checkpoints.model_copy(update={"mirror": url})
+    conduct = PLAN.conduct.model_copy(update={"checkpoints": recipe})
+    plan = PLAN.model_copy(update={"conduct": conduct})
+    with join(launched_world(), device_type="cpu", timeout_s=float(timeout_s)) as world:
+        train_llama(Path(folder), world, plan=plan, until_step=int(until_step))
 
 
 @dataclass(frozen=True)
@@ -290,6 +311,54 @@ def loads(root_folder: str) -> None:
                 said["refused"] = str(error)
             if world.is_main:
                 torch.save(said, folder / "loaded.pt")
+
+
+EIGHT_BIT = make_plan(
+    num_steps=12, checkpoint_every=4, keep=9, optimizer=OptimizerRecipe(kind="adamw8bit")
+)
+
+
+def new_wide_llama() -> nn.Module:
+    """Return a float32 Llama some of whose moments are 8-bit codes, alone and on two ranks."""
+    model: nn.Module = family_model(
+        "llama", vocab_size=VOCAB_SIZE, hidden_size=64, intermediate_size=128
+    )
+    return model.train()
+
+
+def train_eight_bit(
+    folder: Path,
+    world: World = ALONE,
+    *,
+    until_step: int | None = None,
+    optimizer: OptimizerRecipe = EIGHT_BIT.science.optimizer,
+) -> None:
+    """Train a float32 Llama with 8-bit moments, or those of another optimizer."""
+    science = EIGHT_BIT.science.model_copy(update={"optimizer": optimizer})
+    plan = EIGHT_BIT.model_copy(
+        update={"science": science, "fingerprint": Plan.science_fingerprint(science)}
+    )
+    train_llama(folder, world, until_step=until_step, plan=plan, load_model=new_wide_llama)
+
+
+def train_eight_bit_on_ranks(folder: str, until_step: str) -> None:
+    """Go on with such a run on these ranks."""
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        train_eight_bit(Path(folder), world, until_step=int(until_step))
+
+
+def takes_over(folder: str) -> None:
+    """Go on with every optimizer state in a folder for one step; save the whole weights."""
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        for path in sorted((Path(folder) / "states").iterdir()):
+            model = new_llama_model()
+            model.load_state_dict(torch.load(Path(folder) / "model.pt", weights_only=True))
+            shard(model, make_mesh(world, "cpu"))
+            optimizer, _ = take_over(path.name.partition("-")[0], path, model, world=world)
+            step_on_ranks(model, optimizer, 4)
+            weights = {name: whole(tensor.detach()) for name, tensor in model.named_parameters()}
+            if world.is_main:
+                torch.save(weights, Path(folder) / f"{path.name}.pt")
 
 
 def rewarm(*arguments: str) -> None:

@@ -53,6 +53,8 @@ def make_plan(
     keep: int = 2,
     evaluation_steps: Sequence[int] = (),
     optimizer: OptimizerRecipe | None = None,
+    mirror: str | None = None,
+    mirror_wait_s: float = 30.0,
 ) -> Plan:
     """Return a plan over two made-up sources and two phases."""
     half = max(1, num_steps // 2)
@@ -99,7 +101,7 @@ def make_plan(
         model=make_model_facts().model_copy(update={"vocab_size": VOCAB_SIZE}),
         evaluation=EvaluationRecipe(),
         evaluation_steps=tuple(evaluation_steps),
-        checkpoints=CheckpointRecipe(keep=keep),
+        checkpoints=CheckpointRecipe(keep=keep, mirror=mirror, mirror_wait_s=mirror_wait_s),
         checkpoint_every=checkpoint_every,
     )
     return Plan(

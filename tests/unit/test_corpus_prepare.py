@@ -344,6 +344,26 @@ def test_files_of_one_name_and_size_in_two_folders_are_two_texts(
     assert len(keys) == 2
 
 
+def test_copies_of_one_text_have_the_same_tokens_and_other_text_has_others(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    """A copy on another machine has other times; a run must be able to go on with it."""
+    for name in ("here", "there", "changed", "split"):
+        some_text(tmp_path / name)
+        for number, path in enumerate(sorted((tmp_path / name / "text").iterdir())):
+            os.utime(path, ns=(number, len(name) + number))
+    first = tmp_path / "changed" / "text" / "0.jsonl"
+    first.write_bytes(first.read_bytes().replace(b"document 1.", b"document 7.", 1))
+    here, there, changed = (
+        prepare(tmp_path / name, tiny_base, recipe()) for name in ("here", "there", "changed")
+    )
+    split = prepare(tmp_path / "split", tiny_base, recipe(held_out=0.5))
+    assert here.key != there.key
+    assert here.tokens == there.tokens
+    assert len({here.tokens, changed.tokens, split.tokens}) == 3
+    assert estimate(tmp_path / "here", tiny_base, recipe()).tokens == ""
+
+
 def test_a_plan_is_told_that_its_folder_holds_other_text(tmp_path: Path, tiny_base: Path) -> None:
     some_text(tmp_path)
     facts = prepare(tmp_path, tiny_base, recipe())

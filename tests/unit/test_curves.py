@@ -125,7 +125,11 @@ def test_what_does_not_fit_is_told() -> None:
         ('[{shape="constant", start_lr=0}]', "nothing would be learned"),
         ('[{shape="constant", start_lr=3.0}]', "beyond any learning rate"),
     ):
-        assert words in "".join(problems_of(*STEPS, kind, f"schedule.pieces={pieces}", text=one))
+        assert words in "".join(
+            problems_of(*STEPS, "base.pretraining={}", kind, f"schedule.pieces={pieces}", text=one)
+        )
+    # Where the final rate is known, pieces go on from it.
+    assert pieces_of(kind, 'schedule.pieces=[{shape="constant"}]') == [("constant", 1000, 1e-4)]
     assert "is not between final_lr" in "".join(
         problems_of(*STEPS, "schedule.kind=infinite", "schedule.constant_lr=1.0", text=one)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -78,6 +79,26 @@ def test_every_answer_is_checked_as_it_is_given(reader: Path) -> None:
     assert recipe.budget.tokens == 20_000
     assert recipe.sources["replay"].path == "my-old-text"
     assert "qa" not in recipe.sources
+
+
+def test_an_empty_answer_takes_what_is_known_of_the_base(reader: Path) -> None:
+    (reader / "pythia").mkdir()
+    config = {
+        "model_type": "gpt_neox",
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "vocab_size": 50304,
+        "max_position_embeddings": 2048,
+    }
+    (reader / "pythia" / "config.json").write_text(json.dumps(config))
+    answers = ["pythia", "my-text", "10M", "my-old-text", "", "", "2e-5"]
+    code, shown = converse(reader, answers, "known.toml")
+    assert code == 0, shown
+    assert "it has the shape of Pythia 410M or Pythia 410M deduped" in shown
+    assert "Peak learning rate of the base's pretraining (empty: 0.0003)" in shown
+    recipe = load_recipe(reader / "known.toml")
+    assert recipe.base.pretraining.peak_lr == 3e-4
+    assert recipe.base.pretraining.final_lr == 2e-5
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from rewarm.training.checkpoint import (
     find_newest_verified,
     step_of,
 )
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState
 from tests.support.tiny_plans import make_plan, new_tiny_model, write_state
 
@@ -79,7 +79,9 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
     """400 random ones over all files of a real checkpoint, each file having its share."""
     plan = make_plan()
     model = new_tiny_model()
-    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()), step=3)
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), OptimizerRecipe()), step=3
+    )
     path = CheckpointStore(tmp_path, keep=1).save(
         3, lambda folder: write_state(folder, state, plan.science)
     )
@@ -251,7 +253,9 @@ def test_a_real_limit_on_what_is_written(tmp_path: Path) -> None:
     """safetensors' own writer meets the limit; what it began is gone afterwards."""
     store = make_store(tmp_path, 1)
     model = nn.Linear(1000, 1000)  # 4 MB
-    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()), step=2)
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), OptimizerRecipe()), step=2
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
@@ -361,7 +365,7 @@ def test_death_at_any_call_leaves_the_old_or_the_new_one_whole(tmp_path: Path) -
 
 def test_a_checkpoint_is_readable_by_others(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
-    state = TrainState(Root(model), build_optimizer(model, OptimizerRecipe()))
+    state = TrainState(Root(model), build_optimizer(trainable_parameters(model), OptimizerRecipe()))
     path = CheckpointStore(tmp_path, keep=1).save(
         1, lambda folder: write_state(folder, state, make_plan().science)
     )

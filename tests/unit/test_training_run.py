@@ -32,7 +32,7 @@ from rewarm.training import saver
 from rewarm.training.hooks import SaveCheckpoints
 from rewarm.training.lock import hold_lock
 from rewarm.training.loop import train
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.randomness import undisturbed
 from rewarm.training.run import Ending, run_training
 from rewarm.training.signals import listen_to_signals
@@ -140,7 +140,9 @@ def test_the_loop_takes_a_step_advances_and_lets_the_hooks_look_in_order() -> No
         )
 
     model = nn.Linear(1, 1)
-    state = TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer), step=3)
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer), step=3
+    )
     loader = BatchLoader(
         PLAN.science.order(), make_views(), sequence_length=SEQUENCE_LENGTH, vocab_size=VOCAB_SIZE
     )
@@ -532,7 +534,9 @@ def test_nothing_is_saved_where_nothing_was_trained() -> None:
 
     hook = SaveCheckpoints(Noting(), lambda step: False)
     model = nn.Linear(1, 1)
-    state = TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer), step=3)
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer), step=3
+    )
     hook.before_train(state)
     hook.on_stop(state)
     assert saved == ["finish"]

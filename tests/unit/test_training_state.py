@@ -15,7 +15,7 @@ from rewarm.artifacts import read_json, write_json
 from rewarm.distributed.fsdp import Root
 from rewarm.errors import CheckpointError, RunFolderError
 from rewarm.planning.plan import Plan, Science
-from rewarm.training.optimizer import build_optimizer, moments, step_counts
+from rewarm.training.optimizer import build_optimizer, moments, step_counts, trainable_parameters
 from rewarm.training.saved import STATE_FILE, read_saved_state
 from rewarm.training.state import (
     TrainState,
@@ -32,7 +32,9 @@ def make_state(*, seed: int = 0, freeze: str = "") -> TrainState:
     model = new_tiny_model(seed=seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name != freeze)
-    return TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer))
+    return TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    )
 
 
 def trained(*, seed: int = 0, freeze: str = "") -> TrainState:
@@ -101,7 +103,9 @@ def test_a_frozen_parameter_is_saved_and_has_no_moments(tmp_path: Path) -> None:
 def test_tensors_that_are_not_contiguous_come_back(tmp_path: Path) -> None:
     model = nn.Linear(3, 5)
     model.weight = nn.Parameter(torch.arange(15.0).view(3, 5).t())
-    state = TrainState(Root(model), build_optimizer(model, PLAN.science.optimizer))
+    state = TrainState(
+        Root(model), build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    )
     write_state(tmp_path, state, PLAN.science)
     other = nn.Linear(3, 5)
     assert read_weights(tmp_path, other, PLAN.science) == 0

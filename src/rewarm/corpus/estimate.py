@@ -50,6 +50,7 @@ def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
         name=text.name,
         role=source.role,
         key=text.key(),
+        tokens="",
         folder="",
         measured=False,
         num_documents=round(num_documents * (1 - held_out)),

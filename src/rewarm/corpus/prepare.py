@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import (
     MANIFEST_NAME,
+    file_sha256,
+    fingerprint,
     parse_json,
     read_json,
     write_atomically,
@@ -179,10 +181,12 @@ def _finish(work: _Work) -> CorpusFacts:
     np.save(folder / HELD_OUT, np.flatnonzero(held_out))
     answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
     write_atomically(folder / ANSWERS, answers)
+    hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.name,
         role=work.source.role,
         key=work.place.key,
+        tokens=fingerprint(hashes),
         folder=str(folder),
         measured=True,
         num_documents=int(trained.sum()),
@@ -207,8 +211,14 @@ def _finish(work: _Work) -> CorpusFacts:
         "reader": work.source.model_dump(mode="json"),
         "tokenizer_fingerprint": work.tokenizer,
     }
-    seal(folder, work.place.inputs, about)
+    seal(folder, work.place.inputs, about, known_hashes=hashes)
     return facts
+
+
+def _hashes_of_tokens(folder: Path, prefixes: Sequence[Path]) -> dict[str, str]:
+    """Return the SHA-256 of every file that says which tokens are trained on, by name."""
+    shards = [f"{prefix.name}{ending}" for prefix in prefixes for ending in (".bin", ".idx")]
+    return {name: file_sha256(folder / name) for name in (*shards, TRAIN)}
 
 
 def _warnings(

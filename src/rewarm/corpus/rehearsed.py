@@ -200,6 +200,7 @@ def estimate_rehearsal(rehearsal: Rehearsal) -> CorpusFacts:
         name=rehearsal.name,
         role=source.role,
         key=rehearsal.text(Path(), is_made=False).key(),
+        tokens="",
         folder="",
         measured=False,
         num_documents=round(num_documents * (1 - held_out)),

@@ -34,10 +34,19 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def seal(folder: Path, inputs: Sequence[Path], about: Mapping[str, Any]) -> None:
+def seal(
+    folder: Path,
+    inputs: Sequence[Path],
+    about: Mapping[str, Any],
+    *,
+    known_hashes: Mapping[str, str] | None = None,
+) -> None:
     """Write the manifest of a folder that is complete, last: sizes, times and hashes of all files,
-    of the inputs too, what it is `about`, and provenance."""
-    hashes: dict[str, str] = {}
+    of the inputs too, what it is `about`, and provenance. `known_hashes` are the SHA-256 of files
+    that were hashed before, by name."""
+    hashes = {
+        os.path.realpath(folder / name): digest for name, digest in (known_hashes or {}).items()
+    }
 
     def sha256(path: Path) -> str:
         """A token shard that was taken over is file and input in one."""

@@ -302,6 +302,7 @@ def estimate_shards(text: SourceText, *, vocab_size: int) -> CorpusFacts:
         name=text.name,
         role=text.source.role,
         key=text.key(),
+        tokens="",
         folder="",
         measured=False,
         num_documents=round(num_documents * (1 - held_out)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 from rewarm.distributed.world import World
 
 __all__ = [
+    "Part",
     "Root",
     "blocks_of",
     "copied_to_host",
@@ -30,13 +32,23 @@ __all__ = [
     "make_mesh",
     "materialise",
     "num_shards",
+    "part_of",
     "reduce_gradients",
     "reshard",
+    "rows_of_part",
     "shard",
     "whole",
 ]
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """The `index`th of `count` parts into which a tensor's rows are cut."""
+
+    index: int
+    count: int
 
 
 class Root(nn.Module):
@@ -151,18 +163,29 @@ def copied_to_host(tensor: Tensor) -> Tensor:
 
 
 def local_rows(tensor: Tensor) -> slice:
-    """Return which rows (first dimension) of the whole tensor are in this rank's part.
-
-    FSDP cuts as `torch.chunk` does: parts of ⌈rows / ranks⌉ rows, the last ones shorter or empty.
-    """
+    """Return which rows (first dimension) of the whole tensor are in this rank's part."""
     if not isinstance(tensor, DTensor):
         return slice(0, tensor.shape[0]) if tensor.ndim else slice(None)
+    return rows_of_part(part_of(tensor), tensor.shape[0])
+
+
+def part_of(tensor: Tensor) -> Part:
+    """Return which part of the whole tensor this rank has."""
+    if not isinstance(tensor, DTensor):
+        return Part(0, 1)
     (axis,) = (
         axis for axis, placement in enumerate(tensor.placements) if isinstance(placement, Shard)
     )
-    num_rows = tensor.shape[0]
-    share = -(-num_rows // tensor.device_mesh.size(axis))
-    start = min(num_rows, tensor.device_mesh.get_local_rank(axis) * share)
+    return Part(tensor.device_mesh.get_local_rank(axis), tensor.device_mesh.size(axis))
+
+
+def rows_of_part(part: Part, num_rows: int) -> slice:
+    """Return the rows of a part of a tensor.
+
+    FSDP cuts as `torch.chunk` does: parts of ⌈rows / ranks⌉ rows, the last ones shorter or empty.
+    """
+    share = -(-num_rows // part.count)
+    start = min(num_rows, part.index * share)
     return slice(start, min(num_rows, start + share))
 
 

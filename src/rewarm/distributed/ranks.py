@@ -6,16 +6,21 @@ at the same place, and one of them tells why.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from rewarm.errors import FaultElsewhere, LostRankFault, RewarmError
 
-__all__ = ["ALONE", "Exchange", "Ranks"]
+__all__ = ["ALONE", "Exchange", "Ranks", "beside"]
 
 _T = TypeVar("_T")
 _I = TypeVar("_I")
+
+# Well below the least timeout of a collective.
+_SIGN_OF_LIFE_S = 0.3
 
 Exchange = Callable[[Any], list[Any]]
 """Hands a value to every rank; returns those of all, by rank. Raises LostRankFault."""
@@ -33,7 +38,7 @@ class _Outcome(NamedTuple):
 class Ranks:
     """The ranks of a launch as one of them sees them; by default one that is alone.
 
-    The three ways to work are collective: all ranks call them, in the same order.
+    The four ways to work are collective: all ranks call them, in the same order.
     """
 
     rank: int = 0
@@ -77,6 +82,24 @@ class Ranks:
         results = self.together(lambda: work() if self.is_main else None)
         return results[0]  # type: ignore[return-value]
 
+    def on_main_at_length(self, work: Callable[[], _T]) -> _T:
+        """Do as `on_main` does work that may take longer than a collective may: the main rank does
+        it in a thread, and gives the others signs of life."""
+        if self.size == 1:
+            return work()
+        future = beside(work) if self.is_main else None
+
+        def is_done() -> bool:
+            return future is not None and bool(wait([future], _SIGN_OF_LIFE_S).done)
+
+        def result() -> _T:
+            assert future is not None
+            return future.result()
+
+        while not self.on_main(is_done):
+            pass
+        return self.on_main(result)
+
     def spread(self, items: Sequence[_I], work: Callable[[_I], _T]) -> list[_T]:
         """Do work on every item, each rank its share, and return all results in their order."""
         mine = range(self.rank, len(items), self.size)
@@ -87,3 +110,17 @@ class Ranks:
 
 ALONE = Ranks()
 """A single process."""
+
+
+def beside(work: Callable[[], _T]) -> Future[_T]:
+    """Begin work in a thread that no end of the process waits for; return what will come of it."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rewarm-beside", daemon=True).start()
+    return future

@@ -1,24 +1,40 @@
 """Named tensors in a folder: whole ones as safetensors, sharded ones in parts, as DCP writes them.
 
 Either form is read into whole or sharded tensors, whatever number of ranks wrote it; each rank
-reads its own rows. Who reads has verified the files' hashes before: DCP's metadata is a pickle.
+reads its own rows. DCP's metadata is a pickle: it is read by names that build such metadata alone,
+so that no code runs whoever wrote the folder.
 """
 
 from __future__ import annotations
 
+import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import (
+    FileSystemReader,
+    FileSystemWriter,
+    _StorageInfo,
+)
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -30,9 +46,12 @@ from rewarm.errors import CheckpointError
 __all__ = [
     "Header",
     "fill",
+    "fill_from_parts",
     "fill_from_safetensors",
     "place_of",
     "read_headers",
+    "read_part_headers",
+    "read_safetensors_headers",
     "stored_rows",
     "write_tensors",
 ]
@@ -94,13 +113,17 @@ def place_of(folder: Path, group: str) -> Path:
 def read_headers(folder: Path, group: str) -> dict[str, Header]:
     """Return what a folder holds of a group; raises CheckpointError where it cannot be read."""
     if _is_sharded(folder):
-        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
         return {
-            name.removeprefix(f"{group}."): Header(entry.properties.dtype, tuple(entry.size))
-            for name, entry in stored.items()
-            if name.startswith(f"{group}.") and isinstance(entry, TensorStorageMetadata)
+            name.removeprefix(f"{group}."): header
+            for name, header in read_part_headers(folder).items()
+            if name.startswith(f"{group}.")
         }
-    with _opened(folder / f"{group}.safetensors") as file:
+    return read_safetensors_headers(folder / f"{group}.safetensors")
+
+
+def read_safetensors_headers(path: Path) -> dict[str, Header]:
+    """Return what a file holds; raises CheckpointError where it cannot be read."""
+    with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {
             name: Header(_DTYPES[found.get_dtype()], tuple(found.get_shape()))
@@ -119,11 +142,30 @@ def fill(folder: Path, groups: Groups, world: World) -> None:
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
-    reader = FileSystemReader(folder)
+    fill_from_parts(folder, flat, world)
+
+
+def read_part_headers(folder: Path) -> dict[str, Header]:
+    """Return what tensors a DCP folder holds; raises CheckpointError where it cannot be read."""
+    stored = _PartsReader(folder).read_metadata().state_dict_metadata
+    return {
+        name: Header(entry.properties.dtype, tuple(entry.size))
+        for name, entry in stored.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+def fill_from_parts(folder: Path, flat: Mapping[str, Tensor], world: World) -> None:
+    """Copy a DCP folder's tensors into given ones of the same names and shapes; collective."""
     with warnings.catch_warnings():
         if world.is_alone:  # torch warns of what is asked for
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(flat, storage_reader=reader, process_group=world.group, no_dist=world.is_alone)
+        load(
+            dict(flat),
+            storage_reader=_PartsReader(folder),
+            process_group=world.group,
+            no_dist=world.is_alone,
+        )
 
 
 def fill_from_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -153,6 +195,54 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except SafetensorError as error:
         raise OSError(f"{path.name}: {error}") from error
     open_to_others(path)
+
+
+class _PartsReader(FileSystemReader):
+    """torch's reader, but for the metadata, which torch unpickles whatever they hold."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = Path(self.path) / _DCP_METADATA
+        try:
+            with path.open("rb") as file:
+                metadata = _MetadataUnpickler(file).load()
+        except Exception as error:  # a damaged pickle raises whatever it likes
+            raise CheckpointError.one(
+                str(path), f"it cannot be read ({error})", "restore it from a copy"
+            ) from error
+        if not isinstance(metadata, Metadata):
+            raise CheckpointError.one(
+                str(path), "it is not the metadata of a DCP folder", "restore it from a copy"
+            )
+        if metadata.storage_meta is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Finds the classes of DCP's metadata and of what they hold; refuses every other name."""
+
+    _CLASSES = (
+        *(Metadata, TensorStorageMetadata, BytesStorageMetadata, ChunkStorageMetadata),
+        *(TensorProperties, MetadataIndex, StorageMeta, _MEM_FORMAT_ENCODING, _StorageInfo),
+    )
+    _KNOWN: ClassVar[Mapping[tuple[str, str], Any]] = {
+        **{(found.__module__, found.__name__): found for found in _CLASSES},
+        **{("torch", str(dtype).partition(".")[2]): dtype for dtype in _DTYPES.values()},
+        ("torch", "Size"): torch.Size,
+        ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
+        **{("pathlib", name): PurePath for name in ("PosixPath", "WindowsPath", "PurePosixPath")},
+        ("pathlib._local", "PosixPath"): PurePath,
+        ("collections", "OrderedDict"): OrderedDict,
+    }
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        try:
+            return self._KNOWN[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which is no part of such metadata"
+            ) from None
 
 
 def _is_sharded(folder: Path) -> bool:

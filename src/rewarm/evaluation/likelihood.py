@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,14 +15,17 @@ from rewarm.distributed.world import ALONE, World
 from rewarm.errors import BaseModelError
 from rewarm.evaluation.measure import Floats, Measure
 from rewarm.evaluation.suite import Batch, EvaluationSuite
-from rewarm.model.loss import token_losses
+from rewarm.model.loss import CausalModel, token_losses
 from rewarm.model.modes import evaluating
 from rewarm.records.facts import EvalRecord
 
-__all__ = ["Progress", "Within", "evaluate"]
+__all__ = ["Progress", "TokenLosses", "Within", "evaluate"]
 
 Progress = Callable[[int, int], None]
 """Called after every batch with (batches done, batches of the evaluation)."""
+
+TokenLosses = Callable[[CausalModel, Tensor, Tensor], Tensor]
+"""Gives −log p(label) in nats at every position, as `rewarm.model.loss.token_losses` does."""
 
 Within = Callable[..., Tensor]
 """`within(work, *arguments)` calls `work(model, *arguments)` where its weights are there."""
@@ -32,6 +36,7 @@ def evaluate(
     suite: EvaluationSuite,
     *,
     step: int,
+    losses: TokenLosses = token_losses,
     autocast_dtype: torch.dtype | None = None,
     progress: Progress | None = None,
     within: Within | None = None,
@@ -44,11 +49,13 @@ def evaluate(
 
     Costs `suite.num_tokens` forward positions. Training is bit-identical with and without it: no
     gradient is touched, modes of modules and random states are put back. Nats are summed per
-    passage in float64; in float32 the figures agree to 1e-6 whatever the batch size. Raises
-    BaseModelError where the model's loss is not finite.
+    passage in float64; in float32 the figures agree to 1e-6 whatever the batch size, and whether
+    `losses` come from all logits or in chunks. Raises BaseModelError where the model's loss is not
+    finite.
     """
     device = _device_of(model)
     within = within or (lambda work, *arguments: work(model, *arguments))
+    score = functools.partial(within, losses)
     done = 0
     records = []
     with _measuring(model, device, autocast_dtype):
@@ -56,7 +63,7 @@ def evaluate(
             started = time.perf_counter()
             found = np.zeros(len(batched.measure.passages))
             for batch, counts in _share(batched.batches, world):
-                row_nats = _row_nats(within, batch, device)
+                row_nats = _row_nats(score, batch, device)
                 if counts:
                     np.add.at(found, batch.passage, row_nats)
                 done = min(done + world.size, suite.num_batches)
@@ -79,10 +86,11 @@ def _share(batches: Sequence[Batch], world: World) -> Iterator[tuple[Batch, bool
         yield (batches[mine], True) if mine < len(batches) else (batches[0], False)
 
 
-def _row_nats(within: Within, batch: Batch, device: torch.device) -> Floats:
+def _row_nats(
+    score: Callable[[Tensor, Tensor], Tensor], batch: Batch, device: torch.device
+) -> Floats:
     """Return the nats of each row's labels, float64 [rows]."""
-    losses = within(
-        token_losses,
+    losses = score(
         torch.from_numpy(batch.input_ids).to(device),
         torch.from_numpy(batch.labels).to(device),
     )

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "Interval",
+    "bootstrap_ratios",
     "least_items",
     "paired_bootstrap",
     "proportion_standard_error",
@@ -116,6 +117,28 @@ def paired_bootstrap(
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail])
     return Interval(float(low), float(high), float(difference.sum() / w.sum()))
+
+
+def bootstrap_ratios(
+    values: ArrayLike, weights: ArrayLike, *, seed: int, num_resamples: int = 2000
+) -> Floats:
+    """Return Σ v / Σ w of k measurements of the same n items, [k, n] to [k, resamples].
+
+    All k see the same resamples, so that anything computed from them compares like with like. The
+    same seed gives the same ratios. Raises ValueError for shapes that do not fit and for weights
+    that are not positive.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    if v.ndim != 2 or not len(v):
+        raise ValueError(f"values {v.shape} must be a table of measurements by items")
+    w = _items(v[0], weights)[1]
+    return np.concatenate(
+        [
+            v[:, drawn].sum(axis=2) / w[drawn].sum(axis=1)
+            for drawn in _resamples(len(w), num_resamples, seed)
+        ],
+        axis=1,
+    )
 
 
 def _resamples(num_items: int, num_resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -28,7 +28,7 @@ _METRICS: dict[Metric, str] = {
     "matched_continuation": "matched continuation, share right ↑",
     "multiple_choice": "multiple choice, share right ↑",
 }
-
+_KINDS = {"adamw": "AdamW", "adamw8bit": "AdamW with 8-bit moments (torchao)"}
 
 # Whatever Markdown or HTML could take for markup within a line or a cell.
 _ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&\\`*_{}[]<>|#~"}
@@ -175,8 +175,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         *_phases(plan),
         (
             "optimizer",
-            f"AdamW, betas {beta1:g} and {beta2:g}, eps {optimizer.eps:g}, weight decay "
-            f"{optimizer.weight_decay:g}, gradient norm clipped at {optimizer.clip_grad_norm:g}",
+            f"{_KINDS[optimizer.kind]}, betas {beta1:g} and {beta2:g}, eps {optimizer.eps:g}, "
+            f"weight decay {optimizer.weight_decay:g}, gradient norm clipped at "
+            f"{optimizer.clip_grad_norm:g}; "
+            + ("begun afresh" if science.optimizer_state is None else "the base's state"),
         ),
         ("precision", f"{card.precision or science.precision}; weights kept in float32"),
         ("seed of the data order", str(science.seed)),

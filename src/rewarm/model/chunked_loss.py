@@ -1,16 +1,13 @@
-"""The summed next-token loss without the logits of all tokens at once.
+"""The next-token loss from hidden states and head, without the logits of all tokens at once.
 
 Hidden states go through the output head some tokens at a time; each chunk's gradient is taken while
 its logits are there, in the forward pass, and only scaled in the backward pass. Memory grows with
 tokens × hidden size and with vocabulary × hidden size, not with tokens × vocabulary.
-
-What families do between head and softmax (a cap, a scale, a bias) is taken from their configuration
-and modules, and then not trusted: `ChunkedLoss.settle` holds it against the model's own logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +16,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from rewarm.model.loss import IGNORED, CausalModel, sum_of_token_losses, token_losses
-from rewarm.model.modes import evaluating
+from rewarm.model.loss import IGNORED
 
-__all__ = ["CHUNK_BYTES", "ChunkedLoss", "LogitShape", "chunked_nats", "logit_shape_of"]
+__all__ = ["CHUNK_BYTES", "LogitShape", "chunked_nats", "chunked_token_nats", "logit_shape_of"]
 
 CHUNK_BYTES = 2**27
 """What the float32 logits of one chunk may take; two such arrays exist at a time."""
-
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-_HALF_TOLERANCE = 5e-2
-_CHECKED = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +66,7 @@ def chunked_nats(
     `hidden` is [tokens, hidden size], `weight` [vocabulary, hidden size], `bias` [vocabulary];
     `labels` are int64 [tokens], IGNORED where one does not count.
     """
-    num_tokens = max(1, chunk_bytes // (4 * weight.shape[0]))
+    num_tokens = _tokens_of(chunk_bytes, weight)
     wants = (
         torch.is_grad_enabled() and hidden.requires_grad,
         torch.is_grad_enabled() and weight.requires_grad,
@@ -84,6 +76,43 @@ def chunked_nats(
         hidden, weight, bias, labels, shape, num_tokens, wants
     )
     return total
+
+
+def chunked_token_nats(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    *,
+    shape: LogitShape = LogitShape(),
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Tensor:
+    """Return −log p(label) in nats of each token, [tokens] in float32 at least; 0 where ignored.
+
+    Shapes are those of `chunked_nats`. There is no gradient: this is for evaluations.
+    """
+    wide = _wide(hidden)
+    nats = torch.zeros(labels.shape, dtype=wide, device=hidden.device)
+    with torch.no_grad():
+        for rows in _chunks(hidden, _tokens_of(chunk_bytes, weight)):
+            logits = shape.apply_(F.linear(hidden[rows], weight, bias).to(wide))
+            nats[rows] = F.cross_entropy(
+                logits, labels[rows], reduction="none", ignore_index=IGNORED
+            )
+    return nats
+
+
+def _tokens_of(chunk_bytes: int, weight: Tensor) -> int:
+    return max(1, chunk_bytes // (4 * weight.shape[0]))
+
+
+def _chunks(hidden: Tensor, num_tokens: int) -> Iterator[slice]:
+    for start in range(0, hidden.shape[0], num_tokens):
+        yield slice(start, start + num_tokens)
+
+
+def _wide(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
 class _ChunkedNats(torch.autograd.Function):
@@ -98,13 +127,12 @@ class _ChunkedNats(torch.autograd.Function):
         num_tokens: int,
         wants: tuple[bool, bool, bool],
     ) -> Tensor:
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        wide = _wide(hidden)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         of_hidden = torch.empty_like(hidden) if wants[0] else None
         of_weight = torch.zeros_like(weight, dtype=wide) if wants[1] else None
         of_bias = torch.zeros_like(weight[:, 0], dtype=wide) if wants[2] else None
-        for start in range(0, hidden.shape[0], num_tokens):
-            rows = slice(start, start + num_tokens)
+        for rows in _chunks(hidden, num_tokens):
             here, wanted = hidden[rows], labels[rows]
             raw = F.linear(here, weight, bias)
             narrow = raw.dtype
@@ -140,66 +168,3 @@ class _ChunkedNats(torch.autograd.Function):
         found.of_hidden = found.of_weight = found.of_bias = None
         scaled = (None if part is None else part.mul_(factor) for part in parts)
         return (*scaled, None, None, None, None)
-
-
-class ChunkedLoss:
-    """A training objective that takes the loss in chunks once a model's logits have borne it out.
-
-    Until `settle` has, and where they do not, it is the plain loss.
-    """
-
-    def __init__(self) -> None:
-        self._agrees = False
-
-    def __call__(
-        self,
-        model: CausalModel,
-        input_ids: Tensor,
-        labels: Tensor,
-        position_ids: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return what `sum_of_token_losses` does."""
-        if not self._agrees:
-            return sum_of_token_losses(model, input_ids, labels, position_ids)
-        return _sum_in_chunks(model, input_ids, labels, position_ids)
-
-    def settle(self, model: Any, *, within: Callable[..., Any] | None = None) -> str | None:
-        """Compare with the model's own logits; return why the plain loss stays, or None.
-
-        `within` calls `work(model, *arguments)` where a sharded model's weights are whole.
-        """
-        within = within or (lambda work, *arguments: work(model, *arguments))
-        device = next(model.parameters()).device
-        places = torch.arange(_CHECKED, device=device) * 7919
-        ids = (places % model.config.vocab_size)[None]
-        labels = ids.roll(-1)
-        labels[:, ::5] = IGNORED
-        with evaluating(model), torch.no_grad():
-            try:
-                found, _ = within(_sum_in_chunks, ids, labels, None)
-            except (AttributeError, TypeError, NotImplementedError, ValueError) as error:
-                return f"its head or hidden states are not where they are looked for ({error})"
-            expected = within(token_losses, ids, labels).sum()
-        difference = abs(float(found) - float(expected)) / max(abs(float(expected)), 1e-9)
-        dtype = next(model.parameters()).dtype
-        if not difference <= _TOLERANCE.get(dtype, _HALF_TOLERANCE):
-            return f"its own logits give {float(expected):.6g} nats where chunks give {found:.6g}"
-        self._agrees = True
-        return None
-
-
-def _sum_in_chunks(
-    model: Any, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    more = {} if position_ids is None else {"position_ids": position_ids}
-    head = model.get_output_embeddings()
-    body = getattr(model, model.base_model_prefix)
-    hidden = body(input_ids=input_ids, use_cache=False, **more).last_hidden_state
-    total = chunked_nats(
-        hidden.flatten(0, 1),
-        head.weight,
-        getattr(head, "bias", None),
-        labels.flatten(),
-        shape=logit_shape_of(model.config),
-    )
-    return total, (labels != IGNORED).sum()

@@ -13,11 +13,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rewarm.artifacts import append_json_line, fingerprint, read_json_lines
+from rewarm.artifacts import (
+    append_json_line,
+    canonical_json,
+    fingerprint,
+    read_json_lines,
+    write_atomically,
+)
 from rewarm.errors import Problem, RunFolderError
 from rewarm.records.facts import Amendment
 
-__all__ = ["Amendments", "append_amendment", "read_amendments"]
+__all__ = ["Amendments", "append_amendment", "read_amendments", "write_amendments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +45,67 @@ class Amendments:
 
     def skips(self, step: int) -> bool:
         """Tell whether a step is skipped: its samples count as consumed, nothing is updated."""
-        return any(found.from_step <= step < found.until_step for found in self.chain)
+        return any(
+            found.change == "skip" and found.from_step <= step < found.until_step
+            for found in self.chain
+        )
+
+    @property
+    def num_skips(self) -> int:
+        """Return how often steps were skipped."""
+        return sum(found.change == "skip" for found in self.chain)
+
+    def frozen_layers(self, step: int) -> int:
+        """Return how many of the lowest layers amendments have frozen at a step."""
+        frozen = [
+            found.layers
+            for found in self.chain
+            if found.change == "freeze" and found.from_step <= step < found.until_step
+        ]
+        return max(frozen, default=0)
+
+    def freeze_steps(self) -> list[int]:
+        """Return the steps from which amendments freeze layers."""
+        return [found.from_step for found in self.chain if found.change == "freeze"]
 
     def with_skip(self, from_step: int, until_step: int, evidence: str) -> Amendments:
         """Return the chain with the steps [from_step, until_step) skipped, for a reason."""
-        amendment = Amendment(
-            parent=self.head,
-            from_step=from_step,
-            until_step=until_step,
-            change="skip",
-            evidence=evidence,
+        return self._with(
+            Amendment(
+                parent=self.head,
+                from_step=from_step,
+                until_step=until_step,
+                change="skip",
+                evidence=evidence,
+            )
         )
+
+    def with_freeze(
+        self, from_step: int, until_step: int, layers: int, evidence: str
+    ) -> Amendments:
+        """Return the chain with so many of the lowest layers frozen in [from_step, until_step)."""
+        return self._with(
+            Amendment(
+                parent=self.head,
+                from_step=from_step,
+                until_step=until_step,
+                change="freeze",
+                layers=layers,
+                evidence=evidence,
+            )
+        )
+
+    def _with(self, amendment: Amendment) -> Amendments:
         return Amendments(self.plan, (*self.chain, amendment))
+
+    def is_linked(self) -> bool:
+        """Tell whether each amendment's parent is the one before, the first one's the plan."""
+        heads = [self.plan, *map(_fingerprint, self.chain)]
+        return all(found.parent == head for found, head in zip(self.chain, heads, strict=False))
+
+    def extends(self, other: Amendments) -> bool:
+        """Tell whether another chain is this one's beginning, or all of it."""
+        return self.plan == other.plan and self.chain[: len(other.chain)] == other.chain
 
     def knows(self, head: str) -> bool:
         """Tell whether a head is of this chain."""
@@ -69,7 +124,8 @@ class Amendments:
             return "it was reached under amendments that this run does not have"
         for later in self.chain[heads.index(head) :]:
             if later.from_step < step:
-                return f"it was reached before step {later.from_step} was skipped"
+                what = "was skipped" if later.change == "skip" else "froze layers"
+                return f"it was reached before step {later.from_step} {what}"
         return None
 
 
@@ -93,6 +149,12 @@ def read_amendments(path: Path, plan: str) -> Amendments:
 def append_amendment(path: Path, amendments: Amendments) -> None:
     """Put the last amendment of a chain on the disk, and wait until it is there."""
     append_json_line(path, amendments.chain[-1].model_dump(mode="json"), durable=True)
+
+
+def write_amendments(path: Path, amendments: Amendments) -> None:
+    """Put a whole chain on the disk in place of its beginning."""
+    lines = [canonical_json(amendment.model_dump(mode="json")) for amendment in amendments.chain]
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
 def _fingerprint(amendment: Amendment) -> str:

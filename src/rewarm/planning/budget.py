@@ -6,6 +6,7 @@ replaces them where it is asked for.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from rewarm.errors import Problems
@@ -26,7 +27,11 @@ __all__ = [
 _ASSUMED_FLOPS_PER_SECOND = 5.0e10
 # Up to here a micro-batch's logits are about as much as one chunk's (benchmarks/loss_memory.py).
 _PLAIN_UP_TO_VOCABULARY = 8192
-_BYTES_PER_PARAMETER = 4 + 4 + 8
+# Weights, gradient, two moments. In 8 bits a block of 256 codes shares a float32 scale.
+_STATE_BYTES = {
+    "adamw": (4 + 4 + 8, "4 + 4 + 8"),
+    "adamw8bit": (4 + 4 + 2 + 8 / 256, "4 + 4 + 2 + 8/256"),
+}
 
 
 def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
@@ -42,16 +47,21 @@ def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
     return 6 * (body + head) + attention
 
 
-def state_bytes(model: ModelFacts) -> int:
-    """Return the bytes of float32 weights, gradients and the two AdamW moments."""
-    return _BYTES_PER_PARAMETER * model.num_parameters
+def state_bytes(model: ModelFacts, optimizer: str) -> int:
+    """Return the bytes of float32 weights, gradients and the two moments of a kind of AdamW.
+
+    In 8 bits moments below 4,096 numbers (norms, biases) stay float32, which is not counted.
+    """
+    return math.ceil(_STATE_BYTES[optimizer][0] * model.num_parameters)
 
 
-def loss_of(wanted: str, model: ModelFacts) -> Literal["plain", "chunked"]:
-    """Return how a model's loss is taken where a recipe wants "auto", "plain" or "chunked"."""
+def loss_of(
+    wanted: Literal["auto", "plain", "chunked", "liger"], model: ModelFacts
+) -> Literal["plain", "chunked", "liger"]:
+    """Return how a model's loss is taken where a recipe wants "auto" or names a way."""
     if wanted == "auto":
         return "chunked" if model.vocab_size > _PLAIN_UP_TO_VOCABULARY else "plain"
-    return "chunked" if wanted == "chunked" else "plain"
+    return wanted
 
 
 def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
@@ -62,7 +72,7 @@ def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
     gradient and the log-probabilities, unless the loss is taken in chunks.
     """
     per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
-    logits = 0 if loss == "chunked" else 3 * model.vocab_size
+    logits = 3 * model.vocab_size if loss == "plain" else 0
     return 4 * (model.num_layers * per_layer + logits)
 
 
@@ -77,6 +87,7 @@ def estimates(
     flops_per_second: float | None,
     price_per_gpu_hour: float | None,
     loss: str,
+    optimizer: str,
 ) -> tuple[Estimate, ...]:
     """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third."""
     per_token = flops_per_token(model, sequence_length)
@@ -88,7 +99,7 @@ def estimates(
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     seconds = (training + evaluation) / (speed * num_devices)
     sequence = activation_bytes_per_token(model, loss) * sequence_length
-    logits = "" if loss == "chunked" else " + 3 · vocabulary"
+    logits = " + 3 · vocabulary" if loss == "plain" else ""
     found = [
         Estimate(
             name="parameters",
@@ -110,9 +121,9 @@ def estimates(
         ),
         Estimate(
             name="weights, gradients and moments",
-            value=state_bytes(model),
+            value=state_bytes(model, optimizer),
             unit="byte",
-            formula="parameters · (4 + 4 + 8)",
+            formula=f"parameters · ({_STATE_BYTES[optimizer][1]})",
         ),
         Estimate(
             name="activations per sequence",

@@ -26,11 +26,13 @@ from rewarm.planning.weight_files import (
 )
 from rewarm.records.facts import ModelFacts
 
-__all__ = ["read_model_facts"]
+__all__ = ["EXPANDED_LAYERS", "read_model_facts"]
 
 _DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _MAX_CARD_CHARACTERS = 2**16
+EXPANDED_LAYERS = "rewarm_expanded_layers"
+"""Key of config.json that lists the layers which `rewarm expand` has added."""
 _EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 # Masks and tables that old versions of GPT-2 and GPT-NeoX saved beside their weights.
@@ -351,6 +353,24 @@ def _assemble(
         weights_fingerprint=weights_fingerprint(files),
         tokenizer_fingerprint=file_sha256(folder / "tokenizer.json"),
         licence=_licence(folder),
+        tensor_shapes={
+            tensor.name: tensor.shape
+            for tensor in tensors
+            if not (counted_twice and tensor.name.endswith(_HEADS))
+        },
+        expanded_layers=_expanded_layers(config, folder, shapes.num_layers),
+    )
+
+
+def _expanded_layers(config: dict[str, Any], folder: Path, num_layers: int) -> tuple[int, ...]:
+    """Return the layers that `rewarm expand` has added, as config.json lists them."""
+    value = config.get(EXPANDED_LAYERS, [])
+    if isinstance(value, list) and all(type(n) is int and 0 <= n < num_layers for n in value):
+        return tuple(sorted(set(value)))
+    raise BaseModelError.one(
+        str(folder / "config.json"),
+        f"{EXPANDED_LAYERS} = {value!r} is no list of its {num_layers} layers",
+        "make the folder again with `rewarm expand`",
     )
 
 

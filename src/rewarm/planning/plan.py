@@ -17,7 +17,10 @@ from pydantic import Field, ValidationError
 from rewarm.artifacts import canonical_json, fingerprint, read_json, write_json
 from rewarm.errors import PlanError
 from rewarm.order.position import Drawing, OrderPhase, OrderSpec
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.schedule import Schedule, lr_at
+from rewarm.planning.trainable import Stage
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
@@ -26,11 +29,12 @@ from rewarm.recipe.schema import (
     OptimizerRecipe,
     TrainingRecipe,
 )
-from rewarm.records.facts import CorpusFacts, ModelFacts, Record
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 
 __all__ = [
     "Conduct",
     "Estimate",
+    "Origin",
     "Placement",
     "Plan",
     "PlannedPhase",
@@ -51,7 +55,7 @@ class PlannedSource(Record):
 
     name: str
     role: str
-    key: str = Field(description="fingerprint of the prepared tokens")
+    key: str = Field(description="fingerprint of the training tokens (of the text, if estimated)")
     num_windows: int = Field(description="windows that one epoch shows")
     num_stored: int | None = Field(None, description="windows there are; None: an epoch shows all")
     redrawn: bool = Field(False, description="each epoch shows another subset")
@@ -80,12 +84,22 @@ class PlannedPhase(Record):
     samples: tuple[int, ...] = Field(description="exact number of sequences of each source")
 
 
+class Origin(Record):
+    """The run that a branch or an extension goes on from."""
+
+    plan: str = Field(description="fingerprint of its science")
+    step: int = Field(description="updates that it had taken")
+
+
 class Science(Record):
     """What determines the samples, the rates and the objective of every step."""
 
     format: int = PLAN_FORMAT
     seed: int
     base_weights: str = Field(description="fingerprint of the base's weights")
+    optimizer_state: str | None = Field(
+        None, description="fingerprint of the moments that are taken over; None: fresh ones"
+    )
     tokenizer: str = Field(description="fingerprint of the tokenizer")
     sequence_length: int
     sequences_per_step: int
@@ -95,6 +109,11 @@ class Science(Record):
     phases: tuple[PlannedPhase, ...]
     schedule: Schedule
     optimizer: OptimizerRecipe
+    num_layers: int = Field(0, description="of the base, as far as they freeze one by one")
+    parameters: ParametersRecipe = ParametersRecipe()
+    freezing: FreezingRecipe = FreezingRecipe()
+    stages: tuple[Stage, ...] = (Stage(start_step=0),)
+    origin: Origin | None = Field(None, description="what it was branched from, if it was")
     precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
 
     @property
@@ -110,6 +129,22 @@ class Science(Record):
     def lr(self, step: int) -> float:
         """Return the learning rate of a step."""
         return lr_at(self.schedule, step)
+
+    def stage_at(self, step: int, amendments: Amendments) -> Stage:
+        """Return which parameters train at a step, layers that an amendment froze included."""
+        planned = max(
+            (stage for stage in self.stages if stage.start_step <= step),
+            key=lambda stage: stage.start_step,
+        )
+        start = max([planned.start_step, *(at for at in amendments.freeze_steps() if at <= step)])
+        frozen = max(planned.frozen_layers, amendments.frozen_layers(step))
+        return Stage(start_step=start, frozen_layers=frozen, half=planned.half)
+
+    def next_stage_after(self, step: int) -> int | None:
+        """Return the first step after `step` at which a planned stage begins."""
+        return min(
+            (stage.start_step for stage in self.stages if stage.start_step > step), default=None
+        )
 
     def phase_at(self, step: int) -> PlannedPhase:
         """Return the phase that a step belongs to."""
@@ -146,6 +181,7 @@ class Conduct(Record):
     base_hub_id: str | None = Field(None, description="where a local folder was copied from")
     corpora: dict[str, CorpusFacts]
     model: ModelFacts
+    optimizer_state: OptimizerStateFacts | None = None
     training: TrainingRecipe = TrainingRecipe()
     guard: GuardRecipe = GuardRecipe()
     evaluation: EvaluationRecipe
@@ -210,7 +246,7 @@ class Placement(Record):
     autocast_dtype: str | None = Field(
         description="what blocks compute in; None: float32. Many ranks gather their weights in it"
     )
-    loss: Literal["plain", "chunked"] = "plain"
+    loss: Literal["plain", "chunked", "liger"] = "plain"
     whole_gradients: bool = Field(
         False,
         description="many ranks: a step's gradients are kept whole until its last micro-batch",

@@ -70,15 +70,14 @@ def _known_rates(recipe: Recipe, notes: Notes) -> dict[str, float]:
         notes.warnings.append(
             f"ASSUMPTION: the base's final learning rate {said}, so peak × "
             f"{_ASSUMED_FINAL_FRACTION:g} = {assumed:.4g} stands in for it; give "
-            "schedule.peak_lr a number if you know better"
+            "schedule.peak_lr a number if you know better, or let `rewarm tune --lr` find one"
         )
     return rates
 
 
 def _names(recipe: Recipe, name: str) -> bool:
     schedule = recipe.schedule
-    own_pieces_only = schedule.kind == "pieces" and "peak_lr" not in schedule.model_fields_set
-    expressions = [] if own_pieces_only else [schedule.peak_lr, schedule.final_lr]
+    expressions = [] if schedule.kind == "pieces" else [schedule.peak_lr, schedule.final_lr]
     if schedule.kind == "infinite":
         expressions.append(schedule.constant_lr)
     for piece in schedule.pieces:
@@ -90,7 +89,7 @@ def _names(recipe: Recipe, name: str) -> bool:
 def _resolve_ends(recipe: Recipe, named: dict[str, float], notes: Notes) -> CurveRates | None:
     """Return the schedule's peak and final rate, or None with what is wrong noted."""
     wanted = recipe.schedule
-    if wanted.kind == "pieces" and "peak_lr" not in wanted.model_fields_set:
+    if wanted.kind == "pieces" and not _pieces_have_peak(wanted, named):
         return CurveRates(None, 0.0, named)
     peak = rate_of(wanted.peak_lr, named, "schedule.peak_lr", notes.problems)
     if peak is None:
@@ -119,6 +118,12 @@ def _resolve_ends(recipe: Recipe, named: dict[str, float], notes: Notes) -> Curv
         )
         return None
     return CurveRates(peak, final, named)
+
+
+def _pieces_have_peak(wanted: ScheduleRecipe, named: dict[str, float]) -> bool:
+    """Tell whether pieces may name a peak: it is given, or its default is known."""
+    is_default = wanted.peak_lr == ScheduleRecipe().peak_lr
+    return not is_default or wanted.peak_lr.name in named
 
 
 def _resolve_schedule(

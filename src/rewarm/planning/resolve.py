@@ -10,8 +10,10 @@ from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import phase_weights, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
+from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import REUSE, Notes
+from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
     Conduct,
@@ -24,10 +26,11 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
+from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
-from rewarm.records.facts import CorpusFacts, ModelFacts
+from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
 
 __all__ = ["resolve"]
 
@@ -41,6 +44,7 @@ def resolve(
     *,
     base_folder: str,
     recipe_folder: str = ".",
+    optimizer_state: OptimizerStateFacts | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
@@ -54,6 +58,7 @@ def resolve(
         _check_tokenizers(model, corpora, notes)
         _warn_of_dropout(model, notes)
     _explain_documents(recipe, corpora, notes)
+    recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
     schedule, spans = resolve_rates(recipe, size, notes)
     sources: tuple[PlannedSource, ...] = ()
@@ -73,14 +78,18 @@ def resolve(
                 sequence_length=size.sequence_length,
                 problems=notes.problems,
             )
+    if model is not None:
+        note_selection(recipe, model, notes)
     notes.problems.raise_as(PlanError)
     assert model is not None
     assert size is not None
     assert schedule is not None
     assert phases
+    explain_optimizer(recipe, optimizer_state, schedule, notes)
     science = Science(
         seed=recipe.seed,
         base_weights=model.weights_fingerprint,
+        optimizer_state=None if optimizer_state is None else optimizer_state.fingerprint,
         tokenizer=model.tokenizer_fingerprint,
         sequence_length=size.sequence_length,
         sequences_per_step=size.sequences_per_step,
@@ -90,9 +99,11 @@ def resolve(
         phases=phases,
         schedule=schedule,
         optimizer=recipe.optimizer,
+        **resolve_trainable(recipe, model, size.num_steps, phases, notes),
         precision=recipe.training.precision,
     )
-    return _assemble(recipe, model, corpora, science, (base_folder, recipe_folder), notes)
+    folders = (base_folder, recipe_folder)
+    return _assemble(recipe, model, corpora, science, folders, optimizer_state, notes)
 
 
 def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
@@ -159,9 +170,8 @@ def _used_sources(
                 f"{size.sequence_length} + 1",
                 "add text, lower its held_out share, or lower batch.sequence_length",
             )
-        used.append(
-            PlannedSource(name=name, role=corpus.role, key=corpus.key, num_windows=num_windows)
-        )
+        key = corpus.tokens if corpus.measured else corpus.key
+        used.append(PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows))
     return tuple(used)
 
 
@@ -254,6 +264,7 @@ def _assemble(
     corpora: Mapping[str, CorpusFacts],
     science: Science,
     folders: tuple[str, str],
+    optimizer_state: OptimizerStateFacts | None,
     notes: Notes,
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
@@ -268,6 +279,7 @@ def _assemble(
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
+        optimizer=recipe.optimizer.kind,
     )
     conduct = Conduct(
         recipe_folder=folders[1],
@@ -278,6 +290,7 @@ def _assemble(
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
         model=model,
+        optimizer_state=optimizer_state,
         training=recipe.training,
         guard=recipe.guard,
         evaluation=recipe.evaluation,

@@ -17,7 +17,14 @@ from typing import Any
 from rewarm.artifacts import canonical_json, parse_json
 from rewarm.errors import Problems
 
-__all__ = ["FLOAT_BYTES", "WeightFile", "WeightTensor", "read_weight_files", "weights_fingerprint"]
+__all__ = [
+    "FLOAT_BYTES",
+    "WeightFile",
+    "WeightTensor",
+    "read_weight_file",
+    "read_weight_files",
+    "weights_fingerprint",
+]
 
 FLOAT_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 """Types of weights that can be trained, with their bytes per number."""
@@ -85,7 +92,9 @@ def read_weight_files(folder: Path, problems: Problems) -> tuple[WeightFile, ...
     else:
         _note_no_weights(folder, problems)
         return ()
-    files = [file for name in names if (file := _read_file(folder / name, problems)) is not None]
+    files = [
+        file for name in names if (file := read_weight_file(folder / name, problems)) is not None
+    ]
     if len(files) < len(names):
         return ()
     if placed is not None:
@@ -186,7 +195,7 @@ def _compare_with_index(
             )
 
 
-def _read_file(path: Path, problems: Problems) -> WeightFile | None:
+def read_weight_file(path: Path, problems: Problems) -> WeightFile | None:
     """Return a file's tensors; None, with a problem noted, where it cannot be trusted."""
     if not path.is_file():
         problems.add(str(path), "the index names it, but it is not there", "download it")

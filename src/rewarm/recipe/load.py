@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rewarm.errors import Problem, Problems, RecipeError
+from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, masked
 from rewarm.recipe.advice import advise
 from rewarm.recipe.presets import PRESETS, declared_by, laid_under, settings_of
 from rewarm.recipe.schema import Recipe, contradictions
@@ -22,7 +22,6 @@ from rewarm.recipe.setting import Setting
 
 __all__ = ["load_recipe", "parse_recipe"]
 
-_SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
 _INDEX = re.compile(r"\[(\d+)\]")
 _MAX_RECIPE_BYTES = 4 * 2**20
 
@@ -52,7 +51,7 @@ def parse_recipe(text: str, *, where: str = "recipe", overrides: Iterable[str] =
 
 
 def _check_secrets(text: str, where: str, problems: Problems) -> None:
-    if _SECRET.search(text):
+    if holds_access_token(text):
         problems.add(
             where,
             "it holds what looks like an access token",
@@ -150,7 +149,7 @@ def _apply_override(tree: dict[str, Any], override: str, problems: Problems) -> 
     A number in the key indexes a list. The value replaces what was there, tables included.
     """
     key, equals, text = override.partition("=")
-    where = f"-o {override}"
+    where = f"-o {masked(override)}"
     # Messages write phases[0].weights, TOML has no such form.
     path = _key_path(_INDEX.sub(r".\1", key))
     if not equals or path is None:

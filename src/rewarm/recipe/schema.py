@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from rewarm.errors import masked
+from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.section import Count, Section, Share
 from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
-from rewarm.units import parse_count
 
 __all__ = [
     "OLD_ROLES",
@@ -52,16 +52,13 @@ __all__ = [
     "keys_of_other_kinds",
 ]
 
-Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
-"""A positive whole number; `"300M"` and `"2B"` are understood."""
-
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
 RoleOrOld = Literal["general", "quality", "qa", "replay", "new", "old"]
 OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
 """What the base was pretrained on, or is like it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
+_URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
 _LR = re.compile(
     r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>pretraining\.peak|pretraining\.final|start|peak)"
@@ -117,34 +114,6 @@ class LrExpression(BaseModel):
         return f"{self.name}*{self.factor:.6g}"
 
 
-class Section(BaseModel):
-    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_nul(cls, value: Any) -> Any:
-        # No file system takes it, and what Python says then names no field.
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "\0" in text:
-                raise ValueError(f"{text!r} holds a NUL character")
-        return value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
-        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
-        if wants_bool and not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
-        if not wants_bool and isinstance(value, bool):
-            raise ValueError(f"{str(value).lower()} is not what belongs here")
-        return value
-
-
 class BasePretraining(Section):
     """What is known of how the base was pretrained. Leave out what is not known."""
 
@@ -178,6 +147,12 @@ class BaseRecipe(Section):
         None,
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         description="org/model that a local folder is a copy of; named in the model card",
+    )
+    optimizer_state: str | None = Field(
+        None,
+        min_length=1,
+        description="file or folder with the moments of its pretraining (docs/optimizer.md); "
+        "default: fresh ones",
     )
     pretraining: BasePretraining = Field(
         BasePretraining(), description="what is known of how it was pretrained"
@@ -515,14 +490,17 @@ class ScheduleRecipe(Section):
     @model_validator(mode="after")
     def _of_its_kind_only(self) -> ScheduleRecipe:
         for key, kinds in _KEYS_OF_KIND.items():
-            if key in self.model_fields_set and self.kind not in kinds:
+            is_default = getattr(self, key) == type(self).model_fields[key].get_default(
+                call_default_factory=True
+            )
+            if not is_default and self.kind not in kinds:
                 raise ValueError(
                     f"{key} belongs to kind = {' or '.join(map(repr, kinds))}, and this is "
                     f"{self.kind!r}"
                 )
         if self.kind == "pieces" and not self.pieces:
             raise ValueError("kind = 'pieces' needs pieces")
-        if self.warmup_steps is not None and "warmup_fraction" in self.model_fields_set:
+        if self.warmup_steps is not None and self.warmup_fraction:
             raise ValueError("warmup_steps and warmup_fraction say the same; give one")
         if self.kind == "pieces" and (self.warmup_steps or self.warmup_fraction):
             raise ValueError("with pieces of your own the warm-up is one of them")
@@ -566,6 +544,9 @@ class BatchRecipe(Section):
 class OptimizerRecipe(Section):
     """AdamW, as in the published recipes."""
 
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: moments as 8-bit codes, a quarter of the memory (torchao)"
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.1, ge=0, description="on matrices; norms and biases have none")
@@ -620,6 +601,31 @@ class CheckpointRecipe(Section):
     background: bool | None = Field(
         None, description="write them while training goes on; default: but for one CPU process"
     )
+    mirror: str | None = Field(
+        None,
+        description="URL (s3://bucket/run, gs://…, file:///…) that they are copied to, and "
+        "restored from where it has a newer one; credentials come from the environment",
+    )
+    mirror_wait_s: float = Field(
+        300.0, ge=0, le=86_400, description="how long a launch ends later for the last copy's sake"
+    )
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror(cls, value: str | None) -> str | None:
+        # A value that holds a password is not repeated.
+        if value is None:
+            return None
+        if _URL_WITH_PASSWORD.match(value):
+            raise ValueError(
+                "it holds a password, and recipes are copied: set it in the environment"
+            )
+        if "::" in value or _URL.fullmatch(value) is None:
+            raise ValueError(
+                f"{masked(value)!r} is not the URL of a folder; e.g. s3://bucket/run or "
+                "file:///mnt/backup/run, without a query"
+            )
+        return value.rstrip("/")
 
 
 class TrainingRecipe(Section):
@@ -640,8 +646,10 @@ class TrainingRecipe(Section):
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
     )
-    loss: Literal["auto", "plain", "chunked"] = Field(
-        "auto", description="chunked: never all logits at once; auto: for large vocabularies"
+    loss: Literal["auto", "plain", "chunked", "liger"] = Field(
+        "auto",
+        description="chunked, liger (its own package, a GPU): never all logits at once; auto: "
+        "chunked for large vocabularies",
     )
     rank_timeout_s: float = Field(
         600.0, ge=1, le=86_400, description="many ranks: how long one waits for another in seconds"
@@ -707,6 +715,12 @@ class Recipe(Section):
     budget: BudgetRecipe = Field(description="how much may be spent")
     batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
     optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="AdamW's numbers")
+    parameters: ParametersRecipe = Field(
+        ParametersRecipe(), description="which of the base's weights train"
+    )
+    freezing: FreezingRecipe = Field(
+        FreezingRecipe(), description="layers that stop, or begin, to train while the run goes on"
+    )
     training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
     evaluation: EvaluationRecipe = Field(
         EvaluationRecipe(), description="what is measured, when, and on how much"

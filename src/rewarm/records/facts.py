@@ -18,6 +18,7 @@ __all__ = [
     "EventRecord",
     "Metric",
     "ModelFacts",
+    "OptimizerStateFacts",
     "Record",
     "RehearsalFacts",
     "Role",
@@ -64,6 +65,27 @@ class ModelFacts(Record):
     )
     tokenizer_fingerprint: str = Field(description="SHA-256 of tokenizer.json")
     licence: str | None = None
+    tensor_shapes: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="by name, as the safetensors headers have them"
+    )
+    expanded_layers: tuple[int, ...] = Field((), description="added to a base by `rewarm expand`")
+
+
+class OptimizerStateFacts(Record):
+    """What is known of the moments that a base's pretraining left, before they are read."""
+
+    path: str = Field(description="file or folder")
+    kind: Literal["checkpoint", "safetensors", "torch", "dcp"] = Field(
+        description="checkpoint: rewarm's; safetensors: moments by name; torch: an optimizer.pt; "
+        "dcp: parts of many ranks, as torch writes them"
+    )
+    fingerprint: str = Field(description="over names, sizes and samples of the files' bytes")
+    num_updates: tuple[int, int] | None = Field(
+        None, description="fewest and most updates of a parameter, where a plan can know"
+    )
+    betas: tuple[float, float] | None = Field(
+        None, description="decay of the moments that they were taken with, where a plan can know"
+    )
 
 
 class CorpusFacts(Record):
@@ -72,6 +94,10 @@ class CorpusFacts(Record):
     name: str
     role: Role
     key: str = Field(description="fingerprint of inputs, reader options and tokenizer")
+    tokens: str = Field(
+        description="fingerprint of the training tokens themselves; empty while the facts are "
+        "estimates. Copies of one text, on whatever machine, have one"
+    )
     folder: str = Field(description="prepared folder; empty while the facts are estimates")
     measured: bool = Field(description="False: extrapolated from a sample before `prepare`")
     num_documents: int = Field(description="training documents")
@@ -128,6 +154,9 @@ class StepRecord(Record):
     phase: str
     samples: tuple[int, ...] = Field(description="sequences of this step by source, plan's order")
     step_s: float = Field(description="seconds that this step took")
+    layer_grad_norms: tuple[float, ...] = Field(
+        (), description="by layer, before clipping; kept where freezing is decided by them"
+    )
 
 
 class Amendment(Record):
@@ -136,7 +165,10 @@ class Amendment(Record):
     parent: str = Field(description="fingerprint of the amendment before, or of the plan")
     from_step: int = Field(ge=0, description="first step that it governs")
     until_step: int = Field(description="step before which it ends")
-    change: Literal["skip"] = Field(description="skip: samples count as consumed, no update")
+    change: Literal["skip", "freeze"] = Field(
+        description="skip: samples count as consumed, no update; freeze: the lowest layers stop"
+    )
+    layers: int = Field(0, ge=0, description="freeze: how many of the lowest do not train")
     evidence: str = Field(description="what was observed")
 
 
@@ -170,17 +202,23 @@ class EvalRecord(Record):
 
 
 class EventRecord(Record):
-    """Something that happened to a run: launch, resume, checkpoint, stop, a file passed over."""
+    """Something that happened to a run: launch, resume, checkpoint, stop, a file passed over.
+
+    `mirrored`: a checkpoint was copied to the mirror; `mirror`: anything else about it.
+    """
 
     time: str = Field(description="UTC, ISO 8601")
     kind: Literal[
         "launch",
         "resume",
         "checkpoint",
+        "mirrored",
+        "mirror",
         "passed_over",
         "non_finite",
         "spike",
         "skip",
+        "freeze",
         "stop",
         "finish",
         "warning",

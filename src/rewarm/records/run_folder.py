@@ -75,6 +75,16 @@ class RunFolder:
         return self.path / "metrics" / "events.jsonl"
 
     @property
+    def logs(self) -> tuple[Path, ...]:
+        """The append-only records of what happened."""
+        return (self.steps_log, self.evals_log, self.events_log)
+
+    @property
+    def facts(self) -> tuple[Path, ...]:
+        """All that a checkpoint needs beside it for the run to be whole."""
+        return (self.plan, self.recipe, self.placement, self.amendments, *self.logs)
+
+    @property
     def report(self) -> Path:
         """The self-contained HTML report."""
         return self.path / "report.html"
@@ -127,9 +137,10 @@ class RunFolder:
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
-        for skip in _records(self.amendments, Amendment):
-            for step in range(skip.from_step, skip.until_step):
-                last.pop(step, None)
+        for amendment in _records(self.amendments, Amendment):
+            if amendment.change == "skip":
+                for step in range(amendment.from_step, amendment.until_step):
+                    last.pop(step, None)
         return [last[step] for step in sorted(last)]
 
     def evals(self) -> list[EvalRecord]:

@@ -37,10 +37,10 @@ def planned_base_without_weights(plan: Plan, world: World) -> nn.Module:
     return found[0]
 
 
-def fill_base(root: Root, folder: Path, world: World, *, device: str) -> str | None:
+def fill_base(root: Root, folder: Path, world: World, *, device: str) -> list[str]:
     """Set the weights of a sharded base from its folder; collective.
 
-    Returns a line for people where the main rank has to load all of it, None otherwise. Raises
+    Returns what to tell people: that the main rank has to load all of it, where it has. Raises
     BaseModelError, listing every tensor that is of another shape than its place or not finite.
     """
     places = stored_places(root.model, folder)
@@ -52,11 +52,11 @@ def fill_base(root: Root, folder: Path, world: World, *, device: str) -> str | N
         world.ranks.together(lambda: _fill_from_files(tensors, places, folder))
     _check_finite(tensors, folder, world)
     if places is not None:
-        return None
-    return (
+        return []
+    return [
         f"{folder} stores tensors under other names than the model's: the main rank loads all of "
         "it and hands out the parts"
-    )
+    ]
 
 
 def _fill_from_files(tensors: Mapping[str, Tensor], places: Places, folder: Path) -> None:

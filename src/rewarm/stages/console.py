@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -130,15 +130,14 @@ class TrainConsole:
         console: Console | None = None,
         *,
         label: str = "",
-        recorded: Iterable[EvalRecord] = (),
+        recorded: Callable[[], Iterable[EvalRecord]] = tuple,
     ) -> None:
+        """`recorded` gives what is on record when the first evaluation comes."""
         self._science = plan.science
         self._console = console or Console()
         self._label = label or plan.name
-        # After a resume the base's figures are on record and not measured again.
-        self._base: dict[tuple[str, str], float] = {
-            (r.domain, r.metric): r.value for r in recorded if r.step == 0
-        }
+        self._recorded = recorded
+        self._base: dict[tuple[str, str], float] = {}
         self._deltas = ""
         self._last_line = 0.0
         self._started = time.monotonic()
@@ -200,6 +199,9 @@ class TrainConsole:
     def show_evals(self, records: Iterable[EvalRecord]) -> None:
         """Show the deltas of an evaluation against the base at step 0."""
         found = list(records)
+        if not self._base:
+            # After a resume the base's figures are on record and not measured again.
+            self._base = {(r.domain, r.metric): r.value for r in self._recorded() if r.step == 0}
         for record in found:
             if record.step == 0:
                 self._base[record.domain, record.metric] = record.value

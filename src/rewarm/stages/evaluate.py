@@ -19,6 +19,7 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
+from rewarm.stages.objective import head_loss, settle_loss
 from rewarm.stages.train import open_views
 from rewarm.stages.trained import load_newest, load_planned_base
 from rewarm.training.lock import hold_lock
@@ -107,11 +108,15 @@ class _Bench:
         def advance(done: int, total: int) -> None:
             next(bar, None)
 
+        loss = head_loss(self.placement)
+        for notice in settle_loss(loss, self.placement, model, trains=False):
+            self.say(f"warning: {notice}")
         bar = iter(track(range(self.suite.num_batches), description=f"evaluating step {step}"))
         records = evaluate(
             model,
             self.suite,
             step=step,
+            losses=loss.token_losses,
             autocast_dtype=autocast_dtype(self.placement),
             progress=advance,
         )

@@ -15,6 +15,7 @@ from rewarm.batches.loader import BatchLoader
 from rewarm.errors import EnvironmentFault
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.export import Exported, ModelCard, export_model, find_export
+from rewarm.model.adapter import merge_adapters
 from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
@@ -60,6 +61,8 @@ def export_run(
         if held is not None:
             make_way = partial(_put_aside, run.export, held, console)
     model, step = load_newest(plan, run, console, device="cpu")
+    if plan.science.parameters.adapter is not None:
+        merge_adapters(model)
     if step < plan.science.num_steps:
         _say(console, f"warning: the run is at step {step} of {plan.science.num_steps}")
     records = [record for record in run.evals() if record.step <= step]

@@ -58,6 +58,7 @@ def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
             corpora,
             base_folder=str(found.base_folder),
             recipe_folder=str(job.folder),
+            optimizer_state=found.optimizer_state,
             problems=found.problems,
         )
     except PlanError:

@@ -5,6 +5,7 @@ Everything that is wrong with them is collected, so that a person learns of it a
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from rewarm.corpus.rehearsed import Rehearsal, find_rehearsal, load_rehearsal
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
 from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
-from rewarm.records.facts import ModelFacts
+from rewarm.records.facts import ModelFacts, OptimizerStateFacts
 from rewarm.stages.base import find_base
 from rewarm.stages.job import Job
+from rewarm.stages.optimizer_state import find_optimizer_state
 
 __all__ = ["Survey", "note_unmade", "survey"]
 
@@ -33,6 +35,7 @@ class Survey:
 
     base_folder: Path | None = None
     model: ModelFacts | None = None
+    optimizer_state: OptimizerStateFacts | None = None
     texts: list[SourceText] = field(default_factory=list)
     rehearsals: list[Rehearsal] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
@@ -51,7 +54,7 @@ class Survey:
 
 
 def survey(job: Job) -> Survey:
-    """Look at the base, at the files of every source and at the tasks of a recipe."""
+    """Look at the base, at the files of every source, at the tasks and the mirror of a recipe."""
     found = Survey()
     try:
         found.base_folder = find_base(job.recipe.base, job.folder)
@@ -62,6 +65,11 @@ def survey(job: Job) -> Survey:
     except EnvironmentFault as fault:
         found.fault = fault
         found.problems.add("base.path", fault.what, fault.fix)
+    try:
+        found.optimizer_state = find_optimizer_state(job.recipe.base, job.folder, found.base_folder)
+    except UserError as error:
+        found.problems.extend(error.problems)
+    _check_packages(job, found.problems)
     inputs = find_inputs(job.recipe.sources, job.folder, found.problems)
     if found.base_folder is not None and found.model is not None:
         texts = {
@@ -78,6 +86,7 @@ def survey(job: Job) -> Survey:
         _find_rehearsals(job, found, found.model, texts)
         found.texts = [texts[name] for name in job.recipe.sources if name in texts]
     _check_tasks(job, found.problems)
+    _check_mirror(job, found.problems)
     return found
 
 
@@ -115,6 +124,31 @@ def _find_rehearsals(
         found.rehearsals.append(rehearsal)
         if load_rehearsal(rehearsal) is not None:
             texts[name] = rehearsal.text(job.folder, is_made=True)
+
+
+def _check_packages(job: Job, problems: Problems) -> None:
+    """Note what the recipe needs and is not installed; nothing is imported."""
+    if job.recipe.optimizer.kind == "adamw8bit" and importlib.util.find_spec("torchao") is None:
+        problems.add(
+            "optimizer.kind",
+            "adamw8bit is torchao's, which is not installed",
+            "pip install torchao, or leave it at adamw",
+        )
+    if job.recipe.parameters.adapter is not None and importlib.util.find_spec("peft") is None:
+        problems.add(
+            "parameters.adapter",
+            "adapters are peft's, which is not installed",
+            "pip install 'rewarm[adapters]', or leave it out",
+        )
+
+
+def _check_mirror(job: Job, problems: Problems) -> None:
+    """Note a mirror that no package here can reach."""
+    if job.recipe.checkpoints.mirror is not None:
+        from rewarm.training.mirror.remote import url_problem
+
+        problem = url_problem(job.recipe.checkpoints.mirror, job.run.path)
+        problems.extend([problem] if problem is not None else [])
 
 
 def _check_tasks(job: Job, problems: Problems) -> None:

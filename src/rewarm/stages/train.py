@@ -16,7 +16,6 @@ from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CorpusError, PlanError, Problems
 from rewarm.evaluation.likelihood import evaluate
-from rewarm.model.chunked_loss import ChunkedLoss
 from rewarm.model.packing import check_documents_apart
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
@@ -25,12 +24,18 @@ from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
+from rewarm.stages.objective import head_loss, settle_loss
+from rewarm.stages.optimizer_state import check_planned_optimizer_state
 from rewarm.stages.plan import plan_job
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
+from rewarm.training.base_moments import take_over_moments
+from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import autocast_dtype, choose_placement
 from rewarm.training.run import Materials, run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
+from rewarm.training.state import TrainState
 
 __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
@@ -95,7 +100,16 @@ def train_plan(
             "it stands on estimates of the text",
             "run `rewarm prepare`, then `rewarm train` with the recipe",
         )
+    if plan.science.parameters.adapter is not None and not world.is_alone:
+        raise PlanError.one(
+            "parameters.adapter",
+            "adapters train in one process; this launch has several",
+            "launch without torchrun, or train a subset of the weights (parameters.train)",
+        )
     ranks = world.ranks
+    if plan.science.optimizer.kind == "adamw8bit":
+        ranks.together(lambda: bool(import_adamw8bit()))
+    ranks.on_main(lambda: _check_mirror(plan, run))
     views: dict[str, View] = {}
     ranks.together(lambda: views.update(open_views(plan)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
@@ -103,7 +117,7 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
-    loss = ChunkedLoss()
+    loss = head_loss(placement)
     vocab_size = plan.conduct.model.vocab_size
 
     def load() -> nn.Module:
@@ -111,37 +125,46 @@ def train_plan(
             return planned_base_without_weights(plan, world)
         return load_planned_base(plan, device=placement.device)
 
-    def fill(root: Root) -> None:
+    def fill(root: Root) -> list[str]:
+        notices: list[str] = []
         if not world.is_alone:
             folder = Path(plan.conduct.base_folder)
-            notice = fill_base(root, folder, world, device=placement.device)
-            if notice is not None:
-                live.say(f"warning: {notice}")
-        if placement.loss == "chunked":
-            why = loss.settle(root.model, within=root)
-            if why is not None:
-                live.say(f"warning: the plain loss is used, all logits at once: {why}")
+            notices += fill_base(root, folder, world, device=placement.device)
+        notices += settle_loss(loss, placement, root.model, within=root)
         if plan.science.mask_documents:
             check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+        return notices
+
+    def begin_optimizer(state: TrainState) -> None:
+        facts = plan.conduct.optimizer_state
+        if facts is None:
+            return
+        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))
+        taken = take_over_moments(facts, state.model, state.optimizer, world)
+        live.say(str(taken))
+        if facts.betas is None and taken.betas not in (None, plan.science.optimizer.betas):
+            live.say(f"warning: its moments were taken with betas {taken.betas}")
 
     def measure(root: Root, step: int) -> list[EvalRecord]:
         return evaluate(
             root.model,
             suites.at(step),
             step=step,
+            losses=loss.token_losses,
             autocast_dtype=autocast_dtype(placement),
             within=root,
             world=world,
         )
 
     with ExitStack() as stack:
-        live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals()))
+        live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
         for warning in (*plan.warnings, *warnings, *suites.full.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
         materials = Materials(
             load_model=load,
             fill_model=fill,
+            begin_optimizer=begin_optimizer,
             loss=loss,
             views=views,
             evaluator=measure,
@@ -157,6 +180,14 @@ def train_plan(
             world=world,
         )
     return FINISHED if ending.signal is None else STOPPED
+
+
+def _check_mirror(plan: Plan, run: RunFolder) -> None:
+    """Raise PlanError where this machine lacks what reaches the mirror; another one planned."""
+    url = plan.conduct.checkpoints.mirror
+    problem = None if url is None else url_problem(url, run.path)
+    if problem is not None:
+        raise PlanError(problem)
 
 
 def open_views(plan: Plan) -> dict[str, View]:

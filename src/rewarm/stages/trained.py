@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import nn
 
 from rewarm.errors import BaseModelError, CheckpointError, Problems, RunFolderError
+from rewarm.model.adapter import add_adapters
 from rewarm.model.load import load_base
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
@@ -33,14 +34,17 @@ class Trained(NamedTuple):
 
 
 def load_planned_base(plan: Plan, *, device: str = "cpu") -> nn.Module:
-    """Return the base of a plan, float32 on `device`.
+    """Return the base of a plan, float32 on `device`; with its adapters, where it trains such.
 
     Raises BaseModelError where the folder holds other weights or another tokenizer than at
     planning (a run would go on from, or be measured against, another model), and for whatever
     `load_base` refuses.
     """
     check_planned_base(plan)
-    return load_base(Path(plan.conduct.base_folder), device=device)
+    model = load_base(Path(plan.conduct.base_folder), device=device)
+    if plan.science.parameters.adapter is not None:
+        add_adapters(model, plan.science.parameters.adapter, seed=plan.science.seed)
+    return model
 
 
 def check_planned_base(plan: Plan) -> None:

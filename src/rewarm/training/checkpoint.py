@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,10 +49,12 @@ from rewarm.records.facts import Record
 
 __all__ = [
     "CheckpointStore",
+    "FileEntry",
     "Search",
     "WriteFiles",
     "checkpoint_problems",
     "find_newest_verified",
+    "newest_first",
     "step_of",
 ]
 
@@ -63,7 +65,12 @@ WriteFiles = Callable[[Path], None]
 """Writes the files of a checkpoint into the (empty) folder that it is given."""
 
 
-class _FileEntry(Record):
+_Seal = Callable[[Path, int, Ranks], None]
+
+
+class FileEntry(Record):
+    """What a manifest says of a file."""
+
     bytes: int
     sha256: str
 
@@ -71,7 +78,7 @@ class _FileEntry(Record):
 class _Manifest(Record):
     format: Literal[1]
     step: int
-    files: dict[str, _FileEntry]
+    files: dict[str, FileEntry]
 
 
 class Search(NamedTuple):
@@ -142,7 +149,7 @@ def find_newest_verified(
     are checkpoints and none can be trusted: starting over silently would throw the run away.
     """
     passed_over: list[tuple[Path, list[str]]] = []
-    for path in ranks.on_main(lambda: _newest_first(folder)):
+    for path in ranks.on_main(lambda: newest_first(folder)):
         if at_most is not None and step_of(path) > at_most:
             continue
         problems = checkpoint_problems(path, step_of(path), ranks)
@@ -176,6 +183,7 @@ class CheckpointStore:
         self._keep = keep
         self._ranks = ranks
         self._verified: set[Path] = set()
+        self._held: set[Path] = set()
 
     def find_newest_verified(self, *, at_most: int | None = None) -> Search:
         """Return what the function of that name finds; pruning then trusts it without a look."""
@@ -186,7 +194,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """Return the folders that are named like checkpoints, the newest first."""
-        return self._ranks.on_main(lambda: _newest_first(self._folder))
+        return self._ranks.on_main(lambda: newest_first(self._folder))
 
     def discard(self, paths: Iterable[Path]) -> None:
         """Delete checkpoints that are of no use any more."""
@@ -196,6 +204,18 @@ class CheckpointStore:
                 self._delete(path)
 
         self._ranks.on_main(delete)
+
+    def hold(self, path: Path) -> None:
+        """Keep a checkpoint from being pruned while it is read, unless the disk is full."""
+        self._held.add(path)
+
+    def release(self, path: Path) -> None:
+        """Let a checkpoint be pruned again."""
+        self._held.discard(path)
+
+    def prune(self) -> None:
+        """Delete what is older than the verified checkpoints that stay."""
+        self._ranks.on_main(lambda: self._prune(keep=self._keep, spared=self._held))
 
     def remove_leftovers(self) -> list[Path]:
         """Remove and return the temporary folders of processes that died while they saved."""
@@ -213,20 +233,30 @@ class CheckpointStore:
         Where the disk refuses, older checkpoints beyond the newest verified one make room and the
         save is tried once more; then EnvironmentFault. The newest verified one always stays.
         """
+        return self._save_making_room(step, write, _seal)
+
+    def restore(self, step: int, write: WriteFiles) -> Path:
+        """Put a checkpoint that comes with its manifest in place, on the road of a save.
+
+        `write` leaves both in the folder, which is then held against the manifest on the disk.
+        """
+        return self._save_making_room(step, write, _check_seal)
+
+    def _save_making_room(self, step: int, write: WriteFiles, seal: _Seal) -> Path:
         try:
-            path = self._save(step, write)
+            path = self._save(step, write, seal)
         except (OSError, EnvironmentFault) as error:
             if isinstance(error, LostRankFault):
                 raise
             self._ranks.on_main(lambda: self._prune(keep=1))
-            path = self._save_or_fault(step, write)
+            path = self._save_or_fault(step, write, seal)
         # Room that cannot be made now is no reason to stop: the next save tries again.
-        self._ranks.on_main(lambda: self._prune(keep=self._keep))
+        self.prune()
         return path
 
-    def _save_or_fault(self, step: int, write: WriteFiles) -> Path:
+    def _save_or_fault(self, step: int, write: WriteFiles, seal: _Seal) -> Path:
         try:
-            return self._save(step, write)
+            return self._save(step, write, seal)
         except (FaultElsewhere, LostRankFault):
             raise
         except (OSError, EnvironmentFault) as error:
@@ -238,12 +268,12 @@ class CheckpointStore:
                 "the newest verified checkpoint",
             ) from error
 
-    def _save(self, step: int, write: WriteFiles) -> Path:
+    def _save(self, step: int, write: WriteFiles, seal: _Seal) -> Path:
         ranks = self._ranks
         temporary = ranks.on_main(self._make_temporary)
         try:
             ranks.together(lambda: write(temporary))
-            _seal(temporary, step, ranks)
+            seal(temporary, step, ranks)
             final: Path = ranks.on_main(lambda: self._put_in_place(temporary, step))
         except BaseException:
             if ranks.is_main:
@@ -265,19 +295,20 @@ class CheckpointStore:
         fsync_folder(self._folder)
         return final
 
-    def _prune(self, *, keep: int) -> None:
-        """Delete what is older than the `keep` newest verified checkpoints.
+    def _prune(self, *, keep: int, spared: Collection[Path] = ()) -> None:
+        """Delete what is older than the `keep` newest verified checkpoints and not spared.
 
         One that this process neither wrote nor read is verified first, so damaged ones never count.
         """
         with contextlib.suppress(OSError):
-            self._prune_or_fail(keep)
+            self._prune_or_fail(keep, spared)
 
-    def _prune_or_fail(self, keep: int) -> None:
+    def _prune_or_fail(self, keep: int, spared: Collection[Path]) -> None:
         num_verified = 0
-        for path in _newest_first(self._folder):
+        for path in newest_first(self._folder):
             if num_verified >= keep:
-                self._delete(path)
+                if path not in spared:
+                    self._delete(path)
             elif path in self._verified or not checkpoint_problems(path, step_of(path)):
                 self._verified.add(path)
                 num_verified += 1
@@ -291,7 +322,8 @@ class CheckpointStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Path) -> list[Path]:
+    """Return what is named like a checkpoint in a folder, the newest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _STEP.fullmatch(path.name)]
@@ -310,13 +342,26 @@ def _seal(folder: Path, step: int, ranks: Ranks) -> None:
         write_json(folder / MANIFEST_NAME, {"format": 1, "step": step, "files": files})
         fsync_folder(folder)
 
-    def drop(name: str) -> None:
-        _drop_from_page_cache(folder / name)
-
-    names = ranks.on_main(lambda: sorted(path.name for path in folder.iterdir()))
+    names = _names_in(folder, ranks)
     entries = ranks.spread(names, flush)
     ranks.on_main(write_entries)
-    ranks.spread([*names, MANIFEST_NAME], drop)
+    _hold_against_disk(folder, step, [*names, MANIFEST_NAME], ranks)
+
+
+def _check_seal(folder: Path, step: int, ranks: Ranks) -> None:
+    """Flush the files of a folder that has its manifest, and hold both against the disk."""
+    names = _names_in(folder, ranks)
+    ranks.spread(names, lambda name: _fsync_file(folder / name))
+    ranks.on_main(lambda: fsync_folder(folder))
+    _hold_against_disk(folder, step, names, ranks)
+
+
+def _names_in(folder: Path, ranks: Ranks) -> list[str]:
+    return ranks.on_main(lambda: sorted(path.name for path in folder.iterdir()))
+
+
+def _hold_against_disk(folder: Path, step: int, names: list[str], ranks: Ranks) -> None:
+    ranks.spread(names, lambda name: _drop_from_page_cache(folder / name))
     problems = checkpoint_problems(folder, step, ranks)
     if problems:
         raise OSError(f"the disk gives back other bytes than were written: {'; '.join(problems)}")

@@ -59,6 +59,13 @@ class Course:
         """Put a skip on the disk, and then into the state."""
         state.amendments = self._amend(state.amendments, from_step, until_step, why)
 
+    def freeze(self, state: TrainState, until_step: int, layers: int, why: str, /) -> None:
+        """Put a freeze of the lowest layers, from the state's step on, on the disk and into it."""
+        amended = state.amendments.with_freeze(state.step, until_step, layers, why)
+        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))
+        self.journal.event("freeze", state.step, f"{why}; the lowest {layers} train no more")
+        state.amendments = amended
+
     def go_back(self, back: RollBack) -> Search:
         """Amend the plan by the steps that are left out; return the checkpoint to go on from.
 

@@ -122,7 +122,7 @@ class Guard:
         self._within_spike = True
 
     def _check_skips_left(self, state: TrainState, evidence: str) -> None:
-        num_skips = len(state.amendments.chain)
+        num_skips = state.amendments.num_skips
         if num_skips >= self._recipe.max_skips:
             raise NoSkipLeft(
                 f"{evidence}; {num_skips} skips were made already, guard.max_skips allows no more\n"

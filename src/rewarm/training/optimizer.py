@@ -1,48 +1,69 @@
 """AdamW over named parameters, with its state as flat named tensors.
 
 The update is torch's fused AdamW on CPU and GPU (five to ten times as fast on a CPU as its loop,
-equal to it to rounding, and the same bits after a resume: tests hold both). The state exists from
-the start, all zeros, so that the key set of a checkpoint follows from the model alone.
+equal to it to rounding, and the same bits after a resume: tests hold both), or torchao's AdamW
+whose moments are 8-bit codes (`eight_bit.py`). The state exists from the start, all zeros, so that
+the key set of a checkpoint follows from the trained parameters alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.training.eight_bit import new_adamw8bit, step_adamw8bit, stored_form
 
 __all__ = [
+    "MOMENTS",
     "build_optimizer",
+    "is_eight_bit",
     "masked_step",
     "moments",
     "named_parameters",
     "set_learning_rate",
     "set_step_counts",
     "step_counts",
+    "trainable_parameters",
 ]
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Names of the two moments, first and second, as torch has them."""
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-def build_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> AdamW:
-    """Return AdamW over the model's trainable parameters, its rate still 0.
+def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return what of a model is updated, by name: a tied parameter once, no frozen one."""
+    return [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+
+
+def build_optimizer(
+    trainable: NamedParameters,
+    recipe: OptimizerRecipe,
+    *,
+    layer_of: Callable[[str], int | None] | None = None,
+) -> Optimizer:
+    """Return AdamW of the recipe's kind over named parameters, its rate still 0.
 
     Decay is on everything with two dimensions or more (matrices and embeddings, as in GPT-3, Llama
-    and OLMo), not on norms and biases. A tied parameter counts once, by its first name; a frozen
-    one has no state.
+    and OLMo), not on norms and biases. With `layer_of` each layer has groups of its own, so that
+    its rate can be one too. Raises EnvironmentFault where 8 bits are asked for and
+    torchao is not installed.
     """
-    trainable = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
-    decayed = [(name, param) for name, param in trainable if param.ndim >= 2]
-    plain = [(name, param) for name, param in trainable if param.ndim < 2]
+    members: dict[tuple[int | None, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, param in trainable:
+        layer = None if layer_of is None else layer_of(name)
+        members.setdefault((layer, param.ndim < 2), []).append((name, param))
     groups = [
-        {"params": members, "weight_decay": decay}
-        for members, decay in ((decayed, recipe.weight_decay), (plain, 0.0))
-        if members
+        {"params": params, "weight_decay": 0.0 if is_plain else recipe.weight_decay, "layer": layer}
+        for (layer, is_plain), params in sorted(members.items(), key=_decayed_first)
     ]
+    if recipe.kind == "adamw8bit":
+        return new_adamw8bit(groups, recipe)
     optimizer = AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
     for _, parameter in named_parameters(optimizer):
         optimizer.state[parameter] = {
@@ -53,24 +74,45 @@ def build_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> AdamW:
     return optimizer
 
 
-def named_parameters(optimizer: AdamW) -> Iterator[tuple[str, nn.Parameter]]:
+def _decayed_first(group: tuple[tuple[int | None, bool], object]) -> tuple[int, bool]:
+    (layer, is_plain), _ = group
+    return (-1 if layer is None else layer, is_plain)
+
+
+def is_eight_bit(optimizer: Optimizer) -> bool:
+    """Tell whether the moments are 8-bit codes."""
+    return not isinstance(optimizer, AdamW)
+
+
+def named_parameters(optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the parameters that are updated, with their names in the model."""
     for group in optimizer.param_groups:
         yield from zip(group["param_names"], group["params"], strict=True)
 
 
-def set_learning_rate(optimizer: AdamW, lr: float) -> None:
-    """Set the rate of the next update, for all parameters."""
+def set_learning_rate(
+    optimizer: Optimizer, lr: float, *, scale: Callable[[int | None], float] = lambda layer: 1.0
+) -> None:
+    """Set the rate of the next update: `lr`, times the scale of each group's layer."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        own = lr * scale(group["layer"])
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
 
 
-def masked_step(optimizer: AdamW, *, skip: Tensor) -> None:
+def masked_step(optimizer: Optimizer, *, skip: Tensor) -> None:
     """Update the weights unless `skip` (boolean, shape []) is true; then nothing changes.
 
-    The mask is applied by the kernel, on the device: the host need not know it, so need not wait.
-    `found_inf` is how torch's own GradScaler tells a fused optimizer the same.
+    In 32 bits the mask is applied by the kernel, on the device: the host need not know it, so need
+    not wait. `found_inf` is how torch's own GradScaler tells a fused optimizer the same. torchao's
+    has no such mask: there the host waits for it.
     """
+    if is_eight_bit(optimizer):
+        if not bool(skip):
+            step_adamw8bit(optimizer)
+        return
     optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]
     try:
         optimizer.step()
@@ -78,16 +120,23 @@ def masked_step(optimizer: AdamW, *, skip: Tensor) -> None:
         del optimizer.found_inf  # type: ignore[attr-defined]
 
 
-def moments(optimizer: AdamW) -> dict[str, Tensor]:
-    """Return the optimizer's own moment tensors as `exp_avg.<name>` and `exp_avg_sq.<name>`."""
-    return {
-        f"{moment}.{name}": optimizer.state[parameter][moment]
-        for moment in _MOMENTS
-        for name, parameter in named_parameters(optimizer)
-    }
+def moments(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's own moment tensors as `exp_avg.<name>` and `exp_avg_sq.<name>`.
+
+    In 8 bits codes, scales and tables, of many ranks those of this one's part: see `eight_bit.py`.
+    """
+    found: dict[str, Tensor] = {}
+    for moment in MOMENTS:
+        for name, parameter in named_parameters(optimizer):
+            tensor = optimizer.state[parameter][moment]
+            if is_eight_bit(optimizer):
+                found |= stored_form(moment, name, tensor)
+            else:
+                found[f"{moment}.{name}"] = tensor
+    return found
 
 
-def step_counts(optimizer: AdamW) -> dict[str, int]:
+def step_counts(optimizer: Optimizer) -> dict[str, int]:
     """Return by parameter how many updates it has had (what AdamW's bias correction counts)."""
     return {
         name: int(optimizer.state[parameter]["step"])
@@ -95,7 +144,7 @@ def step_counts(optimizer: AdamW) -> dict[str, int]:
     }
 
 
-def set_step_counts(optimizer: AdamW, counts: Mapping[str, int]) -> None:
+def set_step_counts(optimizer: Optimizer, counts: Mapping[str, int]) -> None:
     """Set the counts of exactly the optimizer's parameters."""
     for name, parameter in named_parameters(optimizer):
         optimizer.state[parameter]["step"].fill_(counts[name])

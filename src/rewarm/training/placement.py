@@ -17,6 +17,7 @@ from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError, Problems
+from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
     activation_bytes_per_token,
     loss_of,
@@ -41,7 +42,7 @@ __all__ = [
     "placement_changes",
 ]
 
-VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors")
+VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
 # A CPU gains nothing from larger micro-batches than this, and others use its memory too.
@@ -57,10 +58,12 @@ def choose_placement(
 ) -> tuple[Placement, list[str]]:
     """Return the placement on this machine (with `world`: on these ranks), and warnings.
 
-    Raises EnvironmentFault where a GPU is asked for and torch sees none, PlanError where the
+    Raises EnvironmentFault where a GPU or Liger is asked for and not there, PlanError where the
     recipe's micro-batch does not divide the step.
     """
     device = choose_device(training.device)
+    if training.loss == "liger":
+        check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
     sequences_per_rank = -(-science.sequences_per_step // world.size)
     if science.sequences_per_step < world.size:
@@ -78,7 +81,9 @@ def choose_placement(
             sequences_per_rank,
             bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
             * science.sequence_length,
-            budget_bytes=_activation_budget(device, model, num_shards(world)),
+            budget_bytes=_activation_budget(
+                device, state_bytes(model, science.optimizer.kind) // num_shards(world)
+            ),
         )
     placement = Placement(
         device=str(device),
@@ -207,8 +212,8 @@ def _whole_gradients_fit(device: torch.device, model: ModelFacts) -> bool:
     return 4 * model.num_parameters <= _WHOLE_GRADIENTS_SHARE * total
 
 
-def _activation_budget(device: torch.device, model: ModelFacts, num_shards: int) -> int:
-    """Return the bytes that one micro-batch may take.
+def _activation_budget(device: torch.device, state: int) -> int:
+    """Return the bytes that one micro-batch may take beside `state` bytes of weights and moments.
 
     Of a GPU all memory counts, not what is free now, so that each launch chooses alike. Raises
     EnvironmentFault where not even the state fits.
@@ -216,13 +221,12 @@ def _activation_budget(device: torch.device, model: ModelFacts, num_shards: int)
     if device.type == "cpu":
         return _CPU_ACTIVATION_BYTES
     total = torch.cuda.get_device_properties(device).total_memory
-    state = state_bytes(model) // num_shards
     left = total - state
     if left <= 0:
         raise EnvironmentFault(
             f"weights, gradients and moments take {format_bytes(state)} per device, "
             f"{_device_name(device)} has {format_bytes(total)}",
-            "use a smaller base, larger devices or more of them",
+            'use a smaller base, larger devices, more of them, or optimizer.kind = "adamw8bit"',
         )
     return int(left * _GPU_ACTIVATION_SHARE)
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from rewarm.artifacts import read_json, write_json
-from rewarm.batches.loader import BatchLoader, PrefetchedBatches, WindowSource
+from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches, WindowSource
 from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
-from rewarm.planning.amendments import Amendments
-from rewarm.planning.plan import Placement, Plan, load_plan
+from rewarm.planning.plan import Placement, Plan, Science, load_plan
+from rewarm.planning.trainable import Stage
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.course import Course
@@ -26,12 +26,14 @@ from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
-from rewarm.training.optimizer import build_optimizer
+from rewarm.training.mirror.launch import LaunchMirror
 from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
 from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.saver import CheckpointSaver
-from rewarm.training.signals import AgreedRequests, listen_to_signals
+from rewarm.training.settling import FreezeSettledLayers
+from rewarm.training.signals import AgreedRequests, SignalRequests, listen_to_signals
 from rewarm.training.sinks import Journal, Sink
+from rewarm.training.stages import begin_stage, let_train_at, optimizer_before, turn_to_stage
 from rewarm.training.state import TrainState, read_state
 from rewarm.training.step import Stepper, TokenLoss
 
@@ -43,7 +45,8 @@ class Materials:
     """What the stage hands in: how to get the base, the objective, the text, the measures.
 
     `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks.
+    model is sharded over the ranks, and returns what to tell people. `begin_optimizer` sets the
+    moments that a run begins with where these are not zeros.
     """
 
     load_model: Callable[[], nn.Module]
@@ -52,7 +55,8 @@ class Materials:
     evaluator: Evaluator | None = None
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
-    fill_model: Callable[[Root], None] = lambda root: None
+    fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
+    begin_optimizer: Callable[[TrainState], None] = lambda state: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,81 +86,161 @@ def run_training(
     NoSkipLeft, CorpusError, EnvironmentFault, and of many ranks LostRankFault and FaultElsewhere;
     whatever is raised, the same command then goes on from what is on the disk.
     """
-    ranks = world.ranks
     journal = Journal(run, tuple(materials.sinks), writes=world.is_main)
-    takeovers: list[str] = []
     with ExitStack() as stack:
-        lock = _hold_lock(run, world, stack, takeovers)
-        ranks.on_main(lambda: _check_planned(plan, run))
-        run.make_log_folder()
-        saving = world.on_a_group_of_its_own()
-        store = CheckpointStore(
-            run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks
-        )
-        store.remove_leftovers()
-        course = Course(run, plan.fingerprint, store, journal, ranks)
-        found = course.find_newest()
+        held = _hold(plan, run, journal, world, stack)
+        mirror = held.mirror
+        found = mirror.find_newest(held.course)
         if found.path is not None:
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
+                mirror.finish()
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
-        state = _begin(plan, placement, materials, found, world, course.amendments())
-        _tell_launch(journal, placement, found, takeovers)
+
+        def begin(found: Search) -> TrainState:
+            return _begin(plan, placement, materials, found, world, held)
+
+        state = begin(found)
+        _tell_launch(journal, placement, found, held.notices)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
-        last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
-        stepper = Stepper(
-            plan.science,
-            placement,
-            materials.loss,
-            tell=journal.event,
-            trace_with=f"rewarm trace {run.path}",
-        )
-        guard = Guard(plan.conduct.guard, stepper, amend=course.skip, tell=journal.event)
-        batches = stack.enter_context(_batches(plan, materials, last_step, world))
-        saver = stack.enter_context(
-            CheckpointSaver(
-                plan.science,
-                store,
-                journal,
-                lock,
-                training=world,
-                saving=saving,
-                background=_saves_in_background(plan, placement),
-            )
-        )
-        agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
-        hooks = _hooks(plan, materials, journal, saver, agreed)
-
-        def is_over(state: TrainState) -> bool:
-            return state.step >= last_step or agreed.stop_signal is not None
-
-        while True:
-            try:
-                with told_as_lost_rank(world):
-                    for _ in train(state, guard, batches, hooks, is_over):
-                        pass
-                break
-            except RollBack as back:
+        gear = _gear(plan, placement, materials, held, requests, world, stack, until_step)
+        while (turn := _train(state, gear, world)) is not None:
+            if isinstance(turn, RollBack):
                 del state  # its memory is the next one's
-                saver.finish()
-                found = course.go_back(back)
-            state = _begin(plan, placement, materials, found, world, course.amendments())
-        ending = Ending(state.step, state.step == plan.science.num_steps, agreed.stop_signal)
+                gear.saver.finish()
+                state = begin(held.course.go_back(turn))
+            elif world.is_alone:
+                turn_to_stage(state, plan.science)
+            else:
+                # Sharded weights remember whether they take a gradient: the model is made anew.
+                step = state.step
+                del state
+                state = begin(held.store.find_newest_verified(at_most=step))
+        ending = Ending(state.step, state.step == plan.science.num_steps, gear.agreed.stop_signal)
         _tell_ending(journal, ending, resume_with)
+        mirror.finish()
     return ending
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A run folder that this launch alone writes into; `saving` are the ranks as savers.
+
+    `notices` are what is to be told once the launch has begun.
+    """
+
+    journal: Journal
+    lock: RunLock | None
+    notices: list[str]
+    saving: World
+    store: CheckpointStore
+    course: Course
+    mirror: LaunchMirror
+
+
+def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: ExitStack) -> _Held:
+    """Take a run folder for the length of the stack, and tidy up after whoever had it before."""
+    notices: list[str] = []
+    lock = _hold_lock(run, world, stack, notices)
+    world.ranks.on_main(lambda: _check_planned(plan, run))
+    run.make_log_folder()
+    saving = world.on_a_group_of_its_own()
+    store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks)
+    store.remove_leftovers()
+    course = Course(run, plan.fingerprint, store, journal, world.ranks)
+    mirror = stack.enter_context(LaunchMirror(plan, run, store, journal, world.ranks))
+    return _Held(journal, lock, notices, saving, store, course, mirror)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gear:
+    """What steps are taken with, from whichever state."""
+
+    science: Science
+    guard: Guard
+    batches: Batches
+    hooks: Sequence[Hook]
+    saver: CheckpointSaver
+    agreed: AgreedRequests
+    last_step: int
+
+    def is_over(self, state: TrainState) -> bool:
+        """Tell whether no step is taken after this state, in this launch."""
+        return state.step >= self.last_step or self.agreed.stop_signal is not None
+
+    def stage_of(self, state: TrainState) -> Stage:
+        """Return which parameters train in the state's next step."""
+        return self.science.stage_at(state.step, state.amendments)
+
+
+def _gear(
+    plan: Plan,
+    placement: Placement,
+    materials: Materials,
+    held: _Held,
+    requests: SignalRequests,
+    world: World,
+    stack: ExitStack,
+    until_step: int | None,
+) -> _Gear:
+    """Return what steps are taken with, up to `until_step` updates; the stack closes it."""
+    last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
+    stepper = Stepper(
+        plan.science,
+        placement,
+        materials.loss,
+        tell=held.journal.event,
+        trace_with=f"rewarm trace {held.journal.run.path}",
+    )
+    guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
+    batches = stack.enter_context(_batches(plan, materials, last_step, world))
+    saver = stack.enter_context(
+        CheckpointSaver(
+            plan.science,
+            held.store,
+            held.journal,
+            held.lock,
+            training=world,
+            saving=held.saving,
+            background=_saves_in_background(plan, placement),
+            saved=held.mirror.saved,
+        )
+    )
+    agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
+    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course)
+    return _Gear(plan.science, guard, batches, hooks, saver, agreed, last_step)
+
+
+def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | Stage | None:
+    """Train until it is over, or return how far to go back, or the stage that begins now.
+
+    A stage's last state is saved, as a launch's is.
+    """
+    stage = gear.stage_of(state)
+
+    def until(state: TrainState) -> bool:
+        return gear.is_over(state) or gear.stage_of(state) != stage
+
+    try:
+        with told_as_lost_rank(world):
+            for _ in train(state, gear.guard, gear.batches, gear.hooks, until):
+                pass
+    except RollBack as back:
+        return back.with_traceback(None)  # whose frames would keep the state
+    return None if gear.is_over(state) else gear.stage_of(state)
+
+
 def _hold_lock(
-    run: RunFolder, world: World, stack: ExitStack, takeovers: list[str]
+    run: RunFolder, world: World, stack: ExitStack, notices: list[str]
 ) -> RunLock | None:
     """Hold the run's lock on the main rank, and see that all ranks see the same folder."""
     held: list[RunLock] = []
 
     def hold() -> None:
         held.append(
-            stack.enter_context(hold_lock(run.lock, takeovers.append, patient=not world.is_alone))
+            stack.enter_context(hold_lock(run.lock, notices.append, patient=not world.is_alone))
         )
 
     def check_shared() -> None:
@@ -196,24 +280,30 @@ def _begin(
     materials: Materials,
     found: Search,
     world: World,
-    amendments: Amendments,
+    held: _Held,
 ) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
     apply_placement(placement)
+    amendments = held.course.amendments()
+    step = 0 if found.path is None else step_of(found.path)
     model = materials.load_model()
+    let_train_at(model, plan.science, step, amendments)
     if world.is_alone:
         root = Root(model.to(placement.device))
     else:
         mesh = make_mesh(world, placement.device)
         root = shard(model, mesh, param_dtype=blocks_dtype(placement))
-    materials.fill_model(root)
+    held.notices.extend(materials.fill_model(root))
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     root.train()
-    optimizer = build_optimizer(root.model, plan.science.optimizer)
+    optimizer = optimizer_before(root.model, plan.science, step, amendments)
     state = TrainState(root, optimizer, world=world, amendments=amendments)
     if found.path is not None:
         read_state(found.path, state, plan.science)
+    else:
+        materials.begin_optimizer(state)
+    begin_stage(state, plan.science)
     return state
 
 
@@ -236,6 +326,7 @@ def _hooks(
     journal: Journal,
     saver: CheckpointSaver,
     agreed: AgreedRequests,
+    course: Course,
 ) -> list[Hook]:
     """Return the hooks in the order that makes a kill between any two of them harmless."""
 
@@ -247,15 +338,17 @@ def _hooks(
     hooks: list[Hook] = [LogSteps(journal)]
     if materials.evaluator is not None:
         hooks.append(Evaluate(materials.evaluator, plan.conduct.evaluation_steps, journal))
+    if plan.science.freezing.kind == "auto":
+        hooks.append(FreezeSettledLayers(plan.science, course.freeze))
     return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]
 
 
 def _tell_launch(
-    journal: Journal, placement: Placement, found: Search, takeovers: Sequence[str]
+    journal: Journal, placement: Placement, found: Search, notices: Sequence[str]
 ) -> None:
     """Put on record how this launch begins: from what, on what, past what."""
     step = 0 if found.path is None else step_of(found.path)
-    for message in takeovers:
+    for message in notices:
         journal.event("warning", step, message)
     for path, problems in found.passed_over:
         journal.event("passed_over", step, f"{path.name} is damaged: {'; '.join(problems)}")

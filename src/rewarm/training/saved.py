@@ -7,12 +7,20 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from rewarm.artifacts import read_json
+from rewarm.artifacts import MANIFEST_NAME, read_json
 from rewarm.errors import CheckpointError, RunFolderError
 from rewarm.planning.plan import Plan, Science, science_diff
 from rewarm.records.facts import Record
 
-__all__ = ["STATE_FILE", "GuardMemory", "SavedState", "check_plan", "read_saved_state"]
+__all__ = [
+    "STATE_FILE",
+    "GuardMemory",
+    "SavedState",
+    "SettlingMemory",
+    "check_plan",
+    "is_checkpoint",
+    "read_saved_state",
+]
 
 STATE_FILE = "state.json"
 
@@ -22,6 +30,13 @@ class GuardMemory(Record):
 
     phase: str = ""
     losses: tuple[float, ...] = ()
+
+
+class SettlingMemory(Record):
+    """Sums of the layers' gradient norms: of this interval so far, and of the one before."""
+
+    sums: tuple[float, ...] = ()
+    before: tuple[float, ...] = ()
 
 
 class SavedState(Record):
@@ -35,9 +50,15 @@ class SavedState(Record):
     science: dict[str, Any] = Field(description="the science itself, to tell what differs")
     amendments_head: str = Field("", description="last amendment when the step was reached")
     guard: GuardMemory = Field(default_factory=GuardMemory)
+    settling: SettlingMemory = Field(default_factory=SettlingMemory)
     optimizer_steps: dict[str, int] = Field(description="updates by parameter")
     num_ranks: int = Field(1, ge=1, description="ranks that wrote it; any number can read it")
     versions: dict[str, str]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether a folder is of the form of a checkpoint of rewarm, sound or not."""
+    return all((folder / name).is_file() for name in (STATE_FILE, MANIFEST_NAME))
 
 
 def read_saved_state(folder: Path) -> SavedState:

@@ -8,7 +8,9 @@ next one waits for it. What failed in the background is raised by the next call,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -35,8 +37,10 @@ class CheckpointSaver:
         training: World,
         saving: World,
         background: bool,
+        saved: Callable[[Path], None] = lambda path: None,
     ) -> None:
-        """`lock` is the main rank's; `saving` the ranks of `training` on a group of its own."""
+        """`lock` is the main rank's; `saving` the ranks of `training` on a group of its own;
+        `saved` is told of every checkpoint once it is verified."""
         self._science = science
         self._store = store
         self._journal = journal
@@ -44,6 +48,7 @@ class CheckpointSaver:
         self._training = training
         self._saving = saving
         self._background = background
+        self._saved = saved
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -101,3 +106,4 @@ class CheckpointSaver:
             seconds=round(seconds, 3),
             blocked_s=round(seconds if blocked_s is None else blocked_s, 3),
         )
+        self._saved(path)

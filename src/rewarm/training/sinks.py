@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 SINK_NAMES = ("tensorboard", "wandb")
-_LOGGED_SILENTLY = frozenset({"checkpoint"})
+_LOGGED_SILENTLY = frozenset({"checkpoint", "mirrored"})
 
 
 class Sink(Protocol):
@@ -77,8 +77,12 @@ class Journal:
             return
         self.run.append_event(kind, step, message, **details)
         if kind not in _LOGGED_SILENTLY:
-            for sink in self.sinks:
-                sink.say(message)
+            self.say(message)
+
+    def say(self, message: str) -> None:
+        """Tell people what need not be on record."""
+        for sink in self.sinks:
+            sink.say(message)
 
 
 class TensorBoardSink:

@@ -1,7 +1,8 @@
 """All that a run carries from step to step, and how it lies on the disk.
 
-    weights                 every parameter and persistent buffer, a tied one once
-    moments                 exp_avg.<parameter> and exp_avg_sq.<parameter>
+    weights                 every persistent buffer, and every parameter that trains at some time,
+                            a tied one once
+    moments                 exp_avg.<parameter> and exp_avg_sq.<parameter> (8 bits: eight_bit.py)
     state.json              step, plan, updates per parameter, versions
 
 One process writes `model.safetensors` and `optimizer.safetensors`, many ranks write a part each
@@ -19,18 +20,32 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from rewarm.artifacts import provenance, write_json
 from rewarm.distributed.fsdp import Root, copied_to_host
 from rewarm.distributed.tensor_files import Header, fill, place_of, read_headers, write_tensors
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, Problem
+from rewarm.model.trainable import trained_in
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan, Science
-from rewarm.training.optimizer import moments, set_step_counts, step_counts
+from rewarm.training.optimizer import MOMENTS, is_eight_bit, moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
-from rewarm.training.saved import STATE_FILE, GuardMemory, SavedState, check_plan, read_saved_state
+from rewarm.training.saved import (
+    STATE_FILE,
+    GuardMemory,
+    SavedState,
+    SettlingMemory,
+    check_plan,
+    read_saved_state,
+)
+from rewarm.training.stored_moments import (
+    StoredMoments,
+    copy_moments,
+    moments_in_checkpoint,
+    num_parts,
+)
 
 __all__ = [
     "Snapshot",
@@ -52,11 +67,12 @@ class TrainState:
     """Weights, moments, and how many steps were taken or skipped (= the next one)."""
 
     root: Root
-    optimizer: AdamW
+    optimizer: Optimizer
     step: int = 0
     world: World = ALONE
     amendments: Amendments = field(default_factory=Amendments)
     guard: GuardMemory = field(default_factory=GuardMemory)
+    settling: SettlingMemory = field(default_factory=SettlingMemory)
 
     @property
     def model(self) -> nn.Module:
@@ -97,6 +113,23 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def _stored_weights(model: nn.Module, science: Science) -> dict[str, Tensor]:
+    """Return what a checkpoint holds: every buffer, and every parameter that some stage trains.
+
+    The others are the base's own bits to the end, and are read from it.
+    """
+    trained = {
+        name
+        for stage in science.stages
+        for name in trained_in(model, science.parameters, stage, seed=science.seed)
+    }
+    return {
+        name: tensor
+        for name, tensor in weights_of(model).items()
+        if name in trained or not isinstance(tensor, nn.Parameter)
+    }
+
+
 def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapshot:
     """Return the state as it is now; with `copy` later steps do not change it."""
     saved = SavedState(
@@ -107,11 +140,12 @@ def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapsho
         science=science.model_dump(mode="json"),
         amendments_head=state.amendments.last,
         guard=state.guard,
+        settling=state.settling,
         optimizer_steps=step_counts(state.optimizer),
         num_ranks=state.world.size,
         versions=provenance(VERSIONS_OF)["packages"],
     )
-    weights, found = weights_of(state.model), moments(state.optimizer)
+    weights, found = _stored_weights(state.model, science), moments(state.optimizer)
     if copy:
         weights = {name: copied_to_host(tensor) for name, tensor in weights.items()}
         found = {name: copied_to_host(tensor) for name, tensor in found.items()}
@@ -133,21 +167,41 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    groups = {_WEIGHTS: weights_of(state.model), _MOMENTS: moments(state.optimizer)}
-    problems = [
-        problem
-        for group, wanted in groups.items()
-        for problem in _differences(folder, group, wanted)
-    ]
+    weights, kept = _stored_weights(state.model, science), moments(state.optimizer)
+    problems = list(_differences(folder, _WEIGHTS, _headers_of(weights)))
+    cut_anew = _moments_cut_anew(folder, state)
+    if cut_anew is None:
+        of_all = state.world.ranks.together(lambda: _headers_of(kept))
+        wanted = {name: header for found in of_all for name, header in found.items()}
+        problems += _differences(folder, _MOMENTS, wanted)
+    else:
+        names = step_counts(state.optimizer)
+        expected = [f"{moment}.{name}" for moment in MOMENTS for name in names]
+        problems += _key_differences(folder, cut_anew.headers.keys(), expected)
     problems += _key_differences(
         folder / STATE_FILE, saved.optimizer_steps.keys(), step_counts(state.optimizer).keys()
     )
     if problems:
         raise CheckpointError(problems)
-    fill(folder, groups, state.world)
+    if cut_anew is None:
+        fill(folder, {_WEIGHTS: weights, _MOMENTS: kept}, state.world)
+    else:
+        fill(folder, {_WEIGHTS: weights}, state.world)
+        copy_moments(cut_anew, state.optimizer)
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
     state.guard = saved.guard
+    state.settling = saved.settling
+
+
+def _moments_cut_anew(folder: Path, state: TrainState) -> StoredMoments | None:
+    """Return 8-bit moments that another number of ranks cut into blocks, as plain numbers."""
+    if not is_eight_bit(state.optimizer):
+        return None
+    here = state.world.ranks.together(lambda: num_parts(moments(state.optimizer)))
+    if num_parts(read_headers(folder, _MOMENTS)) == max(here):
+        return None
+    return moments_in_checkpoint(folder, state.world)
 
 
 def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
@@ -157,21 +211,25 @@ def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
     """
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
-    wanted = weights_of(model)
-    problems = list(_differences(folder, _WEIGHTS, wanted))
+    wanted = _stored_weights(model, science)
+    problems = list(_differences(folder, _WEIGHTS, _headers_of(wanted)))
     if problems:
         raise CheckpointError(problems)
     fill(folder, {_WEIGHTS: wanted}, ALONE)
     return saved.step
 
 
-def _differences(folder: Path, group: str, wanted: Mapping[str, Tensor]) -> Iterable[Problem]:
+def _headers_of(tensors: Mapping[str, Tensor]) -> dict[str, Header]:
+    return {name: Header.of(tensor) for name, tensor in tensors.items()}
+
+
+def _differences(folder: Path, group: str, wanted: Mapping[str, Header]) -> Iterable[Problem]:
     """Yield every name, shape and dtype in which a folder differs from what the plan expects."""
     found = read_headers(folder, group)
     place = place_of(folder, group)
     yield from _key_differences(place, found.keys(), wanted.keys())
     for name in sorted(found.keys() & wanted.keys()):
-        here, there = found[name], Header.of(wanted[name])
+        here, there = found[name], wanted[name]
         if here != there:
             yield _foreign(
                 place,

@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch
-from rewarm.distributed.fsdp import reduce_gradients, whole
+from rewarm.distributed.fsdp import local, reduce_gradients, whole
 from rewarm.distributed.world import World
 from rewarm.errors import RewarmError
 from rewarm.planning.plan import Placement, Science
+from rewarm.planning.trainable import layer_of
 from rewarm.records.facts import StepRecord
-from rewarm.training.optimizer import masked_step, named_parameters, set_learning_rate
+from rewarm.training.optimizer import masked_step, named_parameters
 from rewarm.training.placement import autocast_of
 from rewarm.training.randomness import seed_step
+from rewarm.training.stages import set_rates
 from rewarm.training.state import TrainState, buffers_of
 
 __all__ = ["NonFiniteStep", "Stepper", "Tell", "TokenLoss"]
@@ -114,17 +116,32 @@ class Stepper:
         afterwards, in one transfer.
         """
         optimizer = state.optimizer
-        set_learning_rate(optimizer, self.science.lr(batch.step))
+        set_rates(optimizer, self.science, batch.step)
         seed_step(self.science.seed, batch.step, state.world.rank)
         loss = state.world.sum(self._accumulate_gradients(state, batch, num_valid))
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
+        by_layer = self._layer_norms(state)
         grad_norm = whole(
             nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
         )
         measured = torch.stack((loss, grad_norm.to(loss)))
         masked_step(optimizer, skip=~measured.isfinite().all())
         optimizer.zero_grad(set_to_none=True)
-        return _Measured(*measured.tolist())
+        loss_value, norm, *norms = torch.cat((measured, by_layer.to(loss))).tolist()
+        return _Measured(loss_value, norm, tuple(norms))
+
+    def _layer_norms(self, state: TrainState) -> Tensor:
+        """Return the norm of each layer's gradient, float64 [layers], where freezing asks for it;
+        else an empty tensor. A layer without a gradient has 0. Collective.
+        """
+        if self.science.freezing.kind != "auto":
+            return torch.zeros(0, dtype=torch.float64, device=state.device)
+        squares = torch.zeros(self.science.num_layers, dtype=torch.float64, device=state.device)
+        for name, parameter in named_parameters(state.optimizer):
+            layer = layer_of(name)
+            if layer is not None and parameter.grad is not None:
+                squares[layer] += local(parameter.grad).double().square().sum()
+        return state.world.sum(squares).sqrt()
 
     def _accumulate_gradients(self, state: TrainState, batch: Batch, num_valid: int) -> Tensor:
         """Add each micro-batch's share of the step's gradient; return their loss, float64 []."""
@@ -167,6 +184,7 @@ class Stepper:
             phase=science.phase_at(batch.step).name,
             samples=samples,
             step_s=step_s,
+            layer_grad_norms=measured.layer_norms,
         )
 
 
@@ -191,6 +209,7 @@ class _Measured:
 
     loss: float
     grad_norm: float
+    layer_norms: tuple[float, ...] = ()
 
     @property
     def is_finite(self) -> bool:

@@ -1,0 +1,163 @@
+"""A run that goes on from another one's checkpoint: a branch that anneals, or an extension.
+
+Its science is the other's up to a step where the rate is constant (there a schedule can be left
+without a trace), and then that of a plan of its own, moved to begin there. Sources that both show
+go on counting, so that no window comes again before its epoch is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rewarm.errors import PlanError, Problems
+from rewarm.order.position import samples_in_phase
+from rewarm.planning.plan import Origin, Plan, PlannedPhase, PlannedSource, Science
+from rewarm.planning.schedule import Schedule
+
+__all__ = ["constant_steps", "graft", "rate_to_go_on_from"]
+
+
+def constant_steps(schedule: Schedule) -> list[tuple[int, int]]:
+    """Return the stretches [first, last] of numbers of updates after which a run may be left."""
+    return [(piece.start_step, piece.end_step) for piece in schedule if piece.shape == "constant"]
+
+
+def rate_to_go_on_from(science: Science, step: int) -> float:
+    """Return the constant rate at which a run stands after `step` updates.
+
+    Raises PlanError where its rate is not constant there: the schedule that follows would not be
+    the one that led there.
+    """
+    for piece in science.schedule:
+        if piece.shape == "constant" and piece.start_step <= step <= piece.end_step:
+            return piece.start_lr
+    stretches = constant_steps(science.schedule)
+    where = ", ".join(f"{first} to {last}" for first, last in stretches)
+    raise PlanError.one(
+        "--at-step",
+        f"the rate is not constant at step {step}, so nothing can go on from there without a jump",
+        f"it is constant at steps {where}"
+        if stretches
+        else "only schedules with a constant "
+        "stretch can be left on the way: infinite, wsd, constant, or pieces of your own",
+    )
+
+
+def graft(trunk: Science, more: Science, *, at_step: int) -> Science:
+    """Return the trunk's science up to `at_step`, gone on with by `more`, which begins at step 0.
+
+    Raises PlanError, with everything that does not fit, where the two are not about one base, one
+    batch and one objective, or where a source of one name has another text.
+    """
+    problems = Problems()
+    for name in (
+        "base_weights",
+        "tokenizer",
+        "sequence_length",
+        "sequences_per_step",
+        "mask_documents",
+        "seed",
+        "optimizer",
+        "precision",
+    ):
+        if getattr(trunk, name) != getattr(more, name):
+            problems.add(
+                name,
+                f"it differs from the run's that is gone on with ({getattr(more, name)} instead "
+                f"of {getattr(trunk, name)})",
+                "leave it as that run has it",
+            )
+    sources = _merged(trunk.sources, more.sources, problems)
+    problems.raise_as(PlanError)
+    names = [source.name for source in sources]
+    phases = [
+        *_moved(trunk.phases, trunk.sources, names, until=at_step),
+        *_moved(more.phases, more.sources, names, by=at_step, taken=trunk.phases),
+    ]
+    science = trunk.model_copy(
+        update={
+            "num_steps": at_step + more.num_steps,
+            "sources": sources,
+            "phases": tuple(phases),
+            "schedule": (*_until(trunk.schedule, at_step), *_later(more.schedule, at_step)),
+            "origin": Origin(plan=Plan.science_fingerprint(trunk), step=at_step),
+        }
+    )
+    return science.model_copy(update={"phases": _counted(science)})
+
+
+def _merged(
+    trunk: Sequence[PlannedSource], more: Sequence[PlannedSource], problems: Problems
+) -> tuple[PlannedSource, ...]:
+    known = {source.name: source for source in trunk}
+    added: list[PlannedSource] = []
+    for source in more:
+        if source.name not in known:
+            added.append(source)
+        elif source != known[source.name]:
+            problems.add(
+                f"sources.{source.name}",
+                "the run that is gone on with has a source of this name with another text, or "
+                "shows another part of it",
+                "give the new one a name of its own",
+            )
+    return (*trunk, *added)
+
+
+def _moved(
+    phases: Sequence[PlannedPhase],
+    own: Sequence[PlannedSource],
+    names: Sequence[str],
+    *,
+    by: int = 0,
+    until: int | None = None,
+    taken: Sequence[PlannedPhase] = (),
+) -> list[PlannedPhase]:
+    """Return phases moved by some steps, or cut at one, with weights by all sources' names."""
+    moved: list[PlannedPhase] = []
+    used = {phase.name for phase in taken}
+    for phase in phases:
+        if until is not None and phase.start_step >= until:
+            break
+        by_name = dict(zip((source.name for source in own), phase.weights, strict=True))
+        name = phase.name
+        while name in used:
+            name += "+"
+        used.add(name)
+        end = phase.end_step if until is None else min(phase.end_step, until)
+        moved.append(
+            PlannedPhase(
+                name=name,
+                start_step=phase.start_step + by,
+                end_step=end + by,
+                weights=tuple(by_name.get(name, 0) for name in names),
+                samples=(),
+            )
+        )
+    return moved
+
+
+def _counted(science: Science) -> tuple[PlannedPhase, ...]:
+    order = science.order()
+    return tuple(
+        phase.model_copy(update={"samples": tuple(int(n) for n in samples_in_phase(order, index))})
+        for index, phase in enumerate(science.phases)
+    )
+
+
+def _until(schedule: Schedule, step: int) -> Schedule:
+    """Return the pieces before a step; only a constant one is ever cut."""
+    return tuple(
+        piece.model_copy(update={"end_step": min(piece.end_step, step)})
+        for piece in schedule
+        if piece.start_step < step
+    )
+
+
+def _later(schedule: Schedule, by: int) -> Schedule:
+    return tuple(
+        piece.model_copy(
+            update={"start_step": piece.start_step + by, "end_step": piece.end_step + by}
+        )
+        for piece in schedule
+    )

@@ -1,0 +1,45 @@
+"""What all sections of a recipe have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from rewarm.units import parse_count
+
+__all__ = ["Count", "Section", "Share"]
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
+"""A positive whole number; `"300M"` and `"2B"` are understood."""
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""From 0 to below 1."""
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        # No file system takes it, and what Python says then names no field.
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "\0" in text:
+                raise ValueError(f"{text!r} holds a NUL character")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
+        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        if wants_bool and not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        if not wants_bool and isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is not what belongs here")
+        return value

@@ -1,0 +1,280 @@
+"""Branches and extensions: the same run up to a step, and then on as if it had never been left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rewarm.cli import main
+from rewarm.errors import PlanError
+from rewarm.order.position import samples_before, slots_of_step
+from rewarm.planning.continuation import graft, rate_to_go_on_from
+from rewarm.planning.plan import Plan, Science, load_plan
+from rewarm.records.run_folder import RunFolder
+from rewarm.training.saved import read_saved_state
+from tests.support.fake_facts import make_corpus_facts
+from tests.support.road import make_reader_folder
+from tests.unit.test_plan import CORPORA, plan_of
+
+STEPS = "budget.tokens=1_280_000"
+INFINITE = (
+    STEPS,
+    "schedule.kind=infinite",
+    "schedule.peak_lr=pretraining.peak",
+    "schedule.final_lr=peak/10",
+    "phases[0].until={fraction=0.5}",
+)
+
+
+def trunk_science() -> Science:
+    return plan_of(*INFINITE).science
+
+
+def more_science(*overrides: str) -> Science:
+    return plan_of(
+        "budget.tokens=128_000",
+        "schedule.kind=pieces",
+        'schedule.pieces=[{shape="exponential", start_lr=5.5e-4, end_lr=1e-4}]',
+        'phases=[{name="anneal", weights={new=1, qa=1}}]',
+        *overrides,
+    ).science
+
+
+def test_the_rate_can_be_left_where_it_is_constant() -> None:
+    trunk = trunk_science()
+    for step in (600, 700, 850):
+        assert rate_to_go_on_from(trunk, step) == pytest.approx(5.5e-4)
+    for step in (599, 851, 1000):
+        with pytest.raises(PlanError, match="it is constant at steps 600 to 850"):
+            rate_to_go_on_from(trunk, step)
+    with pytest.raises(PlanError, match="only schedules with a constant stretch"):
+        rate_to_go_on_from(plan_of(STEPS).science, 10)
+
+
+def test_a_branch_is_the_trunk_and_then_its_own() -> None:
+    trunk, more = trunk_science(), more_science()
+    branch = graft(trunk, more, at_step=700)
+    assert branch.num_steps == 800
+    assert [branch.lr(step) for step in range(700)] == [trunk.lr(step) for step in range(700)]
+    assert branch.lr(700) == pytest.approx(5.5e-4)
+    assert branch.lr(750) == pytest.approx((5.5e-4 * 1e-4) ** 0.5)
+    for step in (0, 499, 500, 699):
+        one, other = slots_of_step(trunk.order(), step), slots_of_step(branch.order(), step)
+        assert (one.source == other.source).all()
+        assert (one.window == other.window).all()
+    assert [(p.name, p.start_step, p.end_step) for p in branch.phases] == [
+        ("general", 0, 500),
+        ("qa", 500, 700),
+        ("anneal", 700, 800),
+    ]
+    assert branch.origin is not None
+    assert branch.origin.plan == Plan.science_fingerprint(trunk)
+
+
+def test_sources_go_on_counting_in_a_branch() -> None:
+    trunk = trunk_science()
+    branch = graft(trunk, more_science(), at_step=700)
+    names = [source.name for source in branch.sources]
+    before = samples_before(trunk.order(), 700)
+    seen: dict[str, list[int]] = {name: [] for name in names}
+    for step in range(700, 800):
+        slots = slots_of_step(branch.order(), step)
+        for source, sample in zip(slots.source, slots.sample, strict=True):
+            seen[names[source]].append(int(sample))
+    assert not seen["old"]
+    for index, name in enumerate(names):
+        if seen[name]:
+            expected = np.arange(before[index], before[index] + len(seen[name]))
+            assert sorted(seen[name]) == expected.tolist()
+
+
+def test_new_sources_join_behind_the_trunk_s() -> None:
+    german = 'sources.german={path="g.jsonl", role="new"}'
+
+    corpora = {**CORPORA, "german": make_corpus_facts("german")}
+    more = plan_of(
+        "budget.tokens=128_000",
+        german,
+        'phases=[{name="general", weights={german=3, old=1}}]',
+        corpora=corpora,
+    ).science
+    extended = graft(trunk_science(), more, at_step=700)
+    assert [source.name for source in extended.sources] == ["old", "new", "qa", "german"]
+    last = extended.phases[-1]
+    assert last.name == "general+"
+    assert [weight / 65_536 for weight in last.weights] == [0.25, 0, 0, 0.75]
+    assert last.samples == (250, 0, 0, 750)
+
+
+def test_what_does_not_fit_is_told_at_once() -> None:
+    more = more_science("seed=2", "optimizer.weight_decay=0.3")
+    sources = tuple(
+        source.model_copy(update={"key": "other"}) if source.name == "new" else source
+        for source in more.sources
+    )
+    with pytest.raises(PlanError) as caught:
+        graft(trunk_science(), more.model_copy(update={"sources": sources}), at_step=700)
+    assert [problem.where for problem in caught.value.problems] == [
+        "seed",
+        "optimizer",
+        "sources.new",
+    ]
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 20 steps with an infinite schedule, constant from step 8 to 14, trained to 14."""
+    folder = make_reader_folder(tmp_path_factory.mktemp("trunk") / "reader")
+    recipe = folder / "trunk.toml"
+    recipe.write_text(
+        """
+name = "trunk"
+base = { path = "my-model", pretraining = { peak_lr = 1e-2, final_lr = 1e-3 } }
+budget = { tokens = 2560 }
+batch = { tokens = 128, sequence_length = 32 }
+sources.new = { path = "my-text", role = "new", held_out = 0.1 }
+sources.old = { path = "my-old-text", role = "replay", held_out = 0.1 }
+phases = [{ name = "all", weights = { new = 0.5, old = 0.5 } }]
+evaluation = { every_steps = 10, max_bytes_per_domain = 2000, max_answers = 2 }
+checkpoints = { every_steps = 2, keep = 20, mirror = "file://MIRROR" }
+training = { num_threads = 1 }
+[schedule]
+kind = "infinite"
+peak_lr = "pretraining.peak"
+final_lr = "peak/10"
+cooldown_end = 0.4
+anneal_start = 0.7
+""".replace("MIRROR", str(folder / "mirror"))
+    )
+    assert main(["prepare", str(recipe)]) == 0
+    assert main(["train", str(recipe), "--until-step", "14"]) == 0
+    return folder
+
+
+def weights_of(run: Path, step: int) -> bytes:
+    return (run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").read_bytes()
+
+
+def test_a_branch_that_copies_the_trunk_s_anneal_ends_in_the_same_weights(trunk: Path) -> None:
+    """6 steps to the trunk's own final rate, of its own blend: bit for bit what the trunk does."""
+    runs = trunk / "runs"
+    branch = ["branch", str(runs / "trunk"), "--anneal", "768"]
+    assert main([*branch, "--at-step", "14", "--name", "copy"]) == 0
+    assert main(["train", str(trunk / "trunk.toml")]) == 0
+    assert load_plan(runs / "copy" / "plan.json").science.num_steps == 20
+    # The blend's cycle of two slots begins anew with the phase, at an even position: same slots.
+    assert weights_of(runs / "copy", 20) == weights_of(runs / "trunk", 20)
+
+
+def test_a_branch_is_a_run_of_its_own(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = trunk / "runs"
+    before = {path: path.read_bytes() for path in (runs / "trunk").rglob("*.json")}
+    branch = ["branch", str(runs / "trunk"), "--anneal", "512", "--at-step", "10", "--name", "b"]
+    assert main([*branch, "--plan-only"]) == 0
+    out = capsys.readouterr().out
+    assert "begins with step-00000010" in out
+    assert "next: rewarm train" in out
+    run = RunFolder(runs / "b")
+    saved = read_saved_state(run.checkpoints / "step-00000010")
+    assert saved.plan == load_plan(run.plan).fingerprint
+    assert [record.step for record in run.steps()] == list(range(10))
+    assert {record.step for record in run.evals()} == {0, 1, 2, 4, 8, 10}
+    # Given again it goes on where it was; killed in between it would do the same.
+    assert main([*branch]) == 0
+    assert [record.step for record in run.steps()] == list(range(14))
+    assert run.steps()[-1].lr == pytest.approx(load_plan(run.plan).science.lr(13))
+    assert run.evals()[-1].step == 14
+    # A mirror holds one run: this one's lies within the trunk's.
+    mirrors = {path.parent for path in trunk.glob("mirror/**/mirrored-step-*")}
+    assert {trunk / "mirror", trunk / "mirror" / "b"} <= mirrors
+    assert (trunk / "mirror" / "b" / "mirrored-step-00000014" / "MANIFEST.json").is_file()
+    assert main(["report", str(run.path)]) == 0
+    assert main(["export", str(run.path)]) == 0
+    after = {path: path.read_bytes() for path in (runs / "trunk").rglob("*.json")}
+    assert before == after, "the trunk is not touched"
+
+
+def test_an_extension_goes_on_with_another_recipe(trunk: Path) -> None:
+    recipe = (trunk / "trunk.toml").read_text()
+    (trunk / "more-text").mkdir(exist_ok=True)
+    for number in range(200):
+        text = f"the rate of text {number} in a step to learn " * 20
+        (trunk / "more-text" / f"{number}.txt").write_text(text)
+    recipe = recipe.replace(
+        "phases =", 'sources.more = { path = "more-text", role = "new", held_out = 0.1 }\nphases ='
+    )
+    recipe = recipe.replace("{ new = 0.5, old = 0.5 }", "{ more = 0.75, old = 0.25 }")
+    (trunk / "more.toml").write_text(recipe.replace('name = "trunk"', 'name = "more"'))
+    runs = trunk / "runs"
+    extend = [
+        "extend",
+        str(runs / "trunk"),
+        "--at-step",
+        "12",
+        "--recipe",
+        str(trunk / "more.toml"),
+    ]
+    assert main([*extend, "--budget", "+1024", "--anneal", "256", "--name", "e"]) == 0
+    science = load_plan(runs / "e" / "plan.json").science
+    assert science.num_steps == 20
+    assert {round(science.lr(step), 9) for step in range(8, 18)} == {5.5e-3}
+    assert science.lr(19) < 5.5e-3
+    assert [source.name for source in science.sources] == ["new", "old", "more"]
+    run = RunFolder(runs / "e")
+    assert run.steps()[-1].samples[0] == 0
+    assert {record.domain for record in run.evals() if record.step == 20} >= {"old", "more"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--at-step", "11"], ["no checkpoint of step 11", "those kept are: 2, 4"]),
+        (["--at-step", "4"], ["the rate is not constant at step 4", "steps 8 to 14"]),
+        (["--shape", "cosin"], ["did you mean cosine?"]),
+        (
+            ["--weights", "new=x,old", "--final-lr", "3"],
+            ["'new=x' is not a share", "'old' is not a share", "not a learning rate"],
+        ),
+        (["--weights", "web=1"], ["the run has no source 'web'", "name some of: new, old"]),
+        (["--weights", "new=0"], ["all shares are zero"]),
+        (["--final-lr", "0"], ["never reaches 0"]),
+        (["--name", "a/b"], ["cannot be a run's name"]),
+        (["--name", "trunk"], ["another run is there already"]),
+        (["--anneal", "many"], ["not a count"]),
+        (["--anneal", "5"], ["do not pay for one step"]),
+    ],
+)
+def test_mistakes_are_told(
+    trunk: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [] if "--anneal" in arguments else ["--anneal", "256"]
+    assert main(["branch", str(trunk / "runs" / "trunk"), *first, *arguments]) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in words), told
+
+
+def test_mistakes_of_an_extension_are_told(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extend = ["extend", str(trunk / "runs" / "trunk"), "--budget", "+512"]
+    assert main([*extend, "--anneal", "512"]) == 2
+    assert "takes the whole extension" in capsys.readouterr().err
+    assert main([*extend, "-o", "seed=3", "--final-lr", "1e-4"]) == 2
+    told = capsys.readouterr().err
+    assert "none is given" in told
+    assert "add --anneal" in told
+
+
+def test_a_damaged_checkpoint_begins_no_branch(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = trunk / "runs" / "trunk" / "checkpoints" / "step-00000012" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    branch = ["branch", str(trunk / "runs" / "trunk"), "--anneal", "256", "--at-step", "12"]
+    try:
+        assert main([*branch, "--name", "damaged"]) == 2
+    finally:
+        weights.write_bytes(content)
+    assert "model.safetensors was altered" in capsys.readouterr().err
+    assert not (trunk / "runs" / "damaged").exists()
