@@ -177,6 +177,14 @@ def prepare(recipe: RecipePath, override: Override = None) -> None:
 
 
 @app.command()
+def rehearse(recipe: RecipePath, override: Override = None) -> None:
+    """Let the base make up text to rehearse; the same command goes on where it was."""
+    from rewarm.stages.rehearse import run_rehearse
+
+    run_rehearse(recipe, override or ())
+
+
+@app.command()
 def train(
     recipe: RecipeOrRun,
     override: Override = None,

@@ -443,8 +443,10 @@ MUTATIONS = [
     Mutation(
         promise="a kill while preparing changes no byte",
         file="corpus/prepare.py",
-        old="except (OSError, ValueError, LookupError, TypeError):\n            return False",
-        new="except (OSError, ValueError, LookupError, TypeError):\n            return True",
+        old="except (OSError, ValueError, LookupError, TypeError, AttributeError):\n"
+        "            return False",
+        new="except (OSError, ValueError, LookupError, TypeError, AttributeError):\n"
+        "            return True",
         test="tests/unit/test_corpus_prepare.py::test_a_kill_at_any_moment_changes_no_byte",
     ),
     Mutation(
@@ -743,7 +745,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a file stands in one source",
-        file="corpus/sources.py",
+        file="corpus/inputs.py",
         old="            if first != name:\n",
         new="            if False:\n",
         test="tests/unit/test_run_guards.py::test_a_file_in_two_sources_is_refused",

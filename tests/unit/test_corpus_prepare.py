@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models
 
 from rewarm.corpus import encoding, place
 from rewarm.corpus.estimate import estimate_source
+from rewarm.corpus.inputs import resolve_inputs
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import (
     PrepareProgress,
@@ -27,7 +28,6 @@ from rewarm.corpus.prepare import (
 )
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import write_shard
-from rewarm.corpus.sources import resolve_inputs
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rewarm.corpus.sources import Rejections, find_inputs, read_documents, resolve_inputs
+from rewarm.corpus.inputs import find_inputs, resolve_inputs
+from rewarm.corpus.sources import Rejections, read_documents
 from rewarm.corpus.streams import Caps, read_lines
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import SourceRecipe

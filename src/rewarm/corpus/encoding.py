@@ -28,6 +28,7 @@ __all__ = [
     "Meter",
     "PrepareProgress",
     "ShardEncoder",
+    "flushed_size",
     "is_held_out",
     "shard_files",
     "split_hashes",
@@ -163,7 +164,9 @@ class ShardEncoder:
         if self.source.group_field is not None:
             np.save(f"{prefix}{GROUP_HASHES}", np.array(columns.group_hashes, dtype=np.uint64))
         return {
-            "bytes": {ending: _flush(f"{prefix}{ending}") for ending in shard_files(self.source)},
+            "bytes": {
+                ending: flushed_size(f"{prefix}{ending}") for ending in shard_files(self.source)
+            },
             "num_inputs": len(paths),
             "rejected": dict(rejections.counts),
             "examples": rejections.examples,
@@ -208,7 +211,7 @@ class ShardEncoder:
             yield batch
 
 
-def _flush(path: str) -> int:
+def flushed_size(path: str) -> int:
     """Wait until a file is on the disk, so that a shard's manifest never outlives its files, and
     return its size."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rewarm.corpus.place import SourceText
 from rewarm.corpus.rejected import check_rejected
 from rewarm.corpus.sources import Document, Rejections, read_documents
+from rewarm.corpus.token_shards import estimate_shards
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError
 from rewarm.recipe.schema import SourceRecipe
@@ -21,10 +22,14 @@ _SAMPLE_BYTES = 2 * 2**20
 def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
     """Return facts extrapolated by file size from 2 MiB of text, spread over up to 8 files.
 
+    Token shards have indices, which say more (`estimate_shards`).
+
     Raises CorpusError where nothing of the sample can be taken; where so much of it is rejected
     that `prepare` would refuse the source, a warning says so before that work is begun.
     """
     source, inputs = text.source, text.inputs
+    if source.holds_tokens:
+        return estimate_shards(text, vocab_size=vocab_size)
     encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
     rejections = Rejections()
     documents: list[Document] = []

@@ -26,6 +26,10 @@ FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
 _MAX_SHARD_INPUTS = 10_000
+# Of a source's recipe, what decides its tokens and its split.
+_READER_KEYS = frozenset(
+    {"format", "text_field", "group_field", "question_field", "answer_field", "held_out"}
+)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -41,7 +45,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """A source with the files that were found for it, and what turns them into tokens."""
+    """A source with the files that were found for it, and what turns them into tokens.
+
+    `made_by` is the key of the rehearsal that made (or will make) the files: they are then known
+    by it rather than by their times, and made again they are the same text.
+    """
 
     name: str
     source: SourceRecipe
@@ -49,22 +57,22 @@ class SourceText:
     recipe_folder: Path
     tokenizer_folder: Path
     tokenizer_recipe: TokenizerRecipe
+    made_by: str | None = None
 
     def key(self) -> str:
         """Return the fingerprint of everything that determines the tokens and the split.
 
         Raises CorpusError for inputs that are gone, BaseModelError where there is no tokenizer.
         """
-        inputs = [
-            [os.path.relpath(path, self.recipe_folder), *_stamp(path)] for path in self.inputs
-        ]
+        inputs: object = self.made_by
+        if inputs is None:
+            inputs = [
+                [os.path.relpath(path, self.recipe_folder), *_stamp(path)] for path in self.inputs
+            ]
         return fingerprint(
             {
                 "format": FORMAT,
-                "reader": self.source.model_dump(
-                    mode="json",
-                    exclude={"path", "role", "max_epochs", "max_epochs_reason", "licence"},
-                ),
+                "reader": self.source.model_dump(mode="json", include=set(_READER_KEYS)),
                 "inputs": inputs,
                 "tokenizer": tokenizer_fingerprint(self.tokenizer_folder),
                 "eos": list(declared_eos(self.tokenizer_folder)),
@@ -84,6 +92,7 @@ class Place:
     folder: Path
     inputs: list[Path]
     stamps: list[tuple[int, int]]
+    holds_tokens: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -103,7 +112,10 @@ class Place:
         problems.raise_as(CorpusError)
 
     def shards(self) -> list[list[Path]]:
-        """Return which inputs go into which shard: in their order, by size alone."""
+        """Return which inputs go into which shard: in their order, by size alone; token shards
+        stay what they are, `.bin` and `.idx`."""
+        if self.holds_tokens:
+            return [self.inputs[first : first + 2] for first in range(0, len(self.inputs), 2)]
         groups: list[list[Path]] = []
         size = _SHARD_INPUT_BYTES
         for path, (num_bytes, _) in zip(self.inputs, self.stamps, strict=True):
@@ -122,7 +134,8 @@ def find_place(text: SourceText, prepared_root: Path) -> Place:
     """
     key = text.key()
     stamps = [_stamp(path) for path in text.inputs]
-    return Place(key, prepared_root / f"{text.name}-{key[:12]}", list(text.inputs), stamps)
+    folder = prepared_root / f"{text.name}-{key[:12]}"
+    return Place(key, folder, list(text.inputs), stamps, text.source.holds_tokens)
 
 
 def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:

@@ -7,13 +7,11 @@ the folder's manifest come after all shards. The same inputs give the same bytes
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +31,9 @@ from rewarm.artifacts import (
 from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
 from rewarm.corpus.rejected import check_rejected
-from rewarm.corpus.sealed import changed_files, discard_changed, seal
+from rewarm.corpus.sealed import alone, changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
+from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault
@@ -89,7 +88,7 @@ def prepare_source(
     tokenizer = tokenizer_fingerprint(text.tokenizer_folder)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(place.folder):
+        with alone(place.folder):
             meter = Meter(text.name, place.total_bytes, progress)
             return done() or _prepare(
                 _Work(text.name, text.source, place, encoder, tokenizer, meter)
@@ -99,22 +98,6 @@ def prepare_source(
             f"{place.folder} cannot be written ({error.strerror or error})",
             "free some space or set prepared_folder elsewhere; the same command then goes on",
         ) from error
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare a folder; the next one waits and finds it done.
-
-    The system takes the lock from a process that is killed. A file system without locks is used
-    without.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _prepare(work: _Work) -> CorpusFacts:
@@ -150,24 +133,27 @@ class _Work:
             Path(f"{prefix}.json").unlink(missing_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
             try:
-                shard = ShardEncoder(self.source, self.encoder, self.meter)
-                facts = shard.write(temporary / prefix.name, paths)
-                for ending in shard_files(self.source):
+                facts = self._maker().write(temporary / prefix.name, paths)
+                for ending in facts["bytes"]:
                     os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             write_json(Path(f"{prefix}.json"), facts)
         self.meter.tell(always=True)
 
+    def _maker(self) -> ShardEncoder | ShardTaker:
+        if self.source.holds_tokens:
+            return ShardTaker(self.encoder, self.tokenizer, self.meter, self.place.folder)
+        return ShardEncoder(self.source, self.encoder, self.meter)
+
     def _is_complete(self, prefix: Path) -> bool:
         """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""
         try:
             sizes = parse_json(Path(f"{prefix}.json").read_bytes())["bytes"]
-            return all(
-                os.path.getsize(f"{prefix}{ending}") == sizes[ending]
-                for ending in shard_files(self.source)
+            return sizes.keys() >= set(shard_files(self.source)) and all(
+                os.path.getsize(f"{prefix}{ending}") == size for ending, size in sizes.items()
             )
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
 
@@ -186,13 +172,15 @@ def _finish(work: _Work) -> CorpusFacts:
     sizes = np.concatenate([np.load(f"{prefix}.bytes.npy") for prefix in prefixes])
     split = split_hashes(work.source)
     digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
-    check_rejected(work.name, len(sizes), rejected, examples)
+    lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
+    check_rejected(work.name, int((lengths > 0).sum()), rejected, examples)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
-    np.save(folder / TRAIN, np.flatnonzero(~held_out))
+    trained = ~held_out & (lengths > 0)  # only shards that were taken over have empty documents
+    held_out &= lengths > 0
+    np.save(folder / TRAIN, np.flatnonzero(trained))
     np.save(folder / HELD_OUT, np.flatnonzero(held_out))
     answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
     write_atomically(folder / ANSWERS, answers)
-    lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
     hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.name,
@@ -201,9 +189,9 @@ def _finish(work: _Work) -> CorpusFacts:
         tokens=fingerprint(hashes),
         folder=str(folder),
         measured=True,
-        num_documents=int((~held_out).sum()),
-        num_tokens=int(lengths[~held_out].sum()),
-        num_bytes=int(sizes[~held_out].sum()),
+        num_documents=int(trained.sum()),
+        num_tokens=int(lengths[trained].sum()),
+        num_bytes=int(sizes[trained].sum()),
         held_out_documents=int(held_out.sum()),
         held_out_tokens=int(lengths[held_out].sum()),
         held_out_bytes=int(sizes[held_out].sum()),
@@ -212,12 +200,18 @@ def _finish(work: _Work) -> CorpusFacts:
         end_token_ids=work.encoder.frame.end,
         begin_tokens=work.encoder.spell(work.encoder.frame.begin),
         end_tokens=work.encoder.spell(work.encoder.frame.end),
+        all_framed=_frame_warning(work, notes) is None,
         tokenizer_fingerprint=work.tokenizer,
         licence=work.source.licence,
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
-    seal(folder, work.place, work.source, known_hashes=hashes)
+    about = {
+        "key": work.place.key,
+        "reader": work.source.model_dump(mode="json"),
+        "tokenizer_fingerprint": work.tokenizer,
+    }
+    seal(folder, work.place.inputs, about, known_hashes=hashes)
     return facts
 
 
@@ -243,7 +237,32 @@ def _warnings(
             f"none of its {len(lengths)} documents is held out at {work.source.held_out:g}, so "
             "nothing can be measured on it; raise held_out"
         )
+    if not all(note.get("names_tokenizer", True) for note in notes):
+        warnings.append(UNNAMED_TOKENIZER)
+    unframed = _frame_warning(work, notes)
+    if unframed is not None and work.source.rehearse is None:  # samples are cut, as everybody knows
+        warnings.append(unframed)
     return tuple(warnings)
+
+
+def _frame_warning(work: _Work, notes: Sequence[dict[str, Any]]) -> str | None:
+    """Return how many documents of shards that were taken over lack the base's first or last
+    tokens; None where all have them."""
+    counts = Counter[str]()
+    for note in notes:
+        counts.update(note.get("frame", {}))
+    frame, num = work.encoder.frame, counts["documents"]
+    lacking = [
+        f"{num - counts[where]:,} do not {where} with {' '.join(work.encoder.spell(ids))}"
+        for where, ids in (("begin", frame.begin), ("end", frame.end))
+        if counts[where] < num
+    ]
+    if not lacking:
+        return None
+    return (
+        f"of its {num:,} documents {' and '.join(lacking)}: they are trained on and measured as "
+        "they are"
+    )
 
 
 def read_held_out_answers(folder: Path) -> list[HeldOutAnswer]:

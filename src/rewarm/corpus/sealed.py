@@ -1,26 +1,60 @@
-"""A prepared source under its manifest: sealed once it is complete, held against it ever after."""
+"""A folder under its manifest: made by one at a time, sealed once complete, held against it."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import MANIFEST_NAME, file_sha256, provenance, read_json, write_json
-from rewarm.corpus.place import Place
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["changed_files", "discard_changed", "seal", "verify_prepared"]
+__all__ = ["alone", "changed_files", "discard_changed", "seal", "verify_prepared"]
+
+_PACKAGES = ("rewarm", "tokenizers", "pyarrow", "numpy", "torch", "transformers")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make what a folder holds; the next one waits and finds it done.
+
+    The system takes the lock from a process that is killed. A file system without locks is used
+    without.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def seal(
-    folder: Path, place: Place, source: SourceRecipe, *, known_hashes: Mapping[str, str]
+    folder: Path,
+    inputs: Sequence[Path],
+    about: Mapping[str, Any],
+    *,
+    known_hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the manifest of a prepared source, last: sizes, times and hashes of all files, of the
-    inputs too, and provenance. `known_hashes` are the SHA-256 of files that were hashed before."""
+    """Write the manifest of a folder that is complete, last: sizes, times and hashes of all files,
+    of the inputs too, what it is `about`, and provenance. `known_hashes` are the SHA-256 of files
+    that were hashed before, by name."""
+    hashes = {
+        os.path.realpath(folder / name): digest for name, digest in (known_hashes or {}).items()
+    }
+
+    def sha256(path: Path) -> str:
+        """A token shard that was taken over is file and input in one."""
+        real = os.path.realpath(path)
+        if real not in hashes:
+            hashes[real] = file_sha256(path)
+        return hashes[real]
+
     names = sorted(
         path.name
         for path in folder.iterdir()
@@ -33,20 +67,19 @@ def seal(
         stat = (folder / name).stat()
         files[name] = {
             "bytes": stat.st_size,
-            "sha256": known_hashes.get(name) or file_sha256(folder / name),
+            "sha256": sha256(folder / name),
             "mtime_ns": stat.st_mtime_ns,
         }
     write_json(
         folder / MANIFEST_NAME,
         {
             "files": files,
-            "key": place.key,
             "inputs": [
-                {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-                for path in place.inputs
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path in inputs
             ],
-            "reader": source.model_dump(mode="json"),
-            "provenance": provenance(["rewarm", "tokenizers", "pyarrow", "numpy"]),
+            "provenance": provenance(_PACKAGES),
+            **about,
         },
     )
 

@@ -1,8 +1,7 @@
-"""Finds a source's files and reads them as documents, counting what is rejected and why."""
+"""Reads the files of a source as documents, counting what is rejected and why."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,28 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import parse_json
+from rewarm.corpus.inputs import format_of
 from rewarm.corpus.streams import Caps, read_lines, read_whole
-from rewarm.errors import CorpusError, Problems
+from rewarm.errors import CorpusError
 from rewarm.recipe.schema import SourceRecipe
 
-__all__ = ["Document", "Rejections", "find_inputs", "read_documents", "resolve_inputs"]
+__all__ = ["Document", "Rejections", "read_documents"]
 
-_FORMAT_OF = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".md": "text",
-    ".rst": "text",
-}
-_CODE_ENDINGS = frozenset(
-    """
-    .c .cc .cpp .cs .cu .css .go .h .hpp .hs .html .java .jl .js .kt .lua .m .ml .php .pl .py .pyi
-    .r .rb .rs .scala .sh .sql .swift .tex .ts .tsx .vue .zig
-    """.split()  # noqa: SIM905 - a list of 35 literals would fill the page
-)
-_COMPRESSED = (".gz", ".zst")
-_SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "dist", "build"})
 _MAX_FILE_BYTES = 256 * 2**20
 _NUM_EXAMPLES = 3
 # Whole rows are held in memory: few enough that a batch of books fits.
@@ -63,156 +47,6 @@ class Rejections:
             self.examples.append(f"{where} ({reason})")
 
 
-def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list[Path]:
-    """Return the files of a source, sorted, each once.
-
-    A path is a file, a folder (read through, hidden folders and symbolic links to folders left
-    out) or a glob. Raises CorpusError with everything wrong: a pattern that matches nothing, a file
-    named twice, a file that cannot be read or whose format cannot be told.
-    """
-    patterns = [source.path] if isinstance(source.path, str) else source.path
-    problems = Problems()
-    where = f"sources.{name}.path"
-    found: list[Path] = []
-    for pattern in patterns:
-        known = len(problems)
-        matches = _matches(pattern, source, recipe_folder, problems)
-        if not matches and len(problems) == known:
-            problems.add(
-                where,
-                f"{pattern!r} matches no file that can be read as {source.format} "
-                f"(seen from {recipe_folder})",
-                "check the path; for folders and globs also the endings of the files",
-            )
-        found += matches
-    for real, count in Counter(os.path.realpath(path) for path in found).items():
-        if count > 1:
-            problems.add(where, f"{real} is named {count} times", "name every file once")
-    for path in found:
-        if not _is_text(str(path)):
-            problems.add(where, f"the name of {str(path)!a} is not UTF-8", "rename it")
-        elif not os.access(path, os.R_OK):
-            problems.add(where, f"{path} cannot be read", "check its permissions")
-        elif _format_of(path, source) is None:
-            problems.add(
-                where,
-                f"the format of {path.name} cannot be told from its ending",
-                f"set sources.{name}.format to jsonl, parquet, text or code",
-            )
-    problems.raise_as(CorpusError)
-    return sorted(found)
-
-
-def _is_text(name: str) -> bool:
-    """Tell whether a name can be written down; the system's names are bytes."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _matches(
-    pattern: str, source: SourceRecipe, recipe_folder: Path, problems: Problems
-) -> list[Path]:
-    path = recipe_folder / os.path.expanduser(pattern)  # an absolute path stays as it is
-    # os.path, unlike Path, answers False where a name is too long or a folder is closed to us.
-    if os.path.isfile(path):
-        return [path]
-    if os.path.isdir(path):
-        return list(_walk(path, source, problems))
-    return sorted(found for found in _glob(path) if os.path.isfile(found))
-
-
-def _glob(pattern: Path) -> set[Path]:
-    """Return what a pattern matches, hidden names only where it spells them.
-
-    Its first folders are taken as they are called where they exist, brackets and all. `**` does not
-    go through links to folders: two loops of them side by side have 2^40 names for one file.
-    """
-    folder = Path(pattern.anchor)
-    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
-    while parts and os.path.isdir(folder / parts[0]):
-        folder /= parts.pop(0)
-    if parts[-1:] == ["**"]:
-        parts.append("*")  # before Python 3.13 it stood for folders alone
-    try:
-        found = set(folder.glob("/".join(parts)))
-    except (OSError, ValueError, RecursionError):  # no system holds such a name
-        return set()
-    if any(part.startswith(".") for part in parts):
-        return found
-    depth = len(folder.parts)
-    return {path for path in found if not any(p.startswith(".") for p in path.parts[depth:])}
-
-
-def _walk(folder: Path, source: SourceRecipe, problems: Problems) -> Iterator[Path]:
-    """Yield the files of a folder that the source's format covers; links to folders are not
-    followed, so that a loop of them ends nothing. A folder that cannot be read is a problem."""
-
-    def refused(error: OSError) -> None:
-        problems.add(
-            str(error.filename),
-            f"the folder cannot be read ({error.strerror})",
-            "check its permissions, or name the folders to read one by one",
-        )
-
-    for root, folders, files in os.walk(folder, onerror=refused, followlinks=False):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
-        )
-        for name in sorted(files):
-            path = Path(root) / name
-            wanted = _format_of(path, source)
-            by_ending = _format_by_ending(path)
-            covered = by_ending is not None if source.format == "auto" else by_ending == wanted
-            if not name.startswith(".") and covered and path.is_file():
-                yield path
-
-
-def _format_by_ending(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSED:
-        suffixes.pop()
-    if not suffixes:
-        return None
-    if suffixes[-1] in _CODE_ENDINGS:
-        return "code"
-    return _FORMAT_OF.get(suffixes[-1])
-
-
-def _format_of(path: Path, source: SourceRecipe) -> str | None:
-    return _format_by_ending(path) if source.format == "auto" else source.format
-
-
-def find_inputs(
-    sources: Mapping[str, SourceRecipe], recipe_folder: Path, problems: Problems
-) -> dict[str, list[Path]]:
-    """Return the files of every source that can be found.
-
-    Noted as problems: whatever `resolve_inputs` refuses, and files that two sources read, where
-    one would train on what the other holds out (one problem for each pair of sources).
-    """
-    found: dict[str, list[Path]] = {}
-    owner: dict[str, str] = {}
-    shared: dict[tuple[str, str], list[Path]] = {}
-    for name, source in sources.items():
-        try:
-            found[name] = resolve_inputs(name, source, recipe_folder)
-        except CorpusError as error:
-            problems.extend(error.problems)
-            continue
-        for path in found[name]:
-            first = owner.setdefault(os.path.realpath(path), name)
-            if first != name:
-                shared.setdefault((first, name), []).append(path)
-    for (first, name), paths in shared.items():
-        more = f" and {len(paths) - 1} more files are" if len(paths) > 1 else " is"
-        problems.add(
-            f"sources.{name}.path",
-            f"{paths[0]}{more} also read by source {first!r}: what one holds out, the other would "
-            "train on",
-            "give every file to one source",
-        )
-    return found
-
-
 def read_documents(
     path: Path, source: SourceRecipe, rejections: Rejections, caps: Caps | None = None
 ) -> Iterator[tuple[Document, int]]:
@@ -223,7 +57,7 @@ def read_documents(
     all is a CorpusError.
     """
     caps = caps or Caps()
-    kind = _format_of(path, source)
+    kind = format_of(path, source)
     if kind == "jsonl":
         return _read_jsonl(path, source, rejections, caps)
     if kind == "parquet":

@@ -19,7 +19,14 @@ from rewarm.recipe.schema import TokenizerRecipe
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["DocumentFrame", "Encoder", "declared_eos", "open_encoder", "tokenizer_fingerprint"]
+__all__ = [
+    "DocumentFrame",
+    "Encoder",
+    "body_span",
+    "declared_eos",
+    "open_encoder",
+    "tokenizer_fingerprint",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,18 @@ class DocumentFrame:
 
     begin: tuple[int, ...]
     end: tuple[int, ...]
+
+
+def body_span(
+    document: NDArray[np.integer], begin: Sequence[int], end: Sequence[int]
+) -> tuple[int, int]:
+    """Return where a document's own tokens start and stop, without `begin` and `end` where it has
+    them."""
+    start = len(begin) if document[: len(begin)].tolist() == list(begin) else 0
+    stop = len(document) - len(end)
+    if stop < start or document[stop:].tolist() != list(end):
+        stop = len(document)
+    return start, stop
 
 
 def tokenizer_fingerprint(folder: Path) -> str:

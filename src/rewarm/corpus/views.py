@@ -8,7 +8,7 @@ label more, which is the next window's first input.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +100,11 @@ class View:
         first, last = int(self._offsets[index]), int(self._offsets[index + 1])
         return self._read(np.array([first]), last - first)[0]  # type: ignore[no-any-return]
 
+    def head(self, index: int, num_tokens: int) -> Integers:
+        """Return the first tokens of one kept document, int64 [at most num_tokens]."""
+        first, last = int(self._offsets[index]), int(self._offsets[index + 1])
+        return self._read(np.array([first]), min(num_tokens, last - first))[0]  # type: ignore[no-any-return]
+
     def gather(self, windows: NDArray[np.integer], sequence_length: int, /) -> Integers:
         """Return windows, int64 [windows, sequence_length + 1].
 
@@ -134,14 +139,24 @@ class View:
             raise ValueError(f"a window is outside of [0, {last})")
 
     def _read(self, firsts: Integers, length: int) -> Integers:
-        """Return the view's tokens [first, first + length) for each `first`, int64 [n, length].
+        """Return the view's tokens [first, first + length) for each `first`, int64 [n, length]."""
+        out = np.empty(len(firsts) * length, dtype=np.int64)
+        tokens: dict[int, NDArray[np.integer]] = {}
+        for shard, start, to, count in self.pieces(firsts, length):
+            if shard not in tokens:
+                tokens[shard] = self._whole_tokens(shard)
+            out[to : to + count] = tokens[shard][start : start + count]
+        return out.reshape(len(firsts), length)
+
+    def pieces(self, firsts: Integers, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """Return where the rows [first, first + length) of the view lie: (shard, its first token,
+        place in the rows laid end to end, count).
 
         Which pieces of which runs make up the rows is worked out for all rows at once; a piece is
         then one slice copied onto another, at about a microsecond each.
         """
-        out = np.empty(len(firsts) * length, dtype=np.int64)
-        if not out.size:
-            return out.reshape(len(firsts), length)
+        if not len(firsts) * length:
+            return iter(())
         runs = self._runs
         first_run = np.searchsorted(runs.offset, firsts, side="right") - 1
         last_run = np.searchsorted(runs.offset, firsts + (length - 1), side="right") - 1
@@ -152,13 +167,9 @@ class View:
         begin = np.maximum(runs.offset[run], firsts[row])
         end = np.minimum(runs.end[run], firsts[row] + length)
         target = row * length + begin - firsts[row]
-        shard = runs.shard[run].tolist()
-        source = (runs.start[run] + begin - runs.offset[run]).tolist()
-        tokens = {index: self._whole_tokens(index) for index in sorted(set(shard))}
-        pieces = zip(shard, source, target.tolist(), (end - begin).tolist(), strict=True)
-        for index, start, to, count in pieces:
-            out[to : to + count] = tokens[index][start : start + count]
-        return out.reshape(len(firsts), length)
+        source = runs.start[run] + begin - runs.offset[run]
+        columns = (runs.shard[run], source, target, end - begin)
+        return zip(*(column.tolist() for column in columns), strict=True)
 
     def _whole_tokens(self, shard: int) -> NDArray[np.integer]:
         """Return a shard's tokens, mapped, having made sure that the file is still whole."""

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.tokenize import body_span
+
 __all__ = ["IGNORED", "Framing", "Passage", "Tokens", "Window", "cut_windows", "stride_tokens"]
 
 Tokens = NDArray[np.int64]
@@ -30,10 +32,14 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The tokens that every document begins and ends with, as the base saw them in pretraining."""
+    """The tokens that every document begins and ends with, as the base saw them in pretraining.
+
+    Where not `all_framed` (shards that were taken over) a document may lack either.
+    """
 
     begin_token_ids: tuple[int, ...]
     end_token_ids: tuple[int, ...]
+    all_framed: bool = True
 
     def __post_init__(self) -> None:
         if not self.context:
@@ -51,16 +57,12 @@ class Framing:
         return self.begin_token_ids or self.end_token_ids
 
     def body(self, document: NDArray[np.integer]) -> Tokens:
-        """Return a framed document's own tokens; ValueError where its frame is another one."""
+        """Return a document's own tokens; ValueError where it should be framed and is not."""
         begin, end = self.begin_token_ids, self.end_token_ids
-        stop = len(document) - len(end)
-        if (
-            stop < len(begin)
-            or tuple(document[: len(begin)]) != begin
-            or tuple(document[stop:]) != end
-        ):
+        start, stop = body_span(document, begin, end)
+        if self.all_framed and len(document) - (stop - start) != len(begin) + len(end):
             raise ValueError(f"a document is not framed by {begin} and {end}")
-        return document[len(begin) : stop].astype(np.int64)
+        return document[start:stop].astype(np.int64)
 
     def passage(self, tokens: NDArray[np.integer] | list[int], num_context: int = 0) -> Passage:
         """Return tokens as a passage after this frame; `num_context` of them are not scored."""

@@ -40,6 +40,7 @@ __all__ = [
     "PhaseRecipe",
     "PieceRecipe",
     "Recipe",
+    "RehearsalRecipe",
     "ScheduleRecipe",
     "SourceRecipe",
     "SubsetRecipe",
@@ -189,13 +190,70 @@ class SubsetRecipe(Section):
         return self
 
 
+_FIELDS_OF_TEXT = frozenset({"text_field", "group_field", "question_field", "answer_field"})
+
+
+class RehearsalRecipe(Section):
+    """Text that the base itself makes up before training (`rewarm rehearse`), in place of a path.
+
+    For a base whose pretraining text is not public: what it has learned is what it says.
+    """
+
+    tokens: Count = Field(description="tokens to keep; sampled are more, some are dropped")
+    prefixes: str = Field(
+        "bos",
+        min_length=1,
+        description="what samples begin with: bos (nothing), the name of another source (first "
+        "tokens of its training documents), or a file: .jsonl (field text), else a line each",
+    )
+    prefix_tokens: int = Field(16, gt=0, le=4096, description="a prefix is cut after so many")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="1: as the base has it; lower repeats what is most likely"
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="the likeliest tokens up to this probability")
+    top_k: int | None = Field(None, gt=0, description="the likeliest so many tokens; default: all")
+    max_tokens_per_sample: int | None = Field(
+        None, gt=1, description="default: the base's positions, at most 1,024"
+    )
+    top_k_logits: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="also store the base's likeliest so many tokens at each place, with their "
+        "log-probabilities, for a KL loss",
+    )
+    seed: int = Field(1, ge=0, lt=2**63, description="of prefixes and samples")
+    batch_samples: int = Field(
+        32, gt=0, le=65_536, description="samples made at a time; part of what decides them"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16 rounds logits to 8 bits: faster and coarser on a GPU"
+    )
+    min_tokens: int = Field(32, gt=0, description="sampled tokens; with fewer it is dropped")
+    max_repeat_share: float = Field(
+        0.5, gt=0, le=1, description="dropped above this share of 4-token runs seen before in it"
+    )
+    min_compressed_share: float = Field(
+        0.15, ge=0, lt=1, description="dropped where zlib makes less than this of its bytes"
+    )
+    max_similarity: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="dropped where it shares more than this of its 5-token runs with one kept",
+    )
+
+
 class SourceRecipe(Section):
     """One source of text."""
 
-    path: str | list[str] = Field(description="file, folder or glob (or several), from the recipe")
-    format: Literal["auto", "jsonl", "parquet", "text", "code"] = Field(
+    path: str | list[str] | None = Field(
+        None, description="file, folder or glob (or several), from the recipe; or give rehearse"
+    )
+    format: Literal["auto", "jsonl", "parquet", "text", "code", "tokens"] = Field(
         "auto",
-        description="jsonl (.gz, .zst), parquet, text (a file is a document), code (a source tree)",
+        description="jsonl (.gz, .zst), parquet, text (a file is a document), code (a source "
+        "tree), tokens (Megatron .bin/.idx, used where they lie)",
     )
     role: Role = Field(description="general | quality | qa | replay | new")
     text_field: str = Field("text", description="field or column that holds the text")
@@ -212,14 +270,34 @@ class SourceRecipe(Section):
         "shuffled",
         description="stored: as the windows lie, e.g. in the order of the base's own training",
     )
+    rehearse: RehearsalRecipe | None = Field(
+        None, description="in place of a path: text that the base itself makes up"
+    )
     licence: str | None = Field(None, description="for the ledger and the model card")
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Tell whether its files are token shards."""
+        return self.format == "tokens" or self.rehearse is not None
 
     @field_validator("path")
     @classmethod
-    def _some_path(cls, value: str | list[str]) -> str | list[str]:
-        if not value or (isinstance(value, list) and not all(value)):
+    def _some_path(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value is not None and (not value or (isinstance(value, list) and not all(value))):
             raise ValueError("name at least one file, folder or glob")
         return value
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> SourceRecipe:
+        if (self.path is None) == (self.rehearse is None):
+            raise ValueError("give path (text that there is) or rehearse, one of the two")
+        if self.rehearse is not None and self.format not in ("auto", "tokens"):
+            raise ValueError(f"what is sampled is tokens, not {self.format}; leave format out")
+        if self.holds_tokens:
+            given = sorted(_FIELDS_OF_TEXT & self.model_fields_set)
+            if given:
+                raise ValueError(f"tokens have no fields: leave out {', '.join(given)}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> SourceRecipe:
@@ -708,6 +786,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 f"{name!r} cannot be the name of a source",
                 "use letters, digits, '-', '_' or '.' (up to 64)",
             )
+        yield from _contradictions_of_rehearsal(name, sources)
     for name in _table(_table(tree, "evaluation"), "tasks"):
         if name in sources:
             yield (
@@ -718,6 +797,18 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     phases = tree.get("phases")
     if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
         yield from _contradictions_of_phases(phases, sources)
+
+
+def _contradictions_of_rehearsal(
+    name: str, sources: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    wanted = _table(_table(sources, name), "rehearse").get("prefixes")
+    if isinstance(wanted, str) and "rehearse" in _table(sources, wanted):
+        yield (
+            f"sources.{name}.rehearse.prefixes",
+            f"source {wanted!r} is made by rehearsal too",
+            "take prefixes from a source of real text",
+        )
 
 
 def _contradictions_of_phases(

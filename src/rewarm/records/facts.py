@@ -20,6 +20,7 @@ __all__ = [
     "ModelFacts",
     "OptimizerStateFacts",
     "Record",
+    "RehearsalFacts",
     "Role",
     "StepRecord",
 ]
@@ -113,6 +114,9 @@ class CorpusFacts(Record):
     end_token_ids: tuple[int, ...] = Field(description="what every document ends with")
     begin_tokens: tuple[str, ...] = Field((), description="the same, as the tokenizer spells them")
     end_tokens: tuple[str, ...] = ()
+    all_framed: bool = Field(
+        True, description="False: token shards some of whose documents lack begin or end tokens"
+    )
     tokenizer_fingerprint: str
     licence: str | None = None
     warnings: tuple[str, ...] = ()
@@ -120,6 +124,25 @@ class CorpusFacts(Record):
     def num_windows(self, sequence_length: int) -> int:
         """Return how many windows of `sequence_length` inputs plus one label the view holds."""
         return max(0, (self.num_tokens - 1) // sequence_length)
+
+
+class RehearsalFacts(Record):
+    """What came of sampling text from a base."""
+
+    key: str = Field(description="fingerprint of base, prefixes and settings")
+    folder: str
+    num_samples: int = Field(description="kept and dropped")
+    num_documents: int = Field(description="samples that were kept")
+    num_tokens: int = Field(description="of those, begin, prefix and end tokens included")
+    dropped: dict[str, int] = Field(description="samples by reason")
+    num_surplus: int = Field(description="good samples beyond the tokens that were asked for")
+    num_sampled_tokens: int = Field(description="of all samples, prompts not counted")
+    num_ended: int = Field(description="kept samples that the base ended itself")
+    distinct_share: float = Field(description="different 4-token runs of the kept over all of them")
+    nats_per_token: float = Field(description="of the kept, under the base itself")
+    elapsed_s: float = Field(description="spent on sampling, over all launches")
+    placements: tuple[str, ...] = Field(description="device, type and threads that sampled")
+    warnings: tuple[str, ...] = ()
 
 
 class StepRecord(Record):

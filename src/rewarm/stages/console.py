@@ -19,8 +19,9 @@ from rewarm.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from rewarm.corpus.prepare import PrepareProgress
+    from rewarm.retention.tally import RehearsalProgress
 
-__all__ = ["PrepareConsole", "TrainConsole", "deltas_line", "ledger_table"]
+__all__ = ["PrepareConsole", "RehearseConsole", "TrainConsole", "deltas_line", "ledger_table"]
 
 _PLAIN_EVERY_S = 10.0
 _WIDE = 70
@@ -33,8 +34,10 @@ _SHORT = {
 }
 
 
-class PrepareConsole:
-    """Progress of `prepare`: documents/s, MB/s and the time that is left, by source."""
+class _SourceBars:
+    """A bar for each source of text, with what `_show` is given; plain lines off a terminal."""
+
+    _verb: str
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -61,27 +64,33 @@ class PrepareConsole:
     ) -> None:
         self._progress.stop()
 
+    def say(self, source: str, message: str) -> None:
+        """Print a line that stays."""
+        self._console.print(
+            f"{self._verb} {source}: {message}", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _show(self, source: str, done: int, total: int, rates: str) -> None:
+        if self._console.is_terminal:
+            if source not in self._tasks:
+                self._tasks[source] = self._progress.add_task(
+                    f"{self._verb} {source}", total=max(total, 1), rates=""
+                )
+            self._progress.update(self._tasks[source], completed=done, rates=rates)
+            return
+        if done >= total or time.monotonic() - self._last_line.get(source, 0.0) >= _PLAIN_EVERY_S:
+            self._last_line[source] = time.monotonic()
+            self.say(source, f"{done / max(total, 1):.0%}, {rates}")
+
+
+class PrepareConsole(_SourceBars):
+    """Progress of `prepare`: documents/s, MB/s and the time that is left, by source."""
+
+    _verb = "prepare"
+
     def update(self, progress: PrepareProgress) -> None:
         """Show how far one source is."""
-        rates = _prepare_rates(progress)
-        if self._console.is_terminal:
-            if progress.source not in self._tasks:
-                self._tasks[progress.source] = self._progress.add_task(
-                    f"prepare {progress.source}", total=max(progress.total_bytes, 1), rates=""
-                )
-            task = self._tasks[progress.source]
-            self._progress.update(task, completed=progress.bytes, rates=rates)
-            return
-        done = progress.bytes >= progress.total_bytes
-        if done or time.monotonic() - self._last_line.get(progress.source, 0.0) >= _PLAIN_EVERY_S:
-            self._last_line[progress.source] = time.monotonic()
-            self._console.print(
-                f"prepare {progress.source}: "
-                f"{progress.bytes / max(progress.total_bytes, 1):.0%}, {rates}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        self._show(progress.source, progress.bytes, progress.total_bytes, _prepare_rates(progress))
 
 
 def _prepare_rates(progress: PrepareProgress) -> str:
@@ -91,6 +100,25 @@ def _prepare_rates(progress: PrepareProgress) -> str:
         f"{format_count(progress.documents)} documents, "
         f"{progress.documents / elapsed:,.0f}/s, {progress.bytes / elapsed / 1e6:.1f} MB/s, "
         f"{format_duration(left)} left"
+    )
+
+
+class RehearseConsole(_SourceBars):
+    """Progress of `rehearse`: tokens kept, tokens/s and share dropped, by source."""
+
+    _verb = "rehearse"
+
+    def update(self, progress: RehearsalProgress) -> None:
+        """Show how far one source is."""
+        done, total = progress.num_tokens, progress.wanted_tokens
+        self._show(progress.source, done, total, _rehearse_rates(progress))
+
+
+def _rehearse_rates(progress: RehearsalProgress) -> str:
+    rate = progress.num_sampled_tokens / max(progress.elapsed_s, 1e-9)
+    return (
+        f"{format_count(progress.num_tokens)} tokens kept, {rate:,.0f} sampled/s, "
+        f"{progress.dropped_share:.0%} dropped"
     )
 
 

@@ -132,4 +132,4 @@ def _of_chat_format(plan: Plan, tokenizer: Tokenizer) -> Built:
 
 
 def _framing(corpus: CorpusFacts) -> Framing:
-    return Framing(corpus.begin_token_ids, corpus.end_token_ids)
+    return Framing(corpus.begin_token_ids, corpus.end_token_ids, corpus.all_framed)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rewarm.corpus.place import load_facts
+from rewarm.corpus.rehearsed import estimate_rehearsal
 from rewarm.errors import PlanError, UserError
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
@@ -15,7 +16,7 @@ from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.job import Job, keep_plan, open_job
-from rewarm.stages.survey import Survey, survey
+from rewarm.stages.survey import Survey, note_unmade, survey
 
 __all__ = ["plan_job", "run_plan"]
 
@@ -99,4 +100,9 @@ def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, Corp
             )
         else:
             corpora[text.name] = facts
+    for rehearsal in found.unmade():
+        if estimates_allowed:
+            corpora[rehearsal.name] = estimate_rehearsal(rehearsal)
+        else:
+            note_unmade(rehearsal, found.problems)
     return corpora

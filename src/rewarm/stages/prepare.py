@@ -12,7 +12,7 @@ from rewarm.planning.blends import used_sources
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
-from rewarm.stages.survey import survey
+from rewarm.stages.survey import note_unmade, survey
 
 __all__ = ["prepare_job", "run_prepare"]
 
@@ -37,6 +37,8 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
     later do not stop the others; their problems are raised together at the end.
     """
     found = survey(job)
+    for rehearsal in found.unmade():
+        note_unmade(rehearsal, found.problems)
     found.raise_as(CorpusError)
     assert found.model is not None
     problems = Problems()

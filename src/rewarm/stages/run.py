@@ -18,6 +18,7 @@ from rewarm.stages.export import export_run
 from rewarm.stages.job import command_line, keep_plan, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
+from rewarm.stages.rehearse import rehearse_job, show_rehearsals
 from rewarm.stages.train import FINISHED, train_plan
 from rewarm.training.sinks import check_sinks
 
@@ -25,7 +26,8 @@ __all__ = ["run_road"]
 
 
 def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[str, ...]) -> int:
-    """Plan, prepare, plan on measured facts (shown, confirmed), train, evaluate, report, export.
+    """Plan, sample what the base makes up, prepare, plan on measured facts (shown, confirmed),
+    train, evaluate, report, export.
 
     Returns the exit code: that of training where it was stopped before the end, else 0. Raises
     UserError where the plan has to be confirmed and nobody can be asked.
@@ -36,6 +38,7 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     job = open_job(path, overrides)
     # Mistakes in the recipe show before hours of tokenization.
     plan_job(job, estimates_allowed=True)
+    show_rehearsals(console, rehearse_job(job))
     console.print(ledger_table(prepare_job(job)))
     plan = plan_job(job, estimates_allowed=False)
     console.print(plan_summary(plan))

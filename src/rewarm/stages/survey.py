@@ -9,8 +9,9 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rewarm.corpus.inputs import find_inputs
 from rewarm.corpus.place import SourceText
-from rewarm.corpus.sources import find_inputs
+from rewarm.corpus.rehearsed import Rehearsal, find_rehearsal, load_rehearsal
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
 from rewarm.planning.layers import note_unlike_layers
 from rewarm.planning.model_facts import read_model_facts
@@ -19,23 +20,31 @@ from rewarm.stages.base import find_base
 from rewarm.stages.job import Job
 from rewarm.stages.optimizer_state import find_optimizer_state
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "note_unmade", "survey"]
 
 
 @dataclass(slots=True)
 class Survey:
     """What was found, and in `problems` what is wrong with it.
 
-    `texts` are the sources whose files were found; without a base there are none. `fault` is set
-    where the hub cannot be reached: no mistake of the person's, yet nothing can go on without it.
+    `texts` are the sources whose files were found, in the recipe's order; without a base there are
+    none. `rehearsals` are those that the base makes up, of which `texts` holds what is made.
+    `fault` is set where the hub cannot be reached: no mistake of the person's, yet nothing can go
+    on without it.
     """
 
     base_folder: Path | None = None
     model: ModelFacts | None = None
     optimizer_state: OptimizerStateFacts | None = None
     texts: list[SourceText] = field(default_factory=list)
+    rehearsals: list[Rehearsal] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     fault: EnvironmentFault | None = None
+
+    def unmade(self) -> list[Rehearsal]:
+        """Return the rehearsals whose text is not sampled yet."""
+        made = {text.name for text in self.texts}
+        return [rehearsal for rehearsal in self.rehearsals if rehearsal.name not in made]
 
     def raise_as(self, error: type[UserError]) -> None:
         """Raise `error` with every problem, or the fault where it is the only trouble."""
@@ -63,8 +72,8 @@ def survey(job: Job) -> Survey:
     _check_packages(job, found.problems)
     inputs = find_inputs(job.recipe.sources, job.folder, found.problems)
     if found.base_folder is not None and found.model is not None:
-        found.texts = [
-            SourceText(
+        texts = {
+            name: SourceText(
                 name,
                 job.recipe.sources[name],
                 paths,
@@ -73,11 +82,49 @@ def survey(job: Job) -> Survey:
                 job.recipe.tokenizer,
             )
             for name, paths in inputs.items()
-        ]
+        }
+        _find_rehearsals(job, found, found.model, texts)
+        found.texts = [texts[name] for name in job.recipe.sources if name in texts]
     _check_tasks(job, found.problems)
     _check_chat(job, found.problems)
     _check_mirror(job, found.problems)
     return found
+
+
+def note_unmade(rehearsal: Rehearsal, problems: Problems) -> None:
+    """Note that the text of a source is not sampled yet, and how it comes to be."""
+    problems.add(
+        f"sources.{rehearsal.name}",
+        "its text is not sampled yet, or base or settings changed since",
+        "run `rewarm rehearse` with this recipe (`rewarm run` does so by itself)",
+    )
+
+
+def _find_rehearsals(
+    job: Job, found: Survey, model: ModelFacts, texts: dict[str, SourceText]
+) -> None:
+    """Note the sources that the base makes up, and put what is made among the texts."""
+    of_files = dict(texts)
+    for name, source in job.recipe.sources.items():
+        wanted = source.rehearse.prefixes if source.rehearse is not None else None
+        if wanted is None or (wanted in job.recipe.sources and wanted not in of_files):
+            continue  # no rehearsal; or the trouble with that source is told as its own
+        try:
+            rehearsal = find_rehearsal(
+                name,
+                source,
+                model,
+                of_files,
+                recipe_folder=job.folder,
+                prepared_root=job.prepared_root,
+                tokenizer_recipe=job.recipe.tokenizer,
+            )
+        except UserError as error:
+            found.problems.extend(error.problems)
+            continue
+        found.rehearsals.append(rehearsal)
+        if load_rehearsal(rehearsal) is not None:
+            texts[name] = rehearsal.text(job.folder, is_made=True)
 
 
 def _check_packages(job: Job, problems: Problems) -> None:

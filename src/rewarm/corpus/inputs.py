@@ -1,0 +1,222 @@
+"""Finds the files of a source: files, folders and globs, each file once and in one source."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rewarm.errors import CorpusError, Problems
+from rewarm.recipe.schema import SourceRecipe
+
+__all__ = ["find_inputs", "format_of", "resolve_inputs"]
+
+_FORMAT_OF = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+    ".rst": "text",
+    ".bin": "tokens",
+    ".idx": "tokens",
+}
+_CODE_ENDINGS = frozenset(
+    """
+    .c .cc .cpp .cs .cu .css .go .h .hpp .hs .html .java .jl .js .kt .lua .m .ml .php .pl .py .pyi
+    .r .rb .rs .scala .sh .sql .swift .tex .ts .tsx .vue .zig
+    """.split()  # noqa: SIM905 - a list of 35 literals would fill the page
+)
+_COMPRESSED = (".gz", ".zst")
+_SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "dist", "build"})
+
+
+def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list[Path]:
+    """Return the files of a source, sorted, each once.
+
+    A path is a file, a folder (read through, hidden folders and symbolic links to folders left
+    out) or a glob; of token shards, which come in pairs (.bin, .idx), one file or their common name
+    will do. Raises CorpusError with everything wrong: a pattern that matches nothing, a file
+    named twice, a file that cannot be read or whose format cannot be told, half of a pair.
+    """
+    patterns = [source.path] if isinstance(source.path, str) else source.path or []
+    problems = Problems()
+    where = f"sources.{name}.path"
+    found: list[Path] = []
+    for pattern in patterns:
+        known = len(problems)
+        matches = _matches(pattern, source, recipe_folder, problems)
+        if not matches and len(problems) == known:
+            problems.add(
+                where,
+                f"{pattern!r} matches no file that can be read as {source.format} "
+                f"(seen from {recipe_folder})",
+                "check the path; for folders and globs also the endings of the files",
+            )
+        found += matches
+    for real, count in Counter(os.path.realpath(path) for path in found).items():
+        if count > 1:
+            problems.add(where, f"{real} is named {count} times", "name every file once")
+    if source.holds_tokens:
+        found = _pairs(found, where, problems)
+    for path in found:
+        if not _is_text(str(path)):
+            problems.add(where, f"the name of {str(path)!a} is not UTF-8", "rename it")
+        elif not os.access(path, os.R_OK):
+            problems.add(where, f"{path} cannot be read", "check its permissions")
+        elif format_of(path, source) is None:
+            problems.add(
+                where,
+                f"the format of {path.name} cannot be told from its ending",
+                f"set sources.{name}.format to jsonl, parquet, text, code or tokens",
+            )
+    problems.raise_as(CorpusError)
+    return found if source.holds_tokens else sorted(found)
+
+
+def _pairs(found: list[Path], where: str, problems: Problems) -> list[Path]:
+    """Return the files of every token shard, one after the other, of which one was found.
+
+    Half a pair is a problem, and so is a file of another kind.
+    """
+    pairs: list[Path] = []
+    for path in found:
+        if _format_by_ending(path) != "tokens":
+            problems.add(where, f"{path} is no token shard", "name files in .bin or .idx")
+    shards = {path.with_suffix("") for path in found if _format_by_ending(path) == "tokens"}
+    for prefix in sorted(shards):
+        pair = [Path(f"{prefix}.bin"), Path(f"{prefix}.idx")]
+        missing = [path.name for path in pair if not os.path.isfile(path)]
+        if missing:
+            problems.add(
+                where,
+                f"{prefix} has no {missing[0]}: a token shard is .bin and .idx",
+                "put the other file beside it, or leave this one out",
+            )
+        else:
+            pairs += pair
+    return pairs
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name can be written down; the system's names are bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _matches(
+    pattern: str, source: SourceRecipe, recipe_folder: Path, problems: Problems
+) -> list[Path]:
+    path = recipe_folder / os.path.expanduser(pattern)  # an absolute path stays as it is
+    # os.path, unlike Path, answers False where a name is too long or a folder is closed to us.
+    if os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        return list(_walk(path, source, problems))
+    if source.holds_tokens and os.path.isfile(f"{path}.idx"):
+        return [Path(f"{path}.idx")]
+    found = sorted(match for match in _glob(path) if os.path.isfile(match))
+    return [
+        path for path in found if not source.holds_tokens or _format_by_ending(path) == "tokens"
+    ]
+
+
+def _glob(pattern: Path) -> set[Path]:
+    """Return what a pattern matches, hidden names only where it spells them.
+
+    Its first folders are taken as they are called where they exist, brackets and all. `**` does not
+    go through links to folders: two loops of them side by side have 2^40 names for one file.
+    """
+    folder = Path(pattern.anchor)
+    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
+    while parts and os.path.isdir(folder / parts[0]):
+        folder /= parts.pop(0)
+    if parts[-1:] == ["**"]:
+        parts.append("*")  # before Python 3.13 it stood for folders alone
+    try:
+        found = set(folder.glob("/".join(parts)))
+    except (OSError, ValueError, RecursionError):  # no system holds such a name
+        return set()
+    if any(part.startswith(".") for part in parts):
+        return found
+    depth = len(folder.parts)
+    return {path for path in found if not any(p.startswith(".") for p in path.parts[depth:])}
+
+
+def _walk(folder: Path, source: SourceRecipe, problems: Problems) -> Iterator[Path]:
+    """Yield the files of a folder that the source's format covers; links to folders are not
+    followed, so that a loop of them ends nothing. A folder that cannot be read is a problem."""
+
+    def refused(error: OSError) -> None:
+        problems.add(
+            str(error.filename),
+            f"the folder cannot be read ({error.strerror})",
+            "check its permissions, or name the folders to read one by one",
+        )
+
+    for root, folders, files in os.walk(folder, onerror=refused, followlinks=False):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+        )
+        for name in sorted(files):
+            path = Path(root) / name
+            wanted = format_of(path, source)
+            covered = wanted is not None and _format_by_ending(path) == wanted
+            if not name.startswith(".") and covered and path.is_file():
+                yield path
+
+
+def _format_by_ending(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    if not suffixes:
+        return None
+    if suffixes[-1] in _CODE_ENDINGS:
+        return "code"
+    return _FORMAT_OF.get(suffixes[-1])
+
+
+def format_of(path: Path, source: SourceRecipe) -> str | None:
+    """Return the format of a file; tokens are taken over only where the recipe says so: many other
+    things end in .bin."""
+    if source.holds_tokens:
+        return "tokens"
+    if source.format != "auto":
+        return source.format
+    by_ending = _format_by_ending(path)
+    return None if by_ending == "tokens" else by_ending
+
+
+def find_inputs(
+    sources: Mapping[str, SourceRecipe], recipe_folder: Path, problems: Problems
+) -> dict[str, list[Path]]:
+    """Return the files of every source that can be found; what is made by rehearsal has none.
+
+    Noted as problems: whatever `resolve_inputs` refuses, and files that two sources read, where
+    one would train on what the other holds out (one problem for each pair of sources).
+    """
+    found: dict[str, list[Path]] = {}
+    owner: dict[str, str] = {}
+    shared: dict[tuple[str, str], list[Path]] = {}
+    for name, source in sources.items():
+        if source.rehearse is not None:
+            continue
+        try:
+            found[name] = resolve_inputs(name, source, recipe_folder)
+        except CorpusError as error:
+            problems.extend(error.problems)
+            continue
+        for path in found[name]:
+            first = owner.setdefault(os.path.realpath(path), name)
+            if first != name:
+                shared.setdefault((first, name), []).append(path)
+    for (first, name), paths in shared.items():
+        more = f" and {len(paths) - 1} more files are" if len(paths) > 1 else " is"
+        problems.add(
+            f"sources.{name}.path",
+            f"{paths[0]}{more} also read by source {first!r}: what one holds out, the other would "
+            "train on",
+            "give every file to one source",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""What keeps the base's knowledge beside replay of real text."""
