@@ -22,7 +22,9 @@ BENCHMARKS = (
     "document_mask",
     "checkpoint_blocking",
     "loss_memory",
+    "rehearsal_rate",
     "freezing",
+    "eight_bit",
 )
 
 

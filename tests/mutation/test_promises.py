@@ -665,7 +665,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="two at once prepare once",
-        file="corpus/prepare.py",
+        file="corpus/sealed.py",
         old="            fcntl.flock(descriptor, fcntl.LOCK_EX)\n",
         new="            pass\n",
         test="tests/unit/test_corpus_prepare.py::test_two_at_once_prepare_once",

@@ -1,0 +1,100 @@
+"""SIGKILL at random moments while the base makes text up; then the same command: the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.rehearsals import contents, make_rehearsal_folder, rehearsal_in
+
+# Batches, parts and the shard are made slowly, so that kills land in the midst of each.
+CHILD = """
+import os, sys, time
+from rewarm.retention import batch_maker, parts, rehearsal
+from rewarm import artifacts
+
+def slowed(module, name, seconds):
+    act = getattr(module, name)
+    def slow(*arguments, **more):
+        time.sleep(seconds)
+        return act(*arguments, **more)
+    setattr(module, name, slow)
+
+slowed(batch_maker, "sample_batch", 0.05)
+slowed(artifacts.os, "fsync", 0.01)
+slowed(rehearsal.os, "replace", 0.02)
+slowed(rehearsal, "seal", 0.05)
+from rewarm.cli import main
+import rewarm.stages.rehearse
+print("ready", flush=True)
+sys.exit(main(["rehearse", "recipe.toml"]))
+"""
+
+
+def launch(folder: Path) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    return child
+
+
+def finish(folder: Path) -> bytes:
+    child = launch(folder)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, output.decode()
+    return output
+
+
+def check(folder: Path, num_kills: int, seed: int) -> None:
+    make_rehearsal_folder(folder, tokens=3000, top_k_logits=2)
+    place = rehearsal_in(folder).folder
+    started = time.monotonic()
+    finish(folder)
+    duration_s = time.monotonic() - started
+    whole = contents(place)
+    assert {"shard-00000.bin", "shard-00000.top_k.logp.npy"} <= whole.keys()
+    os.rename(place, folder / "uninterrupted")
+    rng = random.Random(seed)
+    num_killed, parts = 0, []
+    while num_killed < num_kills:
+        child = launch(folder)
+        time.sleep(rng.random() * duration_s / 2)
+        child.send_signal(signal.SIGKILL)
+        if child.wait() == -signal.SIGKILL:
+            num_killed += 1
+            parts.append(len(list(place.glob("parts/*.npz"))))
+        else:  # it was done: begin anew, so that every kill meets work
+            assert contents(place) == whole
+            os.rename(place, folder / f"done-before-kill-{num_killed}")
+        assert child.stdout is not None
+        child.stdout.close()
+    assert max(parts) > 0, "no kill met work that was kept"
+    finish(folder)
+    assert contents(place) == whole
+    assert sorted(path.name for path in place.iterdir()) == sorted(
+        path.name for path in (folder / "uninterrupted").iterdir()
+    ), "nothing is left over"
+
+
+@pytest.mark.timeout(280)
+def test_four_kills_change_no_byte(tmp_path: Path) -> None:
+    check(tmp_path, 4, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_kills_change_no_byte(tmp_path: Path) -> None:
+    check(tmp_path, 20, seed=2)
