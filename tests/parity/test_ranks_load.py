@@ -80,6 +80,7 @@ sources.new = {{ path = "my-text", role = "new", held_out = 0.1 }}
 sources.old = {{ path = "my-old-text", role = "replay", held_out = 0.1 }}
 phases = [{{ name = "general", weights = {{ new = 0.75, old = 0.25 }} }}]
 evaluation = {{ max_bytes_per_domain = 20000 }}
+training = {{ precision = "float32" }}  # bf16 units, where there are such, round ranks otherwise
 """
     for name in ("alone", "ranks"):
         (folder / f"{name}.toml").write_text(recipe.format(name=name))
