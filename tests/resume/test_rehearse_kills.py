@@ -68,7 +68,7 @@ def check(folder: Path, num_kills: int, seed: int) -> None:
     assert {"shard-00000.bin", "shard-00000.top_k.logp.npy"} <= whole.keys()
     os.rename(place, folder / "uninterrupted")
     rng = random.Random(seed)
-    num_killed, parts = 0, []
+    num_killed, num_done, parts = 0, 0, []
     while num_killed < num_kills:
         child = launch(folder)
         time.sleep(rng.random() * duration_s / 2)
@@ -78,7 +78,8 @@ def check(folder: Path, num_kills: int, seed: int) -> None:
             parts.append(len(list(place.glob("parts/*.npz"))))
         else:  # it was done: begin anew, so that every kill meets work
             assert contents(place) == whole
-            os.rename(place, folder / f"done-before-kill-{num_killed}")
+            num_done += 1
+            os.rename(place, folder / f"done-before-a-kill-{num_done}")
         assert child.stdout is not None
         child.stdout.close()
     assert max(parts) > 0, "no kill met work that was kept"
