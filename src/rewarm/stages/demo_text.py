@@ -59,6 +59,7 @@ Progress = Callable[[str, int], None]
 
 # Used where rewarm runs from a checkout that is not installed; a test holds it to pyproject.toml.
 _DEPENDENCIES = (
+    "fsspec",
     "huggingface-hub",
     "jinja2",
     "numpy",
