@@ -235,6 +235,42 @@ MUTATIONS = [
         test="tests/unit/test_continuation.py::test_a_damaged_checkpoint_begins_no_branch",
     ),
     Mutation(
+        promise="milestones stay for good",
+        file="training/checkpoint.py",
+        old="if path not in spared and not self._stays(step_of(path)):",
+        new="if path not in spared:",
+        test="tests/unit/test_training_checkpoint.py::test_milestones_stay_for_good",
+    ),
+    Mutation(
+        promise="what is frozen has no moments",
+        file="training/stages.py",
+        old="    if names == before.keys():\n",
+        new="    if names <= before.keys():\n",
+        test="tests/unit/test_freezing.py::test_frozen_layers_are_bit_identical_from_their_step_on",
+    ),
+    Mutation(
+        promise="a freeze is on the disk before it governs",
+        file="training/course.py",
+        old="        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))\n"
+        '        self.journal.event("freeze"',
+        new='        self.journal.event("freeze"',
+        test="tests/unit/test_freezing.py::test_a_stopped_run_goes_on_to_the_same_bits",
+    ),
+    Mutation(
+        promise="a frozen layer is not moved",
+        file="model/trainable.py",
+        old="        parameter.requires_grad_(name in names)\n",
+        new="        parameter.requires_grad_(True)\n",
+        test="tests/unit/test_freezing.py::test_the_backward_pass_stops_above_frozen_layers",
+    ),
+    Mutation(
+        promise="an export holds the adapter's part",
+        file="stages/export.py",
+        old="        merge_adapters(model)\n",
+        new="        from peft.tuners.lora import Linear\n        del Linear\n",
+        test="tests/unit/test_adapter.py::test_a_run_with_an_adapter_from_the_recipe_to_the_export",
+    ),
+    Mutation(
         promise="every epoch shows every window once",
         file="order/position.py",
         old="window = permute(place, num_windows, keys)",
@@ -1101,8 +1137,8 @@ MUTATIONS = [
     Mutation(
         promise="a save takes the room of what is being uploaded",
         file="training/checkpoint.py",
-        old="                if path not in spared:\n",
-        new="                if path not in self._held:\n",
+        old="                if path not in spared and",
+        new="                if path not in self._held and",
         test="tests/unit/test_mirror.py::test_a_full_disk_takes_the_room_of_what_is_being_read",
     ),
     Mutation(

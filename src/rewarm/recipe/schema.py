@@ -603,6 +603,11 @@ class CheckpointRecipe(Section):
 
     every_steps: int | None = Field(None, gt=0, description="default: a twentieth of the run")
     keep: int = Field(2, ge=1, description="verified checkpoints that stay; the newest always does")
+    keep_every_steps: int | None = Field(
+        None,
+        gt=0,
+        description="those of steps that this divides stay for good: to branch from, or to average",
+    )
     background: bool | None = Field(
         None, description="write them while training goes on; default: but for one CPU process"
     )
