@@ -27,10 +27,12 @@ __all__ = [
     "Root",
     "blocks_of",
     "copied_to_host",
+    "is_sharded",
     "local",
     "local_rows",
     "make_mesh",
     "materialise",
+    "num_copies",
     "num_shards",
     "part_of",
     "reduce_gradients",
@@ -83,6 +85,11 @@ def num_shards(world: World) -> int:
     return world.local_size if within_nodes else world.size
 
 
+def num_copies(world: World) -> int:
+    """Return how many ranks have each part: as often a sum over all ranks counts it."""
+    return world.size // num_shards(world)
+
+
 def shard(model: nn.Module, mesh: DeviceMesh, *, param_dtype: torch.dtype | None = None) -> Root:
     """Shard a model's parameters over the ranks, in place, and return its root.
 
@@ -126,6 +133,11 @@ def reduce_gradients(root: Root, *, now: bool, keep_whole: bool) -> None:
     if isinstance(root, FSDPModule):
         root.set_requires_all_reduce(now)
         root.set_requires_gradient_sync(now or not keep_whole)
+
+
+def is_sharded(root: Root) -> bool:
+    """Tell whether a root's forward is collective."""
+    return isinstance(root, FSDPModule)
 
 
 def reshard(root: Root) -> None:

@@ -26,6 +26,7 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
+from rewarm.planning.retention import resolve_retention, retention_cost
 from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
@@ -83,6 +84,7 @@ def resolve(
             )
     if model is not None:
         note_selection(recipe, model, notes)
+    retention = resolve_retention(recipe, sources, phases, corpora, size, notes)
     notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))
     notes.problems.raise_as(PlanError)
     assert model is not None
@@ -104,6 +106,7 @@ def resolve(
         schedule=schedule,
         optimizer=recipe.optimizer,
         **resolve_trainable(recipe, model, size.num_steps, phases, notes),
+        **retention,
         precision=recipe.training.precision,
     )
     folders = (base_folder, recipe_folder)
@@ -303,6 +306,7 @@ def _assemble(
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
+        retention=retention_cost(science, model),
     )
     conduct = Conduct(
         recipe_folder=folders[1],

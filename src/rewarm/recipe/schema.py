@@ -22,6 +22,7 @@ from pydantic import (
 
 from rewarm.errors import masked
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
@@ -743,6 +744,9 @@ class Recipe(Section):
     )
     freezing: FreezingRecipe = Field(
         FreezingRecipe(), description="layers that stop, or begin, to train while the run goes on"
+    )
+    retention: RetentionRecipe = Field(
+        RetentionRecipe(), description="what keeps the base's knowledge beside replay"
     )
     training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
     evaluation: EvaluationRecipe = Field(
