@@ -1279,6 +1279,85 @@ MUTATIONS = [
         test="tests/unit/test_init_preset.py::"
         "test_without_rates_one_is_assumed_aloud_and_nowhere_else",
     ),
+    Mutation(
+        promise="each batch of samples has random numbers of its own",
+        file="retention/batch_maker.py",
+        old="            uniforms(self._recipe.seed, batch, ",
+        new="            uniforms(self._recipe.seed, 0, ",
+        test="tests/unit/test_rehearsal.py::test_the_ids_are_stored_as_the_base_wrote_them",
+    ),
+    Mutation(
+        promise="what was sampled is not sampled again",
+        file="retention/rehearsal.py",
+        old="        part = read_part(path)\n",
+        new="        part = None\n",
+        test="tests/unit/test_rehearsal.py::test_a_part_is_only_made_where_it_is_not_whole",
+    ),
+    Mutation(
+        promise="samples never begin like held-out documents",
+        file="stages/rehearse.py",
+        old="open_view(_prepared(job, rehearsal, wanted)), encoder",
+        new="open_view(_prepared(job, rehearsal, wanted), held_out=True), encoder",
+        test="tests/unit/test_rehearsal.py::"
+        "test_samples_begin_like_training_documents_and_never_like_held_out_ones",
+    ),
+    Mutation(
+        promise="the base's distribution lies beside the tokens that it predicts",
+        file="retention/sampling.py",
+        old="        first = place + 1 - logits.shape[1]\n",
+        new="        first = place + 1 - logits.shape[1]\n        place, first = place - 1, first - 1\n",
+        test="tests/unit/test_rehearsal.py::test_the_distribution_is_aligned_with_the_labels",
+    ),
+    Mutation(
+        promise="another base is sampled anew",
+        file="corpus/rehearsed.py",
+        old='            "weights": model.weights_fingerprint,\n',
+        new="",
+        test="tests/unit/test_rehearsal.py::test_the_key_is_of_what_decides_the_text",
+    ),
+    Mutation(
+        promise="sampling on another machine is told",
+        file="retention/rehearsal.py",
+        old="        if others:\n",
+        new="        if False:\n",
+        test="tests/unit/test_rehearsal.py::test_another_machine_is_told",
+    ),
+    Mutation(
+        promise="a special token within a sample drops it",
+        file="retention/degenerate.py",
+        old="        if holds_special_token:\n",
+        new="        if False:\n",
+        test="tests/unit/test_degenerate.py::test_each_reason",
+    ),
+    Mutation(
+        promise="near-duplicates of what is kept are dropped",
+        file="retention/near_duplicates.py",
+        old="> self._max_similarity for index in near):",
+        new="> 1 for index in near):",
+        test="tests/unit/test_degenerate.py::test_near_duplicates_are_told_from_the_rest",
+    ),
+    Mutation(
+        promise="a base whose cache changes what it predicts is refused",
+        file="model/growing_cache.py",
+        old="    if not difference <= _TOLERANCE",
+        new="    if False and not difference <= _TOLERANCE",
+        test="tests/unit/test_sampling.py::test_a_cache_that_changes_predictions_is_refused",
+    ),
+    Mutation(
+        promise="token shards of another tokenizer are refused",
+        file="corpus/token_shards.py",
+        old="    if named != tokenizer:\n",
+        new="    if False:\n",
+        test="tests/unit/test_token_shards.py::"
+        "test_the_tokenizer_that_a_manifest_names_must_be_the_bases",
+    ),
+    Mutation(
+        promise="a token shard is held against the hash in its manifest",
+        file="corpus/token_shards.py",
+        old="        if wanted is not None and file_sha256(path) != wanted:\n",
+        new="        if False:\n",
+        test="tests/unit/test_token_shards.py::test_a_shard_is_held_against_the_hash_in_its_manifest",
+    ),
 ]
 
 
