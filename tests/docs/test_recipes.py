@@ -106,3 +106,15 @@ def test_what_rehearsal_says_of_its_rate_and_its_bounds_is_so() -> None:
     for key in ("min_tokens", "max_repeat_share", "min_compressed_share", "max_similarity"):
         assert f"`{key}` = {getattr(defaults, key)} |" in text
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(REASONS) - {KEPT}
+
+
+def test_the_figures_of_expansion_are_those_on_record() -> None:
+    text = (ROOT / "docs" / "recipes" / "parameters.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "expansion_start.json").read_text())
+    found = {row["name"]: row["value"] for row in rows}
+    table = re.findall(r"^\| (.+?), (\w+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(table) * 2 == len(found)
+    for family, what, *shares in table:
+        for after, share in zip(("1 update", "100 updates"), shares, strict=True):
+            name = f"{family.lower().replace(' ', '')}, {what} silent, after {after}"
+            assert float(share) == pytest.approx(100 * found[name], rel=0.05), name

@@ -1305,7 +1305,7 @@ MUTATIONS = [
         promise="the base's distribution lies beside the tokens that it predicts",
         file="retention/sampling.py",
         old="        first = place + 1 - logits.shape[1]\n",
-        new="        first = place + 1 - logits.shape[1]\n        place, first = place - 1, first - 1\n",
+        new="        place -= 1\n        first = place + 1 - logits.shape[1]\n",
         test="tests/unit/test_rehearsal.py::test_the_distribution_is_aligned_with_the_labels",
     ),
     Mutation(
@@ -1357,6 +1357,48 @@ MUTATIONS = [
         old="        if wanted is not None and file_sha256(path) != wanted:\n",
         new="        if False:\n",
         test="tests/unit/test_token_shards.py::test_a_shard_is_held_against_the_hash_in_its_manifest",
+    ),
+    Mutation(
+        promise="a copy of a block adds nothing",
+        file="model/expand.py",
+        old="        silent = expansion.silent.get(within_layer(name)) if is_copy else None\n",
+        new="        silent = expansion.silent.get(within_layer(name)) if False else None\n",
+        test="tests/unit/test_expand.py::test_it_computes_what_its_base_does",
+    ),
+    Mutation(
+        promise="a copy whose norm is left behind its projection is silenced at the norm",
+        file="model/expand.py",
+        old="    for closing in by_name if known is None else (known,):\n",
+        new="    for closing in _BY_NAME:\n",
+        test="tests/unit/test_expand.py::test_it_computes_what_its_base_does",
+    ),
+    Mutation(
+        promise="an expanded base that computes something else is refused",
+        file="export/expanded.py",
+        old="    if not torch.equal(logits, expected):\n",
+        new="    if False:\n",
+        test="tests/unit/test_expand.py::test_blocks_that_depend_on_their_number_are_refused",
+    ),
+    Mutation(
+        promise="moved layers keep their kind of attention",
+        file="model/expand.py",
+        old="        **expanded_lists(effective, expansion),\n",
+        new="",
+        test="tests/unit/test_expand.py::test_layers_keep_their_kind",
+    ),
+    Mutation(
+        promise="of an expanded base the copies alone train",
+        file="planning/trainable.py",
+        old="            return layer in names.expanded\n",
+        new="            return layer is not None\n",
+        test="tests/unit/test_expand.py::test_the_copies_alone_train_resume_and_are_exported",
+    ),
+    Mutation(
+        promise="copies of an earlier expansion are listed where they now are",
+        file="model/expand.py",
+        old="    had = {source.index(layer) for layer in base.facts.expanded_layers}\n",
+        new="    had = set(base.facts.expanded_layers)\n",
+        test="tests/unit/test_expand.py::test_an_expanded_base_lists_both",
     ),
 ]
 
