@@ -417,6 +417,14 @@ MUTATIONS = [
         "test_a_cpu_splits_and_measures_with_what_was_loaded",
     ),
     Mutation(
+        promise="the placement names the road that was taken",
+        file="training/run.py",
+        old="        placement = materials.settled(placement)\n",
+        new="",
+        test="tests/unit/test_document_roads.py::"
+        "test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves",
+    ),
+    Mutation(
         promise="why a road was not taken is on record",
         file="training/run.py",
         old="    held.notices.extend(materials.fill_model(root))\n",

@@ -94,6 +94,7 @@ def test_a_merge_needs_a_stretch_of_each_model(tmp_path: Path) -> None:
     assert last_number(_MERGE, tmp_path) < 32 * MIB
 
 
+@pytest.mark.slow
 def test_the_whole_verb_needs_no_more_than_loading_one_model(tmp_path: Path) -> None:
     """Verified by loading what was written: one model of 52 MiB, and never a second."""
     for seed in (0, 1):

@@ -60,6 +60,12 @@ class DocumentAttention:
         self._roads = [road for road in roads if road != "mask"]
         self._sequence_length = sequence_length
         self._loaded: str | None = None
+        self._taken: Road = "mask"
+
+    @property
+    def taken(self) -> Road:
+        """The road that a model was put on; the mask until `settle` has found a better one."""
+        return self._taken
 
     def settle(
         self,
@@ -78,7 +84,7 @@ class DocumentAttention:
             return []
         within = within or (lambda work, *arguments: work(model, *arguments))
         register_roads()
-        self._loaded = model.config._attn_implementation
+        self._loaded, self._taken = model.config._attn_implementation, "mask"
         probe = _Probe.of(model, self._sequence_length)
         told: list[str] = []
         with evaluating(model):
@@ -86,8 +92,12 @@ class DocumentAttention:
             if isinstance(expected, str):
                 return [f"documents are kept apart by a mask, others cannot be tried: {expected}"]
             for road in self._roads:
-                why = agree(_try_road(model, road, probe, expected, within))
+                # Agreed on before the probe too: a rank that lacks a package would not come to it.
+                why = agree(_put_on(model, road))
                 if why is None:
+                    why = agree(_difference(probe, expected, within))
+                if why is None:
+                    self._taken = road
                     return told
                 told.append(f"documents cannot be kept apart by {road}: {why}")
             model.set_attn_implementation(self._loaded)
@@ -157,16 +167,19 @@ def _told_as_reason(model: Any, probe: _Probe) -> tuple[Tensor, Tensor] | str:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
 
 
-def _try_road(
-    model: Any, road: Road, probe: _Probe, expected: tuple[Tensor, Tensor], within: Within
-) -> str | None:
-    """Put a model on a road; return why it is not one for it, or None."""
+def _put_on(model: Any, road: Road) -> str | None:
+    """Put a model on a road; return why it cannot be, or None."""
     try:
         model.set_attn_implementation(NAME_OF[road])
     except Exception as error:  # a package that is not there, a model that does not support it
         return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
     if model.config._attn_implementation != NAME_OF[road]:
         return f"{type(model).__name__} does not let its attention be chosen"
+    return None
+
+
+def _difference(probe: _Probe, expected: tuple[Tensor, Tensor], within: Within) -> str | None:
+    """Return what a model does otherwise than by the mask, or None."""
     found = within(_told_as_reason, probe)
     if isinstance(found, str):
         return found
