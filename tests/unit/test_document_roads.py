@@ -46,6 +46,14 @@ def warnings_of(run: RunFolder) -> list[str]:
     return [event.message for event in run.events() if event.kind == "warning"]
 
 
+def road_of(run: RunFolder) -> str | None:
+    """The road that the placement records and the report shows."""
+    placement = json.loads(run.placement.read_text())
+    road: str | None = placement["document_attention"]
+    assert [e.details["placement"] for e in run.events() if e.kind == "launch"] == [placement]
+    return road
+
+
 def losses_and_measures(run: RunFolder) -> list[float]:
     return [r.loss for r in run.steps()] + [r.value for r in run.evals()]
 
@@ -70,8 +78,7 @@ def test_a_cpu_splits_and_measures_with_what_was_loaded(
     base, expected = ([r.value for r in run.evals() if r.step == 0] for run in (auto, mask))
     assert base == expected
     assert warnings_of(auto) == []
-    placements = [json.loads(run.placement.read_text()) for run in (auto, mask)]
-    assert [p["document_attention"] for p in placements] == ["split", "mask"]
+    assert [road_of(run) for run in (auto, mask)] == ["split", "mask"]
 
 
 def test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves(
@@ -88,7 +95,9 @@ def test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves(
     assert losses_and_measures(wrong) == losses_and_measures(mask)
     (told,) = warnings_of(wrong)
     assert told.startswith("documents cannot be kept apart by split: its hidden states differ")
-    assert told in " ".join(capsys.readouterr().out.split())
+    assert told in (said := " ".join(capsys.readouterr().out.split()))
+    assert "begins from the base; document attention: mask" in said
+    assert road_of(wrong) == "mask"
 
 
 def test_a_kernel_of_a_gpu_is_not_taken_on_a_cpu(folder: Path) -> None:
@@ -97,3 +106,4 @@ def test_a_kernel_of_a_gpu_is_not_taken_on_a_cpu(folder: Path) -> None:
     assert losses_and_measures(gpu) == losses_and_measures(mask)
     (told,) = warnings_of(gpu)
     assert told.startswith("documents cannot be kept apart by varlen: NotImplementedError")
+    assert road_of(gpu) == "mask"

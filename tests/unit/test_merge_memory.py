@@ -1,4 +1,4 @@
-"""No two models are ever whole in memory, measured on the process itself."""
+"""Merging and expanding: no two models are ever whole in memory, measured on the process."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ from rewarm.model.load import load_base
 model = load_base(Path("m0")).eval()
 with torch.no_grad():
     model(input_ids=torch.arange(24).view(2, 12), use_cache=False)
+print(peak())
+"""
+_EXPAND = """
+from rewarm.cli import main
+assert main(["expand", "m0", "--copies", "2", "--output", "deeper"]) == 0
 print(peak())
 """
 _VERB = """
@@ -109,3 +114,4 @@ def test_the_whole_verb_needs_no_more_than_loading_one_model(tmp_path: Path) -> 
     assert num_bytes > 48 * MIB
     one = last_number(_LOAD, tmp_path)
     assert last_number(_VERB, tmp_path) - one < 0.6 * num_bytes
+    assert last_number(_EXPAND, tmp_path) - one < (2 / 5 + 0.6) * num_bytes, "seven layers, once"

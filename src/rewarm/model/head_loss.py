@@ -70,6 +70,11 @@ class HeadLoss:
         self._token_nats = functools.partial(chunked_token_nats, chunk_bytes=self.chunk_bytes)
         self._agrees = False
 
+    @property
+    def agrees(self) -> bool:
+        """Whether a model's logits have borne it out; until then it is the plain loss."""
+        return self._agrees
+
     def __call__(
         self,
         model: CausalModel,

@@ -256,8 +256,7 @@ class Placement(Record):
     loss: Literal["plain", "chunked", "liger"] = "plain"
     document_attention: str | None = Field(
         None,
-        description="how documents of a sequence are kept apart, if a model's own mask bears it "
-        "out; None: they are not",
+        description="by which attention documents of a sequence are kept apart; None: they are not",
     )
     whole_gradients: bool = Field(
         False,

@@ -720,8 +720,8 @@ class Recipe(Section):
     preset: str | None = Field(
         None,
         description="a published recipe by name, under what is written here: reuse, rewarm, "
-        "infinite, stability-gap, wsd, or a control: naive, baseline, constant; where phases are "
-        "left out, one is chosen",
+        "infinite, stability-gap, wsd, summary, or a control: naive, baseline, constant; where "
+        "phases are left out, one is chosen",
     )
     shift: Literal["weak", "strong"] | None = Field(
         None, description="how far the new text is from the pretraining's: decides presets' replay"

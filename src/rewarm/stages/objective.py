@@ -62,6 +62,15 @@ class Objective:
                 check_documents_apart(root.model, vocab_size=vocab_size, within=root)
         return notices + self._settle_loss(root.model, within=root, trains=True)
 
+    def settled(self, placement: Placement) -> Placement:
+        """Return a placement with the road and the loss that the base has borne out."""
+        found: dict[str, object] = {}
+        if placement.document_attention is not None:
+            found["document_attention"] = self.attention.taken
+        if not self.loss.agrees:
+            found["loss"] = "plain"
+        return placement.model_copy(update=found)
+
     def settle_measures(self, model: nn.Module) -> list[str]:
         """Hold a model that is only measured against its own logits; return what to tell."""
         return self._settle_loss(model, within=None, trains=False)

@@ -150,6 +150,7 @@ def train_plan(
         materials = Materials(
             load_model=load,
             fill_model=fill,
+            settled=objective.settled,
             begin_optimizer=begin_optimizer,
             loss=objective.loss,
             views=views,

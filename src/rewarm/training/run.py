@@ -45,8 +45,9 @@ class Materials:
     """What the stage hands in: how to get the base, the objective, the text, the measures.
 
     `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks, and returns what to tell people. `begin_optimizer` sets the
-    moments that a run begins with where these are not zeros.
+    model is sharded over the ranks, and returns what to tell people; `settled` then says what of a
+    placement the model has borne out, and that is recorded. `begin_optimizer` sets the moments
+    that a run begins with where these are not zeros.
     """
 
     load_model: Callable[[], nn.Module]
@@ -56,6 +57,7 @@ class Materials:
     sinks: Sequence[Sink] = ()
     hooks: Sequence[Hook] = ()
     fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
+    settled: Callable[[Placement], Placement] = lambda placement: placement
     begin_optimizer: Callable[[TrainState], None] = lambda state: None
 
 
@@ -102,6 +104,7 @@ def run_training(
             return _begin(plan, placement, materials, found, world, held)
 
         state = begin(found)
+        placement = materials.settled(placement)
         _tell_launch(journal, placement, found, held.notices)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
@@ -357,6 +360,8 @@ def _tell_launch(
     for path, problems in found.passed_over:
         journal.event("passed_over", step, f"{path.name} is damaged: {'; '.join(problems)}")
     message = "begins from the base" if found.path is None else f"resumed from {found.path.name}"
+    if placement.document_attention is not None:
+        message += f"; document attention: {placement.document_attention}"
     changes = _changes_of_placement(journal.run, placement)
     if changes and found.path is not None:
         message += f"; the last bits may differ from those of one launch, for {', '.join(changes)}"
