@@ -97,7 +97,7 @@ def estimates(
     price_per_gpu_hour: float | None,
     loss: str,
     optimizer: str,
-    retention: AddedCost = AddedCost(),
+    retention: AddedCost | None = None,
 ) -> tuple[Estimate, ...]:
     """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third."""
     per_token = flops_per_token(model, sequence_length)
@@ -107,6 +107,7 @@ def estimates(
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
+    retention = retention or AddedCost()
     seconds = (training + evaluation + retention.flops) / (speed * num_devices)
     sequence = activation_bytes_per_token(model, loss) * sequence_length
     logits = " + 3 · vocabulary" if loss == "plain" else ""
@@ -154,8 +155,8 @@ def estimates(
                 name="retention compute",
                 value=retention.flops,
                 unit="FLOP",
-                formula=f"a teacher's forward pass, a memory's, Fisher: {retention.flops / training:.2g} "
-                "of training compute",
+                formula=f"{retention.flops / training:.2g} of training compute: forward passes of a "
+                "teacher, gradients of a memory, Fisher",
             )
         ]
         found[5:5] = [

@@ -1,4 +1,4 @@
-"""What keeps the base's knowledge beside replay: pulls to its weights, to what it says, averages."""
+"""What keeps the base's knowledge beside replay: pulls to its weights or words, an average."""
 
 from __future__ import annotations
 

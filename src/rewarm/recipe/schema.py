@@ -588,6 +588,9 @@ class EvaluationRecipe(Section):
         description="measure matched continuation and tasks at every evaluation, not only at the "
         "first and the last",
     )
+    average: bool = Field(
+        True, description="with retention.ema: also measure the average of the weights"
+    )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
     chat: str | None = Field(
         None,

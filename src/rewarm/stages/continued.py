@@ -327,12 +327,13 @@ def _make_folder(
 
 def _copy_records(run: RunFolder, folder: RunFolder, step: int) -> None:
     """Copy what was measured until a step: the base's figures above all, which forgetting needs."""
-    for log in (folder.steps_log, folder.evals_log, folder.events_log):
+    for log in folder.logs:
         log.unlink(missing_ok=True)  # of an attempt that was cut off
     for record in run.steps():
         if record.step < step:
             folder.append_step(record)
     folder.append_evals(record for record in run.evals() if record.step <= step)
+    folder.append_average_evals(record for record in run.average_evals() if record.step <= step)
     folder.flush_records()
 
 

@@ -29,9 +29,10 @@ from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
-from rewarm.training.run import Materials, run_training
+from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
 

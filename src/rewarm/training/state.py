@@ -6,7 +6,7 @@
     average                 the running average of what trains, where the plan keeps one
     state.json              step, plan, updates per parameter, versions
 
-One process writes `model.safetensors`, `optimizer.safetensors` and so on, many ranks write a part each
+One process writes a file of each (`model.safetensors`, …), many ranks write a part each
 (`distributed/tensor_files.py`); any number of ranks reads either. The data order, the learning rate
 and the random numbers of a step are functions of (plan, step) and are not here. Reading is strict
 in both directions, and nothing is copied into the state before everything was checked. Files come

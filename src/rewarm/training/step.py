@@ -103,7 +103,7 @@ class Stepper:
     loss: TokenLoss
     tell: Tell
     trace_with: str = "rewarm trace RUN"
-    retention: Retention = Retention()
+    retention: Retention = field(default_factory=Retention)
 
     def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord:
         """Update the state with one batch (a rank: with its share) and return the step's record.
