@@ -155,7 +155,7 @@ def estimates(
                 name="retention compute",
                 value=retention.flops,
                 unit="FLOP",
-                formula=f"{retention.flops / training:.2g} of training compute: forward passes of a "
+                formula=f"{retention.flops / training:.2g} of training compute: passes of a "
                 "teacher, gradients of a memory, Fisher",
             )
         ]

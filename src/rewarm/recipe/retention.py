@@ -17,8 +17,6 @@ __all__ = [
     "RetentionRecipe",
 ]
 
-_GROUPS = ("new", "replay", "all")
-
 
 class L2SpRecipe(Section):
     """A pull of every trained weight to its value in the base (Li et al. 2018)."""
@@ -81,10 +79,6 @@ class DistillRecipe(Section):
     def _some(cls, value: str | list[str]) -> str | list[str]:
         if not value:
             raise ValueError("name at least one source, or new, replay or all")
-        if isinstance(value, list):
-            groups = [name for name in value if name in _GROUPS]
-            if groups:
-                raise ValueError(f"{groups[0]!r} is no source; write on = {groups[0]!r}")
         return value
 
 
