@@ -13,7 +13,7 @@ from rewarm.model.load import load_base
 from rewarm.model.loss import token_losses
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.state import weights_of
-from tests.support.ranks import run_ranks
+from tests.support.ranks import run_ranks, start_ranks, wait_for
 from tests.support.road import make_reader_folder
 from tests.support.tiny_models import make_family_folder, make_tiny_base
 from tests.support.tiny_plans import SEQUENCE_LENGTH
@@ -108,3 +108,27 @@ def test_the_command_line_on_two_ranks(reader: Path) -> None:
         assert main([verb, str(reader / "ranks.toml")]) == 0
     again = run_ranks(f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), num_ranks=2)
     assert [end.code for end in again] == [0, 0]
+
+
+def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:
+    """Blocks compute in bf16 by policy; documents are found apart all the same, and it learns."""
+    changes = ["-o", "training.precision=bf16", "-o", "name=half", "-o", "budget.tokens=8k"]
+    run_ranks(f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), *changes, num_ranks=2)
+    run = RunFolder(reader / "runs" / "half")
+    assert '"autocast_dtype": "bfloat16"' in run.placement.read_text(encoding="utf-8")
+    alone = [r.loss for r in RunFolder(reader / "runs" / "alone").steps()]
+    # At the first step weights and samples are the same: what differs is bf16's rounding.
+    first = run.steps()[0].loss
+    assert first == pytest.approx(alone[0], rel=1e-2)
+    assert run.steps()[-1].loss < first
+
+
+def test_what_all_ranks_find_wrong_is_told_once(reader: Path) -> None:
+    changes = ["-o", "parameters.adapter.rank=4", "-o", "name=adapter"]
+    started = start_ranks(
+        f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), *changes, num_ranks=2
+    )
+    ended = wait_for(started)
+    assert [end.code for end in ended] == [2, 2]
+    assert "adapters train in one process" in ended[0].output
+    assert ended[1].output == ""

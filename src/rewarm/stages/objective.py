@@ -59,7 +59,10 @@ class Objective:
             if self.plan.science.mask_documents:
                 notices += self.attention.settle(root.model, within=root, agree=self._first)
                 vocab_size = self.plan.conduct.model.vocab_size
-                check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+                # Together: it fails on all ranks alike, and one of them tells why.
+                self.world.ranks.together(
+                    lambda: check_documents_apart(root.model, vocab_size=vocab_size, within=root)
+                )
         return notices + self._settle_loss(root.model, within=root, trains=True)
 
     def settled(self, placement: Placement) -> Placement:

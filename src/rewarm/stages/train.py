@@ -94,19 +94,8 @@ def train_plan(
 
     Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
     """
-    if not plan.measured:
-        raise PlanError.one(
-            str(run.plan),
-            "it stands on estimates of the text",
-            "run `rewarm prepare`, then `rewarm train` with the recipe",
-        )
-    if plan.science.parameters.adapter is not None and not world.is_alone:
-        raise PlanError.one(
-            "parameters.adapter",
-            "adapters train in one process; this launch has several",
-            "launch without torchrun, or train a subset of the weights (parameters.train)",
-        )
     ranks = world.ranks
+    ranks.on_main(lambda: _check_launch(plan, run, world))
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))
     ranks.on_main(lambda: _check_mirror(plan, run))
@@ -173,6 +162,22 @@ def train_plan(
             world=world,
         )
     return FINISHED if ending.signal is None else STOPPED
+
+
+def _check_launch(plan: Plan, run: RunFolder, world: World) -> None:
+    """Raise PlanError for a plan that cannot be trained yet, or not by so many processes."""
+    if not plan.measured:
+        raise PlanError.one(
+            str(run.plan),
+            "it stands on estimates of the text",
+            "run `rewarm prepare`, then `rewarm train` with the recipe",
+        )
+    if plan.science.parameters.adapter is not None and not world.is_alone:
+        raise PlanError.one(
+            "parameters.adapter",
+            "adapters train in one process; this launch has several",
+            "launch without torchrun, or train a subset of the weights (parameters.train)",
+        )
 
 
 def _check_mirror(plan: Plan, run: RunFolder) -> None:
