@@ -53,6 +53,8 @@ TECHNIQUES: dict[str, tuple[str, ...]] = {
     "unfreeze": ('freezing.kind="unfreeze"',),
     "chunked loss": ('training.loss="chunked"',),
     "documents together": ("batch.mask_documents=false",),
+    "l2sp": ("retention.l2sp.weight=0.1",),
+    "ewc": ("retention.ewc={fisher_from='old', sequences=8}",),
     "guard": ('guard={non_finite="skip", spike="skip"}',),
 }
 
@@ -66,6 +68,8 @@ REFUSED: dict[frozenset[str], str] = {
             ("freezeout", "leave one of the two out"),
             ("auto", "leave one of the two out"),
             ("unfreeze", "leave one of the two out"),
+            ("l2sp", "an adapter's matrices have none"),
+            ("ewc", "an adapter's matrices have none"),
         )
     },
 }

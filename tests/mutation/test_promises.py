@@ -33,6 +33,78 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="L2-SP pulls to the base, not to zero",
+        file="retention/anchor.py",
+        old="local(parameter) - self.base[name]\n",
+        new="local(parameter)\n",
+        test="tests/unit/test_retention_anchor.py::test_pulls_by_hand",
+    ),
+    Mutation(
+        promise="EWC weighs each weight by its importance",
+        file="retention/anchor.py",
+        old="                weighed = away * self.fisher[name]\n",
+        new="            weighed = away\n",
+        test="tests/unit/test_retention_anchor.py::test_pulls_by_hand",
+    ),
+    Mutation(
+        promise="the gradient of a pull is that of its penalty",
+        file="retention/anchor.py",
+        old="gradient.add_(weighed, alpha=self.ewc)",
+        new="gradient.add_(weighed, alpha=self.ewc / 2)",
+        test="tests/unit/test_retention_anchor.py::test_the_gradient_of_a_step_is_that_of_loss_and_penalties",
+    ),
+    Mutation(
+        promise="importance is of single sequences, per token",
+        file="retention/fisher.py",
+        old="num_tokens += batch.num_valid_tokens",
+        new="num_tokens += 1",
+        test="tests/unit/test_retention_anchor.py::test_fisher_is_the_mean_of_squared_gradients_of_sequences",
+    ),
+    Mutation(
+        promise="importance is of the base without dropout",
+        file="retention/fisher.py",
+        old="with evaluating(root.model):\n",
+        new="with contextlib.nullcontext():\n",
+        test="tests/unit/test_retention_anchor.py::test_fisher_is_the_mean_of_squared_gradients_of_sequences",
+    ),
+    Mutation(
+        promise="importance on many ranks is that on one",
+        file="retention/fisher.py",
+        old="labels = here.labels if labels_count else",
+        new="labels = here.labels if True else",
+        test="tests/parity/test_retention_ranks.py::test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
+        promise="importance of another estimate is not taken",
+        file="training/retained.py",
+        old="if found is not None and self.world.ranks.on_main(lambda: _key_in(found)) == key:",
+        new="if found is not None:",
+        test="tests/unit/test_retention_anchor.py::test_importance_of_another_estimate_is_not_taken_for_it",
+    ),
+    Mutation(
+        promise="what is pulled to is the base, also after a resume",
+        file="training/run.py",
+        old="    retained.hold(state)\n    if found.path is not None:\n"
+        "        read_state(found.path, state, plan.science)\n",
+        new="    if found.path is not None:\n"
+        "        read_state(found.path, state, plan.science)\n        retained.hold(state)\n",
+        test="tests/unit/test_retention_anchor.py::test_a_resumed_run_has_the_same_bits",
+    ),
+    Mutation(
+        promise="a penalty is the same on one rank and on many",
+        file="training/step.py",
+        old="l2sp, ewc = state.world.sum(state.anchor.pull(named)) / copies",
+        new="l2sp, ewc = state.anchor.pull(named) / copies",
+        test="tests/parity/test_retention_ranks.py::test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
+        promise="new text is not what EWC holds on to",
+        file="planning/retention.py",
+        old="    if role not in OLD_ROLES:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
         promise="a recipe's word about its base stands above the table's",
         file="planning/known_bases.py",
         old="        if fact is None or getattr(said, key) is not None:\n",
@@ -300,7 +372,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="ranks update the weights that they compute with",
-        file="training/run.py",
+        file="training/materials.py",
         old="    reshard(root)\n",
         new="",
         test="tests/parity/test_ranks_load.py::test_the_command_line_on_two_ranks",
@@ -426,8 +498,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="why a road was not taken is on record",
-        file="training/run.py",
-        old="    held.notices.extend(materials.fill_model(root))\n",
+        file="training/materials.py",
+        old="    notices.extend(notice for notice in materials.fill_model(root) "
+        "if notice not in notices)\n",
         new="    materials.fill_model(root)\n",
         test="tests/unit/test_document_roads.py::"
         "test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves",
@@ -459,8 +532,8 @@ MUTATIONS = [
     Mutation(
         promise="a token weighs alike on every rank",
         file="training/step.py",
-        old="num_valid, *by_source = world.sum(counts).tolist()",
-        new="num_valid, *by_source = (counts * world.size).tolist()",
+        old="num_valid, num_with_loss, *by_source = world.sum(counts).tolist()",
+        new="num_valid, num_with_loss, *by_source = (counts * world.size).tolist()",
         test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
     ),
     Mutation(
@@ -584,8 +657,8 @@ MUTATIONS = [
     Mutation(
         promise="the split into micro-batches does not matter",
         file="training/step.py",
-        old="(nats / divisor).backward()",
-        new="(nats / (labels != -100).sum().clamp(min=1)).backward()",
+        old="(summed / divisor).backward()",
+        new="(summed / max(part.num_valid_tokens, 1)).backward()",
         test="tests/parity/test_step.py::test_the_split_into_micro_batches_does_not_matter",
     ),
     Mutation(
@@ -769,8 +842,8 @@ MUTATIONS = [
     Mutation(
         promise="a step keeps documents apart where the plan says so",
         file="training/step.py",
-        old="nats, _ = state.root(self.loss, input_ids, labels, position_ids)",
-        new="nats, _ = state.root(self.loss, input_ids, labels, None)",
+        old="self.loss(model, batch.input_ids, batch.labels, batch.position_ids)",
+        new="self.loss(model, batch.input_ids, batch.labels, None)",
         test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
     ),
     Mutation(

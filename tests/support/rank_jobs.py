@@ -68,11 +68,14 @@ class UnevenBatches:
     loader: BatchLoader
 
     def batch(self, step: int, /) -> Batch:
-        batch = self.loader.batch(step)
-        labels = batch.labels.clone()
-        labels[(labels + batch.input_ids) % 3 == 0] = IGNORED_LABEL
-        labels[batch.source == 0, : SEQUENCE_LENGTH // 2] = IGNORED_LABEL
-        return replace(batch, labels=labels)
+        return with_uneven_labels(self.loader.batch(step))
+
+
+def with_uneven_labels(batch: Batch) -> Batch:
+    labels = batch.labels.clone()
+    labels[(labels + batch.input_ids) % 3 == 0] = IGNORED_LABEL
+    labels[batch.source == 0, : SEQUENCE_LENGTH // 2] = IGNORED_LABEL
+    return replace(batch, labels=labels)
 
 
 def placement_of(world: World, *, micro_batch: int, whole_gradients: bool = False) -> Placement:

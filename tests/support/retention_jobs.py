@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rewarm.batches.loader import BatchLoader, StoredDistributions
+from rewarm.batches.loader import Batch, BatchLoader, StoredDistributions
 from rewarm.distributed.fsdp import Root, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.model.head_loss import HeadLoss
@@ -25,10 +27,11 @@ from rewarm.recipe.retention import (
     RetentionRecipe,
 )
 from rewarm.records.run_folder import RunFolder
+from rewarm.training import retained, run
 from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.run import run_training
 from rewarm.training.state import read_average, read_weights, weights_of
-from tests.support.rank_jobs import TIMEOUT_S, UnevenBatches, new_llama_model, placement_of
+from tests.support.rank_jobs import TIMEOUT_S, new_llama_model, placement_of, with_uneven_labels
 from tests.support.tiny_plans import VOCAB_SIZE, make_materials, make_plan
 
 NUM_TOP = 4
@@ -121,10 +124,7 @@ def train_retaining(
             **changes,
         }
     )
-    gather = BatchLoader.batch
-    if uneven:
-        BatchLoader.batch = lambda loader, step: UnevenBatches(_Plain(loader, gather)).batch(step)  # type: ignore
-    try:
+    with _uneven_labels() if uneven else contextlib.nullcontext():
         run_training(
             plan or retaining(recipe),
             placement_of(world, micro_batch=micro_batch),
@@ -134,19 +134,21 @@ def train_retaining(
             until_step=until_step,
             world=world,
         )
-    finally:
-        BatchLoader.batch = gather  # type: ignore[method-assign]
 
 
-class _Plain:
-    """A loader as it was before its batches were made uneven."""
+@contextlib.contextmanager
+def _uneven_labels() -> Iterator[None]:
+    """Let labels count or not by what they are in every batch that is gathered, memory's too."""
 
-    def __init__(self, loader: BatchLoader, gather: Any) -> None:
-        self._loader = loader
-        self._gather = gather
+    class Uneven(BatchLoader):
+        def batch(self, step: int, /) -> Batch:
+            return with_uneven_labels(super().batch(step))
 
-    def batch(self, step: int) -> Any:
-        return self._gather(self._loader, step)
+    with (
+        mock.patch.object(run, "BatchLoader", Uneven),
+        mock.patch.object(retained, "BatchLoader", Uneven),
+    ):
+        yield
 
 
 def outcome(folder: Path, recipe: RetentionRecipe, plan: Plan | None = None) -> dict[str, Tensor]:

@@ -36,11 +36,12 @@ _STATE_BYTES = {
 
 
 class AddedCost(NamedTuple):
-    """What retention adds to a run: bytes on all devices together, operations, how they come."""
+    """What retention adds to a run: bytes on all devices together, operations, and what of each."""
 
     num_bytes: float = 0.0
     flops: float = 0.0
     words: str = ""
+    flops_words: str = ""
 
 
 def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
@@ -155,8 +156,8 @@ def estimates(
                 name="retention compute",
                 value=retention.flops,
                 unit="FLOP",
-                formula=f"{retention.flops / training:.2g} of training compute: passes of a "
-                "teacher, gradients of a memory, Fisher",
+                formula=f"{retention.flops / training:.2g} of training compute: "
+                + (retention.flops_words or "none but on the weights themselves"),
             )
         ]
         found[5:5] = [

@@ -26,7 +26,7 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
-from rewarm.planning.retention import resolve_retention, retention_cost
+from rewarm.planning.retention import resolve_retention, retention_cost, sources_of_retention
 from rewarm.planning.selection import note_selection, resolve_trainable
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
@@ -196,7 +196,9 @@ def _used_sources(
     shown = used_sources(recipe)
     for name in recipe.sources:
         if name not in shown:
-            notes.because(f"sources.{name}", "evaluated only", "no phase gives it a weight")
+            reads = name in sources_of_retention(recipe.retention)
+            use = "evaluated, and read by retention" if reads else "evaluated only"
+            notes.because(f"sources.{name}", use, "no phase gives it a weight")
             continue
         corpus = corpora[name]
         num_windows = corpus.num_windows(size.sequence_length)

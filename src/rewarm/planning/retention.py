@@ -23,7 +23,13 @@ from rewarm.recipe.retention import AgemRecipe, DistillRecipe, EwcRecipe, Retent
 from rewarm.recipe.schema import OLD_ROLES, Recipe
 from rewarm.records.facts import CorpusFacts, ModelFacts
 
-__all__ = ["fisher_order", "memory_order", "resolve_retention", "retention_cost"]
+__all__ = [
+    "fisher_order",
+    "memory_order",
+    "resolve_retention",
+    "retention_cost",
+    "sources_of_retention",
+]
 
 L2SP = "Li et al. 2018, arXiv 1802.01483"
 EWC = "Kirkpatrick et al. 2017, arXiv 1612.00796"
@@ -31,6 +37,7 @@ LWF = "Li and Hoiem 2017, arXiv 1606.09282"
 AGEM = "Chaudhry et al. 2019, arXiv 1812.00420"
 STREAMS = "Lee et al. 2023, WACV"
 _FEWEST_FOR_FISHER = 32
+_NOT_YET = ("distill", "agem", "ema")
 _LWF_TEMPERATURE = 2.0
 
 
@@ -49,11 +56,15 @@ def resolve_retention(
     wanted = recipe.retention
     if wanted == RetentionRecipe():
         return {}
+    for key in _NOT_YET:
+        if getattr(wanted, key) is not None:
+            notes.problems.add(
+                f"retention.{key}", "not offered in this version", "use retention.l2sp or .ewc"
+            )
     _note_anchors(recipe, notes)
     distill = None if wanted.distill is None else _resolved_distill(recipe, sources, phases, notes)
     agem = None if wanted.agem is None else _resolved_agem(recipe, size, notes)
-    names = [] if wanted.ewc is None else [wanted.ewc.fisher_from]
-    names += [] if agem is None else [name for name in agem.memory if name not in names]
+    names = sources_of_retention(wanted)
     memory = [_memory_source(name, corpora, size) for name in names if name in corpora]
     for source in memory:
         if size is not None and not source.num_windows:
@@ -71,6 +82,13 @@ def resolve_retention(
         "retention": wanted.model_copy(update={"distill": distill, "agem": agem, "ema": ema}),
         "memory": tuple(memory),
     }
+
+
+def sources_of_retention(wanted: RetentionRecipe) -> list[str]:
+    """Return the sources that it reads beside the blends, each once."""
+    names = [] if wanted.ewc is None else [wanted.ewc.fisher_from]
+    names += [] if wanted.agem is None else wanted.agem.memory
+    return list(dict.fromkeys(names))
 
 
 def memory_order(science: Science) -> OrderSpec:
@@ -319,6 +337,7 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
     per_token = flops_per_token(model, science.sequence_length)
     num_bytes = flops = 0.0
     words: list[str] = []
+    passes: list[str] = []
     if wanted.l2sp is not None or wanted.ewc is not None:
         num_bytes += 4 * trained
         words.append("the base's weights: 4 · trained")
@@ -326,6 +345,7 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
         num_bytes += 4 * trained
         flops += per_token * wanted.ewc.sequences * science.sequence_length
         words.append("Fisher: 4 · trained")
+        passes.append("Fisher's sequences, forward and backward")
     if wanted.distill is not None:
         tokens = _tokens_of(science, cast(list[str], wanted.distill.on))
         head = model.num_head_parameters or model.vocab_size * model.hidden_size
@@ -333,19 +353,22 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
         if wanted.distill.teacher == "live":
             num_bytes += 4 * model.num_parameters
             flops += per_token / 3 * tokens
+            passes.append("the teacher, forward; its head and the divergence")
             words.append("the base as a second model: 4 · parameters")
         else:
             words.append("stored distributions: next to nothing")
+            passes.append("the divergence")
     if wanted.agem is not None:
         assert wanted.agem.sequences_per_step is not None
         num_bytes += 4 * trained
         num_sequences = wanted.agem.sequences_per_step * science.num_steps
         flops += per_token * num_sequences * science.sequence_length
         words.append("the memory's gradient: 4 · trained")
+        passes.append("the memory's sequences, forward and backward")
     if wanted.ema is not None:
         num_bytes += 4 * trained
         words.append("the average: 4 · trained")
-    return AddedCost(num_bytes, flops, "; ".join(words))
+    return AddedCost(num_bytes, flops, "; ".join(words), "; ".join(passes))
 
 
 def _num_trained(science: Science, model: ModelFacts) -> float:

@@ -110,6 +110,10 @@ class RetentionRecipe(Section):
 
     l2sp: L2SpRecipe | None = Field(None, description="a pull to the base's weights")
     ewc: EwcRecipe | None = Field(None, description="a pull that knows which weights matter")
-    distill: DistillRecipe | None = Field(None, description="a pull to what the base says")
-    agem: AgemRecipe | None = Field(None, description="a projection of the gradient")
-    ema: EmaRecipe | None = Field(None, description="a running average of the weights")
+    distill: DistillRecipe | None = Field(
+        None, description="a pull to what the base says; not offered in this version"
+    )
+    agem: AgemRecipe | None = Field(
+        None, description="a projection of the gradient; not offered yet"
+    )
+    ema: EmaRecipe | None = Field(None, description="a running average; not offered yet")

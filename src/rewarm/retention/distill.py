@@ -53,6 +53,7 @@ class Distillation:
         if not rows:
             if self.teacher is not None and is_sharded(self.teacher):
                 self._ask(self.teacher, batch.of_rows([0]))  # the others do, and it is collective
+                reshard(self.teacher)  # as theirs: what is gathered is gathered on all
             return nats, parts
         taught = batch if len(rows) == len(batch.input_ids) else batch.of_rows(rows)
         if taught is not batch:
