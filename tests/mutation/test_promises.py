@@ -42,8 +42,8 @@ MUTATIONS = [
     Mutation(
         promise="EWC weighs each weight by its importance",
         file="retention/anchor.py",
-        old="                weighed = away * self.fisher[name]\n",
-        new="            weighed = away\n",
+        old="weighed = away * self.fisher[name]",
+        new="weighed = away",
         test="tests/unit/test_retention_anchor.py::test_pulls_by_hand",
     ),
     Mutation(
