@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -105,6 +106,9 @@ def train_plan(
             "launch without torchrun, or train a subset of the weights (parameters.train)",
         )
     ranks = world.ranks
+    shared = plan.conduct.training.tensor_parallel
+    ranks.on_main(lambda: _check_shared(shared, world))
+    world = replace(world, tensor_parallel=shared)
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))
     ranks.on_main(lambda: _check_mirror(plan, run))
@@ -167,6 +171,17 @@ def train_plan(
             world=world,
         )
     return FINISHED if ending.signal is None else STOPPED
+
+
+def _check_shared(count: int, world: World) -> None:
+    """Raise PlanError where so many ranks of a node cannot share each block's matrices."""
+    if world.size % count or world.local_size % count:
+        raise PlanError.one(
+            "training.tensor_parallel",
+            f"{count} ranks of a node are to share each matrix; this launch has {world.size}, "
+            f"{world.local_size} a node",
+            f"launch a multiple of {count} on each node with torchrun, or set it to 1",
+        )
 
 
 def _check_mirror(plan: Plan, run: RunFolder) -> None:
