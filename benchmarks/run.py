@@ -25,6 +25,7 @@ BENCHMARKS = (
     "rehearsal_rate",
     "freezing",
     "eight_bit",
+    "expansion_start",
 )
 
 

@@ -77,6 +77,12 @@ DRAWINGS: Mapping[str, Drawing] = {
         "first.",
         with_phases=True,
     ),
+    "summary": Drawing(
+        "Preset summary: the learning rate",
+        f"{_RATE_SHAPE}: a cosine from the pretraining's final rate to a hundredth of it, as that "
+        "of reuse. Lower layers come to 0 and freeze before the end.",
+        with_phases=True,
+    ),
     "controls": Drawing(
         "The controls: three learning rates",
         "naive rises to the pretraining's peak and falls to a tenth; constant stays at the "

@@ -352,6 +352,23 @@ def merge(
 
 
 @app.command()
+def expand(
+    base: Annotated[str, typer.Argument(help="Folder or hub id.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Copy each block of this distance, e.g. each 4th.")
+    ] = None,
+    copies: Annotated[
+        int | None, typer.Option(min=1, help="Copy so many blocks, spread evenly.")
+    ] = None,
+) -> None:
+    """Add copies of blocks that change nothing until they are trained, into a verified folder."""
+    from rewarm.stages.expand import ExpandRequest, run_expand
+
+    run_expand(ExpandRequest(base=base, output=output, every=every, copies=copies))
+
+
+@app.command()
 def trace(
     recipe: RecipeOrRun,
     step: Annotated[int, typer.Option(min=0, help="0-based optimizer step.")],

@@ -11,7 +11,12 @@ import pytest
 from typer.main import get_command
 
 from rewarm.cli import app
+from rewarm.planning.resolve import resolve
+from rewarm.recipe.load import parse_recipe
+from rewarm.recipe.schema import RehearsalRecipe
+from rewarm.retention.degenerate import KEPT, REASONS
 from rewarm.stages.merge_methods import METHODS
+from tests.support.fake_facts import make_corpus_facts, make_model_facts
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
@@ -71,3 +76,45 @@ def test_every_method_has_its_row_with_formula_and_source() -> None:
         (row,) = [line for line in MERGING.splitlines() if line.startswith(f"| `{name}` |")]
         assert method.formula.split(",")[0] in row
         assert re.findall(r"arXiv [\d.]+", method.source) == re.findall(r"arXiv [\d.]+", row)
+
+
+def test_the_recipe_of_rehearsal_plans_and_shows_nothing_twice() -> None:
+    text = (ROOT / "docs" / "recipes" / "rehearsal.md").read_text(encoding="utf-8")
+    whole, *_ = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    recipe = parse_recipe(whole)
+    made = recipe.sources["made"].rehearse
+    assert made is not None
+    corpora = {
+        "new": make_corpus_facts("new", "new", num_tokens=4_000_000_000),
+        "made": make_corpus_facts("made", "replay", num_tokens=made.tokens),
+    }
+    plan = resolve(recipe, make_model_facts(max_positions=2048), corpora, base_folder="base")
+    assert not plan.warnings
+    science = plan.science
+    index = [source.name for source in science.sources].index("made")
+    shown = sum(phase.samples[index] for phase in science.phases) * science.sequence_length
+    assert 0.9 < shown / made.tokens <= 1
+
+
+def test_what_rehearsal_says_of_its_rate_and_its_bounds_is_so() -> None:
+    text = (ROOT / "docs" / "recipes" / "rehearsal.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "rehearsal_rate.json").read_text())
+    found = {row["name"]: row["value"] for row in rows}
+    for name in ("no text ends: ratio", "texts of 96 tokens: ratio"):
+        assert f"{found[name]:.1f} times" in " ".join(text.split())
+    defaults = RehearsalRecipe(tokens=1)
+    for key in ("min_tokens", "max_repeat_share", "min_compressed_share", "max_similarity"):
+        assert f"`{key}` = {getattr(defaults, key)} |" in text
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(REASONS) - {KEPT}
+
+
+def test_the_figures_of_expansion_are_those_on_record() -> None:
+    text = (ROOT / "docs" / "recipes" / "parameters.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "expansion_start.json").read_text())
+    found = {row["name"]: row["value"] for row in rows}
+    table = re.findall(r"^\| (.+?), (\w+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(table) * 2 == len(found)
+    for family, what, *shares in table:
+        for after, share in zip(("1 update", "100 updates"), shares, strict=True):
+            name = f"{family.lower().replace(' ', '')}, {what} silent, after {after}"
+            assert float(share) == pytest.approx(100 * found[name], rel=0.05), name

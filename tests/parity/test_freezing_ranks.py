@@ -27,7 +27,12 @@ def weights_at(folder: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["freezeout", "auto", pytest.param("unfreeze", marks=pytest.mark.slow)]
+    "kind",
+    [
+        "freezeout",
+        pytest.param("auto", marks=pytest.mark.slow),
+        pytest.param("unfreeze", marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_freeze_as_one_process_does(tmp_path: Path, kind: str) -> None:
     """Two ranks to step 8, with a milestone on the way, then one process to the end."""

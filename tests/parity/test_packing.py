@@ -95,3 +95,28 @@ def test_a_model_that_carries_a_state_along_is_refused() -> None:
     with pytest.raises(BaseModelError, match="depend on the one before it") as caught:
         check_documents_apart(Running(), vocab_size=VOCAB_SIZE)
     assert "mask_documents = false" in str(caught.value)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
+def test_rounding_in_half_precision_is_no_leak(family: str) -> None:
+    """Neighbours that share a call are rounded otherwise at another place in it: 1 %, no leak."""
+    model = family_model(family, **WINDOWED.get(family, {})).eval()
+    attention = DocumentAttention(("split",), sequence_length=32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention.settle(model) == []
+        check_documents_apart(model, vocab_size=320)
+
+
+def test_a_leak_shows_in_half_precision_too() -> None:
+    model = family_model("llama").eval()
+    own = model.forward
+
+    def without_positions(*given: Any, position_ids: Any = None, **more: Any) -> Any:
+        return own(*given, **more)
+
+    model.forward = without_positions
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(BaseModelError, match="depend on the one before it"),
+    ):
+        check_documents_apart(model, vocab_size=320)

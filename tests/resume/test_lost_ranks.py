@@ -104,6 +104,7 @@ def test_ranks_resume_to_the_bit(tmp_path: Path, uninterrupted: Mapping[str, byt
     assert {name for name in whole if name.endswith(".distcp")} == {"__0_0.distcp", "__1_0.distcp"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_ranks_go_on_from_a_mirror_to_the_bit(
     tmp_path: Path, uninterrupted: Mapping[str, bytes]

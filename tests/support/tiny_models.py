@@ -74,6 +74,7 @@ def family_model(family: str, *, vocab_size: int = 320, seed: int = 0, **changes
             "attn_logit_softcapping": 0.5,
             "final_logit_softcapping": 0.8,
         },
+        "gemma": {"num_key_value_heads": 2, "head_dim": 8},
         "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     }
     if family == "gpt2":

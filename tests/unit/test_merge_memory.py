@@ -1,4 +1,4 @@
-"""No two models are ever whole in memory, measured on the process itself."""
+"""Merging and expanding: no two models are ever whole in memory, measured on the process."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ with torch.no_grad():
     model(input_ids=torch.arange(24).view(2, 12), use_cache=False)
 print(peak())
 """
+_EXPAND = """
+from rewarm.cli import main
+assert main(["expand", "m0", "--copies", "2", "--output", "deeper"]) == 0
+print(peak())
+"""
 _VERB = """
 from rewarm.cli import main
 assert main(["merge", "--base", "m0", "--model", "m1", "--output", "out"]) == 0
@@ -89,6 +94,7 @@ def test_a_merge_needs_a_stretch_of_each_model(tmp_path: Path) -> None:
     assert last_number(_MERGE, tmp_path) < 32 * MIB
 
 
+@pytest.mark.slow
 def test_the_whole_verb_needs_no_more_than_loading_one_model(tmp_path: Path) -> None:
     """Verified by loading what was written: one model of 52 MiB, and never a second."""
     for seed in (0, 1):
@@ -108,3 +114,4 @@ def test_the_whole_verb_needs_no_more_than_loading_one_model(tmp_path: Path) -> 
     assert num_bytes > 48 * MIB
     one = last_number(_LOAD, tmp_path)
     assert last_number(_VERB, tmp_path) - one < 0.6 * num_bytes
+    assert last_number(_EXPAND, tmp_path) - one < (2 / 5 + 0.6) * num_bytes, "seven layers, once"

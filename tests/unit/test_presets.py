@@ -127,6 +127,17 @@ def test_wsd_and_the_controls(
     assert plan.science.schedule[-1].end_lr == pytest.approx(last_lr)
 
 
+def test_the_three_techniques_of_the_summary() -> None:
+    recipe = recipe_of("preset=summary", "shift=weak")
+    assert recipe.parameters.random_half
+    assert recipe.freezing.kind == "freezeout"
+    rehearse = recipe.sources["rehearsed"].rehearse
+    assert rehearse is not None
+    # 5 % of 1,280,000 tokens, shown twice, with a tenth to spare and room for windows.
+    assert rehearse.tokens == 35_200 + 4096
+    assert recipe.phases[0].roles == {"new": 0.95, "old": 0.05}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_number_of_a_preset_has_a_reason_and_a_source(name: str) -> None:
     recipe = recipe_of(f"preset={name}")
@@ -231,12 +242,17 @@ def tiny_recipe(
 
 def plan_tiny(text: str, roles: tuple[str, ...], *, num_tokens: int = 4_000) -> Plan | str:
     """Return the plan, or what a person is told in its place."""
-    corpora = {
-        role: make_corpus_facts(role, role, num_tokens=num_tokens)  # type: ignore[arg-type]
-        for role in roles
-    }
     try:
-        return resolve(parse_recipe(text), make_model_facts(), corpora, base_folder="base")
+        recipe = parse_recipe(text)
+        corpora = {
+            name: make_corpus_facts(
+                name,
+                source.role,
+                num_tokens=num_tokens if source.rehearse is None else source.rehearse.tokens,
+            )
+            for name, source in recipe.sources.items()
+        }
+        return resolve(recipe, make_model_facts(), corpora, base_folder="base")
     except UserError as error:
         return str(error)
 
@@ -276,7 +292,9 @@ def test_rates_that_are_not_known_are_missed_by_the_presets_name(preset: str, ra
     found = plan_tiny(tiny_recipe(preset, ROLES, "weak", rates), ROLES)
     if rates != "nothing" or preset == "stability-gap":
         assert isinstance(found, Plan), found
-        assumed = rates in ("decayed", "peak") and preset in ("reuse", "baseline", "constant")
+        assumed = rates in ("decayed", "peak") and preset in (
+            *("reuse", "baseline", "constant", "summary"),
+        )
         assert any("ASSUMPTION" in warning for warning in found.warnings) == assumed
         return
     named = "peak" if preset in TO_THE_PEAK else "final"
@@ -343,27 +361,30 @@ def test_without_phases_a_preset_is_chosen() -> None:
     assert recipe_of('phases=[{name="mine", weights={new=1}}]').preset is None
 
 
-RATES = {"peak_lr": 1e-3, "final_lr": 1e-4}
 BOTH = {"a": "general", "b": "new"}
 
 
 @pytest.mark.parametrize(
     ("declared", "more", "preset"),
     [
-        (Declared(BOTH, "strong", **RATES), {"more_to_come": True}, "infinite"),
+        (Declared(BOTH, "strong", peak_lr=1e-3, final_lr=1e-4), {"more_to_come": True}, "infinite"),
         (
-            Declared(BOTH, "strong", **RATES),
+            Declared(BOTH, "strong", peak_lr=1e-3, final_lr=1e-4),
             {"budget_tokens": 10, "new_tokens": 40},
             "stability-gap",
         ),
-        (Declared(BOTH, "strong", **RATES), {"budget_tokens": 10, "new_tokens": 39}, "rewarm"),
         (
-            Declared({"b": "new"}, "strong", **RATES),
+            Declared(BOTH, "strong", peak_lr=1e-3, final_lr=1e-4),
+            {"budget_tokens": 10, "new_tokens": 39},
+            "rewarm",
+        ),
+        (
+            Declared({"b": "new"}, "strong", peak_lr=1e-3, final_lr=1e-4),
             {"budget_tokens": 1, "new_tokens": 9},
             "rewarm",
         ),
-        (Declared(BOTH, "weak", **RATES), {}, "reuse"),
-        (Declared(BOTH, None, **RATES), {}, "reuse"),
+        (Declared(BOTH, "weak", peak_lr=1e-3, final_lr=1e-4), {}, "reuse"),
+        (Declared(BOTH, None, peak_lr=1e-3, final_lr=1e-4), {}, "reuse"),
         (Declared(BOTH, "strong", None, 1e-4), {}, "reuse"),
         (Declared(BOTH, "weak", 1e-3, 0.0), {}, "rewarm"),
         (Declared(BOTH, "weak", 1e-3, None), {}, "reuse"),
@@ -403,7 +424,7 @@ def advice_in(situation: Situation) -> Advice:
 
 def test_every_published_preset_is_advised_or_passed_over_for_a_reason() -> None:
     published = {name for name, preset in PRESETS.items() if not preset.is_control}
-    assert {rule.preset for rule in RULES} == published - {"wsd"}
+    assert {rule.preset for rule in RULES} == published - {"wsd", "summary"}
     decided = set()
     for situation in every_situation():
         advice = advice_in(situation)
@@ -446,15 +467,17 @@ def test_advice_says_nothing_that_is_not_so() -> None:
 
 
 def test_of_advice_the_specific_words_are_said() -> None:
-    said = advice_in(Situation(Declared(BOTH, "strong", **RATES), 10**8, 10**9))
+    said = advice_in(Situation(Declared(BOTH, "strong", peak_lr=1e-3, final_lr=1e-4), 10**8, 10**9))
     assert said.reasons[1].startswith("the new text is 10 times the budget")
-    weak = advice_in(Situation(Declared({**BOTH, "q": "qa"}, "weak", **RATES)))
+    weak = advice_in(Situation(Declared({**BOTH, "q": "qa"}, "weak", peak_lr=1e-3, final_lr=1e-4)))
     assert weak.reasons == (
         "going on from the rate at which the pretraining ended changes nothing abruptly",
         "a weak shift asks for no higher rate",
         "questions and answers come in once the rate has fallen to a fifth",
     )
-    little = advice_in(Situation(Declared(BOTH, "strong", **RATES), 10**8, 39 * 10**7))
+    little = advice_in(
+        Situation(Declared(BOTH, "strong", peak_lr=1e-3, final_lr=1e-4), 10**8, 39 * 10**7)
+    )
     assert dict(little.others)["stability-gap"] == (
         "it is for new text of 4 times the budget, and 390M tokens are 3.9 times 100M"
     )

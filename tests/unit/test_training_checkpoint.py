@@ -189,6 +189,13 @@ def test_damaged_ones_do_not_count_among_those_that_stay(tmp_path: Path) -> None
     assert names(tmp_path) == ["step-00000004", "step-00000005"]
 
 
+def test_milestones_stay_for_good(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2, keep_every=4)
+    for step in range(1, 12):
+        store.save(step, writer())
+    assert names(tmp_path) == [f"step-{step:08d}" for step in (4, 8, 10, 11)]
+
+
 def test_what_stands_in_the_way_is_set_aside(tmp_path: Path) -> None:
     """A damaged checkpoint is passed over; the run then reaches the same step again."""
     store = make_store(tmp_path, 1, 2)

@@ -1,15 +1,19 @@
 """A model as a Hugging Face folder with a card, believed only after it was read back."""
 
 from rewarm.export.card import ModelCard
+from rewarm.export.expanded import export_expanded
+from rewarm.export.expanded_card import ExpandedCard
 from rewarm.export.folder import Exported, export_model, find_export
 from rewarm.export.merged import export_merged, find_merged
 from rewarm.export.merged_card import MergedCard, MergedInput
 
 __all__ = [
+    "ExpandedCard",
     "Exported",
     "MergedCard",
     "MergedInput",
     "ModelCard",
+    "export_expanded",
     "export_merged",
     "export_model",
     "find_export",

@@ -28,12 +28,14 @@ __all__ = [
     "Names",
     "Stage",
     "freezeout_end",
+    "in_layer",
     "is_embedding",
     "layer_of",
     "layer_rate_scale",
     "stages_of",
     "trained_names",
     "training_cost",
+    "within_layer",
 ]
 
 _IN_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks|block)\.(\d+)\.(.+)")
@@ -76,6 +78,28 @@ def layer_of(name: str) -> int | None:
     """Return which layer a parameter is of; None for embeddings, head and last norm."""
     match = _IN_LAYER.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def in_layer(name: str, layer: int) -> str:
+    """Return the name that a layer's parameter has in another layer.
+
+    >>> in_layer("model.layers.7.mlp.up_proj.weight", 8)
+    'model.layers.8.mlp.up_proj.weight'
+    """
+    match = _IN_LAYER.fullmatch(name)
+    assert match is not None
+    return f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}"
+
+
+def within_layer(name: str) -> str:
+    """Return a layer's parameter's name without the layer.
+
+    >>> within_layer("model.layers.7.mlp.up_proj.weight")
+    'mlp.up_proj.weight'
+    """
+    match = _IN_LAYER.fullmatch(name)
+    assert match is not None
+    return match[2]
 
 
 def is_embedding(name: str) -> bool:

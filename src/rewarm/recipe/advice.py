@@ -234,10 +234,17 @@ def _not_wsd(situation: Situation, rule: Rule) -> str:
     return "holding the peak pays where its stable stretch is branched later: nothing says so"
 
 
+def _not_summary(situation: Situation, rule: Rule) -> str:
+    if situation.declared.has_old:
+        return "it replays text that the base makes up, and there is real old text"
+    return "it trains half of every layer and freezes the lower ones: it keeps much and learns less"
+
+
 _WHY_NOT: dict[str, Callable[[Situation, Rule], str]] = {
     "reuse": _not_reuse,
     "rewarm": _not_rewarm,
     "infinite": _not_infinite,
     "stability-gap": _not_gap,
     "wsd": _not_wsd,
+    "summary": _not_summary,
 }

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from rewarm.recipe.schema import OLD_ROLES, Recipe, keys_of_other_kinds
 from rewarm.recipe.setting import Setting
+from rewarm.units import parse_count
 
 __all__ = [
     "PRESETS",
@@ -30,6 +31,9 @@ REUSE = "Parmar et al. 2024, arXiv 2407.07263"
 REWARM = "Ibrahim et al. 2024, arXiv 2403.08763"
 GAP = "Guo et al. 2024, arXiv 2406.14833"
 WSD = "Hägele et al. 2024, arXiv 2405.18392"
+HALF = "Hui et al. 2024, arXiv 2404.18466"
+FREEZEOUT = "Brock et al. 2017, arXiv 1706.04983"
+REHEARSAL = "pseudo-rehearsal (Robins 1995)"
 OURS = "chosen here"
 
 Shift = Literal["weak", "strong"]
@@ -38,6 +42,9 @@ Blend = dict[str, float]
 _REPLAY_SHARE = {"weak": 0.05, "strong": 0.25}
 _QA_SHARE = 0.1
 _DOMAIN_SHARE = 0.82
+_REHEARSED = "rehearsed"
+_REHEARSED_EPOCHS = 2
+_UNKNOWN_BUDGET = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Declared:
     shift: Shift | None = None
     peak_lr: float | None = None
     final_lr: float | None = None
+    budget_tokens: int | None = None
 
     @property
     def roles(self) -> frozenset[str]:
@@ -91,6 +99,7 @@ def declared_by(tree: Mapping[str, Any]) -> Declared:
         shift=shift if shift in ("weak", "strong") else None,
         peak_lr=_rate(pretraining.get("peak_lr")),
         final_lr=_rate(pretraining.get("final_lr")),
+        budget_tokens=_count(_table(tree, "budget").get("tokens")),
     )
 
 
@@ -102,6 +111,7 @@ def declared_in(recipe: Recipe) -> Declared:
         shift=recipe.shift,
         peak_lr=pretraining.peak_lr,
         final_lr=pretraining.final_lr,
+        budget_tokens=recipe.budget.tokens,
     )
 
 
@@ -146,6 +156,13 @@ def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _rate(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _count(value: object) -> int | None:
+    try:
+        return parse_count(value)  # type: ignore[arg-type]
+    except ValueError:
+        return None
 
 
 # Blends by role
@@ -231,6 +248,35 @@ def _mixture(declared: Declared) -> Setting:
         [{"name": "mixture", "roles": blend}],
         "as the pretraining's mixture: the domain in place of its web part (82 %), the rest kept",
         GAP,
+    )
+
+
+def _made_up(declared: Declared) -> Blend:
+    """Return the blend of new text and text that the base makes up."""
+    share = _REPLAY_SHARE[declared.shift or "strong"]
+    return {"new": 1 - share, "old": share}
+
+
+def _new_and_made_up(declared: Declared) -> Setting:
+    return Setting(
+        "phases",
+        [{"name": "main", "roles": _made_up(declared)}],
+        "text that the base makes up stands in for old text, which may not be at hand",
+        REHEARSAL,
+    )
+
+
+def _rehearsed(declared: Declared) -> tuple[Setting, ...]:
+    budget = declared.budget_tokens or _UNKNOWN_BUDGET
+    # Room for documents held out, and for windows that the tokens do not fill.
+    tokens = round(1.1 * _made_up(declared)["old"] * budget / _REHEARSED_EPOCHS) + 4096
+    return (
+        Setting(
+            f"sources.{_REHEARSED}",
+            {"role": "replay", "rehearse": {"tokens": tokens}},
+            "the pseudo-task: sampled from the base before training, shown twice",
+            REHEARSAL,
+        ),
     )
 
 
@@ -349,6 +395,21 @@ _LIST = (
             *_adamw(WSD),
         ),
         _one_phase,
+    ),
+    Preset(
+        "summary",
+        "half of every layer trains, lower layers freeze first, text of the base's own is replayed",
+        "a strong shift, or where real old text is at hand: it keeps much and learns less",
+        (
+            *_from_final(),
+            *_adamw(REUSE),
+            Setting("parameters.random_half", True, "a subset of the parameters", HALF),
+            Setting("freezing.kind", "freezeout", "lower layers first, at set steps", FREEZEOUT),
+            Setting("freezing.first", 0.8, "t₀ of the paper's best cubed schedule", FREEZEOUT),
+        ),
+        _new_and_made_up,
+        _rehearsed,
+        needs="new",
     ),
     Preset(
         "naive",

@@ -603,6 +603,11 @@ class CheckpointRecipe(Section):
 
     every_steps: int | None = Field(None, gt=0, description="default: a twentieth of the run")
     keep: int = Field(2, ge=1, description="verified checkpoints that stay; the newest always does")
+    keep_every_steps: int | None = Field(
+        None,
+        gt=0,
+        description="those of steps that this divides stay for good: to branch from, or to average",
+    )
     background: bool | None = Field(
         None, description="write them while training goes on; default: but for one CPU process"
     )
@@ -721,8 +726,8 @@ class Recipe(Section):
     preset: str | None = Field(
         None,
         description="a published recipe by name, under what is written here: reuse, rewarm, "
-        "infinite, stability-gap, wsd, or a control: naive, baseline, constant; where phases are "
-        "left out, one is chosen",
+        "infinite, stability-gap, wsd, summary, or a control: naive, baseline, constant; where "
+        "phases are left out, one is chosen",
     )
     shift: Literal["weak", "strong"] | None = Field(
         None, description="how far the new text is from the pretraining's: decides presets' replay"

@@ -177,8 +177,14 @@ class CheckpointStore:
     Methods are collective: every one of `ranks` calls them, in the same order.
     """
 
-    def __init__(self, folder: Path, *, keep: int, ranks: Ranks = ALONE) -> None:
-        """`keep` ≥ 1 is how many verified checkpoints stay; `ranks` those that share a save."""
+    def __init__(
+        self, folder: Path, *, keep: int, keep_every: int | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        """`keep` ≥ 1 is how many verified checkpoints stay; `ranks` those that share a save.
+
+        Those of steps that `keep_every` divides stay for good, whatever their number.
+        """
+        self._keep_every = keep_every
         self._folder = folder
         self._keep = keep
         self._ranks = ranks
@@ -307,11 +313,14 @@ class CheckpointStore:
         num_verified = 0
         for path in newest_first(self._folder):
             if num_verified >= keep:
-                if path not in spared:
+                if path not in spared and not self._stays(step_of(path)):
                     self._delete(path)
             elif path in self._verified or not checkpoint_problems(path, step_of(path)):
                 self._verified.add(path)
                 num_verified += 1
+
+    def _stays(self, step: int) -> bool:
+        return self._keep_every is not None and step % self._keep_every == 0
 
     def _delete(self, path: Path) -> None:
         """Delete a checkpoint; a kill in between leaves a temporary folder, not half of one."""

@@ -150,7 +150,10 @@ def _hold(plan: Plan, run: RunFolder, journal: Journal, world: World, stack: Exi
     world.ranks.on_main(lambda: _check_planned(plan, run))
     run.make_log_folder()
     saving = world.on_a_group_of_its_own()
-    store = CheckpointStore(run.checkpoints, keep=plan.conduct.checkpoints.keep, ranks=saving.ranks)
+    wanted = plan.conduct.checkpoints
+    store = CheckpointStore(
+        run.checkpoints, keep=wanted.keep, keep_every=wanted.keep_every_steps, ranks=saving.ranks
+    )
     store.remove_leftovers()
     course = Course(run, plan.fingerprint, store, journal, world.ranks)
     mirror = stack.enter_context(LaunchMirror(plan, run, store, journal, world.ranks))
@@ -336,7 +339,8 @@ def _hooks(
     def is_due(step: int) -> bool:
         if agreed.save_failed:
             saver.finish()  # raises
-        return agreed.take_save_request() or step % plan.conduct.checkpoint_every == 0
+        wanted = (plan.conduct.checkpoint_every, plan.conduct.checkpoints.keep_every_steps)
+        return agreed.take_save_request() or any(every and step % every == 0 for every in wanted)
 
     hooks: list[Hook] = [LogSteps(journal)]
     if materials.evaluator is not None:

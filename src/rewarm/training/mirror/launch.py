@@ -78,7 +78,7 @@ class LaunchMirror:
         def restore() -> bool:
             mirror = Mirror(RemoteFolder(url), self._plan)
             return restore_newer(
-                mirror, self._run, self._journal, keep=self._recipe.keep, newer_than=newer_than
+                mirror, self._run, self._journal, recipe=self._recipe, newer_than=newer_than
             )
 
         if self._ranks.on_main_at_length(restore):

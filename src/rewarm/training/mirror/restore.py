@@ -18,6 +18,7 @@ from rewarm.artifacts import write_atomically
 from rewarm.distributed.ranks import beside
 from rewarm.errors import CheckpointError, EnvironmentFault, Problem
 from rewarm.planning.amendments import Amendments, read_amendments, write_amendments
+from rewarm.recipe.schema import CheckpointRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore
 from rewarm.training.mirror.contents import Look, Mirror, Tick
@@ -35,7 +36,12 @@ ANSWER_WITHIN_S = 120.0
 
 
 def restore_newer(
-    mirror: Mirror, run: RunFolder, journal: Journal, *, keep: int, newer_than: int | None
+    mirror: Mirror,
+    run: RunFolder,
+    journal: Journal,
+    *,
+    recipe: CheckpointRecipe,
+    newer_than: int | None,
 ) -> bool:
     """Restore the newest checkpoint of a mirror beyond a step; tell whether there was one.
 
@@ -47,7 +53,7 @@ def restore_newer(
     """
     try:
         look = _answered(lambda tick: _look(mirror))
-        return _Restoring(mirror, run, journal, keep, newer_than).bring(look)
+        return _Restoring(mirror, run, journal, recipe, newer_than).bring(look)
     except RemoteError as error:
         if newer_than is None:
             raise EnvironmentFault(
@@ -70,12 +76,19 @@ class _Restoring:
     """One attempt to bring a run folder up to its mirror."""
 
     def __init__(
-        self, mirror: Mirror, run: RunFolder, journal: Journal, keep: int, newer_than: int | None
+        self,
+        mirror: Mirror,
+        run: RunFolder,
+        journal: Journal,
+        recipe: CheckpointRecipe,
+        newer_than: int | None,
     ) -> None:
         self._mirror = mirror
         self._run = run
         self._journal = journal
-        self._store = CheckpointStore(run.checkpoints, keep=keep)
+        self._store = CheckpointStore(
+            run.checkpoints, keep=recipe.keep, keep_every=recipe.keep_every_steps
+        )
         self._newer_than = newer_than
 
     def bring(self, look: Look) -> bool:
