@@ -457,9 +457,40 @@ MUTATIONS = [
         "test_neither_training_nor_evaluation_holds_all_logits",
     ),
     Mutation(
+        promise="ranks that share matrices count their data once",
+        file="distributed/world.py",
+        old="            tensor.zero_()\n",
+        new="            pass\n",
+        test="tests/parity/test_ranks_load.py::test_the_command_line_on_two_ranks[shared]",
+    ),
+    Mutation(
+        promise="with shared matrices each rank reads its own box of a tensor",
+        file="distributed/fsdp.py",
+        old="        for axis in reversed(range(mesh.ndim)):\n",
+        new="        for axis in range(mesh.ndim):\n",
+        test="tests/parity/test_tensor_parallel.py::"
+        "test_each_rank_reads_the_part_of_a_base_that_is_its_own",
+    ),
+    Mutation(
+        promise="gradients on different meshes are clipped by one norm",
+        file="distributed/fsdp.py",
+        old="    total = world.sum((norms.square() * norms.new_tensor(shares)).sum()).sqrt()\n",
+        new="    total = world.sum(norms.square().sum()).sqrt()\n",
+        test="tests/parity/test_tensor_parallel.py::"
+        "test_ranks_that_share_matrices_take_the_step_of_one_process",
+    ),
+    Mutation(
+        promise="with shared matrices no gradient waits for the next micro-batch",
+        file="training/placement.py",
+        old="    if world.is_alone or world.tensor_parallel > 1:\n",
+        new="    if world.is_alone:\n",
+        test="tests/unit/test_training_placement.py::"
+        "test_ranks_that_share_matrices_share_the_data_too",
+    ),
+    Mutation(
         promise="a token weighs alike on every rank",
         file="training/step.py",
-        old="num_valid, *by_source = world.sum(counts).tolist()",
+        old="num_valid, *by_source = world.sum_of_data(counts).tolist()",
         new="num_valid, *by_source = (counts * world.size).tolist()",
         test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
     ),

@@ -320,8 +320,8 @@ def _batches(plan: Plan, materials: Materials, last_step: int, world: World) -> 
         sequence_length=plan.science.sequence_length,
         vocab_size=plan.conduct.model.vocab_size,
         mask_documents=plan.science.mask_documents,
-        rank=world.rank,
-        num_ranks=world.size,
+        rank=world.data_rank,
+        num_ranks=world.data_size,
     )
     return PrefetchedBatches(loader, last_step)
 

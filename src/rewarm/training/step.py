@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch
-from rewarm.distributed.fsdp import local, reduce_gradients, whole
+from rewarm.distributed.fsdp import clip_gradients, local, reduce_gradients, share_of_copies
 from rewarm.distributed.world import World
 from rewarm.errors import RewarmError
 from rewarm.planning.plan import Placement, Science
@@ -117,13 +117,11 @@ class Stepper:
         """
         optimizer = state.optimizer
         set_rates(optimizer, self.science, batch.step)
-        seed_step(self.science.seed, batch.step, state.world.rank)
-        loss = state.world.sum(self._accumulate_gradients(state, batch, num_valid))
+        seed_step(self.science.seed, batch.step, state.world.data_rank)
+        loss = state.world.sum_of_data(self._accumulate_gradients(state, batch, num_valid))
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
         by_layer = self._layer_norms(state)
-        grad_norm = whole(
-            nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
-        )
+        grad_norm = clip_gradients(parameters, self.science.optimizer.clip_grad_norm, state.world)
         measured = torch.stack((loss, grad_norm.to(loss)))
         masked_step(optimizer, skip=~measured.isfinite().all())
         optimizer.zero_grad(set_to_none=True)
@@ -140,7 +138,8 @@ class Stepper:
         for name, parameter in named_parameters(state.optimizer):
             layer = layer_of(name)
             if layer is not None and parameter.grad is not None:
-                squares[layer] += local(parameter.grad).double().square().sum()
+                share = share_of_copies(parameter, state.world)
+                squares[layer] += local(parameter.grad).double().square().sum() * share
         return state.world.sum(squares).sqrt()
 
     def _accumulate_gradients(self, state: TrainState, batch: Batch, num_valid: int) -> Tensor:
@@ -148,7 +147,7 @@ class Stepper:
         divisor = max(num_valid, 1)
         total = torch.zeros((), dtype=torch.float64, device=state.device)
         size = self.placement.micro_batch_sequences
-        most_rows = -(-self.science.sequences_per_step // state.world.size)
+        most_rows = -(-self.science.sequences_per_step // state.world.data_size)
         num_parts = -(-most_rows // size)
         for part, tensors in enumerate(_micro_batches(batch, size, num_parts)):
             input_ids, labels, position_ids = (
@@ -247,5 +246,5 @@ def _count(world: World, batch: Batch, num_sources: int) -> tuple[int, tuple[int
     """Return the whole step's number of valid labels, and its sequences by source; collective."""
     samples = torch.from_numpy(np.bincount(batch.source, minlength=num_sources))
     counts = torch.cat((torch.tensor([batch.num_valid_tokens]), samples))
-    num_valid, *by_source = world.sum(counts).tolist()
+    num_valid, *by_source = world.sum_of_data(counts).tolist()
     return num_valid, tuple(by_source)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rewarm.distributed.fsdp import local, local_rows
+from rewarm.distributed.fsdp import local, local_box
 from rewarm.distributed.tensor_files import Header
 from rewarm.errors import BaseModelError, Problems
 from rewarm.training.optimizer import MOMENTS
@@ -65,7 +65,7 @@ def read_torch_state(path: Path, model: nn.Module) -> TorchState:
         with torch.no_grad():
             for name, tensor in wanted.items():
                 stored = tensors[name]
-                local(tensor).copy_(stored[local_rows(tensor)] if stored.ndim else stored)
+                local(tensor).copy_(stored[local_box(tensor)])
 
     headers = {name: Header.of(tensor) for name, tensor in tensors.items()}
     return TorchState(StoredMoments(path, headers, fill), counts, _betas_of(groups))
