@@ -97,6 +97,8 @@ training = {{ precision = "float32", tensor_parallel = {shared} }}
 def test_the_command_line_on_two_ranks(reader: Path, name: str) -> None:
     """The same losses and evaluations as one process has, to float32's rounding; one voice; and
     what follows reads the checkpoint of the ranks in one process. Data or matrices are shared."""
+    if name == "shared":
+        pytest.importorskip("transformers.distributed.tensor_parallel")
     recipe = str(reader / f"{name}.toml")
     ended = run_ranks(f"{JOBS}:rewarm", "train", recipe, num_ranks=2)
     assert "finished after" in ended[0].output
