@@ -70,6 +70,7 @@ def test_ranks_that_share_matrices_take_the_step_of_one_process(
             assert difference <= tolerance, f"{name}: {key} differs by {difference}"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_and_without_shared_matrices(tmp_path: Path) -> None:
     """2 × 2 → 2 without → 1 × 2 → alone: the same samples and, to rounding, losses and weights."""
     for num_ranks, shared, until_step in ((4, 2, 3), (2, 1, 6), (2, 2, 9), (1, 1, 12)):
@@ -90,7 +91,8 @@ def test_a_run_goes_on_with_and_without_shared_matrices(tmp_path: Path) -> None:
         assert (found[name] - tensor).abs().max() <= TOLERANCE, name
 
 
-@pytest.mark.parametrize("num_ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [2, 4])
 def test_a_resumed_run_is_bit_identical(tmp_path: Path, num_ranks: int) -> None:
     for name, stops in (("once", (8,)), ("twice", (5, 8))):
         for until_step in stops:
@@ -101,6 +103,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, num_ranks: int) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
+@pytest.mark.slow
 def test_each_rank_reads_the_part_of_a_base_that_is_its_own(tmp_path: Path) -> None:
     families: dict[str, dict[str, Any]] = {
         "llama": {"num_key_value_heads": 2},
