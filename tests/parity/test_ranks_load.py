@@ -108,6 +108,8 @@ def test_the_command_line_on_two_ranks(reader: Path) -> None:
         assert main([verb, str(reader / "ranks.toml")]) == 0
     again = run_ranks(f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), num_ranks=2)
     assert [end.code for end in again] == [0, 0]
+    assert "finished already, after" in again[0].output
+    assert again[1].output == ""
 
 
 def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:
