@@ -117,6 +117,8 @@ def test_the_command_line_on_two_ranks(reader: Path, name: str) -> None:
         assert main([verb, recipe]) == 0
     again = run_ranks(f"{JOBS}:rewarm", "train", recipe, num_ranks=2)
     assert [end.code for end in again] == [0, 0]
+    assert "finished already, after" in again[0].output
+    assert again[1].output == ""
 
 
 def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:

@@ -124,7 +124,7 @@ def train_plan(
         facts = plan.conduct.optimizer_state
         if facts is None:
             return
-        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))
+        world.ranks.on_main_at_length(lambda: check_planned_optimizer_state(plan))
         taken = take_over_moments(facts, state.model, state.optimizer, world)
         live.say(str(taken))
         if facts.betas is None and taken.betas not in (None, plan.science.optimizer.betas):

@@ -97,6 +97,7 @@ def run_training(
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
                 mirror.finish()
+                journal.say(f"finished already, after {plan.science.num_steps} steps")
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
