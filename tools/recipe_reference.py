@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 import typing
 from pathlib import Path
@@ -102,8 +103,10 @@ def _default(field: FieldInfo) -> str:
         return "–"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`{list(value)}`"
+    if isinstance(value, tuple | list):
+        return f"`{json.dumps(list(value))}`"
+    if isinstance(value, dict):
+        return "`{}`" if not value else f"`{json.dumps(value)}`"
     if isinstance(value, int | float):
         return f"`{value:,}`".replace(",", "_")
     return f'`"{value}"`'

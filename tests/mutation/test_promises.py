@@ -33,6 +33,22 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a part of a weight that several ranks have counts once in a penalty",
+        file="training/step.py",
+        old="shares = {name: share_of_copies(found, state.world) for name, found in named}",
+        new="shares = {name: 1.0 for name, _ in named}",
+        test="tests/parity/test_retention_ranks.py::"
+        "test_copies_over_nodes_hold_on_as_one_process_does",
+    ),
+    Mutation(
+        promise="a rank without text for the teacher lets go of it as the others do",
+        file="retention/distill.py",
+        old="reshard(self.teacher)  # as theirs: what is gathered is gathered on all",
+        new="",
+        test="tests/parity/test_retention_ranks.py::"
+        "test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
         promise="L2-SP pulls to the base, not to zero",
         file="retention/anchor.py",
         old="local(parameter) - self.base[name]\n",
@@ -93,8 +109,8 @@ MUTATIONS = [
     Mutation(
         promise="a penalty is the same on one rank and on many",
         file="training/step.py",
-        old="l2sp, ewc = state.world.sum(state.anchor.pull(named)) / copies",
-        new="l2sp, ewc = state.anchor.pull(named) / copies",
+        old="l2sp, ewc = state.world.sum(state.anchor.pull(named, shares))",
+        new="l2sp, ewc = state.anchor.pull(named, shares)",
         test="tests/parity/test_retention_ranks.py::test_ranks_hold_on_to_the_base_as_one_process_does",
     ),
     Mutation(
@@ -530,9 +546,40 @@ MUTATIONS = [
         "test_neither_training_nor_evaluation_holds_all_logits",
     ),
     Mutation(
+        promise="ranks that share matrices count their data once",
+        file="distributed/world.py",
+        old="            tensor.zero_()\n",
+        new="            pass\n",
+        test="tests/parity/test_ranks_load.py::test_the_command_line_on_two_ranks[shared]",
+    ),
+    Mutation(
+        promise="with shared matrices each rank reads its own box of a tensor",
+        file="distributed/fsdp.py",
+        old="        for axis in reversed(range(mesh.ndim)):\n",
+        new="        for axis in range(mesh.ndim):\n",
+        test="tests/parity/test_tensor_parallel.py::"
+        "test_each_rank_reads_the_part_of_a_base_that_is_its_own",
+    ),
+    Mutation(
+        promise="gradients on different meshes are clipped by one norm",
+        file="distributed/fsdp.py",
+        old="    total = world.sum((norms.square() * norms.new_tensor(shares)).sum()).sqrt()\n",
+        new="    total = world.sum(norms.square().sum()).sqrt()\n",
+        test="tests/parity/test_tensor_parallel.py::"
+        "test_ranks_that_share_matrices_take_the_step_of_one_process",
+    ),
+    Mutation(
+        promise="with shared matrices no gradient waits for the next micro-batch",
+        file="training/placement.py",
+        old="    if world.is_alone or world.tensor_parallel > 1:\n",
+        new="    if world.is_alone:\n",
+        test="tests/unit/test_training_placement.py::"
+        "test_ranks_that_share_matrices_share_the_data_too",
+    ),
+    Mutation(
         promise="a token weighs alike on every rank",
         file="training/step.py",
-        old="num_valid, num_with_loss, *by_source = world.sum(counts).tolist()",
+        old="num_valid, num_with_loss, *by_source = world.sum_of_data(counts).tolist()",
         new="num_valid, num_with_loss, *by_source = (counts * world.size).tolist()",
         test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
     ),
@@ -935,9 +982,16 @@ MUTATIONS = [
     Mutation(
         promise="a run keeps to the optimizer state of its plan",
         file="stages/train.py",
-        old="        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))\n",
+        old="        world.ranks.on_main_at_length(lambda: check_planned_optimizer_state(plan))\n",
         new="",
         test="tests/unit/test_optimizer_state.py::test_a_changed_state_is_refused",
+    ),
+    Mutation(
+        promise="an optimizer.pt with a flipped bit is not taken over",
+        file="stages/optimizer_state.py",
+        old="            return archive.testzip()\n",
+        new="            return None\n",
+        test="tests/unit/test_optimizer_state.py::test_a_flipped_bit_of_a_torch_file_is_noticed",
     ),
     Mutation(
         promise="a cap on epochs holds",

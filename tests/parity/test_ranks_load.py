@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,11 @@ sources.new = {{ path = "my-text", role = "new", held_out = 0.1 }}
 sources.old = {{ path = "my-old-text", role = "replay", held_out = 0.1 }}
 phases = [{{ name = "general", weights = {{ new = 0.75, old = 0.25 }} }}]
 evaluation = {{ max_bytes_per_domain = 20000 }}
-training = {{ precision = "float32" }}  # bf16 units, where there are such, round ranks otherwise
+# bf16 units, where there are such, round ranks otherwise
+training = {{ precision = "float32", tensor_parallel = {shared} }}
 """
-    for name in ("alone", "ranks"):
-        (folder / f"{name}.toml").write_text(recipe.format(name=name))
+    for name, shared in (("alone", 1), ("ranks", 1), ("shared", 2)):
+        (folder / f"{name}.toml").write_text(recipe.format(name=name, shared=shared))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["prepare", "alone.toml"]) == 0
@@ -91,13 +93,20 @@ training = {{ precision = "float32" }}  # bf16 units, where there are such, roun
     return folder
 
 
-def test_the_command_line_on_two_ranks(reader: Path) -> None:
+@pytest.mark.parametrize("name", ["ranks", "shared"])
+def test_the_command_line_on_two_ranks(reader: Path, name: str) -> None:
     """The same losses and evaluations as one process has, to float32's rounding; one voice; and
-    what follows reads the checkpoint of the ranks in one process."""
-    ended = run_ranks(f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), num_ranks=2)
+    what follows reads the checkpoint of the ranks in one process. Data or matrices are shared."""
+    if name == "shared":
+        pytest.importorskip("transformers.distributed.tensor_parallel")
+    recipe = str(reader / f"{name}.toml")
+    ended = run_ranks(f"{JOBS}:rewarm", "train", recipe, num_ranks=2)
     assert "finished after" in ended[0].output
     assert ended[1].output == ""
-    alone, ranks = (RunFolder(reader / "runs" / name) for name in ("alone", "ranks"))
+    alone, ranks = (RunFolder(reader / "runs" / run) for run in ("alone", name))
+    placement = json.loads(ranks.placement.read_text())
+    shared = {"ranks": 1, "shared": 2}[name]
+    assert [placement["tensor_parallel"], placement["whole_gradients"]] == [shared, shared == 1]
     assert [r.loss for r in ranks.steps()] == pytest.approx([r.loss for r in alone.steps()], 1e-4)
     found, expected = ranks.evals(), alone.evals()
     assert [(r.step, r.domain, r.metric, len(r.item_values)) for r in found] == [
@@ -105,9 +114,11 @@ def test_the_command_line_on_two_ranks(reader: Path) -> None:
     ]
     assert [r.value for r in found] == pytest.approx([r.value for r in expected], rel=1e-3)
     for verb in ("evaluate", "report", "export"):
-        assert main([verb, str(reader / "ranks.toml")]) == 0
-    again = run_ranks(f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), num_ranks=2)
+        assert main([verb, recipe]) == 0
+    again = run_ranks(f"{JOBS}:rewarm", "train", recipe, num_ranks=2)
     assert [end.code for end in again] == [0, 0]
+    assert "finished already, after" in again[0].output
+    assert again[1].output == ""
 
 
 def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:
@@ -132,3 +143,13 @@ def test_what_all_ranks_find_wrong_is_told_once(reader: Path) -> None:
     assert [end.code for end in ended] == [2, 2]
     assert "adapters train in one process" in ended[0].output
     assert ended[1].output == ""
+
+
+def test_one_process_alone_cannot_share_matrices(
+    reader: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["-o", "name='unshared'", "-o", "training.tensor_parallel=2"]
+    assert main(["train", str(reader / "alone.toml"), *overrides]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "training.tensor_parallel: 2 ranks of a node are to share each matrix" in said
+    assert "this launch has 1, 1 a node" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,39 @@ def differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[s
     ]
 
 
+def check_ranks(
+    folder: Path, names: Sequence[str], tensor_parallel: int = 1, **launch: int
+) -> None:
+    """Uneven labels and shards, one sequence a micro-batch against all in one."""
+    job = f"{JOBS}:train_all"
+    run_ranks(job, str(folder / "ranks"), ",".join(names), str(tensor_parallel), **launch)
+    for name in names:
+        alone = folder / "alone" / name
+        train_retaining(alone, TERMS[name], until_step=3, micro_batch=8, uneven=True)
+        found = outcome(folder / "ranks" / name, TERMS[name])
+        assert differences(found, outcome(alone, TERMS[name])) == [], name
+
+
 @pytest.mark.timeout(500)
 def test_ranks_hold_on_to_the_base_as_one_process_does(tmp_path: Path) -> None:
-    """Uneven labels and shards, one sequence a micro-batch against all in one."""
-    run_ranks(f"{JOBS}:train_all", str(tmp_path / "ranks"), num_ranks=2)
-    for name, recipe in TERMS.items():
-        alone = tmp_path / "alone" / name
-        train_retaining(alone, recipe, until_step=3, micro_batch=8, uneven=True)
-        found = outcome(tmp_path / "ranks" / name, recipe)
-        assert differences(found, outcome(alone, recipe)) == [], name
+    check_ranks(tmp_path, tuple(TERMS), num_ranks=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_copies_over_nodes_hold_on_as_one_process_does(tmp_path: Path) -> None:
+    """Two nodes of two ranks: each part of a weight is there twice."""
+    check_ranks(tmp_path, ("all", "kl-alone"), num_ranks=4, ranks_per_node=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_matrices_cut_over_ranks_hold_on_as_one_process_does(
+    tmp_path: Path, num_ranks: int
+) -> None:
+    pytest.importorskip("transformers.distributed.tensor_parallel")
+    check_ranks(tmp_path, ("all", "kl-alone"), 2, num_ranks=num_ranks)
 
 
 def test_a_run_with_every_term_changes_its_number_of_ranks(tmp_path: Path) -> None:

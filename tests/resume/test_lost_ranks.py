@@ -16,7 +16,7 @@ import pytest
 
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import checkpoint_problems, find_newest_verified, step_of
-from tests.support.rank_jobs import PLAN, SAVING, train_llama
+from tests.support.rank_jobs import PLAN, SAVING, losses_of, train_llama
 from tests.support.ranks import ROOT, free_port, run_ranks, start_ranks, wait_for
 from tests.support.tiny_plans import tensors_of
 
@@ -70,9 +70,12 @@ def test_the_others_leave_when_a_rank_is_lost(tmp_path: Path, number: signal.Sig
     assert "Traceback" not in ended[0].output
     assert time.monotonic() - began < 60
     assert ended_after(tmp_path) == 4
-    # What is left is whole, and one process goes on with it.
+    # What is left is whole, and one process goes on with it: the same samples, the same losses.
     train_llama(tmp_path)
-    assert [record.step for record in RunFolder(tmp_path).steps()] == list(range(12))
+    train_llama(tmp_path / "alone")
+    found, expected = (RunFolder(path).steps() for path in (tmp_path, tmp_path / "alone"))
+    assert [(r.step, r.samples) for r in found] == [(r.step, r.samples) for r in expected]
+    assert losses_of(tmp_path) == pytest.approx(losses_of(tmp_path / "alone"), rel=1e-12)
 
 
 def test_what_one_rank_meets_alone_is_told_once_and_ends_all(tmp_path: Path) -> None:

@@ -93,12 +93,13 @@ def take_steps(
     whole_gradients: bool,
     tied: bool,
     roads: tuple[Road, ...] = (),
+    new_model: Callable[..., nn.Module] = new_llama_model,
 ) -> dict[str, Tensor]:
     """Take steps on uneven batches; return every loss, norm, weight and moment, whole.
 
     With `roads` documents are kept apart, by the last of them, which the others fall back to.
     """
-    model = new_llama_model(tied=tied)
+    model = new_model(tied=tied)
     root = Root(model) if world.is_alone else shard(model, make_mesh(world, "cpu"))
     attention = DocumentAttention(roads, sequence_length=SEQUENCE_LENGTH)
     assert len(attention.settle(model, within=root)) == max(0, len(roads) - 1)
@@ -120,8 +121,8 @@ def take_steps(
             sequence_length=SEQUENCE_LENGTH,
             vocab_size=VOCAB_SIZE,
             mask_documents=bool(roads),
-            rank=world.rank,
-            num_ranks=world.size,
+            rank=world.data_rank,
+            num_ranks=world.data_size,
         )
     )
     found: dict[str, Tensor] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rewarm.batches.loader import Batch, BatchLoader, StoredDistributions
 from rewarm.distributed.fsdp import Root, whole
-from rewarm.distributed.world import ALONE, World, join, launched_world
+from rewarm.distributed.world import ALONE, World
 from rewarm.model.head_loss import HeadLoss
 from rewarm.planning.plan import Plan, PlannedSource
 from rewarm.recipe.retention import (
@@ -31,7 +31,8 @@ from rewarm.training import retained, run
 from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.run import run_training
 from rewarm.training.state import read_average, read_weights, weights_of
-from tests.support.rank_jobs import TIMEOUT_S, new_llama_model, placement_of, with_uneven_labels
+from tests.support.rank_jobs import placement_of, with_uneven_labels
+from tests.support.rank_tensor import joined, maker
 from tests.support.tiny_plans import VOCAB_SIZE, make_materials, make_plan
 
 NUM_TOP = 4
@@ -117,7 +118,7 @@ def train_retaining(
     )
     materials = make_materials(
         **{
-            "load_model": new_llama_model,
+            "load_model": maker("llama"),
             "loss": loss,
             "fill_model": settle,
             "stored": stored,
@@ -156,7 +157,7 @@ def outcome(folder: Path, recipe: RetentionRecipe, plan: Plan | None = None) -> 
     plan = plan or retaining(recipe)
     path = find_newest_verified(RunFolder(folder).checkpoints).path
     assert path is not None
-    model = new_llama_model()
+    model = maker("llama")()
     read_weights(path, model, plan.science)
     found = {name: whole(tensor.detach()).clone() for name, tensor in weights_of(model).items()}
     if recipe.ema is not None:
@@ -168,16 +169,21 @@ def outcome(folder: Path, recipe: RetentionRecipe, plan: Plan | None = None) -> 
     return found
 
 
-def train_all(folder: str) -> None:
-    """Train with every term on these ranks, in a folder each."""
-    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
-        for name, recipe in TERMS.items():
+def train_all(folder: str, names: str, tensor_parallel: str = "1") -> None:
+    """Train with terms (names with commas) on these ranks, in a folder each."""
+    with joined(tensor_parallel) as world:
+        for name in names.split(","):
             train_retaining(
-                Path(folder) / name, recipe, world, until_step=3, micro_batch=1, uneven=True
+                Path(folder) / name,
+                TERMS[name],
+                world,
+                until_step=3,
+                micro_batch=1,
+                uneven=True,
             )
 
 
 def train_on_ranks(folder: str, name: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
-    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+    with joined("1") as world:
         train_retaining(Path(folder), TERMS[name], world, until_step=int(until_step))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from rewarm.artifacts import write_json
 from rewarm.cli import main
 from rewarm.errors import BaseModelError, EnvironmentFault
+from rewarm.model.load import load_base
 from rewarm.planning.plan import load_plan
 from rewarm.recipe.schema import BaseRecipe, OptimizerRecipe
 from rewarm.records.facts import OptimizerStateFacts
@@ -247,6 +248,28 @@ def test_a_changed_state_is_refused(reader: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["train", str(recipe)]) == 2
     assert "optimizer_state:" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_of_a_torch_file_is_noticed(
+    reader: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moments of it would be finite still: the archive's checksums tell."""
+    model = load_base(reader / "my-model")
+    peer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    peer.step()
+    path = reader / "flipped.pt"
+    torch.save(peer.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    place = content.index(peer.state[next(model.parameters())]["exp_avg"].numpy().tobytes())
+    content[place + 1] ^= 1
+    path.write_bytes(content)
+    recipe = second(reader, "flipped", 'optimizer_state = "flipped.pt"')
+    assert main(["prepare", str(recipe)]) == 0
+    capsys.readouterr()
+    assert main(["train", str(recipe), "--until-step", "1"]) == 2
+    assert "flipped.pt: it is damaged: flipped/data/" in capsys.readouterr().err
 
 
 def test_rates_and_betas_that_differ_are_warned_of(

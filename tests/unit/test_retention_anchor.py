@@ -68,7 +68,7 @@ def test_pulls_by_hand() -> None:
     with torch.no_grad():
         weight.copy_(torch.tensor([4.0, 0.0]))
     weight.grad = torch.tensor([1.0, 1.0], dtype=torch.float64)
-    l2sp, ewc = anchor.pull([("w", weight)]).tolist()
+    l2sp, ewc = anchor.pull([("w", weight)], {"w": 1.0}).tolist()
     assert l2sp == pytest.approx(0.65)  # 0.05 · (9 + 4)
     assert ewc == pytest.approx(82.5)  # 5 · (4.5 + 12)
     assert weight.grad.tolist() == pytest.approx([1 + 0.3 + 15, 1 - 0.2 - 60])
@@ -79,7 +79,7 @@ def test_a_weight_that_does_not_train_is_not_pulled() -> None:
     anchor = Anchor.at([("w", weight)], l2sp=1.0, ewc=0.0, fisher={})
     with torch.no_grad():
         weight.add_(1)
-    assert anchor.pull([("w", weight)]).tolist() == [0.0, 0.0]
+    assert anchor.pull([("w", weight)], {"w": 1.0}).tolist() == [0.0, 0.0]
     assert weight.grad is None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from rewarm.distributed.world import World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.recipe.schema import TrainingRecipe
 from rewarm.training import placement as room
@@ -186,3 +187,17 @@ def test_the_loss_is_computed_in_the_placements_precision(
     left: Any = torch.ones(2, 2)
     with autocast_of(placement):
         assert (left @ left).dtype == expected
+
+
+def test_ranks_that_share_matrices_share_the_data_too() -> None:
+    """Two shares of eight sequences; nothing waits that transformers has added up already."""
+    world = World(rank=3, size=4, local_rank=3, local_size=4, tensor_parallel=2)
+    assert (world.data_rank, world.data_size) == (1, 2)
+    science = SCIENCE.model_copy(update={"sequences_per_step": 8})
+    shared, warnings = choose_placement(CPU, science, make_model_facts(), world)
+    assert warnings == []
+    assert (shared.micro_batch_sequences, shared.tensor_parallel) == (4, 2)
+    assert not shared.whole_gradients
+    science = SCIENCE.model_copy(update={"sequences_per_step": 1})
+    _, (told,) = choose_placement(CPU, science, make_model_facts(), world)
+    assert told == "4 ranks share 1 sequences per step: 2 of them have nothing to do"

@@ -10,7 +10,8 @@ valid tokens of the whole step, so that the sum is the gradient of the mean over
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,25 +21,28 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
+from rewarm.distributed.tensor_parallel import split_blocks
 from rewarm.distributed.world import World
 
 __all__ = [
     "Part",
     "Root",
     "blocks_of",
+    "clip_gradients",
     "copied_to_host",
     "is_sharded",
     "local",
+    "local_box",
     "local_rows",
     "make_mesh",
     "materialise",
-    "num_copies",
     "num_shards",
     "part_of",
     "reduce_gradients",
     "reshard",
     "rows_of_part",
     "shard",
+    "share_of_copies",
     "whole",
 ]
 
@@ -70,24 +74,19 @@ def make_mesh(world: World, device_type: str) -> DeviceMesh:
 
     Over nodes the weights are sharded within each and replicated between them (HSDP): the gathers
     stay on the fast links. All nodes must have the same number of ranks, else one axis over all.
+    With tensor parallelism neighbouring ranks are the last axis.
     """
     parts = num_shards(world)
-    if parts < world.size:
-        return init_device_mesh(
-            device_type, (world.size // parts, parts), mesh_dim_names=("replicate", "shard")
-        )
-    return init_device_mesh(device_type, (world.size,), mesh_dim_names=("shard",))
+    axes = {"replicate": world.data_size // parts, "shard": parts, "tensor": world.tensor_parallel}
+    names = tuple(name for name, size in axes.items() if size > 1 or name == "shard")
+    return init_device_mesh(device_type, tuple(axes[n] for n in names), mesh_dim_names=names)
 
 
 def num_shards(world: World) -> int:
-    """Return into how many parts the weights are cut."""
+    """Return into how many parts FSDP cuts the weights."""
     within_nodes = world.local_size > 1 and world.size % world.local_size == 0
-    return world.local_size if within_nodes else world.size
-
-
-def num_copies(world: World) -> int:
-    """Return how many ranks have each part: as often a sum over all ranks counts it."""
-    return world.size // num_shards(world)
+    size = world.local_size if within_nodes else world.size
+    return size // world.tensor_parallel
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, *, param_dtype: torch.dtype | None = None) -> Root:
@@ -100,6 +99,9 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, param_dtype: torch.dtype | None
         param_dtype=param_dtype, reduce_dtype=None if param_dtype is None else torch.float32
     )
     root = Root(model)
+    if "tensor" in (names := mesh.mesh_dim_names or ()):
+        split_blocks(model, mesh["tensor"])
+        mesh = mesh[names[:-1]]
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(root, mesh=mesh, mp_policy=policy)
@@ -174,11 +176,55 @@ def copied_to_host(tensor: Tensor) -> Tensor:
     )
 
 
+def local_box(tensor: Tensor) -> tuple[slice, ...]:
+    """Return where in the whole tensor this rank's part is, a slice for each dimension.
+
+    Tensor parallelism, the last axis of a mesh, cuts first, and FSDP what that has left.
+    """
+    box = [slice(0, size) for size in tensor.shape]
+    if isinstance(tensor, DTensor):
+        mesh = tensor.device_mesh
+        for axis in reversed(range(mesh.ndim)):
+            dim = getattr(tensor.placements[axis], "dim", None)
+            if dim is None:
+                continue
+            part = Part(mesh.get_local_rank(axis), mesh.size(axis))
+            cut = rows_of_part(part, box[dim].stop - box[dim].start)
+            box[dim] = slice(box[dim].start + cut.start, box[dim].start + cut.stop)
+    return tuple(box)
+
+
 def local_rows(tensor: Tensor) -> slice:
     """Return which rows (first dimension) of the whole tensor are in this rank's part."""
+    return next(iter(local_box(tensor)), slice(None))
+
+
+def share_of_copies(tensor: Tensor, world: World) -> float:
+    """Return one divided by the ranks that hold the same part of a tensor."""
     if not isinstance(tensor, DTensor):
-        return slice(0, tensor.shape[0]) if tensor.ndim else slice(None)
-    return rows_of_part(part_of(tensor), tensor.shape[0])
+        return 1 / world.size
+    axes = zip(tensor.placements, tensor.device_mesh.shape, strict=True)
+    cuts = [size for placement, size in axes if not placement.is_replicate()]
+    return math.prod(cuts) / world.size
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, world: World) -> Tensor:
+    """Scale gradients down to a norm, as torch's `clip_grad_norm_`; return the one before.
+
+    torch's own knows no parameters of different meshes, and reduces axis after axis, which need not
+    give the same bits on all ranks. Collective.
+    """
+    kept = [parameter for parameter in parameters if parameter.grad is not None]
+    if world.tensor_parallel == 1:
+        norm: Tensor = nn.utils.clip_grad_norm_(kept, max_norm)
+        return whole(norm)
+    gradients = [local(parameter.grad) for parameter in kept if parameter.grad is not None]
+    shares = [share_of_copies(parameter, world) for parameter in kept]
+    norms = torch.stack(torch._foreach_norm(gradients)).double()
+    total = world.sum((norms.square() * norms.new_tensor(shares)).sum()).sqrt()
+    factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+    return total
 
 
 def part_of(tensor: Tensor) -> Part:
@@ -201,9 +247,16 @@ def rows_of_part(part: Part, num_rows: int) -> slice:
     return slice(start, min(num_rows, start + share))
 
 
-@functools.cache
 def _host_mesh(mesh: DeviceMesh) -> DeviceMesh:
     """Return the ranks of a mesh of GPUs as one of hosts (whose collectives nobody calls)."""
+    names = mesh.mesh_dim_names
+    assert names is not None
+    whole_mesh = _host_mesh_of_all(mesh._get_root_mesh())
+    return whole_mesh if names == whole_mesh.mesh_dim_names else whole_mesh[names]
+
+
+@functools.cache
+def _host_mesh_of_all(mesh: DeviceMesh) -> DeviceMesh:
     return init_device_mesh("cpu", tuple(mesh.shape), mesh_dim_names=mesh.mesh_dim_names)
 
 

@@ -39,7 +39,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from rewarm.artifacts import open_to_others
-from rewarm.distributed.fsdp import local, local_rows
+from rewarm.distributed.fsdp import local, local_box
 from rewarm.distributed.world import World
 from rewarm.errors import CheckpointError
 
@@ -52,7 +52,7 @@ __all__ = [
     "read_headers",
     "read_part_headers",
     "read_safetensors_headers",
-    "stored_rows",
+    "stored_part",
     "write_tensors",
 ]
 
@@ -169,21 +169,21 @@ def fill_from_parts(folder: Path, flat: Mapping[str, Tensor], world: World) -> N
 
 
 def fill_from_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors of a file into given ones; of a sharded one only this rank's rows are read."""
+    """Copy tensors of a file into given ones; of a sharded one only this rank's part is read."""
     with _opened(path) as file, torch.no_grad():
         for name, tensor in tensors.items():
-            local(tensor).copy_(_rows(file, name, local_rows(tensor)))
+            local(tensor).copy_(_part(file, name, local_box(tensor)))
 
 
-def stored_rows(path: Path, name: str, rows: slice) -> Tensor:
-    """Return rows (of the first dimension) of a tensor in a safetensors file."""
+def stored_part(path: Path, name: str, box: tuple[slice, ...]) -> Tensor:
+    """Return a part (a slice for each dimension) of a tensor in a safetensors file."""
     with _opened(path) as file:
-        return _rows(file, name, rows)
+        return _part(file, name, box)
 
 
-def _rows(file: Any, name: str, rows: slice) -> Tensor:
+def _part(file: Any, name: str, box: tuple[slice, ...]) -> Tensor:
     stored = file.get_slice(name)
-    found: Tensor = stored[rows] if stored.get_shape() else file.get_tensor(name)
+    found: Tensor = stored[box] if stored.get_shape() and box else file.get_tensor(name)
     return found
 
 

@@ -37,6 +37,7 @@ class World:
     """The processes of a launch as one of them sees them; by default one that is alone.
 
     `local_rank` and `local_size` are within the node; `group` talks over gloo, with `timeout`.
+    `tensor_parallel` neighbouring ranks share each block's matrices, and so see the same data.
     """
 
     rank: int = 0
@@ -45,6 +46,17 @@ class World:
     local_size: int = 1
     group: dist.ProcessGroup | None = None
     timeout: datetime.timedelta = datetime.timedelta(minutes=10)
+    tensor_parallel: int = 1
+
+    @property
+    def data_rank(self) -> int:
+        """Which share of the data this rank sees."""
+        return self.rank // self.tensor_parallel
+
+    @property
+    def data_size(self) -> int:
+        """Into how many shares the data are split."""
+        return self.size // self.tensor_parallel
 
     @property
     def is_alone(self) -> bool:
@@ -67,6 +79,12 @@ class World:
             with told_as_lost_rank(self):
                 dist.all_reduce(tensor, group=None if tensor.is_cuda else self.group)
         return tensor
+
+    def sum_of_data(self, tensor: Tensor) -> Tensor:
+        """Add up, as `sum` does, what came of the data: that of each share once."""
+        if self.rank % self.tensor_parallel:
+            tensor.zero_()
+        return self.sum(tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Give a tensor on the host the main rank's values, in place; collective."""

@@ -66,10 +66,10 @@ def evaluate(
                 row_nats = _row_nats(score, batch, device)
                 if counts:
                     np.add.at(found, batch.passage, row_nats)
-                done = min(done + world.size, suite.num_batches)
+                done = min(done + world.data_size, suite.num_batches)
                 if progress is not None:
                     progress(done, suite.num_batches)
-            nats: Floats = world.sum(torch.from_numpy(found)).numpy()
+            nats: Floats = world.sum_of_data(torch.from_numpy(found)).numpy()
             _check_finite(nats, batched.measure, step)
             seconds = time.perf_counter() - started
             records.append(batched.measure.record(nats, step=step, seconds=seconds))
@@ -81,8 +81,8 @@ def _share(batches: Sequence[Batch], world: World) -> Iterator[tuple[Batch, bool
 
     One that has no batch left computes the first again, for nothing.
     """
-    for start in range(0, len(batches), world.size):
-        mine = start + world.rank
+    for start in range(0, len(batches), world.data_size):
+        mine = start + world.data_rank
         yield (batches[mine], True) if mine < len(batches) else (batches[0], False)
 
 

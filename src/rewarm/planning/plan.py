@@ -258,6 +258,7 @@ class Placement(Record):
         None,
         description="by which attention documents of a sequence are kept apart; None: they are not",
     )
+    tensor_parallel: int = Field(1, description="ranks that share each block's matrices")
     whole_gradients: bool = Field(
         False,
         description="many ranks: a step's gradients are kept whole until its last micro-batch",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rewarm.planning.budget import note_micro_batch
 from rewarm.planning.notes import Notes
+from rewarm.planning.tensor_parallel import note_tensor_parallel
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_count, steps_for_tokens
@@ -49,6 +50,7 @@ def resolve_size(recipe: Recipe, model: ModelFacts | None, notes: Notes) -> Size
         note_micro_batch(
             recipe.training.micro_batch_sequences, recipe.batch.tokens // length, notes.problems
         )
+    note_tensor_parallel(recipe, model, notes.problems)
     num_steps = steps_for_tokens(recipe.budget.tokens, recipe.batch.tokens)
     if num_steps < 1:
         notes.problems.add(

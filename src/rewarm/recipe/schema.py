@@ -678,6 +678,13 @@ class TrainingRecipe(Section):
         description="with batch.mask_documents: by which kernel; auto: the fastest that the device "
         "has; one that does not give what the mask gives is not used",
     )
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="many ranks: how many neighbouring ones share each block's matrices, and so "
+        "the same data; 1: none do",
+    )
     rank_timeout_s: float = Field(
         600.0, ge=1, le=86_400, description="many ranks: how long one waits for another in seconds"
     )

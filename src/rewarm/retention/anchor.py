@@ -47,10 +47,13 @@ class Anchor:
         return cls(base, of_parts, l2sp, ewc)
 
     @torch.no_grad()
-    def pull(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Tensor:
+    def pull(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], shares: Mapping[str, float]
+    ) -> Tensor:
         """Add each pull to the gradients of those that have one.
 
-        Returns the two penalties over this rank's parts, float64 [2]: L2-SP's and EWC's.
+        Returns the two penalties over this rank's parts, float64 [2]: L2-SP's and EWC's, of which
+        `shares` says how much counts, by name: a part that n ranks have counts 1/n on each.
         """
         device = next(iter(self.base.values())).device
         penalties = torch.zeros(2, dtype=torch.float64, device=device)
@@ -59,10 +62,14 @@ class Anchor:
                 continue
             gradient, away = local(parameter.grad), local(parameter) - self.base[name]
             if self.l2sp:
-                penalties[0] += (away * away).sum(dtype=torch.float64) * (self.l2sp / 2)
+                penalties[0] += (away * away).sum(dtype=torch.float64) * (
+                    shares[name] * self.l2sp / 2
+                )
                 gradient.add_(away, alpha=self.l2sp)
             if self.ewc:
                 weighed = away * self.fisher[name]
-                penalties[1] += (weighed * away).sum(dtype=torch.float64) * (self.ewc / 2)
+                penalties[1] += (weighed * away).sum(dtype=torch.float64) * (
+                    shares[name] * self.ewc / 2
+                )
                 gradient.add_(weighed, alpha=self.ewc)
         return penalties

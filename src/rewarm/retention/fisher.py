@@ -7,8 +7,8 @@ cancel), per token: under the base, a change δ moves its distribution by about 
 Labels are the text's own (the "empirical" Fisher information).
 
 Sequences come one at a time, so that memory is two copies of the weights. Many ranks take every
-sequence together, and one of them alone lets its labels count: a gradient that is summed over the
-ranks is then still that of one sequence. It takes as long as on one device.
+sequence together, and one share of the data alone lets its labels count: a gradient that is summed
+over the ranks is then still that of one sequence. It takes as long as on one device.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Return F by name, each in the shape and in the parts of its parameter; collective.
 
-    `labels_count` is true on exactly one rank. The model is in evaluation mode: no dropout.
+    `labels_count` is true for exactly one share of the data. The model is in evaluation mode: no
+    dropout.
     """
     found = {name: torch.zeros_like(parameter).detach() for name, parameter in parameters}
     device = parameters[0][1].device

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rewarm.distributed.fsdp import Root, local, local_rows, materialise
-from rewarm.distributed.tensor_files import stored_rows
+from rewarm.distributed.fsdp import Root, local, local_box, materialise
+from rewarm.distributed.tensor_files import stored_part
 from rewarm.distributed.world import World
 from rewarm.errors import BaseModelError, Problems
 from rewarm.model.load import base_without_weights, load_base, stored_places
@@ -63,7 +63,7 @@ def _fill_from_files(tensors: Mapping[str, Tensor], places: Places, folder: Path
     problems = Problems()
     with torch.no_grad():
         for name, tensor in tensors.items():
-            copies = [stored_rows(path, key, local_rows(tensor)) for path, key in places[name]]
+            copies = [stored_part(path, key, local_box(tensor)) for path, key in places[name]]
             here = local(tensor)
             if copies[0].shape != here.shape:
                 problems.add(
@@ -93,7 +93,7 @@ def _fill_from_main(tensors: Mapping[str, Tensor], folder: Path, world: World) -
     with torch.no_grad():
         for name, tensor in tensors.items():
             whole = loaded.pop(name).detach() if world.is_main else torch.empty(tensor.shape)
-            local(tensor).copy_(world.broadcast(whole)[local_rows(tensor)])
+            local(tensor).copy_(world.broadcast(whole)[local_box(tensor)])
 
 
 def _check_finite(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:

@@ -68,7 +68,11 @@ def find_optimizer_state(
 
 
 def check_planned_optimizer_state(plan: Plan) -> None:
-    """Raise BaseModelError where a plan's optimizer state is no longer what was planned with."""
+    """Raise BaseModelError where a plan's optimizer state is not what was planned with, or damaged.
+
+    An `optimizer.pt` has a checksum of each record, which torch does not look at in a mapped file:
+    all of it is read once.
+    """
     planned = plan.conduct.optimizer_state
     if planned is None:
         return
@@ -81,6 +85,10 @@ def check_planned_optimizer_state(plan: Plan) -> None:
         raise BaseModelError.one(
             planned.path, what, "restore it, or plan a run of another name from what is there now"
         )
+    damaged = _damaged_record(Path(found.path)) if found.kind == "torch" else None
+    if damaged is not None:
+        what = f"it is damaged: {damaged} was altered"
+        raise BaseModelError.one(planned.path, what, "restore it from a copy")
 
 
 def _facts_of(
@@ -226,6 +234,15 @@ def _torch_facts(path: Path, problems: Problems) -> OptimizerStateFacts | None:
     updates = _trainer_steps(path.parent / "trainer_state.json")
     facts = _facts(path, "torch", [path.stat().st_size, entries])
     return facts.model_copy(update={"num_updates": updates})
+
+
+def _damaged_record(path: Path) -> str | None:
+    """Return a record of an archive that does not have its checksum, or None."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        return str(error)
 
 
 def _trainer_steps(path: Path) -> tuple[int, int] | None:

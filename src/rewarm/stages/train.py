@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -96,6 +97,7 @@ def train_plan(
     """
     ranks = world.ranks
     ranks.on_main(lambda: _check_launch(plan, run, world))
+    world = replace(world, tensor_parallel=plan.conduct.training.tensor_parallel)
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))
     ranks.on_main(lambda: _check_mirror(plan, run))
@@ -126,7 +128,7 @@ def train_plan(
         facts = plan.conduct.optimizer_state
         if facts is None:
             return
-        world.ranks.on_main(lambda: check_planned_optimizer_state(plan))
+        world.ranks.on_main_at_length(lambda: check_planned_optimizer_state(plan))
         taken = take_over_moments(facts, state.model, state.optimizer, world)
         live.say(str(taken))
         if facts.betas is None and taken.betas not in (None, plan.science.optimizer.betas):
@@ -177,6 +179,14 @@ def _check_launch(plan: Plan, run: RunFolder, world: World) -> None:
             "parameters.adapter",
             "adapters train in one process; this launch has several",
             "launch without torchrun, or train a subset of the weights (parameters.train)",
+        )
+    count = plan.conduct.training.tensor_parallel
+    if world.size % count or world.local_size % count:
+        raise PlanError.one(
+            "training.tensor_parallel",
+            f"{count} ranks of a node are to share each matrix; this launch has {world.size}, "
+            f"{world.local_size} a node",
+            f"launch a multiple of {count} on each node with torchrun, or set it to 1",
         )
 
 

@@ -67,11 +67,12 @@ def choose_placement(
     if training.loss == "liger":
         check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
-    sequences_per_rank = -(-science.sequences_per_step // world.size)
-    if science.sequences_per_step < world.size:
+    sequences_per_rank = -(-science.sequences_per_step // world.data_size)
+    if science.sequences_per_step < world.data_size:
+        idle = (world.data_size - science.sequences_per_step) * world.tensor_parallel
         warnings.append(
             f"{world.size} ranks share {science.sequences_per_step} sequences per step: "
-            f"{world.size - science.sequences_per_step} of them have nothing to do"
+            f"{idle} of them have nothing to do"
         )
     if training.micro_batch_sequences is not None:
         micro_batch = min(training.micro_batch_sequences, sequences_per_rank)
@@ -84,7 +85,7 @@ def choose_placement(
             bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
             * science.sequence_length,
             budget_bytes=_activation_budget(
-                device, state_bytes(model, science.optimizer.kind) // num_shards(world)
+                device, _state_bytes_per_rank(model, science.optimizer.kind, world)
             ),
         )
     document_attention = None
@@ -98,7 +99,8 @@ def choose_placement(
         autocast_dtype=autocast_dtype,
         loss=loss_of(training.loss, model),
         document_attention=document_attention,
-        whole_gradients=not world.is_alone and _whole_gradients_fit(device, model),
+        tensor_parallel=world.tensor_parallel,
+        whole_gradients=_keeps_whole_gradients(device, model, world),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
@@ -225,7 +227,24 @@ def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, 
     ]
 
 
-def _whole_gradients_fit(device: torch.device, model: ModelFacts) -> bool:
+def _state_bytes_per_rank(model: ModelFacts, optimizer: str, world: World) -> int:
+    """Return what of weights, gradients and moments one rank holds.
+
+    Embedding and head are cut by FSDP alone, blocks by tensor parallelism too.
+    """
+    outside = (model.num_embedding_parameters + model.num_head_parameters) / model.num_parameters
+    share = (outside + (1 - outside) / world.tensor_parallel) / num_shards(world)
+    return int(state_bytes(model, optimizer) * share)
+
+
+def _keeps_whole_gradients(device: torch.device, model: ModelFacts, world: World) -> bool:
+    """Tell whether gradients wait for a step's last micro-batch.
+
+    Not with tensor parallelism: what transformers adds up after each backward pass (the gradients
+    of norms of single heads) would be added up again with what had waited.
+    """
+    if world.is_alone or world.tensor_parallel > 1:
+        return False
     if device.type == "cpu":
         return True
     total = torch.cuda.get_device_properties(device).total_memory

@@ -132,7 +132,7 @@ class _Making:
         if self.science.retention.agem is None:
             return None
         return self._loader(
-            memory_order(self.science), rank=self.world.rank, num_ranks=self.world.size
+            memory_order(self.science), rank=self.world.data_rank, num_ranks=self.world.data_size
         )
 
     def _loader(self, order: OrderSpec, *, rank: int = 0, num_ranks: int = 1) -> BatchLoader:
@@ -202,7 +202,7 @@ class _Making:
             parameters,
             self._sequences(recipe.sequences),
             self.materials.loss,
-            labels_count=self.world.is_main,
+            labels_count=self.world.data_rank == 0,
             autocast=functools.partial(autocast_of, self.placement),
         )
         finite = [bool(local(tensor).isfinite().all()) for tensor in found.values()]

@@ -75,6 +75,7 @@ def run_training(
             check_plan(read_saved_state(found.path), plan.science, where=run.path)
             if step_of(found.path) == plan.science.num_steps:
                 mirror.finish()
+                journal.say(f"finished already, after {plan.science.num_steps} steps")
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
@@ -299,8 +300,8 @@ def _batches(plan: Plan, materials: Materials, last_step: int, world: World) -> 
         sequence_length=plan.science.sequence_length,
         vocab_size=plan.conduct.model.vocab_size,
         mask_documents=plan.science.mask_documents,
-        rank=world.rank,
-        num_ranks=world.size,
+        rank=world.data_rank,
+        num_ranks=world.data_size,
         stored=materials.stored,
     )
     return PrefetchedBatches(loader, last_step)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch
-from rewarm.distributed.fsdp import local, num_copies, reduce_gradients, whole
+from rewarm.distributed.fsdp import clip_gradients, local, reduce_gradients, share_of_copies
 from rewarm.distributed.world import World
 from rewarm.errors import RewarmError
 from rewarm.planning.plan import Placement, Science
@@ -136,8 +136,8 @@ class Stepper:
         optimizer = state.optimizer
         set_rates(optimizer, self.science, batch.step)
         memory = self._memory_gradients(state, batch.step)
-        seed_step(self.science.seed, batch.step, state.world.rank)
-        nats, divergence, held = state.world.sum(
+        seed_step(self.science.seed, batch.step, state.world.data_rank)
+        nats, divergence, held = state.world.sum_of_data(
             self._accumulate_gradients(
                 state,
                 batch,
@@ -154,9 +154,7 @@ class Stepper:
             figures["distill"] = torch.where(held > 0, divergence / held, divergence)
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
         by_layer = self._layer_norms(state)
-        grad_norm = whole(
-            nn.utils.clip_grad_norm_(parameters, self.science.optimizer.clip_grad_norm)
-        )
+        grad_norm = clip_gradients(parameters, self.science.optimizer.clip_grad_norm, state.world)
         measured = torch.stack((loss, grad_norm.to(loss)))
         masked_step(optimizer, skip=~measured.isfinite().all())
         optimizer.zero_grad(set_to_none=True)
@@ -179,14 +177,14 @@ class Stepper:
         if self.retention.memory is None or recipe is None:
             return None
         assert recipe.sequences_per_step is not None
-        seed_step(self.science.seed, step, state.world.rank)
+        seed_step(self.science.seed, step, state.world.data_rank)
         batch = self.retention.memory.batch(step)
         self._accumulate_gradients(
             state,
             batch,
             self._plain,
             num_sequences=recipe.sequences_per_step,
-            num_valid=int(state.world.sum(torch.tensor(batch.num_valid_tokens))),
+            num_valid=int(state.world.sum_of_data(torch.tensor(batch.num_valid_tokens))),
         )
         found = {
             name: local(parameter.grad)
@@ -202,10 +200,10 @@ class Stepper:
         The pulls come first: what the memory's gradient turns aside is the whole of the rest.
         """
         named = list(named_parameters(state.optimizer))
-        copies = num_copies(state.world)
+        shares = {name: share_of_copies(found, state.world) for name, found in named}
         figures: dict[str, Tensor] = {}
         if state.anchor is not None:
-            l2sp, ewc = state.world.sum(state.anchor.pull(named)) / copies
+            l2sp, ewc = state.world.sum(state.anchor.pull(named, shares))
             figures |= {"l2sp": l2sp} if state.anchor.l2sp else {}
             figures |= {"ewc": ewc} if state.anchor.ewc else {}
         if memory is not None:
@@ -216,7 +214,10 @@ class Stepper:
                         parameter.grad = torch.zeros_like(parameter)
                     gradients.append(local(parameter.grad))
             figures["agem"] = turn_aside(
-                gradients, list(memory.values()), lambda sums: state.world.sum(sums) / copies
+                gradients,
+                list(memory.values()),
+                shares=[shares[name] for name in memory],
+                total=state.world.sum,
             )
         return figures
 
@@ -230,7 +231,8 @@ class Stepper:
         for name, parameter in named_parameters(state.optimizer):
             layer = layer_of(name)
             if layer is not None and parameter.grad is not None:
-                squares[layer] += local(parameter.grad).double().square().sum()
+                share = share_of_copies(parameter, state.world)
+                squares[layer] += local(parameter.grad).double().square().sum() * share
         return state.world.sum(squares).sqrt()
 
     def _accumulate_gradients(
@@ -250,7 +252,7 @@ class Stepper:
         divisor = max(num_valid, 1)
         total = torch.zeros(3, dtype=torch.float64, device=state.device)
         size = self.placement.micro_batch_sequences
-        most_rows = -(-num_sequences // state.world.size)
+        most_rows = -(-num_sequences // state.world.data_size)
         num_parts = -(-most_rows // size)
         for index, part in enumerate(_micro_batches(batch, size, num_parts)):
             reduce_gradients(
@@ -291,7 +293,7 @@ class Stepper:
         distillation = self.retention.distillation
         with_loss = valid if distillation is None else distillation.num_with_loss(batch)
         counts = torch.cat((torch.tensor([valid, with_loss]), samples))
-        num_valid, num_with_loss, *by_source = world.sum(counts).tolist()
+        num_valid, num_with_loss, *by_source = world.sum_of_data(counts).tolist()
         return _Count(num_valid, num_with_loss, tuple(by_source))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from rewarm.distributed.fsdp import Part, local, local_rows, rows_of_part
+from rewarm.distributed.fsdp import Part, local, local_box, local_rows, rows_of_part
 from rewarm.distributed.tensor_files import (
     Header,
     fill,
@@ -78,7 +78,8 @@ def moments_in_checkpoint(folder: Path, world: World) -> StoredMoments:
         for name, tensor in wanted.items():
             rows = local_rows(tensor)
             found = _rows_of_pieces(folder, pieces[name], headers, rows, len(tensor))
-            local(tensor).copy_(found.view(local(tensor).shape))
+            found = found.view(-1, *tensor.shape[1:])[:, *local_box(tensor)[1:]]
+            local(tensor).copy_(found.reshape(local(tensor).shape))
 
     whole = {name: _whole_header(parts, headers) for name, parts in pieces.items()}
     return StoredMoments(folder, whole, fill_from_pieces)

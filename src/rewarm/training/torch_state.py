@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rewarm.distributed.fsdp import local, local_rows
+from rewarm.distributed.fsdp import local, local_box
 from rewarm.distributed.tensor_files import Header
 from rewarm.errors import BaseModelError, Problems
 from rewarm.training.optimizer import MOMENTS
@@ -51,21 +51,22 @@ def read_torch_state(path: Path, model: nn.Module) -> TorchState:
     problems.raise_as(BaseModelError)
     tensors: dict[str, Tensor] = {}
     counts: dict[str, float] = {}
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for key, name in names.items():
-        entry = state.get(key)
-        if isinstance(entry, dict) and entry.keys() == {"step", *MOMENTS}:
+        entry: Any = state.get(key)
+        misfits = _misfits(entry, shapes.get(name))
+        for why in misfits:
+            problems.add(str(path), f"{name} (number {key} there) {why}", _FIX)
+        if not misfits:
             tensors |= {f"{moment}.{name}": entry[moment] for moment in MOMENTS}
             counts[name] = float(entry["step"])
-        else:
-            what = f"{name} (number {key} there) has {_told(entry)}"
-            problems.add(str(path), f"{what} instead of step, exp_avg, exp_avg_sq", _FIX)
     problems.raise_as(BaseModelError)
 
     def fill(wanted: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, tensor in wanted.items():
                 stored = tensors[name]
-                local(tensor).copy_(stored[local_rows(tensor)] if stored.ndim else stored)
+                local(tensor).copy_(stored[local_box(tensor)])
 
     headers = {name: Header.of(tensor) for name, tensor in tensors.items()}
     return TorchState(StoredMoments(path, headers, fill), counts, _betas_of(groups))
@@ -113,10 +114,22 @@ def _names_by_id(
     """Return the name of every numbered parameter; empty, with a problem noted, where unknown."""
     numbers = [list(group["params"]) for group in groups]
     flat = [number for group in numbers for number in group]
+    if not flat or not all(isinstance(number, int | str) for number in flat):
+        problems.add(str(path), "its groups of parameters are not numbered or named", _FIX)
+        return {}
+    if len(set(flat)) != len(flat):
+        problems.add(str(path), "a parameter stands in its groups twice", _FIX)
+        return {}
     if all(isinstance(name, str) for name in flat):
         return {name: name for name in flat}
     if all("param_names" in group for group in groups):
-        return dict(zip(flat, (name for g in groups for name in g["param_names"]), strict=True))
+        told = [group["param_names"] for group in groups]
+        if all(isinstance(some, list) for some in told) and list(map(len, told)) == list(
+            map(len, numbers)
+        ):
+            return dict(zip(flat, (str(name) for some in told for name in some), strict=True))
+        problems.add(str(path), "its groups do not have as many param_names as parameters", _FIX)
+        return {}
     names = [name for name, _ in model.named_parameters()]
     if len(numbers) == 1:
         expected, whose = [names], "AdamW(model.parameters())"
@@ -155,7 +168,27 @@ def _sizes(groups: Sequence[Sequence[object]]) -> str:
 
 def _betas_of(groups: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
     found = groups[0].get("betas") if groups else None
-    return (float(found[0]), float(found[1])) if isinstance(found, tuple | list) else None
+    match found:
+        case (float() | int() as first, float() | int() as second):
+            return (float(first), float(second))
+    return None
+
+
+def _misfits(entry: Any, shape: torch.Size | None) -> list[str]:
+    """Return why an entry is no AdamW state of a parameter of a shape; nothing where it is one."""
+    if not isinstance(entry, dict) or entry.keys() != {"step", *MOMENTS}:
+        return [f"has {_told(entry)} instead of step, exp_avg, exp_avg_sq"]
+    misfits = []
+    step = entry["step"]
+    if not isinstance(step, int | float) and not (isinstance(step, Tensor) and step.numel() == 1):
+        misfits.append("has a step that is no number")
+    for name in MOMENTS:
+        moment = entry[name]
+        if not isinstance(moment, Tensor) or moment.layout != torch.strided or moment.is_meta:
+            misfits.append(f"has no plain tensor as its {name}")
+        elif shape is not None and moment.shape != shape:
+            misfits.append(f"is {list(shape)}, its {name} {list(moment.shape)}")
+    return misfits
 
 
 def _told(entry: Any) -> str:
