@@ -37,7 +37,6 @@ LWF = "Li and Hoiem 2017, arXiv 1606.09282"
 AGEM = "Chaudhry et al. 2019, arXiv 1812.00420"
 STREAMS = "Lee et al. 2023, WACV"
 _FEWEST_FOR_FISHER = 32
-_NOT_YET = ("distill", "agem", "ema")
 _LWF_TEMPERATURE = 2.0
 
 
@@ -56,11 +55,6 @@ def resolve_retention(
     wanted = recipe.retention
     if wanted == RetentionRecipe():
         return {}
-    for key in _NOT_YET:
-        if getattr(wanted, key) is not None:
-            notes.problems.add(
-                f"retention.{key}", "not offered in this version", "use retention.l2sp or .ewc"
-            )
     _note_anchors(recipe, notes)
     distill = None if wanted.distill is None else _resolved_distill(recipe, sources, phases, notes)
     agem = None if wanted.agem is None else _resolved_agem(recipe, size, notes)

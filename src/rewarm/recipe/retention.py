@@ -111,9 +111,11 @@ class RetentionRecipe(Section):
     l2sp: L2SpRecipe | None = Field(None, description="a pull to the base's weights")
     ewc: EwcRecipe | None = Field(None, description="a pull that knows which weights matter")
     distill: DistillRecipe | None = Field(
-        None, description="a pull to what the base says; not offered in this version"
+        None, description="a pull to what the base says of a text"
     )
     agem: AgemRecipe | None = Field(
-        None, description="a projection of the gradient; not offered yet"
+        None, description="steps that would raise the loss on old text are turned aside"
     )
-    ema: EmaRecipe | None = Field(None, description="a running average; not offered yet")
+    ema: EmaRecipe | None = Field(
+        None, description="a running average of the weights, measured and exported beside them"
+    )
