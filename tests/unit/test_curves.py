@@ -177,6 +177,24 @@ def test_keys_of_another_kind_are_refused() -> None:
     )
 
 
+def test_what_a_kind_would_pass_over_is_refused() -> None:
+    assert "final_lr belongs to kind = 'cosine'" in refused(
+        "schedule.kind=constant", "schedule.final_lr=1e-6"
+    )
+    assert "write peak in place of start" in refused(
+        "schedule.final_lr=start/5", "schedule.warmup_fraction=0.1"
+    )
+    assert pieces_of("schedule.final_lr=start/5") == [("cosine", 1000, 2e-5)]
+    for number in ("1.2.3", ".", "peak/.", "1e", "-1e-4"):
+        assert f"{number!r} is not a learning rate" in refused(f"schedule.peak_lr={number!r}")
+    infinite = ("schedule.kind=infinite", "schedule.final_lr=peak/10")
+    assert "leaves no cooldown until step 600, 0.6 of 1,000" in "".join(
+        problems_of(*STEPS, *infinite, "schedule.warmup_steps=700", text=one_phase())
+    )
+    jump = plan_of(*STEPS, *infinite, "schedule.warmup_fraction=0.6", text=one_phase())
+    assert "the learning rate jumps from 0.0001 to 5.5e-05 at step 600" in jump.warnings
+
+
 def test_a_switch_by_rate_in_a_wsd() -> None:
     """(1 − √x) falls to a quarter at x = 0.5625: step 800 + 112.5, so 913 is the first below."""
     plan = plan_of(

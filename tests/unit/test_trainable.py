@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from rewarm.errors import PlanError, RecipeError
 from rewarm.planning.amendments import Amendments
@@ -234,3 +235,16 @@ def test_mistakes_are_told() -> None:
     assert "the weights themselves do not train" in refused(
         "parameters.adapter={rank=4}", "parameters.train=['head']"
     )
+
+
+def test_keys_of_another_kind_of_freezing_are_refused() -> None:
+    for kind, key, value in (
+        ("none", "first", 0.5),
+        ("auto", "scale_rate", False),
+        ("freezeout", "every", 0.1),
+        ("freezeout", "all_by", 0.9),
+        ("none", "keep_top", 2),
+    ):
+        with pytest.raises(ValidationError, match=rf"{key} belongs to kind = .* this is '{kind}'"):
+            FreezingRecipe.model_validate({"kind": kind, key: value})
+    assert FreezingRecipe(kind="unfreeze", keep_top=2, first=0.8).keep_top == 2

@@ -141,7 +141,15 @@ def _infinite(
             f"peak_lr = {peak:.4g}",
             "change one of the three",
         )
-    cooled = max(warmup.num_steps, round(wanted.cooldown_end * num_steps))
+    cooled = round(wanted.cooldown_end * num_steps)
+    if wanted.warmup_steps is not None and warmup.num_steps > cooled:
+        problems.add(
+            "schedule.warmup_steps",
+            f"a warm-up of {counted(warmup.num_steps, 'step')} leaves no cooldown until step "
+            f"{cooled}, {wanted.cooldown_end:g} of {num_steps:,}",
+            "lower it, or raise schedule.cooldown_end or budget.tokens",
+        )
+    cooled = max(warmup.num_steps, cooled)
     anneal = max(cooled, round(wanted.anneal_start * num_steps))
     return [
         warmup,

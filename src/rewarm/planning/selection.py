@@ -13,7 +13,10 @@ from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_count
 
-__all__ = ["names_of", "note_selection", "resolve_trainable"]
+__all__ = ["EXPLAINED", "explain_stages", "names_of", "note_selection", "resolve_trainable"]
+
+EXPLAINED = ("parameters.train", "freezing.kind", "training cost")
+"""The fields that `explain_stages` gives reasons for."""
 
 _SOURCES = {
     "freezeout": "Brock et al. 2017, arXiv 1706.04983",
@@ -79,7 +82,7 @@ def resolve_trainable(
         num_steps=num_steps,
         phase_starts=[phase.start_step for phase in phases],
     )
-    _explain(recipe, model, stages, num_steps, notes)
+    explain_stages(recipe, model, stages, num_steps, notes)
     return {
         "num_layers": model.num_layers,
         "parameters": recipe.parameters,
@@ -88,9 +91,10 @@ def resolve_trainable(
     }
 
 
-def _explain(
+def explain_stages(
     recipe: Recipe, model: ModelFacts, stages: Sequence[Stage], num_steps: int, notes: Notes
 ) -> None:
+    """Say what trains when, and what that saves; nothing where all of the base always trains."""
     names = names_of(model)
     is_plain = recipe.parameters.train == ["all"] and not recipe.parameters.freeze
     if not names.shapes or (is_plain and len(stages) == 1 and recipe.freezing.kind == "none"):
@@ -110,16 +114,22 @@ def _explain(
         f"{format_count(num_trained[0])} of {format_count(names.num_values)}",
         f"{words}; what does not train keeps its bits and has no moments",
     )
+    milestones = ", ".join(
+        f"{stage.frozen_layers} from step {stage.start_step}" for stage in stages
+    )
     if recipe.freezing.kind != "none":
-        milestones = ", ".join(
-            f"{stage.frozen_layers} from step {stage.start_step}" for stage in stages
-        )
         told = milestones if recipe.freezing.kind != "auto" else "decided while the run goes on"
         notes.because(
             "freezing.kind",
             recipe.freezing.kind,
             f"lowest layers that do not train: {told}",
             _SOURCES[recipe.freezing.kind],
+        )
+    elif any(stage.frozen_layers for stage in stages):
+        notes.because(
+            "freezing.kind",
+            "none",
+            f"what has frozen stays so; lowest layers that do not train: {milestones}",
         )
     notes.because(
         "training cost",

@@ -7,18 +7,20 @@ own that begins with the other's checkpoint and records: from then on it is a ru
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from rewarm.artifacts import MANIFEST_NAME, manifest_problems, parse_json, read_json, write_json
-from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
+from rewarm.artifacts import read_json
+from rewarm.errors import CheckpointError, PlanError, Problems, RecipeError, RunFolderError
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
-from rewarm.planning.continuation import graft, rate_to_go_on_from
-from rewarm.planning.plan import Plan, Reason, Science, load_plan, save_plan
+from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
+from rewarm.planning.mixture import note_exposure
+from rewarm.planning.notes import Notes
+from rewarm.planning.plan import Plan, PlannedSource, Reason, Science
+from rewarm.planning.selection import EXPLAINED, explain_stages
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import (
     BatchRecipe,
@@ -27,16 +29,17 @@ from rewarm.recipe.schema import (
     PhaseRecipe,
     Recipe,
     ScheduleRecipe,
+    SourceRecipe,
+    SubsetRecipe,
 )
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
+from rewarm.stages.continued_folder import make_folder
 from rewarm.stages.job import Job, command_line, open_run
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.train import train_plan
-from rewarm.training.checkpoint import CheckpointStore, checkpoint_problems, step_of
-from rewarm.training.lock import hold_lock
-from rewarm.training.saved import STATE_FILE, read_saved_state
+from rewarm.training.checkpoint import checkpoint_problems, step_of
 
 __all__ = ["Anneal", "Extension", "run_branch", "run_extend"]
 
@@ -218,7 +221,9 @@ def _job(
 ) -> Job:
     """Return a recipe with what the trunk decides for what follows: batch, optimizer, seed."""
     science = trunk.science
+    _check_what_trains(recipe, science)
     update = {
+        "sources": _sized_as_before(recipe.sources, science),
         "budget": BudgetRecipe(tokens=tokens),
         "schedule": ScheduleRecipe.model_validate({"kind": "pieces", "pieces": pieces}),
         "batch": BatchRecipe(
@@ -227,6 +232,8 @@ def _job(
             mask_documents=science.mask_documents,
         ),
         "optimizer": science.optimizer,
+        "parameters": science.parameters,
+        "freezing": freezing_to_go_on_with(science),
         "seed": science.seed,
         "training": recipe.training.model_copy(update={"precision": science.precision}),
         "preset": None,
@@ -237,17 +244,50 @@ def _job(
     return Job(changed, folder, run, folder / recipe.prepared_folder)
 
 
+def _check_what_trains(recipe: Recipe, trunk: Science) -> None:
+    """Raise PlanError where a recipe wants another part of the parameters than the run trains."""
+    problems = Problems()
+    for key in ("parameters", "freezing"):
+        wanted = getattr(recipe, key)
+        if wanted not in (getattr(trunk, key), type(wanted)()):
+            problems.add(
+                key,
+                "what trains is the run's that is gone on with, and this recipe says otherwise",
+                "leave it out, or as that run has it",
+            )
+    problems.raise_as(PlanError)
+
+
+def _sized_as_before(sources: dict[str, SourceRecipe], trunk: Science) -> dict[str, SourceRecipe]:
+    """Return sources with subsets that were sized by the trunk's length as large as they were."""
+    known = {source.name: source for source in trunk.sources}
+    return {
+        name: source.model_copy(update={"subset": _same_subset(known[name], source.subset, trunk)})
+        if name in known and source.subset is not None and source.subset.epochs is not None
+        else source
+        for name, source in sources.items()
+    }
+
+
+def _same_subset(
+    planned: PlannedSource, subset: SubsetRecipe, trunk: Science
+) -> SubsetRecipe | None:
+    if planned.num_stored is None:
+        return None  # it was no smaller than the source
+    return SubsetRecipe(tokens=planned.num_windows * trunk.sequence_length, redraw=subset.redraw)
+
+
 def _go_on(
     trunk: Plan, run: RunFolder, start: _Start, job: Job, *, name: str, plan_only: bool
 ) -> int:
     console = Console()
     prepare_job(job)
     more = plan_job(job, estimates_allowed=False)
-    plan = _grafted(trunk, more, start.step, name)
+    plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))
     folder = RunFolder(run.path.parent / name)
     command = command_line("train", folder.path)
-    if _make_folder(trunk, run, start, job.recipe, plan, folder):
+    if make_folder(trunk, run, start.path, job.recipe, plan, folder):
         console.print(
             f"{folder.path} begins with {start.path.name} of {run.path}",
             markup=False,
@@ -260,8 +300,12 @@ def _go_on(
     return train_plan(plan, folder, command=command)
 
 
-def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
-    science = graft(trunk.science, more.science, at_step=at_step)
+def _grafted(
+    trunk: Plan, run: RunFolder, more: Plan, at_step: int, name: str, recipe: Recipe
+) -> Plan:
+    amendments = read_amendments(run.amendments, trunk.fingerprint)
+    science = graft(trunk.science, more.science, at_step=at_step, amendments=amendments)
+    notes = _notes_of_the_whole(science, more, recipe)
     every = more.conduct.evaluation.every_steps or max(1, more.science.num_steps // 20)
     steps = {at_step + step for step in evaluation_steps(more.science.num_steps, every)}
     conduct = more.conduct.model_copy(
@@ -284,9 +328,37 @@ def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
             "science": science,
             "fingerprint": Plan.science_fingerprint(science),
             "conduct": conduct,
-            "reasons": (why, *more.reasons),
+            "reasons": (why, *notes.reasons),
+            "warnings": tuple(notes.warnings),
         }
     )
+
+
+def _notes_of_the_whole(science: Science, more: Plan, recipe: Recipe) -> Notes:
+    """Return what a plan of its own says of what follows, told of the whole run where that counts.
+
+    Raises PlanError where the two together show a source more often than it may be.
+    """
+    notes = Notes(problems=Problems())
+    notes.reasons = [reason for reason in more.reasons if reason.field not in EXPLAINED]
+    explain_stages(recipe, more.conduct.model, science.stages, science.num_steps, notes)
+    shown = {source.name for source in more.science.sources}
+    kept = [index for index, source in enumerate(science.sources) if source.name in shown]
+    exposed = note_exposure(
+        [science.sources[index] for index in kept],
+        [
+            phase.model_copy(update={"samples": tuple(phase.samples[index] for index in kept)})
+            for phase in science.phases
+        ],
+        recipe.sources,
+        more.conduct.corpora,
+        sequence_length=science.sequence_length,
+        asked_by="the run and what follows it",
+        problems=notes.problems,
+    )
+    notes.warnings = [*more.warnings, *(told for told in exposed if told not in more.warnings)]
+    notes.problems.raise_as(PlanError)
+    return notes
 
 
 def _with_own_mirror(checkpoints: CheckpointRecipe, name: str) -> CheckpointRecipe:
@@ -294,68 +366,3 @@ def _with_own_mirror(checkpoints: CheckpointRecipe, name: str) -> CheckpointReci
     if checkpoints.mirror is None:
         return checkpoints
     return checkpoints.model_copy(update={"mirror": f"{checkpoints.mirror}/{name}"})
-
-
-def _make_folder(
-    trunk: Plan, run: RunFolder, start: _Start, recipe: Recipe, plan: Plan, folder: RunFolder
-) -> bool:
-    """Make the new run's folder with the checkpoint that it begins with; False where it is there.
-
-    Raises RunFolderError where another run is.
-    """
-    if folder.plan.exists():
-        if load_plan(folder.plan).fingerprint == plan.fingerprint and folder.checkpoints.exists():
-            return False
-        if folder.has_begun():
-            raise RunFolderError.one(
-                str(folder.path), "another run is there already", "give this one a --name"
-            )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder.lock, lambda message: None):
-        folder.make_log_folder()
-        _copy_records(run, folder, start.step)
-        write_json(folder.recipe, recipe.model_dump(mode="json"))
-        save_plan(plan, folder.plan)
-        CheckpointStore(folder.checkpoints, keep=plan.conduct.checkpoints.keep).save(
-            start.step, _rewritten(start, plan)
-        )
-        folder.append_event(
-            "launch", start.step, f"begins with {start.path.name} of {trunk.name} ({run.path})"
-        )
-    return True
-
-
-def _copy_records(run: RunFolder, folder: RunFolder, step: int) -> None:
-    """Copy what was measured until a step: the base's figures above all, which forgetting needs."""
-    for log in (folder.steps_log, folder.evals_log, folder.events_log):
-        log.unlink(missing_ok=True)  # of an attempt that was cut off
-    for record in run.steps():
-        if record.step < step:
-            folder.append_step(record)
-    folder.append_evals(record for record in run.evals() if record.step <= step)
-    folder.flush_records()
-
-
-def _rewritten(start: _Start, plan: Plan) -> Callable[[Path], None]:
-    """Return what writes a checkpoint's files as the new plan's, the copies held to its hashes."""
-
-    def write(folder: Path) -> None:
-        manifest = parse_json((start.path / MANIFEST_NAME).read_bytes())
-        for name in manifest["files"]:
-            shutil.copyfile(start.path / name, folder / name)
-        problems = manifest_problems(folder, manifest)
-        if problems:
-            raise CheckpointError.one(
-                str(start.path), "; ".join(problems), "the run pruned or changed it; try again"
-            )
-        saved = read_saved_state(folder)
-        changed = saved.model_copy(
-            update={
-                "plan": plan.fingerprint,
-                "science": plan.science.model_dump(mode="json"),
-                "amendments_head": "",
-            }
-        )
-        write_json(folder / STATE_FILE, changed.model_dump(mode="json"))
-
-    return write
