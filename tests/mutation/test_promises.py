@@ -275,6 +275,27 @@ MUTATIONS = [
         "test_a_source_is_shown_no_more_often_in_both_than_it_may",
     ),
     Mutation(
+        promise="the plan's memory is that of what trains",
+        file="planning/resolve.py",
+        old="        num_trained=num_trained,\n",
+        new="        num_trained=model.num_parameters,\n",
+        test="tests/unit/test_trainable.py::test_estimates_are_of_what_trains",
+    ),
+    Mutation(
+        promise="layers that the base does not have are told",
+        file="planning/selection.py",
+        old="    elif layers_named(selector) > names.num_layers:\n",
+        new="    elif False:\n",
+        test="tests/unit/test_trainable.py::test_mistakes_are_told",
+    ),
+    Mutation(
+        promise="a key that a schedule's kind passes over is refused",
+        file="recipe/schema.py",
+        old='    "final_lr": ("cosine", "linear", "wsd", "infinite", "cyclic"),\n',
+        new="",
+        test="tests/unit/test_curves.py::test_what_a_kind_would_pass_over_is_refused",
+    ),
+    Mutation(
         promise="milestones stay for good",
         file="training/checkpoint.py",
         old="if path not in spared and not self._stays(step_of(path)):",

@@ -62,7 +62,7 @@ class Drawn:
             tokens_per_step=1,
             problems=problems,
         )
-        assert schedule is not None, list(problems)
+        assert schedule is not None, "a drawn schedule has problems"
         self.schedule: Schedule = schedule
 
     @property

@@ -70,11 +70,13 @@ def rate_of(
             "give schedule.peak_lr, or a number",
         )
         return None
+    above = " above 0" if key == "final" else ""
     problems.add(
         where,
-        f"{str(expression)!r} needs the base's {key} learning rate, which the recipe does not say",
+        f"{str(expression)!r} needs the base's {key} learning rate, and the recipe gives "
+        f"none{above}",
         f"give base.pretraining.{key}_lr (from the model's paper or card), or set {where} to a "
-        "number"
+        "number; `rewarm tune --lr --around 3e-5` measures which"
         + ("; with base.pretraining.peak_lr, peak × 0.1 is assumed" if key == "final" else ""),
     )
     return None

@@ -26,7 +26,7 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
-from rewarm.planning.selection import note_selection, resolve_trainable
+from rewarm.planning.selection import note_selection, resolve_trainable, training_share
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
@@ -292,6 +292,7 @@ def _assemble(
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
     steps = evaluation_steps(science.num_steps, every)
+    num_trained, layers_share = training_share(recipe, model, science.stages, science.num_steps)
     found: tuple[Estimate, ...] = estimates(
         model,
         sequence_length=science.sequence_length,
@@ -303,6 +304,8 @@ def _assemble(
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
+        num_trained=num_trained,
+        layers_share=layers_share,
     )
     conduct = Conduct(
         recipe_folder=folders[1],
