@@ -261,14 +261,14 @@ MUTATIONS = [
     Mutation(
         promise="a subset is as large in a branch as it was",
         file="stages/continued.py",
-        old='        "sources": _sized_as_before(recipe.sources, science),\n',
+        old='        "sources": sized_as_before(recipe.sources, science),\n',
         new="",
         test="tests/unit/test_continuation.py::"
         "test_a_run_that_froze_layers_and_shows_a_subset_is_branched",
     ),
     Mutation(
         promise="caps on epochs hold over a run and what follows it",
-        file="stages/continued.py",
+        file="stages/continued_trunk.py",
         old="    notes.problems.raise_as(PlanError)\n    return notes\n",
         new="    return notes\n",
         test="tests/unit/test_continuation.py::"

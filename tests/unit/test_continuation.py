@@ -228,6 +228,7 @@ def test_a_branch_is_a_run_of_its_own(trunk: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "begins with step-00000010" in out
     assert "next: rewarm train" in out
+    assert "fresh moments" not in out, "moments go on as they were"
     run = RunFolder(runs / "b")
     saved = read_saved_state(run.checkpoints / "step-00000010")
     assert saved.plan == load_plan(run.plan).fingerprint
@@ -393,7 +394,9 @@ def test_an_extension_trains_what_the_run_trains(
         ),
         (["--weights", "web=1"], ["the run has no source 'web'", "name some of: new, old"]),
         (["--weights", "new=0"], ["all shares are zero"]),
+        (["--weights", "new=1,old=1,new=2"], ["'new' has two shares"]),
         (["--final-lr", "0"], ["never reaches 0"]),
+        (["--final-lr", "0.1"], ["0.1 is above the rate that is annealed, 0.0055"]),
         (["--name", "a/b"], ["cannot be a run's name"]),
         (["--name", "trunk"], ["another run is there already"]),
         (["--anneal", "many"], ["not a count"]),
@@ -413,10 +416,23 @@ def test_mistakes_of_an_extension_are_told(trunk: Path, capsys: pytest.CaptureFi
     extend = ["extend", str(trunk / "runs" / "trunk"), "--budget", "+512"]
     assert main([*extend, "--anneal", "512"]) == 2
     assert "takes the whole extension" in capsys.readouterr().err
+    assert main([*extend, "--anneal", "256", "--final-lr", "0.1"]) == 2
+    assert "0.1 is above the rate that is annealed, 0.0055" in capsys.readouterr().err
     assert main([*extend, "-o", "seed=3", "--final-lr", "1e-4"]) == 2
     told = capsys.readouterr().err
     assert "none is given" in told
     assert "add --anneal" in told
+
+
+def test_a_damaged_recipe_is_told(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = RunFolder(trunk / "runs" / "trunk").recipe
+    content = recipe.read_bytes()
+    recipe.write_text('{"name": 3}')
+    try:
+        assert main(["branch", str(trunk / "runs" / "trunk"), "--anneal", "256"]) == 2
+    finally:
+        recipe.write_bytes(content)
+    assert "it is not the recipe that the run was planned from" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_begins_no_branch(

@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from rewarm.artifacts import read_json
-from rewarm.errors import CheckpointError, PlanError, Problems, RecipeError, RunFolderError
+from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
-from rewarm.planning.mixture import note_exposure
-from rewarm.planning.notes import Notes
-from rewarm.planning.plan import Plan, PlannedSource, Reason, Science
-from rewarm.planning.selection import EXPLAINED, explain_stages
+from rewarm.planning.plan import Plan, Reason, Science
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import (
     BatchRecipe,
@@ -29,12 +27,11 @@ from rewarm.recipe.schema import (
     PhaseRecipe,
     Recipe,
     ScheduleRecipe,
-    SourceRecipe,
-    SubsetRecipe,
 )
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.continued_folder import make_folder
+from rewarm.stages.continued_trunk import check_what_trains, notes_of_the_whole, sized_as_before
 from rewarm.stages.job import Job, command_line, open_run
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -76,7 +73,7 @@ def run_branch(
     trunk, run = open_run(path)
     start = _start(trunk, run, at_step)
     rate = rate_to_go_on_from(trunk.science, start.step)
-    final = anneal.final_lr if anneal.final_lr is not None else _final_rate(trunk.science, rate)
+    final = _final_rate(trunk.science, rate, anneal.final_lr)
     pieces = [{"shape": anneal.shape, "start_lr": rate, "end_lr": final}]
     job = _own_job(trunk, run, anneal.tokens, pieces, anneal.weights, start.step)
     name = name or f"{trunk.name}-anneal-{start.step}"
@@ -97,13 +94,8 @@ def run_extend(
                 "--anneal", "it takes the whole extension", "anneal a branch instead, or less of it"
             )
         pieces[0]["tokens"] = extension.tokens - extension.anneal
-        final = extension.final_lr
-        pieces.append(
-            {
-                "shape": "exponential",
-                "end_lr": final if final is not None else _final_rate(trunk.science, rate),
-            }
-        )
+        final = _final_rate(trunk.science, rate, extension.final_lr)
+        pieces.append({"shape": "exponential", "end_lr": final})
     if extension.recipe is None:
         job = _own_job(trunk, run, extension.tokens, pieces, None, start.step)
     else:
@@ -161,8 +153,18 @@ def _checked(path: Path) -> _Start:
     return _Start(path, step_of(path))
 
 
-def _final_rate(science: Science, rate: float) -> float:
-    """Return where the run itself would have ended, or a tenth of a rate that never falls."""
+def _final_rate(science: Science, rate: float, wanted: float | None) -> float:
+    """Return the rate that is wanted; without one where the run itself would have ended, or a tenth
+    of a rate that never falls. Raises RecipeError for one above that which is annealed.
+    """
+    if wanted is not None:
+        if wanted > rate:
+            raise RecipeError.one(
+                "--final-lr",
+                f"{wanted:g} is above the rate that is annealed, {rate:.4g}",
+                "give a lower one, or leave it out",
+            )
+        return wanted
     last = science.schedule[-1]
     return last.end_lr if last.shape != "constant" and 0 < last.end_lr < rate else rate / 10
 
@@ -179,7 +181,14 @@ def _own_job(
     value = read_json(
         run.recipe, what="the recipe that the run was planned from", error=RunFolderError
     )
-    recipe = Recipe.model_validate(value)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RunFolderError.one(
+            str(run.recipe),
+            f"it is not the recipe that the run was planned from ({error.error_count()} problems)",
+            "restore the file; rewarm itself wrote it",
+        ) from error
     if weights is None:
         phase = trunk.science.phase_at(min(step, trunk.science.num_steps - 1))
         names = [source.name for source in trunk.science.sources]
@@ -221,9 +230,9 @@ def _job(
 ) -> Job:
     """Return a recipe with what the trunk decides for what follows: batch, optimizer, seed."""
     science = trunk.science
-    _check_what_trains(recipe, science)
+    check_what_trains(recipe, science)
     update = {
-        "sources": _sized_as_before(recipe.sources, science),
+        "sources": sized_as_before(recipe.sources, science),
         "budget": BudgetRecipe(tokens=tokens),
         "schedule": ScheduleRecipe.model_validate({"kind": "pieces", "pieces": pieces}),
         "batch": BatchRecipe(
@@ -242,39 +251,6 @@ def _job(
     # Nothing is written there: what follows gets a folder beside the trunk's.
     run = RunFolder(folder / (recipe.run_folder or f"runs/{recipe.name}"))
     return Job(changed, folder, run, folder / recipe.prepared_folder)
-
-
-def _check_what_trains(recipe: Recipe, trunk: Science) -> None:
-    """Raise PlanError where a recipe wants another part of the parameters than the run trains."""
-    problems = Problems()
-    for key in ("parameters", "freezing"):
-        wanted = getattr(recipe, key)
-        if wanted not in (getattr(trunk, key), type(wanted)()):
-            problems.add(
-                key,
-                "what trains is the run's that is gone on with, and this recipe says otherwise",
-                "leave it out, or as that run has it",
-            )
-    problems.raise_as(PlanError)
-
-
-def _sized_as_before(sources: dict[str, SourceRecipe], trunk: Science) -> dict[str, SourceRecipe]:
-    """Return sources with subsets that were sized by the trunk's length as large as they were."""
-    known = {source.name: source for source in trunk.sources}
-    return {
-        name: source.model_copy(update={"subset": _same_subset(known[name], source.subset, trunk)})
-        if name in known and source.subset is not None and source.subset.epochs is not None
-        else source
-        for name, source in sources.items()
-    }
-
-
-def _same_subset(
-    planned: PlannedSource, subset: SubsetRecipe, trunk: Science
-) -> SubsetRecipe | None:
-    if planned.num_stored is None:
-        return None  # it was no smaller than the source
-    return SubsetRecipe(tokens=planned.num_windows * trunk.sequence_length, redraw=subset.redraw)
 
 
 def _go_on(
@@ -305,7 +281,7 @@ def _grafted(
 ) -> Plan:
     amendments = read_amendments(run.amendments, trunk.fingerprint)
     science = graft(trunk.science, more.science, at_step=at_step, amendments=amendments)
-    notes = _notes_of_the_whole(science, more, recipe)
+    notes = notes_of_the_whole(science, more, recipe)
     every = more.conduct.evaluation.every_steps or max(1, more.science.num_steps // 20)
     steps = {at_step + step for step in evaluation_steps(more.science.num_steps, every)}
     conduct = more.conduct.model_copy(
@@ -332,33 +308,6 @@ def _grafted(
             "warnings": tuple(notes.warnings),
         }
     )
-
-
-def _notes_of_the_whole(science: Science, more: Plan, recipe: Recipe) -> Notes:
-    """Return what a plan of its own says of what follows, told of the whole run where that counts.
-
-    Raises PlanError where the two together show a source more often than it may be.
-    """
-    notes = Notes(problems=Problems())
-    notes.reasons = [reason for reason in more.reasons if reason.field not in EXPLAINED]
-    explain_stages(recipe, more.conduct.model, science.stages, science.num_steps, notes)
-    shown = {source.name for source in more.science.sources}
-    kept = [index for index, source in enumerate(science.sources) if source.name in shown]
-    exposed = note_exposure(
-        [science.sources[index] for index in kept],
-        [
-            phase.model_copy(update={"samples": tuple(phase.samples[index] for index in kept)})
-            for phase in science.phases
-        ],
-        recipe.sources,
-        more.conduct.corpora,
-        sequence_length=science.sequence_length,
-        asked_by="the run and what follows it",
-        problems=notes.problems,
-    )
-    notes.warnings = [*more.warnings, *(told for told in exposed if told not in more.warnings)]
-    notes.problems.raise_as(PlanError)
-    return notes
 
 
 def _with_own_mirror(checkpoints: CheckpointRecipe, name: str) -> CheckpointRecipe:
