@@ -140,6 +140,10 @@ def test_what_does_not_fit_is_told() -> None:
         assert words in "".join(
             problems_of(*STEPS, "base.pretraining={}", kind, f"schedule.pieces={pieces}", text=one)
         )
+    begins = 'schedule.pieces=[{shape="cosine", end_lr="start/10"}]'
+    (told,) = problems_of(*STEPS, "base.pretraining={}", kind, begins, text=one)
+    assert "the first piece starts from no rate" in told
+    assert pieces_of(kind, begins) == [("cosine", 1000, 1e-5)]
     # Where the final rate is known, pieces go on from it.
     assert pieces_of(kind, 'schedule.pieces=[{shape="constant"}]') == [("constant", 1000, 1e-4)]
     assert "is not between final_lr" in "".join(

@@ -234,6 +234,9 @@ def _own_pieces(
                     "the first piece starts from no rate",
                     "give it, or schedule.peak_lr",
                 )
+                return []
+        if index == 0 and start is not None:
+            named["start"] = start
         end = start
         if piece.end_lr is not None:
             end = rate_of(piece.end_lr, named, f"{where}.end_lr", problems)
