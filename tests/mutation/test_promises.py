@@ -391,6 +391,67 @@ MUTATIONS = [
         test="tests/unit/test_continuation.py::test_a_damaged_checkpoint_begins_no_branch",
     ),
     Mutation(
+        promise="a branch that was cut off while it was made is made anew",
+        file="stages/continued_folder.py",
+        old="        if is_this and newest_first(folder.checkpoints):\n",
+        new="        if is_this and folder.checkpoints.exists():\n",
+        test="tests/unit/test_continuation.py::"
+        "test_a_branch_that_was_cut_off_never_begins_from_the_base",
+    ),
+    Mutation(
+        promise="a branch without a checkpoint never begins from the base",
+        file="stages/train.py",
+        old="    if origin is not None:\n",
+        new="    if False:\n",
+        test="tests/unit/test_continuation.py::"
+        "test_a_branch_that_was_cut_off_never_begins_from_the_base",
+    ),
+    Mutation(
+        promise="layers that have frozen stay so in a branch",
+        file="planning/continuation.py",
+        old="    freezes = [(at, layers) for at, layers in freezes if at <= at_step]\n",
+        new="    freezes = []\n",
+        test="tests/unit/test_continuation.py::"
+        "test_what_gradients_have_frozen_stays_frozen_in_a_branch",
+    ),
+    Mutation(
+        promise="a subset is as large in a branch as it was",
+        file="stages/continued.py",
+        old='        "sources": sized_as_before(recipe.sources, science),\n',
+        new="",
+        test="tests/unit/test_continuation.py::"
+        "test_a_run_that_froze_layers_and_shows_a_subset_is_branched",
+    ),
+    Mutation(
+        promise="caps on epochs hold over a run and what follows it",
+        file="stages/continued_trunk.py",
+        old="    notes.problems.raise_as(PlanError)\n    return notes\n",
+        new="    return notes\n",
+        test="tests/unit/test_continuation.py::"
+        "test_a_source_is_shown_no_more_often_in_both_than_it_may",
+    ),
+    Mutation(
+        promise="the plan's memory is that of what trains",
+        file="planning/resolve.py",
+        old="        num_trained=num_trained,\n",
+        new="        num_trained=model.num_parameters,\n",
+        test="tests/unit/test_trainable.py::test_estimates_are_of_what_trains",
+    ),
+    Mutation(
+        promise="layers that the base does not have are told",
+        file="planning/selection.py",
+        old="    elif layers_named(selector) > names.num_layers:\n",
+        new="    elif False:\n",
+        test="tests/unit/test_trainable.py::test_mistakes_are_told",
+    ),
+    Mutation(
+        promise="a key that a schedule's kind passes over is refused",
+        file="recipe/schema.py",
+        old='    "final_lr": ("cosine", "linear", "wsd", "infinite", "cyclic"),\n',
+        new="",
+        test="tests/unit/test_curves.py::test_what_a_kind_would_pass_over_is_refused",
+    ),
+    Mutation(
         promise="milestones stay for good",
         file="training/checkpoint.py",
         old="if path not in spared and not self._stays(step_of(path)):",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from rewarm.cli import main
 from rewarm.errors import PlanError
 from rewarm.order.position import samples_before, slots_of_step
-from rewarm.planning.continuation import graft, rate_to_go_on_from
+from rewarm.planning import continuation
+from rewarm.planning.amendments import Amendments
+from rewarm.planning.continuation import rate_to_go_on_from
 from rewarm.planning.plan import Plan, Science, load_plan
 from rewarm.records.run_folder import RunFolder
+from rewarm.training import settling
 from rewarm.training.saved import read_saved_state
 from tests.support.fake_facts import make_corpus_facts
 from tests.support.road import make_reader_folder
@@ -26,6 +30,13 @@ INFINITE = (
     "schedule.final_lr=peak/10",
     "phases[0].until={fraction=0.5}",
 )
+
+
+def graft(
+    trunk: Science, more: Science, *, at_step: int, amendments: Amendments | None = None
+) -> Science:
+    amendments = amendments or Amendments()
+    return continuation.graft(trunk, more, at_step=at_step, amendments=amendments)
 
 
 def trunk_science() -> Science:
@@ -123,6 +134,47 @@ def test_what_does_not_fit_is_told_at_once() -> None:
     ]
 
 
+def stages_told(science: Science) -> list[tuple[int, int, int | None]]:
+    return [(stage.start_step, stage.frozen_layers, stage.half) for stage in science.stages]
+
+
+def test_what_gradients_have_frozen_stays_frozen_in_a_branch() -> None:
+    """Layers that the trunk froze by the step of the branch, not those that it froze later."""
+    trunk = plan_of(*INFINITE, "freezing.kind=auto").science
+    chain = Amendments("plan")
+    for step, layers in ((300, 1), (700, 2), (800, 3)):
+        chain = chain.with_freeze(step, trunk.num_steps, layers, "settled")
+    branch = graft(trunk, more_science(), at_step=700, amendments=chain)
+    assert stages_told(branch) == [(0, 0, None), (300, 1, None), (700, 2, None)]
+    # A checkpoint holds the moments of what was trained in the step before it.
+    for step in range(700):
+        in_branch = branch.stage_at(step, Amendments()).frozen_layers
+        assert in_branch == trunk.stage_at(step, chain).frozen_layers
+    # Intervals of its own length would be compared with the trunk's: nothing more is decided.
+    assert branch.freezing.kind == "none"
+
+
+def test_planned_milestones_stay_at_the_trunk_s_steps() -> None:
+    freezing = ('freezing={kind="freezeout", scale_rate=false}',)
+    trunk = plan_of(*INFINITE, *freezing).science
+    assert [stage.start_step for stage in trunk.stages][:2] == [0, 512]
+    branch = graft(trunk, more_science(), at_step=700)
+    assert stages_told(branch) == stages_told(trunk)
+    with pytest.raises(PlanError, match="nowhere is it constant"):
+        graft(plan_of(*INFINITE, "freezing.kind=freezeout").science, more_science(), at_step=700)
+
+
+def test_the_half_that_trains_goes_on_until_another_phase_draws_one() -> None:
+    half = "parameters.random_half=true"
+    trunk = plan_of(*INFINITE, half).science
+    assert stages_told(trunk) == [(0, 0, 0), (500, 0, 1)]
+    assert stages_told(graft(trunk, more_science(half), at_step=700)) == [(0, 0, 0), (500, 0, 1)]
+    assert stages_told(graft(trunk, more_science(half), at_step=500)) == [(0, 0, 0)]
+    phases = 'phases=[{name="a", weights={new=1}, until={step=20}}, {name="b", weights={old=1}}]'
+    two = more_science(half, phases)
+    assert stages_told(graft(trunk, two, at_step=700)) == [(0, 0, 0), (500, 0, 1), (720, 0, 2)]
+
+
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 20 steps with an infinite schedule, constant from step 8 to 14, trained to 14."""
@@ -176,6 +228,7 @@ def test_a_branch_is_a_run_of_its_own(trunk: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "begins with step-00000010" in out
     assert "next: rewarm train" in out
+    assert "fresh moments" not in out, "moments go on as they were"
     run = RunFolder(runs / "b")
     saved = read_saved_state(run.checkpoints / "step-00000010")
     assert saved.plan == load_plan(run.plan).fingerprint
@@ -227,6 +280,108 @@ def test_an_extension_goes_on_with_another_recipe(trunk: Path) -> None:
     assert {record.domain for record in run.evals() if record.step == 20} >= {"old", "more"}
 
 
+class KilledError(BaseException):
+    """Nothing catches it, as nothing does a kill."""
+
+
+def test_a_branch_that_was_cut_off_never_begins_from_the_base(
+    trunk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = trunk / "runs"
+    branch = ["branch", str(runs / "trunk"), "--anneal", "256", "--at-step", "10"]
+
+    def killed(*arguments: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", killed)
+        with pytest.raises(KilledError):
+            main([*branch, "--name", "cut"])
+    run = RunFolder(runs / "cut")
+    assert run.plan.exists()
+    assert run.checkpoints.exists()
+    assert main(["train", str(run.path)]) == 2
+    assert "goes on from step 10 of another one" in capsys.readouterr().err
+    assert main([*branch, "--name", "cut"]) == 0
+    assert main([*branch, "--name", "uncut"]) == 0
+    assert weights_of(run.path, 12) == weights_of(runs / "uncut", 12)
+    assert [record.step for record in run.steps()] == list(range(12))
+
+
+def test_a_source_is_shown_no_more_often_in_both_than_it_may(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trunk and extension keep below the cap alone, and are above it together."""
+    science = load_plan(trunk / "runs" / "trunk" / "plan.json").science
+    fewest = min(source.num_windows for source in science.sources)
+    # Half of the samples are of each source; the trunk's 14 steps have shown 28 of each.
+    tokens = 2 * (4 * fewest - 10) * science.sequence_length
+    extend = ["extend", str(trunk / "runs" / "trunk"), "--at-step", "14", "--plan-only"]
+    assert main([*extend, "--budget", f"+{tokens}", "--name", "much"]) == 2
+    told = capsys.readouterr().err
+    assert "the run and what follows it ask" in told
+    assert "above its cap of 4" in told
+    assert not (trunk / "runs" / "much").exists()
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a subset that is sized by its length, whose lower layer froze by its gradients."""
+    folder = make_reader_folder(tmp_path_factory.mktemp("settled") / "reader")
+    (folder / "r.toml").write_text(
+        """
+name = "r"
+base = { path = "my-model", pretraining = { peak_lr = 1e-2, final_lr = 1e-3 } }
+budget = { tokens = 1280 }
+batch = { tokens = 128, sequence_length = 32 }
+sources.new = { path = "my-text", role = "new", held_out = 0.1, subset = { epochs = 2 } }
+sources.old = { path = "my-old-text", role = "replay", held_out = 0.1 }
+phases = [{ name = "all", weights = { new = 0.5, old = 0.5 } }]
+evaluation = { every_steps = 10, max_bytes_per_domain = 1000, max_answers = 2 }
+checkpoints = { every_steps = 2, keep = 20 }
+training = { num_threads = 1 }
+schedule = { kind = "constant" }
+freezing = { kind = "auto", every = 0.2 }
+"""
+    )
+    assert main(["prepare", str(folder / "r.toml")]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(settling, "settled_layers", lambda *a, frozen, most: (most, [0.0, 1.0]))
+        assert main(["train", str(folder / "r.toml")]) == 0
+    assert (folder / "runs" / "r" / "amendments.jsonl").read_text().count("\n") == 1
+    return folder
+
+
+def test_a_run_that_froze_layers_and_shows_a_subset_is_branched(
+    settled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = settled / "runs"
+    branch = ["branch", str(runs / "r"), "--anneal", "256", "--at-step", "8", "--name", "b"]
+    assert main(branch) == 0
+    assert "1 from step 4" in " ".join(capsys.readouterr().out.split())
+    science = load_plan(runs / "b" / "plan.json").science
+    assert science.sources == load_plan(runs / "r" / "plan.json").science.sources
+    counts = read_saved_state(runs / "b" / "checkpoints" / "step-00000010").optimizer_steps
+    assert set(counts.values()) == {10}
+    assert not any(".layers.0." in name for name in counts)
+    # And a branch of the branch.
+    again = ["branch", str(runs / "b"), "--anneal", "256", "--at-step", "8", "--name", "b2"]
+    assert main(again) == 0
+    assert weights_of(runs / "b", 10) == weights_of(runs / "b2", 10)
+
+
+def test_an_extension_trains_what_the_run_trains(
+    settled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (settled / "r.toml").read_text().replace('"auto", every = 0.2', '"unfreeze"')
+    (settled / "other.toml").write_text(text + "parameters = { freeze = ['embeddings'] }\n")
+    extend = ["extend", str(settled / "runs" / "r"), "--budget", "+256", "--recipe"]
+    assert main([*extend, str(settled / "other.toml")]) == 2
+    told = capsys.readouterr().err
+    assert "parameters: what trains is the run's" in told
+    assert "freezing: what trains is the run's" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -239,7 +394,9 @@ def test_an_extension_goes_on_with_another_recipe(trunk: Path) -> None:
         ),
         (["--weights", "web=1"], ["the run has no source 'web'", "name some of: new, old"]),
         (["--weights", "new=0"], ["all shares are zero"]),
+        (["--weights", "new=1,old=1,new=2"], ["'new' has two shares"]),
         (["--final-lr", "0"], ["never reaches 0"]),
+        (["--final-lr", "0.1"], ["0.1 is above the rate that is annealed, 0.0055"]),
         (["--name", "a/b"], ["cannot be a run's name"]),
         (["--name", "trunk"], ["another run is there already"]),
         (["--anneal", "many"], ["not a count"]),
@@ -259,10 +416,23 @@ def test_mistakes_of_an_extension_are_told(trunk: Path, capsys: pytest.CaptureFi
     extend = ["extend", str(trunk / "runs" / "trunk"), "--budget", "+512"]
     assert main([*extend, "--anneal", "512"]) == 2
     assert "takes the whole extension" in capsys.readouterr().err
+    assert main([*extend, "--anneal", "256", "--final-lr", "0.1"]) == 2
+    assert "0.1 is above the rate that is annealed, 0.0055" in capsys.readouterr().err
     assert main([*extend, "-o", "seed=3", "--final-lr", "1e-4"]) == 2
     told = capsys.readouterr().err
     assert "none is given" in told
     assert "add --anneal" in told
+
+
+def test_a_damaged_recipe_is_told(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = RunFolder(trunk / "runs" / "trunk").recipe
+    content = recipe.read_bytes()
+    recipe.write_text('{"name": 3}')
+    try:
+        assert main(["branch", str(trunk / "runs" / "trunk"), "--anneal", "256"]) == 2
+    finally:
+        recipe.write_bytes(content)
+    assert "it is not the recipe that the run was planned from" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_begins_no_branch(

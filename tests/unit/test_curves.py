@@ -140,6 +140,10 @@ def test_what_does_not_fit_is_told() -> None:
         assert words in "".join(
             problems_of(*STEPS, "base.pretraining={}", kind, f"schedule.pieces={pieces}", text=one)
         )
+    begins = 'schedule.pieces=[{shape="cosine", end_lr="start/10"}]'
+    (only,) = problems_of(*STEPS, "base.pretraining={}", kind, begins, text=one)
+    assert "the first piece starts from no rate" in only
+    assert pieces_of(kind, begins) == [("cosine", 1000, 1e-5)]
     # Where the final rate is known, pieces go on from it.
     assert pieces_of(kind, 'schedule.pieces=[{shape="constant"}]') == [("constant", 1000, 1e-4)]
     assert "is not between final_lr" in "".join(
@@ -175,6 +179,24 @@ def test_keys_of_another_kind_are_refused() -> None:
     assert "reaches no other rate" in refused(
         "schedule.kind=pieces", 'schedule.pieces=[{shape="constant", end_lr=1e-4}]'
     )
+
+
+def test_what_a_kind_would_pass_over_is_refused() -> None:
+    assert "final_lr belongs to kind = 'cosine'" in refused(
+        "schedule.kind=constant", "schedule.final_lr=1e-6"
+    )
+    assert "write peak in place of start" in refused(
+        "schedule.final_lr=start/5", "schedule.warmup_fraction=0.1"
+    )
+    assert pieces_of("schedule.final_lr=start/5") == [("cosine", 1000, 2e-5)]
+    for number in ("1.2.3", ".", "peak/.", "1e", "-1e-4"):
+        assert f"{number!r} is not a learning rate" in refused(f"schedule.peak_lr={number!r}")
+    infinite = ("schedule.kind=infinite", "schedule.final_lr=peak/10")
+    assert "leaves no cooldown until step 600, 0.6 of 1,000" in "".join(
+        problems_of(*STEPS, *infinite, "schedule.warmup_steps=700", text=one_phase())
+    )
+    jump = plan_of(*STEPS, *infinite, "schedule.warmup_fraction=0.6", text=one_phase())
+    assert "the learning rate jumps from 0.0001 to 5.5e-05 at step 600" in jump.warnings
 
 
 def test_a_switch_by_rate_in_a_wsd() -> None:

@@ -160,7 +160,10 @@ def test_an_unknown_final_rate_is_assumed_aloud() -> None:
 def test_no_rate_known_is_a_problem_with_its_remedy() -> None:
     text = RECIPE.replace("final_lr = 1e-4", "").replace("peak_lr = 1e-3", "")
     (told,) = problems_of(text=text)
-    assert "needs the base's final learning rate, which the recipe does not say" in told
+    assert "needs the base's final learning rate, and the recipe gives none above 0" in told
+    assert "`rewarm tune --lr --around 3e-5` measures which" in told
+    (told,) = problems_of("base.pretraining={final_lr=0}", text=text)
+    assert "the recipe gives none above 0" in told
     assert "peak × 0.1 is assumed" in told
 
 

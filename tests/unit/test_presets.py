@@ -344,6 +344,11 @@ def test_a_key_of_ones_own_is_not_called_the_presets() -> None:
 def test_what_a_preset_lacks_is_told() -> None:
     assert "there is no preset 'reus'" in refused("preset=reus")
     assert "did you mean 'reuse'?" in refused("preset=reus")
+    for wrong in ("reus", "3", "[]"):
+        # That phases are missing too is no mistake of the person's.
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe(HEAD, overrides=[f"preset={wrong}"])
+        assert [problem.where for problem in caught.value.problems] == ["preset"]
     without_old = HEAD.replace('role = "general"', 'role = "new"')
     with pytest.raises(RecipeError, match="one of role general, quality or replay"):
         parse_recipe(without_old, overrides=["preset=baseline"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from rewarm.errors import PlanError, RecipeError
 from rewarm.planning.amendments import Amendments
@@ -197,6 +198,31 @@ def test_the_plan_shows_what_is_saved() -> None:
     assert told.startswith("lowest layers that do not train: 0 from step 0, 1 from step 400")
 
 
+def test_estimates_are_of_what_trains() -> None:
+    """Against the same plan with all of it training, by hand."""
+
+    def estimated(*overrides: str) -> dict[str, float]:
+        return {found.name: found.value for found in plan_of(*overrides).estimates}
+
+    whole, state = estimated(), "weights, gradients and moments"
+    half = estimated("parameters.freeze=['layers.lower-half', 'embeddings']")
+    assert whole[state] == 4 * 1_000_000 + (4 + 8) * 3400
+    # Two layers of 648 values, the last norm's 8 and the head's 400.
+    assert half[state] == 4 * 1_000_000 + (4 + 8) * (2 * 648 + 8 + 400)
+    head = 6 * 1000 * 100 * plan_of().science.num_tokens
+    compute = "training compute"
+    assert half[compute] - head == pytest.approx((whole[compute] - head) * 2 / 3)
+    frozen = estimated("freezing.kind=freezeout")
+    assert head < frozen[compute] < whole[compute]
+    # Rank 2, 4 layers: 2 · (8 + 8) twice and 2 · (32 + 8) twice; dora's magnitudes beside them.
+    adapter = "parameters.adapter={rank=2, kind='KIND'}"
+    lora, dora = (estimated(adapter.replace("KIND", kind)) for kind in ("lora", "dora"))
+    assert lora[state] == 4 * 1_000_000 + 12 * 4 * (2 * 32 + 2 * 80)
+    assert dora[state] == lora[state] + 12 * 4 * (8 + 8 + 32 + 8)
+    told = {reason.field: reason for reason in plan_of("parameters.adapter={rank=2}").reasons}
+    assert told["parameters.adapter"].reason.startswith("896 values train beside ")
+
+
 def test_stages_of_the_science_know_of_amendments() -> None:
     science = plan_of("freezing.kind=auto").science
     none = Amendments("p")
@@ -220,6 +246,13 @@ def test_mistakes_are_told() -> None:
         "parameters.train=['head', 'layers.9']"
     )
     assert "nothing is left to train" in told("parameters.freeze=['all']")
+    assert "nothing is left" not in told("parameters.train=['layers.9']")
+    for beyond in ("layers.2-4", "layers.top-5", "layers.bottom-9"):
+        words = f"parameters.freeze[0]: '{beyond}' goes beyond the base, which has 4 layers"
+        assert words in told(f"parameters.freeze=['{beyond}']")
+    assert "use attention, mlp, or some of: down_proj, lm_head, o_proj, q_proj" in told(
+        "parameters.adapter={targets=['mlp', 'w1']}"
+    )
     assert "none would ever freeze" in told("freezing.kind=unfreeze", "freezing.keep_top=4")
     assert "leave one of the two out" in told("freezing.kind=auto", "parameters.adapter={}")
 
@@ -234,3 +267,16 @@ def test_mistakes_are_told() -> None:
     assert "the weights themselves do not train" in refused(
         "parameters.adapter={rank=4}", "parameters.train=['head']"
     )
+
+
+def test_keys_of_another_kind_of_freezing_are_refused() -> None:
+    for kind, key, value in (
+        ("none", "first", 0.5),
+        ("auto", "scale_rate", False),
+        ("freezeout", "every", 0.1),
+        ("freezeout", "all_by", 0.9),
+        ("none", "keep_top", 2),
+    ):
+        with pytest.raises(ValidationError, match=rf"{key} belongs to kind = .* this is '{kind}'"):
+            FreezingRecipe.model_validate({"kind": kind, key: value})
+    assert FreezingRecipe(kind="unfreeze", keep_top=2, first=0.8).keep_top == 2

@@ -15,14 +15,10 @@ import torch
 from torch import nn
 
 from rewarm.errors import EnvironmentFault, RecipeError
+from rewarm.planning.trainable import is_adapter_target
 from rewarm.recipe.parameters import AdapterRecipe
 
 __all__ = ["adapters_can_be_had", "add_adapters", "merge_adapters"]
-
-_WORDS = {
-    "attention": ("attn", "attention"),
-    "mlp": ("mlp", "feed_forward", "ffn"),
-}
 
 
 def adapters_can_be_had() -> bool:
@@ -89,7 +85,7 @@ def _targets(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
     ]
     found: list[str] = []
     for index, target in enumerate(recipe.targets):
-        members = [name for name in matrices if _is_target(name, target)]
+        members = [name for name in matrices if is_adapter_target(name, target)]
         if not members:
             own = sorted({name.rpartition(".")[2] for name in matrices})
             raise RecipeError.one(
@@ -107,10 +103,3 @@ def _is_matrix(module: nn.Module) -> bool:
 
 def _is_head(model: Any, module: nn.Module) -> bool:
     return model.get_output_embeddings() is module
-
-
-def _is_target(name: str, target: str) -> bool:
-    parts = name.split(".")
-    if target in _WORDS:
-        return any(word in part.lower() for part in parts[:-1] for word in _WORDS[target])
-    return parts[-1] == target or name == target

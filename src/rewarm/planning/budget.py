@@ -30,8 +30,8 @@ _ASSUMED_FLOPS_PER_SECOND = 5.0e10
 _PLAIN_UP_TO_VOCABULARY = 8192
 # Weights, gradient, two moments. In 8 bits a block of 256 codes shares a float32 scale.
 _STATE_BYTES = {
-    "adamw": (4 + 4 + 8, "4 + 4 + 8"),
-    "adamw8bit": (4 + 4 + 2 + 8 / 256, "4 + 4 + 2 + 8/256"),
+    "adamw": (4, 4 + 8, "4 + 8"),
+    "adamw8bit": (4, 4 + 2 + 8 / 256, "4 + 2 + 8/256"),
 }
 
 
@@ -57,12 +57,15 @@ def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
     return 6 * (body + head) + attention
 
 
-def state_bytes(model: ModelFacts, optimizer: str) -> int:
+def state_bytes(model: ModelFacts, optimizer: str, num_trained: int | None = None) -> int:
     """Return the bytes of float32 weights, gradients and the two moments of a kind of AdamW.
 
-    In 8 bits moments below 4,096 numbers (norms, biases) stay float32, which is not counted.
+    Gradients and moments are of `num_trained` values, by default all. In 8 bits moments below 4,096
+    numbers (norms, biases) stay float32, which is not counted.
     """
-    return math.ceil(_STATE_BYTES[optimizer][0] * model.num_parameters)
+    weight, rest, _ = _STATE_BYTES[optimizer]
+    trained = model.num_parameters if num_trained is None else num_trained
+    return math.ceil(weight * model.num_parameters + rest * trained)
 
 
 def loss_of(
@@ -98,12 +101,20 @@ def estimates(
     price_per_gpu_hour: float | None,
     loss: str,
     optimizer: str,
+    num_trained: int,
+    layers_share: float,
     retention: AddedCost | None = None,
 ) -> tuple[Estimate, ...]:
-    """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third."""
+    """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third.
+
+    At most `num_trained` values train at a time; steps cost the layers `layers_share` of what they
+    cost where all of them do. The head is counted whole.
+    """
     per_token = flops_per_token(model, sequence_length)
     num_tokens = sequence_length * sequences_per_step * num_steps
-    training = per_token * num_tokens
+    head = 6 * (model.num_head_parameters or model.vocab_size * model.hidden_size)
+    training = ((per_token - head) * layers_share + head) * num_tokens
+    saved = "" if layers_share == 1 else f", the layers at {layers_share:.0%}"
     evaluation = per_token / 3 * evaluation_tokens
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
@@ -123,7 +134,8 @@ def estimates(
             name="training compute",
             value=training,
             unit="FLOP",
-            formula="tokens · (6 · (parameters − embedding + head) + 6 · layers · width · length)",
+            formula="tokens · (6 · (parameters − embedding + head) + 6 · layers · width · length)"
+            + saved,
         ),
         Estimate(
             name="evaluation compute",
@@ -133,9 +145,10 @@ def estimates(
         ),
         Estimate(
             name="weights, gradients and moments",
-            value=state_bytes(model, optimizer),
+            value=state_bytes(model, optimizer, num_trained),
             unit="byte",
-            formula=f"parameters · ({_STATE_BYTES[optimizer][1]})",
+            formula=f"parameters · {_STATE_BYTES[optimizer][0]} + "
+            f"{num_trained:,} that train · ({_STATE_BYTES[optimizer][2]})",
         ),
         Estimate(
             name="activations per sequence",

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 
 from rewarm.errors import PlanError, Problems
 from rewarm.order.position import samples_in_phase
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Origin, Plan, PlannedPhase, PlannedSource, Science
 from rewarm.planning.schedule import Schedule
+from rewarm.planning.trainable import Stage
+from rewarm.recipe.parameters import FreezingRecipe
 
-__all__ = ["constant_steps", "graft", "rate_to_go_on_from"]
+__all__ = ["constant_steps", "freezing_to_go_on_with", "graft", "rate_to_go_on_from"]
 
 
 def constant_steps(schedule: Schedule) -> list[tuple[int, int]]:
@@ -43,12 +46,32 @@ def rate_to_go_on_from(science: Science, step: int) -> float:
     )
 
 
-def graft(trunk: Science, more: Science, *, at_step: int) -> Science:
+def freezing_to_go_on_with(trunk: Science) -> FreezingRecipe:
+    """Return how layers freeze in what follows a run.
+
+    What its gradients have frozen stays so, and nothing more is decided: the intervals at which
+    they are compared are shares of the run's own length. Raises PlanError for FreezeOut with rates
+    of its own: these fall over the length of the whole run, so no step has a constant one.
+    """
+    freezing = trunk.freezing
+    if freezing.kind == "freezeout" and freezing.scale_rate:
+        raise PlanError.one(
+            "freezing.kind",
+            "under freezeout each layer's rate falls over the length of the whole run: nowhere is "
+            "it constant, so nothing can go on from there without a jump",
+            "branch or extend a run without it, or one with freezing.scale_rate = false",
+        )
+    return FreezingRecipe() if freezing.kind == "auto" else freezing
+
+
+def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments) -> Science:
     """Return the trunk's science up to `at_step`, gone on with by `more`, which begins at step 0.
 
-    Raises PlanError, with everything that does not fit, where the two are not about one base, one
-    batch and one objective, or where a source of one name has another text.
+    `amendments` are the trunk's: layers that they have frozen by then stay so. Raises PlanError,
+    with everything that does not fit, where the two are not about one base, one batch and one
+    objective, or where a source of one name has another text.
     """
+    freezing = freezing_to_go_on_with(trunk)
     problems = Problems()
     for name in (
         "base_weights",
@@ -80,10 +103,47 @@ def graft(trunk: Science, more: Science, *, at_step: int) -> Science:
             "sources": sources,
             "phases": tuple(phases),
             "schedule": (*_until(trunk.schedule, at_step), *_later(more.schedule, at_step)),
+            "freezing": freezing,
+            "stages": _stages(trunk, more, at_step, amendments),
             "origin": Origin(plan=Plan.science_fingerprint(trunk), step=at_step),
         }
     )
     return science.model_copy(update={"phases": _counted(science)})
+
+
+def _stages(
+    trunk: Science, more: Science, at_step: int, amendments: Amendments
+) -> tuple[Stage, ...]:
+    """Return what trains when: milestones stay at the trunk's steps, its own halves go on.
+
+    The half that trains goes on doing so until the next phase of what follows draws another.
+    """
+    freezes = [(at, amendments.frozen_layers(at)) for at in amendments.freeze_steps()]
+    freezes = [(at, layers) for at, layers in freezes if at <= at_step]
+    last_half = trunk.stage_at(at_step - 1, Amendments()).half
+    halves: dict[int, int] = {}
+    if last_half is not None:
+        used = max(stage.half for stage in trunk.stages if stage.half is not None)
+        halves = {
+            at_step + phase.start_step: used + number
+            for number, phase in enumerate(more.phases)
+            if number
+        }
+    starts = {stage.start_step for stage in trunk.stages} | {at for at, _ in freezes} | {*halves}
+    stages: list[Stage] = []
+    for start in sorted(starts):
+        planned = trunk.stage_at(start, Amendments())
+        drawn = [half for at, half in halves.items() if at <= start]
+        stage = Stage(
+            start_step=start,
+            frozen_layers=max(
+                planned.frozen_layers, *(layers for at, layers in freezes if at <= start), 0
+            ),
+            half=drawn[-1] if drawn else planned.half if start < at_step else last_half,
+        )
+        if not stages or stage != stages[-1].model_copy(update={"start_step": start}):
+            stages.append(stage)
+    return tuple(stages)
 
 
 def _merged(

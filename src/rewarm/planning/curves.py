@@ -70,11 +70,13 @@ def rate_of(
             "give schedule.peak_lr, or a number",
         )
         return None
+    above = " above 0" if key == "final" else ""
     problems.add(
         where,
-        f"{str(expression)!r} needs the base's {key} learning rate, which the recipe does not say",
+        f"{str(expression)!r} needs the base's {key} learning rate, and the recipe gives "
+        f"none{above}",
         f"give base.pretraining.{key}_lr (from the model's paper or card), or set {where} to a "
-        "number"
+        "number; `rewarm tune --lr --around 3e-5` measures which"
         + ("; with base.pretraining.peak_lr, peak × 0.1 is assumed" if key == "final" else ""),
     )
     return None
@@ -141,7 +143,15 @@ def _infinite(
             f"peak_lr = {peak:.4g}",
             "change one of the three",
         )
-    cooled = max(warmup.num_steps, round(wanted.cooldown_end * num_steps))
+    cooled = round(wanted.cooldown_end * num_steps)
+    if wanted.warmup_steps is not None and warmup.num_steps > cooled:
+        problems.add(
+            "schedule.warmup_steps",
+            f"a warm-up of {counted(warmup.num_steps, 'step')} leaves no cooldown until step "
+            f"{cooled}, {wanted.cooldown_end:g} of {num_steps:,}",
+            "lower it, or raise schedule.cooldown_end or budget.tokens",
+        )
+    cooled = max(warmup.num_steps, cooled)
     anneal = max(cooled, round(wanted.anneal_start * num_steps))
     return [
         warmup,
@@ -224,6 +234,9 @@ def _own_pieces(
                     "the first piece starts from no rate",
                     "give it, or schedule.peak_lr",
                 )
+                return []
+        if index == 0 and start is not None:
+            named["start"] = start
         end = start
         if piece.end_lr is not None:
             end = rate_of(piece.end_lr, named, f"{where}.end_lr", problems)

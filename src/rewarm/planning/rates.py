@@ -176,7 +176,7 @@ def _explain_schedule(recipe: Recipe, schedule: Schedule, notes: Notes) -> None:
             f"{schedule[-1].shape} to {wanted.final_lr}",
             REUSE if str(wanted.final_lr) == "peak/100" else "recipe",
         )
-    for step, was, is_now in joins(schedule) if wanted.kind == "pieces" else ():
+    for step, was, is_now in joins(schedule) if wanted.kind in ("pieces", "infinite") else ():
         notes.warnings.append(
             f"the learning rate jumps from {was:.4g} to {is_now:.4g} at step {step}"
         )

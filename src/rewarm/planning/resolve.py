@@ -27,7 +27,7 @@ from rewarm.planning.plan import (
 )
 from rewarm.planning.rates import resolve_rates
 from rewarm.planning.retention import resolve_retention, retention_cost, sources_of_retention
-from rewarm.planning.selection import note_selection, resolve_trainable
+from rewarm.planning.selection import note_selection, resolve_trainable, training_share
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
@@ -297,6 +297,7 @@ def _assemble(
 ) -> Plan:
     every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
     steps = evaluation_steps(science.num_steps, every)
+    num_trained, layers_share = training_share(recipe, model, science.stages, science.num_steps)
     found: tuple[Estimate, ...] = estimates(
         model,
         sequence_length=science.sequence_length,
@@ -309,6 +310,8 @@ def _assemble(
         loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
         retention=retention_cost(science, model),
+        num_trained=num_trained,
+        layers_share=layers_share,
     )
     conduct = Conduct(
         recipe_folder=folders[1],

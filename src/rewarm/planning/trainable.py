@@ -29,9 +29,11 @@ __all__ = [
     "Stage",
     "freezeout_end",
     "in_layer",
+    "is_adapter_target",
     "is_embedding",
     "layer_of",
     "layer_rate_scale",
+    "layers_named",
     "stages_of",
     "trained_names",
     "training_cost",
@@ -46,6 +48,7 @@ _HEADS = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output)\.(?:weight|bias)")
 _NORM = re.compile(r"norm|(?:^|\.)ln_|layernorm", re.IGNORECASE)
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MLP = re.compile(r"(?:^|\.)(?:mlp|feed_forward|ffn|moe|experts)\b", re.IGNORECASE)
+_ADAPTED = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn")}
 _RANGE = re.compile(r"layers\.(?:(\d+)(?:-(\d+))?|(top|bottom)-(\d+))")
 
 
@@ -231,6 +234,30 @@ def _matches(names: Names, name: str, selector: str) -> bool:
         count = int(found[4])
         return layer >= names.num_layers - count if found[3] == "top" else layer < count
     return int(found[1]) <= layer <= int(found[2] or found[1])
+
+
+def is_adapter_target(module: str, target: str) -> bool:
+    """Tell whether a word of an adapter's targets means a module, by its name in the model.
+
+    >>> is_adapter_target("model.layers.7.self_attn.q_proj", "attention")
+    True
+    """
+    parts = module.split(".")
+    if target in _ADAPTED:
+        return any(word in part.lower() for part in parts[:-1] for word in _ADAPTED[target])
+    return target in (parts[-1], module)
+
+
+def layers_named(selector: str) -> int:
+    """Return how many layers a model must have for a selector to mean what it says.
+
+    >>> [layers_named(word) for word in ("layers.2-5", "layers.7", "layers.top-4", "all")]
+    [6, 8, 4, 0]
+    """
+    found = _RANGE.fullmatch(selector)
+    if found is None:
+        return 0
+    return int(found[4]) if found[3] is not None else int(found[2] or found[1]) + 1
 
 
 def _other_half(names: Names, half: int, seed: int) -> set[str]:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, masked
 from rewarm.recipe.advice import advise
-from rewarm.recipe.presets import PRESETS, declared_by, laid_under, settings_of
+from rewarm.recipe.presets import PRESETS, Declared, declared_by, laid_under, settings_of
 from rewarm.recipe.schema import Recipe, contradictions
 from rewarm.recipe.setting import Setting, told_of_preset
 
@@ -106,7 +106,7 @@ def _with_preset(
         name = advise(declared).preset
         tree = {**tree, "preset": name}
     if not isinstance(name, str):
-        return tree, ()
+        return (tree if name is None else _with_any_phases(tree, declared)), ()
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
         known = f"known are {', '.join(PRESETS)}"
@@ -115,7 +115,7 @@ def _with_preset(
             f"there is no preset {name!r}",
             f"did you mean {near[0]!r}? {known}" if near else known,
         )
-        return tree, ()
+        return _with_any_phases(tree, declared), ()
     preset = PRESETS[name]
     lacking = (preset.needs == "old" and not declared.has_old) or (
         preset.needs == "new" and "new" not in declared.roles
@@ -127,12 +127,16 @@ def _with_preset(
             f"{name!r} is about text that no source has: one of role {role}",
             "add such a source, or choose another preset",
         )
-        # The phases would be told to be missing too, which is no mistake of the person's.
-        return {
-            **tree,
-            "phases": [{"name": "x", "weights": dict.fromkeys(declared.sources, 1)}],
-        }, ()
+        return _with_any_phases(tree, declared), ()
     return laid_under(tree, settings_of(preset, declared))
+
+
+def _with_any_phases(tree: Mapping[str, Any], declared: Declared) -> Mapping[str, Any]:
+    """Return the tree of a recipe whose preset is refused: phases that it would have filled in are
+    told to be missing otherwise, which is no mistake of the person's.
+    """
+    weights = dict.fromkeys(declared.sources, 1)
+    return {"phases": [{"name": "x", "weights": weights}], **tree} if weights else tree
 
 
 def _of_the_meant_branch(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
@@ -213,7 +217,8 @@ def _as_problem(details: ErrorDetails) -> Problem:
 def _is_union_branch(part: int | str) -> bool:
     """Tell the names that pydantic puts into a location for the branches of a union."""
     return isinstance(part, str) and (
-        part in ("str", "int", "float") or part.startswith(("constrained-", "list[", "literal["))
+        part in ("str", "int", "float", "[key]")
+        or part.startswith(("constrained-", "list[", "literal["))
     )
 
 

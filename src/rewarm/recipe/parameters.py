@@ -95,6 +95,15 @@ class ParametersRecipe(Section):
         return self
 
 
+_KEYS_OF_KIND = {
+    "first": ("freezeout",),
+    "scale_rate": ("freezeout",),
+    "every": ("auto",),
+    "all_by": ("unfreeze",),
+    "keep_top": ("freezeout", "auto", "unfreeze"),
+}
+
+
 class FreezingRecipe(Section):
     """Layers that stop to train one after the other, lower ones first; or begin, top ones first."""
 
@@ -116,3 +125,16 @@ class FreezingRecipe(Section):
         0.5, gt=0, lt=1, description="unfreeze: share of the steps after which all layers train"
     )
     keep_top: int = Field(1, ge=1, description="so many top layers always train")
+
+    @model_validator(mode="after")
+    def _of_its_kind_only(self) -> FreezingRecipe:
+        for key, kinds in _KEYS_OF_KIND.items():
+            if (
+                self.kind not in kinds
+                and getattr(self, key) != type(self).model_fields[key].default
+            ):
+                raise ValueError(
+                    f"{key} belongs to kind = {' or '.join(map(repr, kinds))}, and this is "
+                    f"{self.kind!r}"
+                )
+        return self

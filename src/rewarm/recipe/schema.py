@@ -60,10 +60,11 @@ OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
 _URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _LR = re.compile(
-    r"(?:(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)"
+    rf"(?:(?P<number>{_NUMBER})"
     r"|(?P<name>pretraining\.peak|pretraining\.final|start|peak)"
-    r"(?:\s*(?P<operator>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?))?)"
+    rf"(?:\s*(?P<operator>[*/])\s*(?P<factor>{_NUMBER}))?)"
 )
 
 
@@ -409,6 +410,7 @@ class PieceRecipe(Section):
 
 
 _KEYS_OF_KIND = {
+    "final_lr": ("cosine", "linear", "wsd", "infinite", "cyclic"),
     "decay_fraction": ("wsd",),
     "decay_shape": ("wsd", "cyclic"),
     "constant_lr": ("infinite",),
@@ -486,6 +488,14 @@ class ScheduleRecipe(Section):
             raise ValueError(f"peak_lr = {str(self.peak_lr)!r} refers to itself")
         if self.peak_lr.factor == 0:
             raise ValueError("peak_lr is 0: nothing would be learned")
+        if self.warmup_steps or self.warmup_fraction:
+            for key in ("final_lr", "constant_lr"):
+                expression: LrExpression = getattr(self, key)
+                if expression.name == "start":
+                    raise ValueError(
+                        f"{key} = {str(expression)!r}: with a warm-up the start is its first and "
+                        "lowest rate; write peak in place of start"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -7,18 +7,18 @@ own that begins with the other's checkpoint and records: from then on it is a ru
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
-from rewarm.artifacts import MANIFEST_NAME, manifest_problems, parse_json, read_json, write_json
+from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
-from rewarm.planning.continuation import graft, rate_to_go_on_from
-from rewarm.planning.plan import Plan, Reason, Science, load_plan, save_plan
+from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
+from rewarm.planning.plan import Plan, Reason, Science
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import (
     BatchRecipe,
@@ -30,13 +30,13 @@ from rewarm.recipe.schema import (
 )
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
+from rewarm.stages.continued_folder import make_folder
+from rewarm.stages.continued_trunk import check_what_trains, notes_of_the_whole, sized_as_before
 from rewarm.stages.job import Job, command_line, open_run
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.train import train_plan
-from rewarm.training.checkpoint import CheckpointStore, checkpoint_problems, step_of
-from rewarm.training.lock import hold_lock
-from rewarm.training.saved import STATE_FILE, read_saved_state
+from rewarm.training.checkpoint import checkpoint_problems, step_of
 
 __all__ = ["Anneal", "Extension", "run_branch", "run_extend"]
 
@@ -73,7 +73,7 @@ def run_branch(
     trunk, run = open_run(path)
     start = _start(trunk, run, at_step)
     rate = rate_to_go_on_from(trunk.science, start.step)
-    final = anneal.final_lr if anneal.final_lr is not None else _final_rate(trunk.science, rate)
+    final = _final_rate(trunk.science, rate, anneal.final_lr)
     pieces = [{"shape": anneal.shape, "start_lr": rate, "end_lr": final}]
     job = _own_job(trunk, run, anneal.tokens, pieces, anneal.weights, start.step)
     name = name or f"{trunk.name}-anneal-{start.step}"
@@ -94,13 +94,8 @@ def run_extend(
                 "--anneal", "it takes the whole extension", "anneal a branch instead, or less of it"
             )
         pieces[0]["tokens"] = extension.tokens - extension.anneal
-        final = extension.final_lr
-        pieces.append(
-            {
-                "shape": "exponential",
-                "end_lr": final if final is not None else _final_rate(trunk.science, rate),
-            }
-        )
+        final = _final_rate(trunk.science, rate, extension.final_lr)
+        pieces.append({"shape": "exponential", "end_lr": final})
     if extension.recipe is None:
         job = _own_job(trunk, run, extension.tokens, pieces, None, start.step)
     else:
@@ -158,8 +153,18 @@ def _checked(path: Path) -> _Start:
     return _Start(path, step_of(path))
 
 
-def _final_rate(science: Science, rate: float) -> float:
-    """Return where the run itself would have ended, or a tenth of a rate that never falls."""
+def _final_rate(science: Science, rate: float, wanted: float | None) -> float:
+    """Return the rate that is wanted; without one where the run itself would have ended, or a tenth
+    of a rate that never falls. Raises RecipeError for one above that which is annealed.
+    """
+    if wanted is not None:
+        if wanted > rate:
+            raise RecipeError.one(
+                "--final-lr",
+                f"{wanted:g} is above the rate that is annealed, {rate:.4g}",
+                "give a lower one, or leave it out",
+            )
+        return wanted
     last = science.schedule[-1]
     return last.end_lr if last.shape != "constant" and 0 < last.end_lr < rate else rate / 10
 
@@ -176,7 +181,14 @@ def _own_job(
     value = read_json(
         run.recipe, what="the recipe that the run was planned from", error=RunFolderError
     )
-    recipe = Recipe.model_validate(value)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RunFolderError.one(
+            str(run.recipe),
+            f"it is not the recipe that the run was planned from ({error.error_count()} problems)",
+            "restore the file; rewarm itself wrote it",
+        ) from error
     if weights is None:
         phase = trunk.science.phase_at(min(step, trunk.science.num_steps - 1))
         names = [source.name for source in trunk.science.sources]
@@ -218,7 +230,9 @@ def _job(
 ) -> Job:
     """Return a recipe with what the trunk decides for what follows: batch, optimizer, seed."""
     science = trunk.science
+    check_what_trains(recipe, science)
     update = {
+        "sources": sized_as_before(recipe.sources, science),
         "budget": BudgetRecipe(tokens=tokens),
         "schedule": ScheduleRecipe.model_validate({"kind": "pieces", "pieces": pieces}),
         "batch": BatchRecipe(
@@ -227,6 +241,8 @@ def _job(
             mask_documents=science.mask_documents,
         ),
         "optimizer": science.optimizer,
+        "parameters": science.parameters,
+        "freezing": freezing_to_go_on_with(science),
         "seed": science.seed,
         "training": recipe.training.model_copy(update={"precision": science.precision}),
         "preset": None,
@@ -243,11 +259,11 @@ def _go_on(
     console = Console()
     prepare_job(job)
     more = plan_job(job, estimates_allowed=False)
-    plan = _grafted(trunk, more, start.step, name)
+    plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))
     folder = RunFolder(run.path.parent / name)
     command = command_line("train", folder.path)
-    if _make_folder(trunk, run, start, job.recipe, plan, folder):
+    if make_folder(trunk, run, start.path, job.recipe, plan, folder):
         console.print(
             f"{folder.path} begins with {start.path.name} of {run.path}",
             markup=False,
@@ -260,8 +276,12 @@ def _go_on(
     return train_plan(plan, folder, command=command)
 
 
-def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
-    science = graft(trunk.science, more.science, at_step=at_step)
+def _grafted(
+    trunk: Plan, run: RunFolder, more: Plan, at_step: int, name: str, recipe: Recipe
+) -> Plan:
+    amendments = read_amendments(run.amendments, trunk.fingerprint)
+    science = graft(trunk.science, more.science, at_step=at_step, amendments=amendments)
+    notes = notes_of_the_whole(science, more, recipe)
     every = more.conduct.evaluation.every_steps or max(1, more.science.num_steps // 20)
     steps = {at_step + step for step in evaluation_steps(more.science.num_steps, every)}
     conduct = more.conduct.model_copy(
@@ -284,7 +304,8 @@ def _grafted(trunk: Plan, more: Plan, at_step: int, name: str) -> Plan:
             "science": science,
             "fingerprint": Plan.science_fingerprint(science),
             "conduct": conduct,
-            "reasons": (why, *more.reasons),
+            "reasons": (why, *notes.reasons),
+            "warnings": tuple(notes.warnings),
         }
     )
 
@@ -294,69 +315,3 @@ def _with_own_mirror(checkpoints: CheckpointRecipe, name: str) -> CheckpointReci
     if checkpoints.mirror is None:
         return checkpoints
     return checkpoints.model_copy(update={"mirror": f"{checkpoints.mirror}/{name}"})
-
-
-def _make_folder(
-    trunk: Plan, run: RunFolder, start: _Start, recipe: Recipe, plan: Plan, folder: RunFolder
-) -> bool:
-    """Make the new run's folder with the checkpoint that it begins with; False where it is there.
-
-    Raises RunFolderError where another run is.
-    """
-    if folder.plan.exists():
-        if load_plan(folder.plan).fingerprint == plan.fingerprint and folder.checkpoints.exists():
-            return False
-        if folder.has_begun():
-            raise RunFolderError.one(
-                str(folder.path), "another run is there already", "give this one a --name"
-            )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder.lock, lambda message: None):
-        folder.make_log_folder()
-        _copy_records(run, folder, start.step)
-        write_json(folder.recipe, recipe.model_dump(mode="json"))
-        save_plan(plan, folder.plan)
-        CheckpointStore(folder.checkpoints, keep=plan.conduct.checkpoints.keep).save(
-            start.step, _rewritten(start, plan)
-        )
-        folder.append_event(
-            "launch", start.step, f"begins with {start.path.name} of {trunk.name} ({run.path})"
-        )
-    return True
-
-
-def _copy_records(run: RunFolder, folder: RunFolder, step: int) -> None:
-    """Copy what was measured until a step: the base's figures above all, which forgetting needs."""
-    for log in folder.logs:
-        log.unlink(missing_ok=True)  # of an attempt that was cut off
-    for record in run.steps():
-        if record.step < step:
-            folder.append_step(record)
-    folder.append_evals(record for record in run.evals() if record.step <= step)
-    folder.append_average_evals(record for record in run.average_evals() if 0 < record.step <= step)
-    folder.flush_records()
-
-
-def _rewritten(start: _Start, plan: Plan) -> Callable[[Path], None]:
-    """Return what writes a checkpoint's files as the new plan's, the copies held to its hashes."""
-
-    def write(folder: Path) -> None:
-        manifest = parse_json((start.path / MANIFEST_NAME).read_bytes())
-        for name in manifest["files"]:
-            shutil.copyfile(start.path / name, folder / name)
-        problems = manifest_problems(folder, manifest)
-        if problems:
-            raise CheckpointError.one(
-                str(start.path), "; ".join(problems), "the run pruned or changed it; try again"
-            )
-        saved = read_saved_state(folder)
-        changed = saved.model_copy(
-            update={
-                "plan": plan.fingerprint,
-                "science": plan.science.model_dump(mode="json"),
-                "amendments_head": "",
-            }
-        )
-        write_json(folder / STATE_FILE, changed.model_dump(mode="json"))
-
-    return write

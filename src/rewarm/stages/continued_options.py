@@ -94,6 +94,8 @@ def _weights(text: str, problems: Problems) -> dict[str, float]:
             value = math.nan
         if not equals or not name.strip() or not (math.isfinite(value) and value >= 0):
             problems.add("--weights", f"{part!r} is not a share", "write e.g. new=0.7,qa=0.3")
+        elif name.strip() in shares:
+            problems.add("--weights", f"{name.strip()!r} has two shares", "give it one")
         else:
             shares[name.strip()] = value
     if shares and not any(shares.values()):

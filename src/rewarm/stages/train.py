@@ -16,7 +16,7 @@ from rewarm.corpus.top_k import SourceTopK, open_top_k
 from rewarm.corpus.views import View, open_view
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
-from rewarm.errors import CorpusError, PlanError, Problems
+from rewarm.errors import CheckpointError, CorpusError, PlanError, Problems
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
@@ -125,6 +125,7 @@ def train_plan(
         return notices + objective.settle(root)
 
     def begin_optimizer(state: TrainState) -> None:
+        _check_begins_from_the_base(plan, run)
         facts = plan.conduct.optimizer_state
         if facts is None:
             return
@@ -187,6 +188,17 @@ def _check_launch(plan: Plan, run: RunFolder, world: World) -> None:
             f"{count} ranks of a node are to share each matrix; this launch has {world.size}, "
             f"{world.local_size} a node",
             f"launch a multiple of {count} on each node with torchrun, or set it to 1",
+        )
+
+
+def _check_begins_from_the_base(plan: Plan, run: RunFolder) -> None:
+    """Raise CheckpointError for a branch without a checkpoint: it begins from another run's."""
+    origin = plan.science.origin
+    if origin is not None:
+        raise CheckpointError.one(
+            str(run.checkpoints),
+            f"this run goes on from step {origin.step} of another one, and there is no checkpoint",
+            "give the `rewarm branch` or `rewarm extend` that made it once more",
         )
 
 
