@@ -81,6 +81,15 @@ TECHNIQUES: dict[str, tuple[str, ...]] = {
     "guard": ('guard={non_finite="skip", spike="skip"}',),
 }
 
+RECORDED = {
+    "l2sp": "l2sp",
+    "ewc": "ewc",
+    "lwf": "distill",
+    "kl stored": "distill",
+    "agem": "agem",
+}
+"""Figures in every step's record that say that a technique is at work."""
+
 REFUSED: dict[frozenset[str], str] = {
     **{
         frozenset({adapter, other}): words
@@ -183,6 +192,8 @@ def check(
     assert [(r.step, r.loss, r.lr, r.retention) for r in whole.steps()] == [
         (r.step, r.loss, r.lr, r.retention) for r in parts.steps()
     ]
+    figures = {RECORDED[name] for name in techniques if name in RECORDED}
+    assert all(record.retention.keys() == figures for record in whole.steps())
     ends = [run.checkpoints / "step-00000012" for run in (whole, parts)]
     tensors = [{p.name: p.read_bytes() for p in end.glob("*.safetensors")} for end in ends]
     expected = {"model.safetensors", "optimizer.safetensors"}
