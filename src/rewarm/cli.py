@@ -291,11 +291,17 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")
     ] = None,
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--average", help="The average of the weights (retention.ema), to export-average."
+        ),
+    ] = False,
 ) -> None:
     """Write a verified Hugging Face folder with a model card."""
     from rewarm.stages.export import run_export
 
-    run_export(recipe, override or (), output=output, dtype=dtype)
+    run_export(recipe, override or (), output=output, dtype=dtype, average=average)
 
 
 @app.command()

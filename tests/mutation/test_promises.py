@@ -33,6 +33,74 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a divergence's gradient keeps its size at any temperature",
+        file="model/chunked_divergence.py",
+        old="gradient = log_q.exp_().sub_(p).mul_(temperature)",
+        new="gradient = log_q.exp_().sub_(p)",
+        test="tests/unit/test_chunked_divergence.py::test_temperature_two_by_hand",
+    ),
+    Mutation(
+        promise="what stored tokens leave of 1 is shared out as the model itself does",
+        file="model/chunked_divergence.py",
+        old="p = (log_others + share[:, None]).exp_()",
+        new="p = torch.zeros_like(log_others)",
+        test="tests/unit/test_chunked_divergence.py::test_the_likeliest_by_hand",
+    ),
+    Mutation(
+        promise="a text without a next-token loss has none",
+        file="retention/distill.py",
+        old="return batch.labels.index_fill(0, where, IGNORED_LABEL)",
+        new="return batch.labels",
+        test="tests/unit/test_retention_distill.py::"
+        "test_the_gradient_of_a_step_is_that_of_loss_and_divergence[alone]",
+    ),
+    Mutation(
+        promise="a divergence acts on the sources that it names alone",
+        file="retention/distill.py",
+        old="if source in self.sources]",
+        new="if source >= 0]",
+        test="tests/unit/test_retention_distill.py::"
+        "test_the_figure_is_the_divergence_of_both_models_own_logits",
+    ),
+    Mutation(
+        promise="a step that does not point against the memory is left as it is",
+        file="retention/projection.py",
+        old="against = ~(product >= 0) & (square_of_memory > 0)",
+        new="against = square_of_memory > 0",
+        test="tests/unit/test_retention_projection.py::"
+        "test_a_gradient_along_the_memory_is_left_as_it_is",
+    ),
+    Mutation(
+        promise="a step that points against the memory is turned aside",
+        file="training/step.py",
+        old="gradients.append(local(parameter.grad))",
+        new="gradients.append(local(parameter.grad).clone())",
+        test="tests/unit/test_retention_projection.py::"
+        "test_the_pull_to_the_base_is_turned_aside_too",
+    ),
+    Mutation(
+        promise="an average takes in a share of 1 − decay of each step",
+        file="retention/average.py",
+        old="lerp_(local(parameter), 1 - self.decay)",
+        new="lerp_(local(parameter), self.decay)",
+        test="tests/unit/test_retention_average.py::test_an_average_by_hand",
+    ),
+    Mutation(
+        promise="weights come back from their average to the bit",
+        file="retention/average.py",
+        old="kept.copy_(held)",
+        new="pass",
+        test="tests/unit/test_retention_average.py::test_an_average_by_hand",
+    ),
+    Mutation(
+        promise="an export of the average is of the average",
+        file="stages/trained.py",
+        old="read = read_average if average else read_weights",
+        new="read = read_weights",
+        test="tests/unit/test_retention_average.py::"
+        "test_the_average_is_measured_reported_and_exported",
+    ),
+    Mutation(
         promise="a part of a weight that several ranks have counts once in a penalty",
         file="training/step.py",
         old="shares = {name: share_of_copies(found, state.world) for name, found in named}",
@@ -816,8 +884,8 @@ MUTATIONS = [
     Mutation(
         promise="an export of another step is kept",
         file="stages/export.py",
-        old="            make_way = partial(_put_aside, run.export, held, console)\n",
-        new="            import shutil; make_way = partial(shutil.rmtree, run.export)\n",
+        old="            make_way = partial(_put_aside, own, held, console)\n",
+        new="            import shutil; make_way = partial(shutil.rmtree, own)\n",
         test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
     ),
     Mutation(

@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "export"
 
     @property
+    def average_export(self) -> Path:
+        """The same of the average of the weights."""
+        return self.path / "export-average"
+
+    @property
     def merge_points(self) -> Path:
         """Append-only `MergePoint`s."""
         return self.path / "metrics" / "merge_points.jsonl"
@@ -189,8 +194,11 @@ class RunFolder:
         return _last_evals(self.evals_log)
 
     def average_evals(self) -> list[EvalRecord]:
-        """Return the same of the average of the weights; at step 0 that is the base, as there."""
-        return _last_evals(self.average_evals_log)
+        """Return the same of the average of the weights, with the base at step 0, where it begins;
+        nothing where there is none.
+        """
+        found = _last_evals(self.average_evals_log)
+        return [record for record in self.evals() if found and record.step == 0] + found
 
     def append_merge_point(self, point: MergePoint) -> None:
         """Append what was measured of a merged model."""
