@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from rewarm.cli import main
 from rewarm.model.load import load_base
@@ -206,6 +207,13 @@ def check(
     exported = load_base(parts.export)
     base = load_base(Path(load_plan(parts.plan).conduct.base_folder))
     assert {n for n, _ in exported.named_parameters()} == {n for n, _ in base.named_parameters()}
+    if "ema" in techniques:
+        assert main(["export", "--average", str(parts.path)]) == 0
+        averaged, last = (
+            dict(m.named_parameters()) for m in (load_base(parts.average_export), exported)
+        )
+        assert averaged.keys() == last.keys()
+        assert not all(torch.equal(averaged[n], last[n]) for n in last)
     for run in (whole, parts):
         shutil.rmtree(run.path)
 

@@ -6,6 +6,8 @@ teacher's distribution and q the student's, both at temperature T:
 
     term = T² Σ_tokens Σ_v p_v (log p_v − log q_v),    ∂term/∂z_v = T (q_v − p_v)
 
+Four arrays of a chunk's logits exist at a time.
+
 T² keeps the gradient's size as T grows (Hinton et al. 2015). Where only the teacher's k likeliest
 tokens are known, all others are one outcome: its probability is what the k leave of 1, and the term
 a lower bound of the whole divergence. Its gradient is the same with p shared out among the others
