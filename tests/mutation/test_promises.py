@@ -33,6 +33,14 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="distributions of single documents are not for documents that see each other",
+        file="planning/retention.py",
+        old="    if not recipe.batch.mask_documents:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::"
+        "test_what_was_stored_within_documents_is_not_for_documents_that_see_each_other",
+    ),
+    Mutation(
         promise="a divergence keeps few arrays of a chunk's logits at a time",
         file="model/chunked_divergence.py",
         old="            del logits, log_q, p, gradient\n",

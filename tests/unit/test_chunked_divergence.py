@@ -210,5 +210,7 @@ def most_allocated(act: Callable[[], None]) -> int:
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
         act()
     events = profile.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    changes: list[tuple[int, int]] = sorted(
+        (e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"
+    )
     return max(itertools.accumulate(change for _, change in changes))

@@ -277,6 +277,12 @@ def _note_stored(recipe: Recipe, names: Sequence[str], temperature: float, notes
                 if source.rehearse
                 else 'use teacher = "live", or name sampled sources in retention.distill.on',
             )
+    if not recipe.batch.mask_documents:
+        notes.warnings.append(
+            "batch.mask_documents = false: the model sees the documents before a sampled text, "
+            "which the base did not when its distribution was stored; keep documents apart, or "
+            'use retention.distill.teacher = "live"'
+        )
     if temperature != 1.0:
         notes.problems.add(
             "retention.distill.temperature",
