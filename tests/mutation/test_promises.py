@@ -33,6 +33,22 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="distributions of single documents are not for documents that see each other",
+        file="planning/retention.py",
+        old="    if not recipe.batch.mask_documents:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::"
+        "test_what_was_stored_within_documents_is_not_for_documents_that_see_each_other",
+    ),
+    Mutation(
+        promise="a divergence keeps few arrays of a chunk's logits at a time",
+        file="model/chunked_divergence.py",
+        old="            del logits, log_q, p, gradient\n",
+        new="",
+        test="tests/unit/test_chunked_divergence.py::"
+        "test_four_arrays_of_a_chunk_s_logits_exist_at_a_time",
+    ),
+    Mutation(
         promise="a divergence's gradient keeps its size at any temperature",
         file="model/chunked_divergence.py",
         old="gradient = log_q.exp_().sub_(p).mul_(temperature)",
@@ -42,8 +58,8 @@ MUTATIONS = [
     Mutation(
         promise="what stored tokens leave of 1 is shared out as the model itself does",
         file="model/chunked_divergence.py",
-        old="p = (log_others + share[:, None]).exp_()",
-        new="p = torch.zeros_like(log_others)",
+        old="log_others.add_(share[:, None]).exp_()",
+        new="torch.zeros_like(log_others)",
         test="tests/unit/test_chunked_divergence.py::test_the_likeliest_by_hand",
     ),
     Mutation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -181,3 +182,35 @@ def test_tokens_of_which_nothing_is_known_add_nothing_where_they_do_not_count() 
     assert hidden.grad is not None
     assert bool(hidden.grad.isfinite().all())
     assert torch.equal(hidden.grad[1], torch.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "temperature"), [("live", 1.0), ("live", 2.0), ("stored", 1.0)]
+)
+def test_four_arrays_of_a_chunk_s_logits_exist_at_a_time(teacher: str, temperature: float) -> None:
+    num_tokens, vocabulary, chunk_bytes = 8, 8192, 2 * 4 * 8192
+    hidden = torch.randn(num_tokens, 4, requires_grad=True)
+    weight = torch.randn(vocabulary, 4)
+    ids = torch.arange(3).expand(num_tokens, 3)
+    said: Scored | StoredTopK = Scored(torch.randn(num_tokens, 4), weight)
+    if teacher == "stored":
+        said = StoredTopK(ids, torch.full((num_tokens, 3), 0.2).log())
+
+    def act() -> None:
+        counts = torch.ones(num_tokens, dtype=torch.bool)
+        student = Scored(hidden, weight)
+        chunked_divergence(student, said, counts, temperature=temperature, chunk_bytes=chunk_bytes)
+
+    assert 3.9 < most_allocated(act) / chunk_bytes < 4.3
+
+
+def most_allocated(act: Callable[[], None]) -> int:
+    """Return by how many bytes, at most, the CPU allocator's memory grows meanwhile."""
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        act()
+    events = profile.profiler.kineto_results.events()
+    changes: list[tuple[int, int]] = sorted(
+        (e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"
+    )
+    return max(itertools.accumulate(change for _, change in changes))

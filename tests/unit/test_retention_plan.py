@@ -6,7 +6,8 @@ import pytest
 
 from rewarm.errors import RecipeError
 from rewarm.planning.plan import Plan
-from tests.unit.test_plan import plan_of, problems_of
+from tests.support.fake_facts import make_corpus_facts
+from tests.unit.test_plan import CORPORA, RECIPE, plan_of, problems_of
 
 EWC = "retention.ewc.fisher_from='old'"
 
@@ -74,6 +75,31 @@ def test_it_is_part_of_the_science() -> None:
 )
 def test_what_makes_no_sense_is_refused(overrides: tuple[str, ...], words: str) -> None:
     assert any(words in problem for problem in problems_of(*overrides))
+
+
+MADE = """
+[sources.made]
+role = "replay"
+rehearse = { tokens = "1M", top_k_logits = 8 }
+[retention.distill]
+on = ["made"]
+teacher = "stored"
+"""
+
+
+def test_what_was_stored_within_documents_is_not_for_documents_that_see_each_other() -> None:
+    def warned(*overrides: str) -> bool:
+        plan = plan_of(
+            "phases=[{name='all', weights={new=3, made=1}}]",
+            *overrides,
+            text=RECIPE + MADE,
+            corpora={**CORPORA, "made": make_corpus_facts("made", "replay")},
+        )
+        return any("the base did not when its distribution" in found for found in plan.warnings)
+
+    assert warned("batch.mask_documents=false")
+    assert not warned()
+    assert not warned("batch.mask_documents=false", "retention.distill.teacher='live'")
 
 
 @pytest.mark.parametrize(

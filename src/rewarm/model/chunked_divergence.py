@@ -6,6 +6,8 @@ teacher's distribution and q the student's, both at temperature T:
 
     term = T² Σ_tokens Σ_v p_v (log p_v − log q_v),    ∂term/∂z_v = T (q_v − p_v)
 
+Four arrays of a chunk's logits exist at a time.
+
 T² keeps the gradient's size as T grows (Hinton et al. 2015). Where only the teacher's k likeliest
 tokens are known, all others are one outcome: its probability is what the k leave of 1, and the term
 a lower bound of the whole divergence. Its gradient is the same with p shared out among the others
@@ -127,6 +129,7 @@ class _ChunkedDivergence(torch.autograd.Function):
             raw = student.raw(rows)
             narrow = raw.dtype
             logits = student.logits(raw)
+            del raw  # here and below: an array of a chunk's logits less at a time
             log_q = (logits / temperature).log_softmax(-1)
             nats, p = (
                 _whole(log_q, teacher, rows, temperature)
@@ -146,6 +149,7 @@ class _ChunkedDivergence(torch.autograd.Function):
                 of_weight += gradient.t() @ values[rows].to(narrow)
             if of_bias is not None:
                 of_bias += gradient.sum(0, dtype=wide)
+            del logits, log_q, p, gradient
         ctx.of_values = of_values
         ctx.of_weight = None if of_weight is None or weight is None else of_weight.to(weight.dtype)
         ctx.of_bias = None if of_bias is None or bias is None else of_bias.to(bias.dtype)
@@ -171,8 +175,9 @@ def _whole(
     """Return KL(p ‖ q) of each token of a chunk, and p, from the teacher's own logits."""
     logits = teacher.logits(teacher.raw(rows)).to(log_q.dtype)
     log_p = logits.div_(temperature).log_softmax(-1)
+    del logits
     p = log_p.exp()
-    return (p * (log_p - log_q)).sum(-1), p
+    return log_p.sub_(log_q).mul_(p).sum(-1), p
 
 
 def _likeliest(log_q: Tensor, teacher: StoredTopK, rows: slice) -> tuple[Tensor, Tensor]:
@@ -189,5 +194,4 @@ def _likeliest(log_q: Tensor, teacher: StoredTopK, rows: slice) -> tuple[Tensor,
     known = (left > 0) & log_left.isfinite()
     nats = of_top + torch.where(known, torch.xlogy(left, left) - left * log_left, 0)
     share = torch.where(known, left.log() - log_left, -torch.inf)
-    p = (log_others + share[:, None]).exp_().scatter_(-1, ids, top)
-    return nats, p
+    return nats, log_others.add_(share[:, None]).exp_().scatter_(-1, ids, top)

@@ -34,6 +34,7 @@ __all__ = [
 L2SP = "Li et al. 2018, arXiv 1802.01483"
 EWC = "Kirkpatrick et al. 2017, arXiv 1612.00796"
 LWF = "Li and Hoiem 2017, arXiv 1606.09282"
+DISTILLATION = "Hinton et al. 2015, arXiv 1503.02531"
 AGEM = "Chaudhry et al. 2019, arXiv 1812.00420"
 STREAMS = "Lee et al. 2023, WACV"
 _FEWEST_FOR_FISHER = 32
@@ -231,9 +232,9 @@ def _resolved_distill(
         f"{wanted.weight:g}",
         "T² · KL(base ‖ model) per token "
         + ("in place of the loss" if wanted.replaces_loss else "beside the loss")
-        + f" on {', '.join(used or names) or 'nothing'}; 1 is learning without forgetting with one "
-        "old task, CE/2 + T² KD/2, times 2",
-        LWF,
+        + f" on {', '.join(used or names) or 'nothing'}"
+        + ("; 1 is the published CE/2 + T² KD/2 for one old task, times 2" if is_new else ""),
+        LWF if is_new else DISTILLATION,
     )
     notes.because(
         "retention.distill.temperature",
@@ -277,6 +278,12 @@ def _note_stored(recipe: Recipe, names: Sequence[str], temperature: float, notes
                 if source.rehearse
                 else 'use teacher = "live", or name sampled sources in retention.distill.on',
             )
+    if not recipe.batch.mask_documents:
+        notes.warnings.append(
+            "batch.mask_documents = false: the model sees the documents before a sampled text, "
+            "which the base did not when its distribution was stored; keep documents apart, or "
+            'use retention.distill.teacher = "live"'
+        )
     if temperature != 1.0:
         notes.problems.add(
             "retention.distill.temperature",
