@@ -289,6 +289,33 @@ def test_a_run_with_adapters_is_merged_as_it_is_exported(here: Path) -> None:
     assert last.forgetting.value == pytest.approx(end - base, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'parameters={ train = ["layers.1"] }',
+        'parameters={ freeze = ["embeddings", "norms"] }',
+    ],
+)
+def test_what_a_run_never_trained_is_taken_from_its_base(here: Path, parameters: str) -> None:
+    """Its checkpoints do not hold it."""
+    given = ["run.toml", "-o", "name=part", "-o", parameters, "-o", f"budget.tokens={512 * 8}"]
+    assert main(["train", *given]) == 0
+    run = RunFolder(here / "runs" / "part")
+    assert main(["export", "runs/part"]) == 0
+    assert main(["merge", "--model", "runs/part", "--sweep", "--grid", "0.5"]) == 0
+    for weight, same in ((1, run.export), (0, here / "base")):
+        output = here / f"at-{weight}"
+        given = ["--weight", str(weight), "--output", str(output)]
+        assert main(["merge", "--model", "runs/part", *given]) == 0
+        expected = load_file(same / "model.safetensors")
+        for name, tensor in load_file(output / "model.safetensors").items():
+            assert torch.equal(expected[name], tensor), name
+    kept = len(list(run.checkpoints.glob("step-*")))
+    assert kept > 1
+    everything = ["--method", "average", "--model", "runs/part@all", "--output", "averaged"]
+    assert main(["merge", *everything]) == 0
+
+
 # The run's own place for it
 
 

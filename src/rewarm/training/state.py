@@ -51,6 +51,7 @@ __all__ = [
     "Snapshot",
     "TrainState",
     "buffers_of",
+    "names_in_checkpoint",
     "read_state",
     "read_weights",
     "take_snapshot",
@@ -114,20 +115,27 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _stored_weights(model: nn.Module, science: Science) -> dict[str, Tensor]:
-    """Return what a checkpoint holds: every buffer, and every parameter that some stage trains.
+    """Return what a checkpoint holds, by name."""
+    names = names_in_checkpoint(model, science)
+    return {name: tensor for name, tensor in weights_of(model).items() if name in names}
 
-    The others are the base's own bits to the end, and are read from it.
+
+def names_in_checkpoint(model: nn.Module, science: Science) -> frozenset[str]:
+    """Return the names of what a checkpoint holds: buffers, and parameters that some stage trains.
+
+    The others are the base's own bits to the end, and are read from it. The model may be one
+    without weights.
     """
     trained = {
         name
         for stage in science.stages
         for name in trained_in(model, science.parameters, stage, seed=science.seed)
     }
-    return {
-        name: tensor
+    return frozenset(
+        name
         for name, tensor in weights_of(model).items()
         if name in trained or not isinstance(tensor, nn.Parameter)
-    }
+    )
 
 
 def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapshot:
