@@ -135,7 +135,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(
         taken.append(what)
         return measure(self, model, step, what)
 
-    request = MergeRequest(models=("runs/run",), sweep=True, grid=(0.25, 0.5, 0.75))
+    request = MergeRequest(models=("runs/run",), sweep=True, grid="0.25,0.5,0.75")
     monkeypatch.setattr(Bench, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_merge(request, QUIET)
@@ -151,9 +151,9 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(
     run_merge(request, QUIET)
     assert len(taken) == 4
     # Another method, and another type, are other models.
-    run_merge(MergeRequest("slerp", models=("runs/run",), sweep=True, grid=(0.5,)), QUIET)
+    run_merge(MergeRequest("slerp", models=("runs/run",), sweep=True, grid="0.5"), QUIET)
     assert taken[4:] == ["weight 0.5", "weight 1"]
-    run_merge(MergeRequest(models=("runs/run",), sweep=True, grid=(0.5,), dtype="bfloat16"), QUIET)
+    run_merge(MergeRequest(models=("runs/run",), sweep=True, grid="0.5", dtype="bfloat16"), QUIET)
     assert taken[6:] == ["weight 0.5", "weight 1"]
 
 
@@ -218,6 +218,9 @@ def test_steps_of_a_run_and_all_that_it_keeps(
     told = capsys.readouterr().err
     assert "'5' is no step of which" in told
     assert "name one of: 16, 20, 24" in told
+    for one in ("--weight 0.5", "--sweep", "--method slerp", "--method chat-vector --instruct raw"):
+        assert main(["merge", "--model", "runs/run@all", *one.split()]) == 2
+        assert "--model: 3 were given, and " in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
