@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from rewarm.artifacts import MANIFEST_NAME, fingerprint, read_json
+from rewarm.artifacts import MANIFEST_NAME, fingerprint, read_json, temporary_folder
 from rewarm.distributed.tensor_files import fill, place_of, read_headers
 from rewarm.distributed.world import ALONE
 from rewarm.errors import CheckpointError, EnvironmentFault, Problems, RunFolderError
@@ -102,7 +101,7 @@ def _with_adapters_merged(one: Input, at: RunStep, stack: ExitStack) -> Weights:
     read_weights(at.checkpoint, model, at.plan.science)
     merge_adapters(model)
     try:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix=".merging-", dir=at.run.path)))
+        folder = stack.enter_context(temporary_folder(at.run.path, ".merging-"))
         save_weights(model, folder)
     except OSError as error:
         raise EnvironmentFault(
