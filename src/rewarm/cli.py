@@ -339,7 +339,7 @@ def merge(
     ] = None,
 ) -> None:
     """Average the weights of several models into one verified Hugging Face folder."""
-    from rewarm.stages.merge import MergeRequest, parse_grid, run_merge
+    from rewarm.stages.merge import MergeRequest, run_merge
 
     run_merge(
         MergeRequest(
@@ -349,7 +349,7 @@ def merge(
             instruct=instruct,
             weights=tuple(weight or ()),
             sweep=sweep,
-            grid=parse_grid(grid or ""),
+            grid=grid or "",
             tolerance=tolerance,
             output=output,
             dtype=dtype,

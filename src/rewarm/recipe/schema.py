@@ -295,6 +295,10 @@ class SourceRecipe(Section):
             raise ValueError("give path (text that there is) or rehearse, one of the two")
         if self.rehearse is not None and self.format not in ("auto", "tokens"):
             raise ValueError(f"what is sampled is tokens, not {self.format}; leave format out")
+        if self.rehearse is not None and self.role not in OLD_ROLES:
+            raise ValueError(
+                f"what the base makes up it knows already: its role is replay, not {self.role}"
+            )
         if self.holds_tokens:
             given = sorted(_FIELDS_OF_TEXT & self.model_fields_set)
             if given:

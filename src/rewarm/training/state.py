@@ -54,6 +54,7 @@ __all__ = [
     "Snapshot",
     "TrainState",
     "buffers_of",
+    "names_in_checkpoint",
     "read_average",
     "read_state",
     "read_weights",
@@ -123,16 +124,23 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _stored_weights(model: nn.Module, science: Science) -> dict[str, Tensor]:
-    """Return what a checkpoint holds: every buffer, and every parameter that some stage trains.
+    """Return what a checkpoint holds, by name."""
+    names = names_in_checkpoint(model, science)
+    return {name: tensor for name, tensor in weights_of(model).items() if name in names}
 
-    The others are the base's own bits to the end, and are read from it.
+
+def names_in_checkpoint(model: nn.Module, science: Science) -> frozenset[str]:
+    """Return the names of what a checkpoint holds: buffers, and parameters that some stage trains.
+
+    The others are the base's own bits to the end, and are read from it. The model may be one
+    without weights.
     """
     trained = trained_at_some_time(model, science)
-    return {
-        name: tensor
+    return frozenset(
+        name
         for name, tensor in weights_of(model).items()
         if name in trained or not isinstance(tensor, nn.Parameter)
-    }
+    )
 
 
 def trained_at_some_time(model: nn.Module, science: Science) -> dict[str, nn.Parameter]:
