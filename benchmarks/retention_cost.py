@@ -53,7 +53,7 @@ from rewarm.training.state import TrainState
 from rewarm.training.step import Stepper
 
 VOCABULARY, LENGTH, SEQUENCES, STEPS = 2048, 256, 4, 24
-NUM_ROUNDS = 9
+NUM_ROUNDS = 15
 FISHER_SEQUENCES = 4
 
 RECIPE = f"""
