@@ -120,7 +120,7 @@ def _note_around(around: float, problems: Problems) -> None:
         problems.add("--around", f"{around:g} is not a learning rate", "e.g. --around 3e-5")
         return
     lowest, _, highest = candidate_rates(around)
-    if not (0 < lowest and highest <= _LARGEST_LR):
+    if not (lowest > 0 and highest <= _LARGEST_LR):
         end = lowest if lowest <= 0 else highest
         problems.add(
             "--around",
