@@ -1677,9 +1677,16 @@ MUTATIONS = [
     Mutation(
         promise="grids of rates share an end",
         file="evaluation/lr_search.py",
-        old="    middle = _three_digits(around)\n",
-        new="    middle = around\n",
+        old="    return (_three_digits(middle / STEP), middle, _three_digits(middle * STEP))\n",
+        new="    return (_three_digits(around / STEP), middle, _three_digits(around * STEP))\n",
         test="tests/unit/test_lr_search.py::test_the_next_three_share_a_rate_with_these",
+    ),
+    Mutation(
+        promise="another version's plan is not taken for one that was edited",
+        file="planning/plan.py",
+        old="    if isinstance(written, int) and written != PLAN_FORMAT:\n",
+        new="    if False:\n",
+        test="tests/unit/test_plan.py::test_a_plan_of_another_version_is_no_plan_that_was_edited",
     ),
     Mutation(
         promise="a copy of a block adds nothing",

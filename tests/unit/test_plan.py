@@ -7,7 +7,7 @@ import pytest
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.errors import PlanError
-from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
+from rewarm.planning.plan import PLAN_FORMAT, Plan, load_plan, save_plan, science_diff
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
@@ -296,6 +296,17 @@ def test_estimates_are_not_measured_facts() -> None:
     assert plan_of().measured
     corpora = {**CORPORA, "qa": make_corpus_facts("qa", "qa", measured=False)}
     assert not plan_of(corpora=corpora).measured
+
+
+def test_a_plan_of_another_version_is_no_plan_that_was_edited(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(plan_of(), path)
+    value = read_json(path, what="the plan", error=PlanError)
+    value["science"]["format"] = PLAN_FORMAT - 1
+    value["science"]["no_longer_known"] = 1
+    write_json(path, value)
+    with pytest.raises(PlanError, match=rf"it was written in format {PLAN_FORMAT - 1}, by another"):
+        load_plan(path)
 
 
 def test_a_plan_is_read_back_or_refused(tmp_path: Path) -> None:

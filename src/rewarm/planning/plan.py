@@ -48,7 +48,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 
 
 class PlannedSource(Record):
@@ -277,6 +277,15 @@ def load_plan(path: Path) -> Plan:
     """Read a plan and check its fingerprint; raises PlanError naming the file."""
     value = read_json(path, what="the plan", error=PlanError)
     fix = "write it again with `rewarm plan`; a plan is never edited by hand"
+    science = value.get("science") if isinstance(value, dict) else None
+    written = science.get("format") if isinstance(science, dict) else None
+    if isinstance(written, int) and written != PLAN_FORMAT:
+        raise PlanError.one(
+            str(path),
+            f"it was written in format {written}, by another version of rewarm; this one reads "
+            f"format {PLAN_FORMAT}",
+            "go on with that version; or, with another name for the recipe, begin a run anew",
+        )
     try:
         plan = Plan.model_validate(value)
     except ValidationError as error:

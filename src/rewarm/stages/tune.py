@@ -120,11 +120,11 @@ def _note_around(around: float, problems: Problems) -> None:
         problems.add("--around", f"{around:g} is not a learning rate", "e.g. --around 3e-5")
         return
     lowest, _, highest = candidate_rates(around)
-    if not (lowest > 0 and highest <= _LARGEST_LR):
-        end = lowest if lowest <= 0 else highest
+    wrong = [rate for rate in (lowest, highest) if not 0 < rate <= _LARGEST_LR]
+    if wrong:
         problems.add(
             "--around",
-            f"with {around:g} in the middle one of the three rates is {end:g}",
+            f"with {around:g} in the middle one of the three rates is {wrong[0]:g}",
             "e.g. --around 3e-5",
         )
 
