@@ -424,6 +424,17 @@ def test_mistakes_of_an_extension_are_told(trunk: Path, capsys: pytest.CaptureFi
     assert "add --anneal" in told
 
 
+def test_a_place_that_cannot_be_written_is_told(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trunk / "runs" / "taken").write_text("a file")
+    branch = ["branch", str(trunk / "runs" / "trunk"), "--anneal", "256", "--name", "taken"]
+    assert main(branch) == 1
+    told = capsys.readouterr().err
+    assert "taken cannot be written" in told
+    assert "unexpected fault" not in told
+
+
 def test_a_damaged_recipe_is_told(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = RunFolder(trunk / "runs" / "trunk").recipe
     content = recipe.read_bytes()
