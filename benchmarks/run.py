@@ -26,6 +26,7 @@ BENCHMARKS = (
     "freezing",
     "eight_bit",
     "expansion_start",
+    "retention_cost",
 )
 
 

@@ -28,7 +28,9 @@ _TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil
 def main() -> int:
     """Run everything; return 0 where all passed."""
     results = [_pytest("all tests", sys.executable, "-m", "")]
-    results.append(_pytest("tests against peers", sys.executable, "tests/peers", beside=_peers()))
+    # Of the matrix, too, what needs them.
+    with_peers = ("-m", "", "tests/peers", "tests/matrix", "-k", "peers or 8-bit")
+    results.append(_pytest("tests against peers", sys.executable, *with_peers, beside=_peers()))
     if "--skip-lowest" not in sys.argv:
         # Old packages meet newer ones below them: what those deprecate is not ours to mend.
         quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")

@@ -7,11 +7,13 @@ append-only logs whose torn last line is told apart from damage, manifests of SH
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +36,7 @@ __all__ = [
     "provenance",
     "read_json",
     "read_json_lines",
+    "temporary_folder",
     "write_atomically",
     "write_json",
     "write_manifest",
@@ -102,6 +105,39 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             f"{path} cannot be written ({error.strerror or error})",
             "free some space or choose a folder that can be written, then run the command again",
         ) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a fresh folder in `parent`; what still has its name at the end is removed.
+
+    Whoever is killed leaves one behind: those of this prefix that nobody works in any more are
+    removed at the beginning. The system takes the lock from a process that is killed; on a file
+    system without locks they stay. Raises OSError where the disk refuses.
+    """
+    for leftover in parent.iterdir():
+        if leftover.name.startswith(prefix) and leftover.is_dir() and not leftover.is_symlink():
+            with contextlib.suppress(OSError), _lock_at_once(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                stack.enter_context(_lock_at_once(folder))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_at_once(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; raises OSError where somebody has it, or there are no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -291,11 +291,17 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")
     ] = None,
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--average", help="The average of the weights (retention.ema), to export-average."
+        ),
+    ] = False,
 ) -> None:
     """Write a verified Hugging Face folder with a model card."""
     from rewarm.stages.export import run_export
 
-    run_export(recipe, override or (), output=output, dtype=dtype)
+    run_export(recipe, override or (), output=output, dtype=dtype, average=average)
 
 
 @app.command()
@@ -333,7 +339,7 @@ def merge(
     ] = None,
 ) -> None:
     """Average the weights of several models into one verified Hugging Face folder."""
-    from rewarm.stages.merge import MergeRequest, parse_grid, run_merge
+    from rewarm.stages.merge import MergeRequest, run_merge
 
     run_merge(
         MergeRequest(
@@ -343,7 +349,7 @@ def merge(
             instruct=instruct,
             weights=tuple(weight or ()),
             sweep=sweep,
-            grid=parse_grid(grid or ""),
+            grid=grid or "",
             tolerance=tolerance,
             output=output,
             dtype=dtype,

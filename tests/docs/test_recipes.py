@@ -13,6 +13,7 @@ from typer.main import get_command
 from rewarm.cli import app
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
+from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.schema import RehearsalRecipe
 from rewarm.retention.degenerate import KEPT, REASONS
 from rewarm.stages.merge_methods import METHODS
@@ -20,6 +21,8 @@ from tests.support.fake_facts import make_corpus_facts, make_model_facts
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
+RETENTION = (ROOT / "docs" / "recipes" / "retention.md").read_text(encoding="utf-8")
+TERMS = tuple(RetentionRecipe.model_fields)
 MERGING = (ROOT / "docs" / "recipes" / "merging.md").read_text(encoding="utf-8")
 
 
@@ -118,3 +121,38 @@ def test_the_figures_of_expansion_are_those_on_record() -> None:
         for after, share in zip(("1 update", "100 updates"), shares, strict=True):
             name = f"{family.lower().replace(' ', '')}, {what} silent, after {after}"
             assert float(share) == pytest.approx(100 * found[name], rel=0.05), name
+
+
+def test_the_recipes_of_retention_plan_and_what_they_name_is_planned() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", RETENTION, re.DOTALL)
+    named = []
+    for text in blocks:
+        recipe = parse_recipe(text)
+        sizes = {"new": 4_000_000_000, "old": 1_000_000_000, "made": 80_000_000}
+        corpora = {
+            name: make_corpus_facts(name, source.role, num_tokens=sizes[name])
+            for name, source in recipe.sources.items()
+        }
+        plan = resolve(recipe, make_model_facts(max_positions=2048), corpora, base_folder="base")
+        assert not plan.warnings
+        assert {e.name for e in plan.estimates} >= {"retention compute", "retention memory"}
+        wanted = plan.science.retention
+        named += [term for term in TERMS if getattr(wanted, term) is not None]
+    assert named == ["ewc", "distill", "agem", "ema"]
+    keys = set(re.findall(r"^\| `(\w+)\.\w+`", RETENTION, re.MULTILINE))
+    assert keys == set(TERMS)
+
+
+def test_the_costs_of_retention_are_those_on_record() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "retention_cost.json").read_text())
+    found = {row["name"]: row["value"] for row in rows}
+    lines = RETENTION.partition("## Cost")[2].partition("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:2] == "| "]
+    heading, *table = cells
+    assert heading[1:] == ["step time: predicted", "measured", "peak memory: predicted", "measured"]
+    assert {name for name, *_ in table} == {name.partition(":")[0] for name in found}
+    whats = ("step time, predicted", "step time", "peak memory, predicted", "peak memory")
+    for term, *values in table:
+        for cell, what in zip(values, whats, strict=True):
+            value = found.get(f"{term}: {what}")
+            assert cell == ("" if value is None else f"{value:.2f}"), (term, what)

@@ -2,18 +2,26 @@
 the plan refuses, and says why.
 
 All of it happens in one process, on a model of a few thousand parameters. The fast tests hold each
-technique alone; this matrix belongs to `make test-all`.
+technique alone; this matrix belongs to `make test-all`. What holds a torchao technique runs where
+torchao is there (`tools/test_all.py` sees to it).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from rewarm.cli import main
 from rewarm.model.load import load_base
+from rewarm.planning.plan import load_plan
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
 
@@ -34,6 +42,12 @@ phases = [
 ]
 """
 
+_MADE = (
+    'sources.made={{role="replay", held_out=0.1, rehearse={{tokens=1500, max_tokens_per_sample=40, '
+    "min_tokens=5, batch_samples=16, top_k_logits={}}}}}"
+)
+"""Old text that the base makes up; it is random, and writes the end of a text soon."""
+
 TECHNIQUES: dict[str, tuple[str, ...]] = {
     "wsd": ("schedule.kind=wsd", "schedule.warmup_fraction=0.2"),
     "infinite": ("schedule.kind=infinite", "schedule.final_lr=peak/10"),
@@ -53,8 +67,29 @@ TECHNIQUES: dict[str, tuple[str, ...]] = {
     "unfreeze": ('freezing.kind="unfreeze"',),
     "chunked loss": ('training.loss="chunked"',),
     "documents together": ("batch.mask_documents=false",),
+    "l2sp": ("retention.l2sp.weight=0.1",),
+    "ewc": ("retention.ewc={fisher_from='old', sequences=8}",),
+    "lwf": ("retention.distill={}",),
+    "agem": ("retention.agem={memory=['old'], sequences_per_step=3}",),
+    "ema": ("retention.ema.decay=0.8",),
+    "rehearsed": (_MADE.format(0),),
+    "kl stored": (
+        _MADE.format(4),
+        "retention.distill={on=['made'], teacher='stored', replaces_loss=true}",
+    ),
+    "8-bit": ('optimizer.kind="adamw8bit"',),
+    "expanded": ('base.path="my-deeper-model"', 'parameters.train=["expanded"]'),
     "guard": ('guard={non_finite="skip", spike="skip"}',),
 }
+
+RECORDED = {
+    "l2sp": "l2sp",
+    "ewc": "ewc",
+    "lwf": "distill",
+    "kl stored": "distill",
+    "agem": "agem",
+}
+"""Figures in every step's record that say that a technique is at work."""
 
 REFUSED: dict[frozenset[str], str] = {
     **{
@@ -66,6 +101,9 @@ REFUSED: dict[frozenset[str], str] = {
             ("freezeout", "leave one of the two out"),
             ("auto", "leave one of the two out"),
             ("unfreeze", "leave one of the two out"),
+            ("l2sp", "an adapter's matrices have none"),
+            ("ewc", "an adapter's matrices have none"),
+            ("expanded", "the weights themselves do not train"),
         )
     },
 }
@@ -75,6 +113,8 @@ _ONE_KEY = (
     {"wsd", "infinite", "cyclic", "pieces"},
     {"lora", "dora"},
     {"freezeout", "auto", "unfreeze"},
+    {"lwf", "kl stored"},
+    {"rehearsed", "kl stored"},
 )
 """Techniques of one group are values of one key: there is no having two."""
 
@@ -85,50 +125,105 @@ PAIRS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def disk() -> Iterator[None]:
+    """No power fails here: what is written need not reach the disk (half of the time it took)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what a reader has, all text of it prepared, once for every base and setting."""
     folder = make_reader_folder(tmp_path_factory.mktemp("matrix") / "reader")
+    for name in ("my-text", "my-old-text"):
+        in_one_file(folder / name)
     (folder / "r.toml").write_text('name = "r"' + RECIPE)
-    assert main(["prepare", str(folder / "r.toml")]) == 0
+    deeper = str(folder / "my-deeper-model")
+    assert main(["expand", str(folder / "my-model"), "--copies", "2", "--output", deeper]) == 0
+    for technique in ("wsd", "rehearsed", "kl stored"):
+        for base in ((), TECHNIQUES["expanded"]):
+            given = [str(folder / "r.toml"), *as_options([*TECHNIQUES[technique], *base])]
+            assert technique == "wsd" or main(["rehearse", *given]) == 0
+            assert main(["prepare", *given]) == 0
     return folder
 
 
-def train(folder: Path, name: str, overrides: list[str], *, until_step: int | None = None) -> int:
+def in_one_file(folder: Path) -> None:
+    """Put the texts of a folder into one file: every launch looks at each file there is."""
+    texts = [path.read_text() for path in sorted(folder.iterdir())]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "texts.jsonl").write_text(lines)
+
+
+def as_options(settings: list[str]) -> list[str]:
+    return [part for setting in settings for part in ("-o", setting)]
+
+
+def train(folder: Path, name: str, options: list[str], *, until_step: int | None = None) -> int:
     stop = [] if until_step is None else ["--until-step", str(until_step)]
-    return main(["train", str(folder / "r.toml"), "-o", f"name={name}", *overrides, *stop])
+    return main(["train", str(folder / "r.toml"), "-o", f"name={name}", *options, *stop])
 
 
-def check(folder: Path, techniques: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [setting for name in techniques for setting in TECHNIQUES[name]]
-    overrides = [part for setting in settings for part in ("-o", setting)]
+def check(
+    folder: Path,
+    techniques: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    *,
+    stops: tuple[int, ...],
+) -> None:
+    """Train, once whole and once in parts, and export; or see the plan refuse."""
+    if "8-bit" in techniques and importlib.util.find_spec("torchao") is None:
+        pytest.skip("torchao is not installed: `tools/test_all.py` has it")
+    options = as_options([setting for name in techniques for setting in TECHNIQUES[name]])
     words = REFUSED.get(frozenset(techniques))
     if words is not None:
-        assert main(["plan", str(folder / "r.toml"), *overrides]) == 2
+        assert main(["plan", str(folder / "r.toml"), *options]) == 2
         assert words in capsys.readouterr().err
         return
     name = "-".join(techniques).replace(" ", ".")
-    assert train(folder, f"{name}.whole", overrides) == 0
-    for step in (1, 5, 9):
-        assert train(folder, f"{name}.parts", overrides, until_step=step) == 0
-    assert train(folder, f"{name}.parts", overrides) == 0
+    assert train(folder, f"{name}.whole", options) == 0
+    for step in stops:
+        assert train(folder, f"{name}.parts", options, until_step=step) == 0
+    assert train(folder, f"{name}.parts", options) == 0
     whole, parts = (RunFolder(folder / "runs" / f"{name}.{kind}") for kind in ("whole", "parts"))
-    assert [(r.step, r.loss, r.lr) for r in whole.steps()] == [
-        (r.step, r.loss, r.lr) for r in parts.steps()
+    assert [(r.step, r.loss, r.lr, r.retention) for r in whole.steps()] == [
+        (r.step, r.loss, r.lr, r.retention) for r in parts.steps()
     ]
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        one, other = (run.checkpoints / "step-00000012" / file for run in (whole, parts))
-        assert one.read_bytes() == other.read_bytes(), file
+    figures = {RECORDED[name] for name in techniques if name in RECORDED}
+    assert all(record.retention.keys() == figures for record in whole.steps())
+    ends = [run.checkpoints / "step-00000012" for run in (whole, parts)]
+    tensors = [{p.name: p.read_bytes() for p in end.glob("*.safetensors")} for end in ends]
+    expected = {"model.safetensors", "optimizer.safetensors"}
+    if "ema" in techniques:
+        expected.add("average.safetensors")
+    assert tensors[0].keys() == tensors[1].keys() == expected
+    for file in expected:
+        assert tensors[0][file] == tensors[1][file], file
     assert main(["export", str(parts.path)]) == 0
     exported = load_base(parts.export)
-    base = load_base(folder / "my-model")
+    base = load_base(Path(load_plan(parts.plan).conduct.base_folder))
     assert {n for n, _ in exported.named_parameters()} == {n for n, _ in base.named_parameters()}
+    if "ema" in techniques:
+        assert main(["export", "--average", str(parts.path)]) == 0
+        averaged, last = (
+            dict(m.named_parameters()) for m in (load_base(parts.average_export), exported)
+        )
+        assert averaged.keys() == last.keys()
+        assert not all(torch.equal(averaged[n], last[n]) for n in last)
+    for run in (whole, parts):
+        shutil.rmtree(run.path)
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_each_alone(folder: Path, technique: str, capsys: pytest.CaptureFixture[str]) -> None:
-    check(folder, (technique,), capsys)
+    check(folder, (technique,), capsys, stops=(1, 5, 9))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
 def test_each_pair(folder: Path, pair: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    check(folder, pair, capsys)
+    """Stopped in each phase; a stop after the first step is looked at with each alone."""
+    check(folder, pair, capsys, stops=(5, 9))

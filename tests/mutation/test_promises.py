@@ -33,6 +33,178 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="distributions of single documents are not for documents that see each other",
+        file="planning/retention.py",
+        old="    if not recipe.batch.mask_documents:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::"
+        "test_what_was_stored_within_documents_is_not_for_documents_that_see_each_other",
+    ),
+    Mutation(
+        promise="a divergence keeps few arrays of a chunk's logits at a time",
+        file="model/chunked_divergence.py",
+        old="            del logits, log_q, p, gradient\n",
+        new="",
+        test="tests/unit/test_chunked_divergence.py::"
+        "test_four_arrays_of_a_chunk_s_logits_exist_at_a_time",
+    ),
+    Mutation(
+        promise="a divergence's gradient keeps its size at any temperature",
+        file="model/chunked_divergence.py",
+        old="gradient = log_q.exp_().sub_(p).mul_(temperature)",
+        new="gradient = log_q.exp_().sub_(p)",
+        test="tests/unit/test_chunked_divergence.py::test_temperature_two_by_hand",
+    ),
+    Mutation(
+        promise="what stored tokens leave of 1 is shared out as the model itself does",
+        file="model/chunked_divergence.py",
+        old="log_others.add_(share[:, None]).exp_()",
+        new="torch.zeros_like(log_others)",
+        test="tests/unit/test_chunked_divergence.py::test_the_likeliest_by_hand",
+    ),
+    Mutation(
+        promise="a text without a next-token loss has none",
+        file="retention/distill.py",
+        old="return batch.labels.index_fill(0, where, IGNORED_LABEL)",
+        new="return batch.labels",
+        test="tests/unit/test_retention_distill.py::"
+        "test_the_gradient_of_a_step_is_that_of_loss_and_divergence[alone]",
+    ),
+    Mutation(
+        promise="a divergence acts on the sources that it names alone",
+        file="retention/distill.py",
+        old="if source in self.sources]",
+        new="if source >= 0]",
+        test="tests/unit/test_retention_distill.py::"
+        "test_the_figure_is_the_divergence_of_both_models_own_logits",
+    ),
+    Mutation(
+        promise="a step that does not point against the memory is left as it is",
+        file="retention/projection.py",
+        old="against = ~(product >= 0) & (square_of_memory > 0)",
+        new="against = square_of_memory > 0",
+        test="tests/unit/test_retention_projection.py::"
+        "test_a_gradient_along_the_memory_is_left_as_it_is",
+    ),
+    Mutation(
+        promise="a step that points against the memory is turned aside",
+        file="training/step.py",
+        old="gradients.append(local(parameter.grad))",
+        new="gradients.append(local(parameter.grad).clone())",
+        test="tests/unit/test_retention_projection.py::"
+        "test_the_pull_to_the_base_is_turned_aside_too",
+    ),
+    Mutation(
+        promise="an average takes in a share of 1 − decay of each step",
+        file="retention/average.py",
+        old="lerp_(local(parameter), 1 - self.decay)",
+        new="lerp_(local(parameter), self.decay)",
+        test="tests/unit/test_retention_average.py::test_an_average_by_hand",
+    ),
+    Mutation(
+        promise="weights come back from their average to the bit",
+        file="retention/average.py",
+        old="kept.copy_(held)",
+        new="pass",
+        test="tests/unit/test_retention_average.py::test_an_average_by_hand",
+    ),
+    Mutation(
+        promise="an export of the average is of the average",
+        file="stages/trained.py",
+        old="read = read_average if average else read_weights",
+        new="read = read_weights",
+        test="tests/unit/test_retention_average.py::"
+        "test_the_average_is_measured_reported_and_exported",
+    ),
+    Mutation(
+        promise="a part of a weight that several ranks have counts once in a penalty",
+        file="training/step.py",
+        old="shares = {name: share_of_copies(found, state.world) for name, found in named}",
+        new="shares = {name: 1.0 for name, _ in named}",
+        test="tests/parity/test_retention_ranks.py::"
+        "test_copies_over_nodes_hold_on_as_one_process_does",
+    ),
+    Mutation(
+        promise="a rank without text for the teacher lets go of it as the others do",
+        file="retention/distill.py",
+        old="reshard(self.teacher)  # as theirs: what is gathered is gathered on all",
+        new="",
+        test="tests/parity/test_retention_ranks.py::"
+        "test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
+        promise="L2-SP pulls to the base, not to zero",
+        file="retention/anchor.py",
+        old="local(parameter) - self.base[name]\n",
+        new="local(parameter)\n",
+        test="tests/unit/test_retention_anchor.py::test_pulls_by_hand",
+    ),
+    Mutation(
+        promise="EWC weighs each weight by its importance",
+        file="retention/anchor.py",
+        old="weighed = away * self.fisher[name]",
+        new="weighed = away",
+        test="tests/unit/test_retention_anchor.py::test_pulls_by_hand",
+    ),
+    Mutation(
+        promise="the gradient of a pull is that of its penalty",
+        file="retention/anchor.py",
+        old="gradient.add_(weighed, alpha=self.ewc)",
+        new="gradient.add_(weighed, alpha=self.ewc / 2)",
+        test="tests/unit/test_retention_anchor.py::test_the_gradient_of_a_step_is_that_of_loss_and_penalties",
+    ),
+    Mutation(
+        promise="importance is of single sequences, per token",
+        file="retention/fisher.py",
+        old="num_tokens += batch.num_valid_tokens",
+        new="num_tokens += 1",
+        test="tests/unit/test_retention_anchor.py::test_fisher_is_the_mean_of_squared_gradients_of_sequences",
+    ),
+    Mutation(
+        promise="importance is of the base without dropout",
+        file="retention/fisher.py",
+        old="with evaluating(root.model):\n",
+        new="with contextlib.nullcontext():\n",
+        test="tests/unit/test_retention_anchor.py::test_fisher_is_the_mean_of_squared_gradients_of_sequences",
+    ),
+    Mutation(
+        promise="importance on many ranks is that on one",
+        file="retention/fisher.py",
+        old="labels = here.labels if labels_count else",
+        new="labels = here.labels if True else",
+        test="tests/parity/test_retention_ranks.py::test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
+        promise="importance of another estimate is not taken",
+        file="training/retained.py",
+        old="if found is not None and self.world.ranks.on_main(lambda: _key_in(found)) == key:",
+        new="if found is not None:",
+        test="tests/unit/test_retention_anchor.py::test_importance_of_another_estimate_is_not_taken_for_it",
+    ),
+    Mutation(
+        promise="what is pulled to is the base, also after a resume",
+        file="training/run.py",
+        old="    retained.hold(state)\n    if found.path is not None:\n"
+        "        read_state(found.path, state, plan.science)\n",
+        new="    if found.path is not None:\n"
+        "        read_state(found.path, state, plan.science)\n        retained.hold(state)\n",
+        test="tests/unit/test_retention_anchor.py::test_a_resumed_run_has_the_same_bits",
+    ),
+    Mutation(
+        promise="a penalty is the same on one rank and on many",
+        file="training/step.py",
+        old="l2sp, ewc = state.world.sum(state.anchor.pull(named, shares))",
+        new="l2sp, ewc = state.anchor.pull(named, shares)",
+        test="tests/parity/test_retention_ranks.py::test_ranks_hold_on_to_the_base_as_one_process_does",
+    ),
+    Mutation(
+        promise="new text is not what EWC holds on to",
+        file="planning/retention.py",
+        old="    if role not in OLD_ROLES:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
         promise="a recipe's word about its base stands above the table's",
         file="planning/known_bases.py",
         old="        if fact is None or getattr(said, key) is not None:\n",
@@ -369,7 +541,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="ranks update the weights that they compute with",
-        file="training/run.py",
+        file="training/materials.py",
         old="    reshard(root)\n",
         new="",
         test="tests/parity/test_ranks_load.py::test_the_command_line_on_two_ranks",
@@ -495,8 +667,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="why a road was not taken is on record",
-        file="training/run.py",
-        old="    held.notices.extend(materials.fill_model(root))\n",
+        file="training/materials.py",
+        old="    notices.extend(notice for notice in materials.fill_model(root) "
+        "if notice not in notices)\n",
         new="    materials.fill_model(root)\n",
         test="tests/unit/test_document_roads.py::"
         "test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves",
@@ -559,8 +732,8 @@ MUTATIONS = [
     Mutation(
         promise="a token weighs alike on every rank",
         file="training/step.py",
-        old="num_valid, *by_source = world.sum_of_data(counts).tolist()",
-        new="num_valid, *by_source = (counts * world.size).tolist()",
+        old="num_valid, num_with_loss, *by_source = world.sum_of_data(counts).tolist()",
+        new="num_valid, num_with_loss, *by_source = (counts * world.size).tolist()",
         test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process[two]",
     ),
     Mutation(
@@ -684,8 +857,8 @@ MUTATIONS = [
     Mutation(
         promise="the split into micro-batches does not matter",
         file="training/step.py",
-        old="(nats / divisor).backward()",
-        new="(nats / (labels != -100).sum().clamp(min=1)).backward()",
+        old="(summed / divisor).backward()",
+        new="(summed / max(part.num_valid_tokens, 1)).backward()",
         test="tests/parity/test_step.py::test_the_split_into_micro_batches_does_not_matter",
     ),
     Mutation(
@@ -796,8 +969,8 @@ MUTATIONS = [
     Mutation(
         promise="an export of another step is kept",
         file="stages/export.py",
-        old="            make_way = partial(_put_aside, run.export, held, console)\n",
-        new="            import shutil; make_way = partial(shutil.rmtree, run.export)\n",
+        old="            make_way = partial(_put_aside, own, held, console)\n",
+        new="            import shutil; make_way = partial(shutil.rmtree, own)\n",
         test="tests/unit/test_run_guards.py::test_the_export_of_an_earlier_step_is_put_aside",
     ),
     Mutation(
@@ -869,8 +1042,8 @@ MUTATIONS = [
     Mutation(
         promise="a step keeps documents apart where the plan says so",
         file="training/step.py",
-        old="nats, _ = state.root(self.loss, input_ids, labels, position_ids)",
-        new="nats, _ = state.root(self.loss, input_ids, labels, None)",
+        old="self.loss(model, batch.input_ids, batch.labels, batch.position_ids)",
+        new="self.loss(model, batch.input_ids, batch.labels, None)",
         test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
     ),
     Mutation(
@@ -1472,6 +1645,49 @@ MUTATIONS = [
         old="        if wanted is not None and file_sha256(path) != wanted:\n",
         new="        if False:\n",
         test="tests/unit/test_token_shards.py::test_a_shard_is_held_against_the_hash_in_its_manifest",
+    ),
+    Mutation(
+        promise="what a run never trained is merged as its base has it",
+        file="stages/merge_inputs.py",
+        old="        if not frozen:\n",
+        new="        if True:\n",
+        test="tests/unit/test_merge_run.py::test_what_a_run_never_trained_is_taken_from_its_base",
+    ),
+    Mutation(
+        promise="a method of one model takes none of several",
+        file="stages/merge_methods.py",
+        old="    _note_several(method, len(models), problems)\n",
+        new="",
+        test="tests/unit/test_merge_run.py::test_steps_of_a_run_and_all_that_it_keeps",
+    ),
+    Mutation(
+        promise="what is being written is not removed by another",
+        file="artifacts.py",
+        old="            with contextlib.suppress(OSError), _lock_at_once(leftover):\n",
+        new="            if True:\n",
+        test="tests/unit/test_artifacts.py::"
+        "test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not",
+    ),
+    Mutation(
+        promise="a base that is not finite is not expanded",
+        file="model/expand.py",
+        old="                    spoilt[name] = None\n",
+        new="                    pass\n",
+        test="tests/unit/test_expand.py::test_a_base_that_is_not_finite_is_named",
+    ),
+    Mutation(
+        promise="a damaged expansion does not count as expanded",
+        file="export/expanded.py",
+        old="    return mark.problems\n",
+        new="    return []\n",
+        test="tests/unit/test_expand.py::test_a_second_time_nothing_is_written",
+    ),
+    Mutation(
+        promise="grids of rates share an end",
+        file="evaluation/lr_search.py",
+        old="    middle = _three_digits(around)\n",
+        new="    middle = around\n",
+        test="tests/unit/test_lr_search.py::test_the_next_three_share_a_rate_with_these",
     ),
     Mutation(
         promise="a copy of a block adds nothing",

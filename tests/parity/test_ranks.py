@@ -19,8 +19,10 @@ from tests.support.rank_jobs import (
     new_llama_model,
     take_steps,
     train_llama,
+    train_llama_in_half,
 )
 from tests.support.ranks import run_ranks
+from tests.support.tiny_plans import tensors_of
 
 JOBS = "tests.support.rank_jobs"
 TOLERANCE = 1e-12
@@ -90,6 +92,36 @@ def weights_at(folder: Path) -> dict[str, Tensor]:
     assert path is not None
     assert read_weights(path, model, PLAN.science) == int(path.name[5:])
     return {name: tensor.detach() for name, tensor in weights_of(model).items()}
+
+
+@pytest.mark.slow
+def test_in_half_precision_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
+    """Two ranks whose blocks FSDP casts to bf16, as on GPUs: whole, and stopped after 3 and 7."""
+    run_ranks(f"{JOBS}:train_half", str(tmp_path / "whole"), "12", num_ranks=2)
+    for until_step in ("3", "7", "12"):
+        run_ranks(f"{JOBS}:train_half", str(tmp_path / "parts"), until_step, num_ranks=2)
+    found, expected = (dict(tensors_of(tmp_path / name)) for name in ("parts", "whole"))
+    del found[".metadata"], expected[".metadata"]  # it holds an id of each save
+    assert found == expected
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_in_half_precision_a_run_goes_on_with_fewer_ranks(tmp_path: Path) -> None:
+    """4 → 2 → 1: the same samples; losses as far apart as bf16 rounds (8 bits), and no further."""
+    for num_ranks, until_step in ((4, 4), (2, 8)):
+        run_ranks(
+            f"{JOBS}:train_half", str(tmp_path / "parts"), str(until_step), num_ranks=num_ranks
+        )
+    train_llama_in_half(tmp_path / "parts")
+    train_llama_in_half(tmp_path / "alone")
+    found, expected = (RunFolder(tmp_path / name).steps() for name in ("parts", "alone"))
+    assert [(r.step, r.samples, r.lr) for r in found] == [
+        (r.step, r.samples, r.lr) for r in expected
+    ]
+    losses = [losses_of(tmp_path / name) for name in ("parts", "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=2**-8)
+    assert losses[0] != losses[1], "FSDP's casts are autocast's: then ask for the same bits"
 
 
 def test_a_run_goes_on_with_fewer_ranks_and_with_more(tmp_path: Path, uninterrupted: Path) -> None:

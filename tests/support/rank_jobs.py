@@ -68,11 +68,14 @@ class UnevenBatches:
     loader: BatchLoader
 
     def batch(self, step: int, /) -> Batch:
-        batch = self.loader.batch(step)
-        labels = batch.labels.clone()
-        labels[(labels + batch.input_ids) % 3 == 0] = IGNORED_LABEL
-        labels[batch.source == 0, : SEQUENCE_LENGTH // 2] = IGNORED_LABEL
-        return replace(batch, labels=labels)
+        return with_uneven_labels(self.loader.batch(step))
+
+
+def with_uneven_labels(batch: Batch) -> Batch:
+    labels = batch.labels.clone()
+    labels[(labels + batch.input_ids) % 3 == 0] = IGNORED_LABEL
+    labels[batch.source == 0, : SEQUENCE_LENGTH // 2] = IGNORED_LABEL
+    return replace(batch, labels=labels)
 
 
 def placement_of(world: World, *, micro_batch: int, whole_gradients: bool = False) -> Placement:
@@ -188,6 +191,28 @@ def train(folder: str, until_step: str) -> None:
     """Go on with a run on these ranks."""
     with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
         train_llama(Path(folder), world, until_step=int(until_step))
+
+
+def train_half(folder: str, until_step: str) -> None:
+    """Go on with a run whose blocks compute in bf16 on these ranks."""
+    with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:
+        train_llama_in_half(Path(folder), world, until_step=int(until_step))
+
+
+def train_llama_in_half(
+    folder: Path, world: World = ALONE, *, until_step: int | None = None
+) -> None:
+    """Run the plan with weights in float32 and products in bf16 as far as `until_step` updates."""
+    placement = placement_of(world, micro_batch=2)
+    run_training(
+        PLAN,
+        placement.model_copy(update={"autocast_dtype": "bfloat16"}),
+        RunFolder(folder),
+        make_materials(load_model=lambda: new_llama_model().float()),
+        resume_with="the same command",
+        until_step=until_step,
+        world=world,
+    )
 
 
 def train_mirrored(folder: str, url: str, until_step: str, slow_s: str, timeout_s: str) -> None:

@@ -35,7 +35,8 @@ from rewarm.recipe.schema import (
 )
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
-from rewarm.training.run import Ending, Materials, run_training
+from rewarm.training.materials import Materials
+from rewarm.training.run import Ending, run_training
 from rewarm.training.state import TrainState, take_snapshot, write_snapshot
 from tests.support.fake_facts import make_model_facts
 

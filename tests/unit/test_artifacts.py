@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rewarm.artifacts import append_json_line, parse_json, read_json_lines, write_atomically
+from rewarm.artifacts import (
+    append_json_line,
+    parse_json,
+    read_json_lines,
+    temporary_folder,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -63,3 +72,42 @@ def test_what_is_no_finite_number_is_refused(text: str) -> None:
 
 def test_the_largest_numbers_are_read() -> None:
     assert parse_json("[1.7976931348623157e308, 1e-400]") == [1.7976931348623157e308, 0.0]
+
+
+_HOLDS_ONE = """
+import sys, time
+from pathlib import Path
+from rewarm.artifacts import temporary_folder
+with temporary_folder(Path(sys.argv[1]), ".model.writing-") as folder:
+    (folder / "weights").write_bytes(b"half of them")
+    print("there", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".model.writing-mine").write_text("a file of somebody's")
+    (tmp_path / ".other.writing-12345678").mkdir()
+    others = set(tmp_path.iterdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDS_ONE, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        with temporary_folder(tmp_path, ".model.writing-") as mine:
+            assert mine.is_dir()
+        (theirs,) = set(tmp_path.iterdir()) - others
+        assert (theirs / "weights").is_file(), "it is being written"
+        process.send_signal(signal.SIGKILL)
+    assert theirs.is_dir()
+    with temporary_folder(tmp_path, ".model.writing-") as mine:
+        assert set(tmp_path.iterdir()) - others == {mine}
+    assert set(tmp_path.iterdir()) == others
+
+
+def test_a_temporary_folder_that_was_renamed_stays(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path, ".model.writing-") as folder:
+        (folder / "weights").write_bytes(b"all of them")
+        folder.rename(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_bytes() == b"all of them"

@@ -141,8 +141,8 @@ def test_what_does_not_fit_is_told() -> None:
             problems_of(*STEPS, "base.pretraining={}", kind, f"schedule.pieces={pieces}", text=one)
         )
     begins = 'schedule.pieces=[{shape="cosine", end_lr="start/10"}]'
-    (told,) = problems_of(*STEPS, "base.pretraining={}", kind, begins, text=one)
-    assert "the first piece starts from no rate" in told
+    (only,) = problems_of(*STEPS, "base.pretraining={}", kind, begins, text=one)
+    assert "the first piece starts from no rate" in only
     assert pieces_of(kind, begins) == [("cosine", 1000, 1e-5)]
     # Where the final rate is known, pieces go on from it.
     assert pieces_of(kind, 'schedule.pieces=[{shape="constant"}]') == [("constant", 1000, 1e-4)]

@@ -199,9 +199,50 @@ def test_everything_wrong_is_told_at_once(
         assert "out: there is something already" in error
     assert main(["expand", str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "BASE" in error
+    assert "BASE: there is no folder" in error
     assert "neither is given" in error
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_second_time_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, out = make_tiny_base(tmp_path / "base"), tmp_path / "out"
+    given = ["expand", str(base), "--output", str(out)]
+    assert main([*given, "--every", "1"]) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    capsys.readouterr()
+    assert main([*given, "--copies", "2"]) == 0  # the same copies
+    assert capsys.readouterr().out == f"expanded already: {out}\n"
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+    assert main([*given, "--copies", "1"]) == 2
+    assert "out: there is something already" in capsys.readouterr().err
+    make_tiny_base(tmp_path / "other", seed=1)
+    assert main(["expand", str(tmp_path / "other"), "--every", "1", "--output", str(out)]) == 2
+    assert "out: there is something already" in capsys.readouterr().err
+    raw = bytearray((out / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (out / "model.safetensors").write_bytes(raw)
+    assert main([*given, "--every", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "out: it is this expansion, damaged: model.safetensors" in error
+
+
+def test_a_base_that_is_not_finite_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    spoilt = ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"]
+    for name in spoilt:
+        tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    assert main(["expand", str(base), "--every", "1", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert all(f"{base}: tensor {name} holds values that are not" in error for name in spoilt)
+    assert "a fault of rewarm" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["base"], "nothing is left behind"
 
 
 def test_a_family_that_is_not_known_is_refused_with_its_tensors(

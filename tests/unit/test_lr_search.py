@@ -70,6 +70,13 @@ def test_candidates_lie_a_root_of_ten_apart() -> None:
     assert candidate_rates(3e-5) == (9.49e-6, 3e-5, 9.49e-5)
 
 
+@pytest.mark.parametrize("around", [3e-5, 1.2349e-5, 2.6651e-4, 9.9951e-6, 1e-3 / 7])
+def test_the_next_three_share_a_rate_with_these(around: float) -> None:
+    low, middle, high = candidate_rates(around)
+    assert candidate_rates(middle * 10)[0] == high
+    assert candidate_rates(middle / 10)[2] == low
+
+
 def test_a_trial_weighs_old_against_new() -> None:
     trial = try_rate(1e-3, run(0.3, -0.5, half_way=1.0))
     assert trial.old == pytest.approx(0.3)

@@ -215,6 +215,21 @@ def left(here: Path) -> set[str]:
         ("--model one --grid 0.5", ["--grid and --tolerance are its own"]),
         ("--model one --sweep --grid 0.5,x", ["'x' is no number"]),
         (
+            "--model one --grid x,2 --dtype int3 --base base --output two",
+            [
+                "5 problems",
+                "'x' is no number",
+                "2 is not between 0 and 1",
+                "--grid and --tolerance are its own",
+                "'int3' is not known",
+                "--output two: there is something already",
+            ],
+        ),
+        (
+            "--base base --model nowhere --output one",
+            ["--output one: there is something already"],
+        ),
+        (
             "--model one --sweep --grid 7 --tolerance inf",
             ["2 problems", "7 is not between 0 and 1"],
         ),

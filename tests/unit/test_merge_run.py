@@ -135,7 +135,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(
         taken.append(what)
         return measure(self, model, step, what)
 
-    request = MergeRequest(models=("runs/run",), sweep=True, grid=(0.25, 0.5, 0.75))
+    request = MergeRequest(models=("runs/run",), sweep=True, grid="0.25,0.5,0.75")
     monkeypatch.setattr(Bench, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_merge(request, QUIET)
@@ -151,9 +151,9 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(
     run_merge(request, QUIET)
     assert len(taken) == 4
     # Another method, and another type, are other models.
-    run_merge(MergeRequest("slerp", models=("runs/run",), sweep=True, grid=(0.5,)), QUIET)
+    run_merge(MergeRequest("slerp", models=("runs/run",), sweep=True, grid="0.5"), QUIET)
     assert taken[4:] == ["weight 0.5", "weight 1"]
-    run_merge(MergeRequest(models=("runs/run",), sweep=True, grid=(0.5,), dtype="bfloat16"), QUIET)
+    run_merge(MergeRequest(models=("runs/run",), sweep=True, grid="0.5", dtype="bfloat16"), QUIET)
     assert taken[6:] == ["weight 0.5", "weight 1"]
 
 
@@ -218,6 +218,9 @@ def test_steps_of_a_run_and_all_that_it_keeps(
     told = capsys.readouterr().err
     assert "'5' is no step of which" in told
     assert "name one of: 16, 20, 24" in told
+    for one in ("--weight 0.5", "--sweep", "--method slerp", "--method chat-vector --instruct raw"):
+        assert main(["merge", "--model", "runs/run@all", *one.split()]) == 2
+        assert "--model: 3 were given, and " in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,6 +290,33 @@ def test_a_run_with_adapters_is_merged_as_it_is_exported(here: Path) -> None:
     last = sweep_of(run).points[-1]
     base, end = measured(run, here / "base")["old"], measured(run, run.export)["old"]
     assert last.forgetting.value == pytest.approx(end - base, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'parameters={ train = ["layers.1"] }',
+        'parameters={ freeze = ["embeddings", "norms"] }',
+    ],
+)
+def test_what_a_run_never_trained_is_taken_from_its_base(here: Path, parameters: str) -> None:
+    """Its checkpoints do not hold it."""
+    given = ["run.toml", "-o", "name=part", "-o", parameters, "-o", f"budget.tokens={512 * 8}"]
+    assert main(["train", *given]) == 0
+    run = RunFolder(here / "runs" / "part")
+    assert main(["export", "runs/part"]) == 0
+    assert main(["merge", "--model", "runs/part", "--sweep", "--grid", "0.5"]) == 0
+    for weight, same in ((1, run.export), (0, here / "base")):
+        output = here / f"at-{weight}"
+        given = ["--weight", str(weight), "--output", str(output)]
+        assert main(["merge", "--model", "runs/part", *given]) == 0
+        expected = load_file(same / "model.safetensors")
+        for name, tensor in load_file(output / "model.safetensors").items():
+            assert torch.equal(expected[name], tensor), name
+    kept = len(list(run.checkpoints.glob("step-*")))
+    assert kept > 1
+    everything = ["--method", "average", "--model", "runs/part@all", "--output", "averaged"]
+    assert main(["merge", *everything]) == 0
 
 
 # The run's own place for it

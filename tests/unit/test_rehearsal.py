@@ -231,6 +231,7 @@ def test_a_second_time_nothing_is_sampled(
     told = capsys.readouterr().out
     assert "Sampled from the base" in told
     assert "special_token" in told
+    assert "rehearse made: sampled already, nothing to do" in told
     assert contents(rehearsal_in(made).folder) == before
 
 
@@ -480,6 +481,19 @@ def test_frames_of_one_side(tmp_path: Path, begin: list[str], end: list[str]) ->
 # What is refused, all at once
 
 
+@pytest.mark.parametrize("role", ["new", "qa"])
+def test_what_the_base_makes_up_is_old_text(
+    tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(make_rehearsal_folder(tmp_path) / "recipe.toml")
+    assert main(["rehearse", recipe, "-o", f'sources.made.role="{role}"']) == 2
+    told = capsys.readouterr().err
+    assert (
+        f"sources.made: what the base makes up it knows already: its role is replay, not {role}"
+        in told
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -589,6 +603,7 @@ def test_run_samples_before_it_prepares(tmp_path: Path, capsys: pytest.CaptureFi
         assert "run `rewarm rehearse` with this recipe" in told
     assert main(["run", recipe, "--yes"]) == 0
     told = capsys.readouterr().out
+    assert "sampled already" not in told
     assert told.index("Sampled from the base") < told.index("Data ledger")
     assert (folder / "runs" / "r" / "export" / "model.safetensors").exists()
     evals = (folder / "runs" / "r" / "metrics" / "evals.jsonl").read_text()

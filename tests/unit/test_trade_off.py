@@ -108,6 +108,13 @@ def test_the_whole_interval_has_to_stay_within_the_tolerance() -> None:
     assert "no other weight stays within the tolerance" in chosen.reason
 
 
+def test_what_improved_is_told_with_a_minus() -> None:
+    points = [point(0, 0, 0), point(1, -0.2, 1.0, 0.05)]
+    assert (
+        choose_weight(points, 0.0).reason == "1.000 bits per byte learned, at most −0.150 forgotten"
+    )
+
+
 def test_without_an_interval_nothing_is_within_a_tolerance() -> None:
     points = [point(0, 0, 0, None), point(1, 0.0, 1.0, None)]
     assert choose_weight(points, 0.5).weight == 0.0

@@ -179,6 +179,13 @@ def test_a_rate_that_diverges_is_an_answer(
             ["--around: 7 is not a learning rate", "--tokens: 'many' is not a count"],
         ),
         (["t.toml", "--lr", "--around", "nan"], ["--around: nan is not a learning rate"]),
+        (
+            ["t.toml", "--lr", "--around", "0.9", "--tokens", "many"],
+            [
+                "--around: with 0.9 in the middle one of the three rates is 2.85",
+                "--tokens: 'many' is not a count",
+            ],
+        ),
         (["t.toml", "--lr", "--tokens", "128"], ["128 tokens do not pay for two steps of 128"]),
         (["unprepared.toml", "--lr"], ["sources.new: it is not prepared"]),
         (

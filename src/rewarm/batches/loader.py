@@ -6,9 +6,9 @@ window of L + 1 tokens gives L inputs and, one to the right, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,7 +20,15 @@ from torch import Tensor
 from rewarm.errors import CorpusError
 from rewarm.order.position import OrderSpec, Slots, slots_of_rank
 
-__all__ = ["IGNORED_LABEL", "Batch", "BatchLoader", "Batches", "PrefetchedBatches", "WindowSource"]
+__all__ = [
+    "IGNORED_LABEL",
+    "Batch",
+    "BatchLoader",
+    "Batches",
+    "PrefetchedBatches",
+    "StoredDistributions",
+    "WindowSource",
+]
 
 IGNORED_LABEL = -100
 """A label that does not count, as in torch.nn.functional.cross_entropy."""
@@ -40,6 +48,24 @@ class WindowSource(Protocol):
         ...
 
 
+class StoredDistributions(Protocol):
+    """What the base said of one source's tokens: its likeliest ones at each place."""
+
+    @property
+    def num_top(self) -> int:
+        """Tokens that are kept at each place."""
+        ...
+
+    def gather(
+        self, windows: Integers, sequence_length: int, /
+    ) -> tuple[Integers, NDArray[np.float32]]:
+        """Return ids and log-probabilities at the labels of windows, [n, sequence_length, k].
+
+        Likeliest first; −inf where nothing stands before a label in its document.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """The sequences of one step (or one rank's share of them), on the CPU.
@@ -47,7 +73,8 @@ class Batch:
     `input_ids` and `labels` are int64 [sequences, time]; the label of a position is the token that
     follows it, or IGNORED_LABEL. `position_ids`, of the same shape, start again at 0 with every
     document; None where documents of one sequence see each other. `source` is int64 [sequences] and
-    indexes the order's sources.
+    indexes the order's sources. `top_ids` (int64) and `top_log_probs` (float32), both [sequences,
+    time, k], are what the base said of each label, where that is stored.
     """
 
     step: int
@@ -55,11 +82,35 @@ class Batch:
     labels: Tensor
     source: Integers
     position_ids: Tensor | None = None
+    top_ids: Tensor | None = None
+    top_log_probs: Tensor | None = None
 
     @property
     def num_valid_tokens(self) -> int:
         """Labels that count."""
         return int((self.labels != IGNORED_LABEL).sum())
+
+    def of_rows(self, rows: slice | list[int]) -> Batch:
+        """Return the batch of some of its sequences."""
+        chosen = self._each(lambda tensor: tensor[rows])
+        return replace(chosen, source=self.source[rows])
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            labels=change(self.labels),
+            position_ids=changed(self.position_ids),
+            top_ids=changed(self.top_ids),
+            top_log_probs=changed(self.top_log_probs),
+        )
 
 
 class Batches(Protocol):
@@ -83,8 +134,13 @@ class BatchLoader:
         mask_documents: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
+        stored: Mapping[str, StoredDistributions] | None = None,
     ) -> None:
-        """`views` has every source of the order by name; a missing one is a KeyError."""
+        """`views` has every source of the order by name; a missing one is a KeyError.
+
+        `stored` has sources whose distributions come with the batches; where they keep unlike
+        numbers of tokens, the fewest of them.
+        """
         self._order = order
         self._views = tuple(views[name] for name in order.source_names)
         self._sequence_length = sequence_length
@@ -92,6 +148,9 @@ class BatchLoader:
         self._mask_documents = mask_documents
         self._rank = rank
         self._num_ranks = num_ranks
+        self._stored = {
+            order.source_names.index(name): found for name, found in (stored or {}).items()
+        }
 
     def batch(self, step: int, /) -> Batch:
         """Return this rank's batch of a step.
@@ -109,13 +168,31 @@ class BatchLoader:
             if self._mask_documents:
                 positions[rows] = self._views[source].positions(slots.window[rows], length)
         self._check_vocabulary(tokens, slots)
+        top_ids, top_log_probs = self._distributions(slots)
         return Batch(
             step=step,
             input_ids=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
             labels=torch.from_numpy(np.ascontiguousarray(tokens[:, 1:])),
             source=slots.source,
             position_ids=torch.from_numpy(positions) if self._mask_documents else None,
+            top_ids=top_ids,
+            top_log_probs=top_log_probs,
         )
+
+    def _distributions(self, slots: Slots) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return what the base said of each label; of sources without it, that it said nothing."""
+        if not self._stored:
+            return None, None
+        num_top = min(found.num_top for found in self._stored.values())
+        shape = (len(slots.source), self._sequence_length, num_top)
+        ids = np.zeros(shape, dtype=np.int64)
+        log_probs = np.full(shape, -np.inf, dtype=np.float32)
+        for source, found in self._stored.items():
+            rows = np.flatnonzero(slots.source == source)
+            if rows.size:
+                of_rows = found.gather(slots.window[rows], self._sequence_length)
+                ids[rows], log_probs[rows] = (part[..., :num_top] for part in of_rows)
+        return torch.from_numpy(ids), torch.from_numpy(log_probs)
 
     def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:
         """Raise CorpusError naming the first token that the embedding has no row for."""

@@ -24,7 +24,7 @@ from rewarm.corpus.views import View, shard_prefixes
 from rewarm.errors import CorpusError, UserError
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["TopK", "TopKRows", "TopKWriter", "open_top_k"]
+__all__ = ["SourceTopK", "TopK", "TopKRows", "TopKWriter", "open_top_k"]
 
 IDS = ".top_k.ids.npy"
 LOG_PROBS = ".top_k.logp.npy"
@@ -101,6 +101,23 @@ class TopKRows:
             ]
         whole = (len(firsts), sequence_length, self.num_top)
         return TopK(ids.reshape(whole), log_probs.reshape(whole))
+
+
+class SourceTopK:
+    """What was stored of one source, by the windows of its training view."""
+
+    def __init__(self, rows: TopKRows, view: View) -> None:
+        self._rows = rows
+        self._view = view
+
+    @property
+    def num_top(self) -> int:
+        """Tokens that are kept at each place."""
+        return self._rows.num_top
+
+    def gather(self, windows: Integers, sequence_length: int, /) -> TopK:
+        """Return what was stored of the labels of windows; raises as `TopKRows` does."""
+        return self._rows.gather(self._view, windows, sequence_length)
 
 
 class _Mapped:

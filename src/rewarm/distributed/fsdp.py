@@ -30,6 +30,7 @@ __all__ = [
     "blocks_of",
     "clip_gradients",
     "copied_to_host",
+    "is_sharded",
     "local",
     "local_box",
     "local_rows",
@@ -134,6 +135,11 @@ def reduce_gradients(root: Root, *, now: bool, keep_whole: bool) -> None:
     if isinstance(root, FSDPModule):
         root.set_requires_all_reduce(now)
         root.set_requires_gradient_sync(now or not keep_whole)
+
+
+def is_sharded(root: Root) -> bool:
+    """Tell whether a root's forward is collective."""
+    return isinstance(root, FSDPModule)
 
 
 def reshard(root: Root) -> None:

@@ -87,12 +87,12 @@ class LrFinding(Record):
 
 
 def candidate_rates(around: float) -> tuple[float, float, float]:
-    """Return three rates a factor √10 apart, to three digits, with `around` in the middle."""
-    return (
-        float(f"{around / STEP:.3g}"),
-        float(f"{around:.3g}"),
-        float(f"{around * STEP:.3g}"),
-    )
+    """Return three rates a factor √10 apart, to three digits, with `around` in the middle.
+
+    The others are those of the rounded one, so that a grid around ten times it shares an end.
+    """
+    middle = _three_digits(around)
+    return (_three_digits(middle / STEP), middle, _three_digits(middle * STEP))
 
 
 def try_rate(rate: float, records: Sequence[EvalRecord]) -> LrTrial:

@@ -167,5 +167,5 @@ def _within(ordered: Sequence[SweptPoint], tolerance: float) -> Choice:
     return Choice(
         best.weight,
         f"{best.adaptation.value:.3f} bits per byte learned, at most "
-        f"{best.forgetting.high:.3f} forgotten",
+        f"{best.forgetting.high:.3f} forgotten".replace("-", "−"),
     )

@@ -1,7 +1,7 @@
 """A model as a Hugging Face folder with a card, believed only after it was read back."""
 
 from rewarm.export.card import ModelCard
-from rewarm.export.expanded import export_expanded
+from rewarm.export.expanded import export_expanded, find_expanded
 from rewarm.export.expanded_card import ExpandedCard
 from rewarm.export.folder import Exported, export_model, find_export
 from rewarm.export.merged import export_merged, find_merged
@@ -16,6 +16,7 @@ __all__ = [
     "export_expanded",
     "export_merged",
     "export_model",
+    "find_expanded",
     "find_export",
     "find_merged",
 ]

@@ -33,6 +33,8 @@ class ModelCard:
     """Updates that the exported weights have had; None: all that were planned."""
     precision: str | None = None
     """That of the matrix products in training; None: as the plan says."""
+    of_average: bool = False
+    """Whether the exported weights are the run's average (retention.ema)."""
 
     @property
     def step(self) -> int:
@@ -62,6 +64,7 @@ def _values(card: ModelCard) -> dict[str, Any]:
         "planned_steps": f"{science.num_steps:,}",
         "is_whole": card.step == science.num_steps,
         "tokens": format_count(card.step * science.tokens_per_step),
+        "decay": science.retention.ema.decay if card.of_average and science.retention.ema else None,
         "num_parameters": format_count(plan.conduct.model.num_parameters),
         "results": [result_cells(verdict) for verdict in card.verdicts],
         "sources": _sources(card),

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from rewarm.artifacts import read_json, write_json
 from rewarm.errors import BaseModelError
 from rewarm.export.expanded_card import ExpandedCard, expanded_card_text
-from rewarm.export.place import copy_files, mismatch, placed_folder, write_card_and_mark
+from rewarm.export.place import (
+    copy_files,
+    mismatch,
+    placed_folder,
+    read_mark,
+    write_card_and_mark,
+)
 from rewarm.model.expand import (
     Expansion,
     expanded_config,
@@ -25,7 +31,7 @@ from rewarm.model.modes import evaluating
 from rewarm.model.weight_folder import WeightFolder
 from rewarm.model.weight_stream import Header, headers_to_store, tensor_digest
 
-__all__ = ["export_expanded"]
+__all__ = ["export_expanded", "find_expanded"]
 
 _SAMPLE_SHAPE = (2, 12)
 
@@ -39,9 +45,9 @@ def export_expanded(
     that): its tensors must be those that were written, its layers of the kinds that they have in
     the base, and its logits on sample tokens those of the base, to the last bit.
 
-    Raises UserError for a folder that exists, BaseModelError for a base whose blocks are not
-    silent that way, EnvironmentFault where the disk refuses, RewarmError where the folder does not
-    give the tensors back. Nothing is left behind then.
+    Raises UserError for a folder that exists, BaseModelError for a base that is not finite or whose
+    blocks are not silent that way, EnvironmentFault where the disk refuses, RewarmError where the
+    folder does not give the tensors back. Nothing is left behind then.
     """
     config = read_json(base.folder / "config.json", what="the config", error=BaseModelError)
     skeleton: Any = base.skeleton
@@ -51,14 +57,29 @@ def export_expanded(
             digests = write_expanded(base, weights, expansion, temporary)
         write_json(temporary / "config.json", expanded_config(config, effective, expansion))
         copy_files(base.folder, temporary)
-        facts = {
-            "expanded_from": base.facts.weights_fingerprint,
-            "source_layers": list(expansion.source),
-        }
-        write_card_and_mark(temporary, expanded_card_text(card), facts)
+        write_card_and_mark(temporary, expanded_card_text(card), _facts(base, expansion))
         headers = headers_to_store(expanded_layout(base, expansion))
         _check(temporary, base, expansion, digests, headers)
     return folder
+
+
+def find_expanded(folder: Path, base: WeightFolder, expansion: Expansion) -> list[str] | None:
+    """Return what is damaged of this very expansion in a folder; None if it holds none."""
+    mark = read_mark(folder)
+    wanted = _facts(base, expansion)
+    if mark is None or any(mark.facts.get(key) != value for key, value in wanted.items()):
+        return None
+    return mark.problems
+
+
+def _facts(base: WeightFolder, expansion: Expansion) -> dict[str, object]:
+    """Return what tells this expansion from any other."""
+    return {
+        "expanded_from": base.facts.weights_fingerprint,
+        "tokenizer": base.facts.tokenizer_fingerprint,
+        "source_layers": list(expansion.source),
+        "expanded_layers": list(expansion.expanded),
+    }
 
 
 def _check(

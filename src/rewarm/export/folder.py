@@ -64,7 +64,9 @@ def export_model(
         del weights
         write_config(base_config, wanted, temporary)
         copy_files(Path(card.plan.conduct.base_folder), temporary)
-        facts = {"plan": card.plan.fingerprint, "step": card.step}
+        facts: dict[str, Any] = {"plan": card.plan.fingerprint, "step": card.step}
+        if card.of_average:
+            facts["weights"] = "average"
         write_card_and_mark(temporary, card_text(card), facts)
         _check(model, temporary, sample, wanted)
     return folder

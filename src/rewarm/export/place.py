@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from rewarm.artifacts import (
     manifest_problems,
     open_to_others,
     parse_json,
+    temporary_folder,
     write_atomically,
     write_json,
 )
@@ -74,7 +74,8 @@ def placed_folder(folder: Path, make_way: Callable[[], None] | None = None) -> I
             str(folder), "there is something already", "name another folder, or remove this one"
         )
     try:
-        with _folder_beside(folder) as temporary:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, f".{folder.name}.writing-") as temporary:
             yield temporary
             _flush(temporary)
             if make_way is not None:
@@ -87,17 +88,6 @@ def placed_folder(folder: Path, make_way: Callable[[], None] | None = None) -> I
             f"{folder} cannot be written ({reason})",
             "free some space or choose another folder, then run the command again",
         ) from error
-
-
-@contextlib.contextmanager
-def _folder_beside(folder: Path) -> Iterator[Path]:
-    """Give a fresh folder on the same disk; whatever has not been renamed by the end is removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

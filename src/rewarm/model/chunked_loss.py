@@ -18,7 +18,16 @@ from torch.nn import functional as F
 
 from rewarm.model.loss import IGNORED
 
-__all__ = ["CHUNK_BYTES", "LogitShape", "chunked_nats", "chunked_token_nats", "logit_shape_of"]
+__all__ = [
+    "CHUNK_BYTES",
+    "LogitShape",
+    "chunked_nats",
+    "chunked_token_nats",
+    "chunks_of",
+    "logit_shape_of",
+    "tokens_per_chunk",
+    "wide_type",
+]
 
 CHUNK_BYTES = 2**27
 """What the float32 logits of one chunk may take; two such arrays exist at a time."""
@@ -66,7 +75,7 @@ def chunked_nats(
     `hidden` is [tokens, hidden size], `weight` [vocabulary, hidden size], `bias` [vocabulary];
     `labels` are int64 [tokens], IGNORED where one does not count.
     """
-    num_tokens = _tokens_of(chunk_bytes, weight)
+    num_tokens = tokens_per_chunk(chunk_bytes, weight.shape[0])
     wants = (
         torch.is_grad_enabled() and hidden.requires_grad,
         torch.is_grad_enabled() and weight.requires_grad,
@@ -91,10 +100,10 @@ def chunked_token_nats(
 
     Shapes are those of `chunked_nats`. There is no gradient: this is for evaluations.
     """
-    wide = _wide(hidden)
+    wide = wide_type(hidden)
     nats = torch.zeros(labels.shape, dtype=wide, device=hidden.device)
     with torch.no_grad():
-        for rows in _chunks(hidden, _tokens_of(chunk_bytes, weight)):
+        for rows in chunks_of(len(hidden), tokens_per_chunk(chunk_bytes, weight.shape[0])):
             logits = shape.apply_(F.linear(hidden[rows], weight, bias).to(wide))
             nats[rows] = F.cross_entropy(
                 logits, labels[rows], reduction="none", ignore_index=IGNORED
@@ -102,16 +111,19 @@ def chunked_token_nats(
     return nats
 
 
-def _tokens_of(chunk_bytes: int, weight: Tensor) -> int:
-    return max(1, chunk_bytes // (4 * weight.shape[0]))
+def tokens_per_chunk(chunk_bytes: int, vocab_size: int) -> int:
+    """Return how many tokens' float32 logits take so many bytes; at least 1."""
+    return max(1, chunk_bytes // (4 * vocab_size))
 
 
-def _chunks(hidden: Tensor, num_tokens: int) -> Iterator[slice]:
-    for start in range(0, hidden.shape[0], num_tokens):
-        yield slice(start, start + num_tokens)
+def chunks_of(num_tokens: int, size: int) -> Iterator[slice]:
+    """Yield the rows of each chunk of `size` tokens."""
+    for start in range(0, num_tokens, size):
+        yield slice(start, start + size)
 
 
-def _wide(hidden: Tensor) -> torch.dtype:
+def wide_type(hidden: Tensor) -> torch.dtype:
+    """Return the type in which a softmax is taken: float32 at least."""
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
@@ -127,12 +139,12 @@ class _ChunkedNats(torch.autograd.Function):
         num_tokens: int,
         wants: tuple[bool, bool, bool],
     ) -> Tensor:
-        wide = _wide(hidden)
+        wide = wide_type(hidden)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         of_hidden = torch.empty_like(hidden) if wants[0] else None
         of_weight = torch.zeros_like(weight, dtype=wide) if wants[1] else None
         of_bias = torch.zeros_like(weight[:, 0], dtype=wide) if wants[2] else None
-        for rows in _chunks(hidden, num_tokens):
+        for rows in chunks_of(len(hidden), num_tokens):
             here, wanted = hidden[rows], labels[rows]
             raw = F.linear(here, weight, bias)
             narrow = raw.dtype

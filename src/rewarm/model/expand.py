@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rewarm.errors import BaseModelError
+from rewarm.errors import BaseModelError, Problems
 from rewarm.model.weight_folder import WeightFolder
 from rewarm.model.weight_stream import (
     Header,
@@ -182,12 +182,15 @@ def write_expanded(
 ) -> dict[str, str]:
     """Write the deeper model's files; return each tensor's digest by its name there.
 
-    One stretch is in memory at a time. An OSError: the disk refuses.
+    One stretch is in memory at a time. Raises BaseModelError naming every tensor that is not
+    finite; the files are then of no use. An OSError: the disk refuses.
     """
     layout = expanded_layout(base, expansion)
     sources = {
         new: (name, layer) for name in base.places for new, layer in expansion.new_names(name)
     }
+
+    spoilt: dict[str, None] = {}
 
     def make(new: str, header: Header) -> Iterator[Tensor]:
         name, layer = sources[new]
@@ -195,11 +198,23 @@ def write_expanded(
         silent = expansion.silent.get(within_layer(name)) if is_copy else None
         for start, stop in stretches(header.size):
             if silent is None:
-                yield weights.read(name, start, stop)
+                stretch = weights.read(name, start, stop)
+                if not torch.isfinite(stretch).all():
+                    spoilt[name] = None
+                yield stretch
             else:
                 yield torch.full((stop - start,), silent, dtype=header.dtype)
 
-    return write_weights(folder, layout, make)
+    digests = write_weights(folder, layout, make)
+    problems = Problems()
+    for name in spoilt:
+        problems.add(
+            str(base.folder),
+            f"tensor {name} holds values that are not finite",
+            "get an intact copy of the base; nothing can be trained from this one",
+        )
+    problems.raise_as(BaseModelError)
+    return digests
 
 
 def expanded_config(

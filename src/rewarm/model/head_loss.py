@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rewarm.model.chunked_divergence import Scored
 from rewarm.model.chunked_loss import (
     CHUNK_BYTES,
     LogitShape,
@@ -22,7 +23,13 @@ from rewarm.model.chunked_loss import (
     chunked_token_nats,
     logit_shape_of,
 )
-from rewarm.model.loss import IGNORED, CausalModel, sum_of_token_losses, token_losses
+from rewarm.model.loss import (
+    IGNORED,
+    CausalModel,
+    logits_of,
+    sum_of_token_losses,
+    token_losses,
+)
 from rewarm.model.modes import evaluating
 from rewarm.model.packing import packed_inputs
 
@@ -58,9 +65,9 @@ class HeadLoss:
 
     def __init__(self, nats: Nats | None = None, *, chunk_bytes: int | None = None) -> None:
         """`nats` takes the loss; None: in chunks, whose float32 logits take `chunk_bytes`."""
-        size = CHUNK_BYTES if chunk_bytes is None else chunk_bytes
-        self._nats = nats or functools.partial(chunked_nats, chunk_bytes=size)
-        self._token_nats = functools.partial(chunked_token_nats, chunk_bytes=size)
+        self.chunk_bytes = CHUNK_BYTES if chunk_bytes is None else chunk_bytes
+        self._nats = nats or functools.partial(chunked_nats, chunk_bytes=self.chunk_bytes)
+        self._token_nats = functools.partial(chunked_token_nats, chunk_bytes=self.chunk_bytes)
         self._agrees = False
 
     @property
@@ -81,6 +88,31 @@ class HeadLoss:
         hidden = _hidden_of(model, input_ids, position_ids)
         total = self._through_head(self._nats, model, hidden, labels)
         return total, (labels != IGNORED).sum()
+
+    def scored(
+        self, model: CausalModel, input_ids: Tensor, position_ids: Tensor | None = None
+    ) -> Scored:
+        """Return what a model says of the tokens of a batch: hidden states and head, or logits."""
+        if not self._agrees:
+            return Scored(logits_of(model, input_ids, position_ids).flatten(0, 1))
+        found: Any = model
+        head = found.get_output_embeddings()
+        return Scored(
+            _hidden_of(model, input_ids, position_ids).flatten(0, 1),
+            head.weight,
+            getattr(head, "bias", None),
+            logit_shape_of(found.config),
+        )
+
+    def nats_of(self, scored: Scored, labels: Tensor) -> Tensor:
+        """Return the summed loss, a scalar with gradient; int64 labels of any shape."""
+        if scored.weight is None:
+            return F.cross_entropy(
+                scored.values, labels.flatten(), reduction="sum", ignore_index=IGNORED
+            )
+        return self._nats(
+            scored.values, scored.weight, scored.bias, labels.flatten(), shape=scored.shape
+        )
 
     def token_losses(self, model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Return what `rewarm.model.loss.token_losses` does, without a gradient."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from rewarm.model.packing import packed_inputs
 
-__all__ = ["IGNORED", "CausalModel", "sum_of_token_losses", "token_losses"]
+__all__ = ["IGNORED", "CausalModel", "logits_of", "sum_of_token_losses", "token_losses"]
 
 IGNORED = -100
 """A label that does not count."""
@@ -38,9 +38,9 @@ def token_losses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tenso
 
     `input_ids` and `labels` are int64 [batch, time].
     """
-    logits = model(input_ids=input_ids, use_cache=False).logits
+    logits = logits_of(model, input_ids, None)
     losses = F.cross_entropy(
-        _upcast(logits).flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     )
     return losses.view_as(labels)
 
@@ -58,14 +58,18 @@ def sum_of_token_losses(
     sum is 0 and so are its gradients. The number is a tensor (int64, shape []), so that nobody
     waits for the device who does not want it.
     """
-    told = packed_inputs(model, position_ids)
-    logits = model(input_ids=input_ids, use_cache=False, **told).logits
+    logits = logits_of(model, input_ids, position_ids)
     total = F.cross_entropy(
-        _upcast(logits).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
+        logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )
     return total, (labels != IGNORED).sum()
 
 
-def _upcast(logits: Tensor) -> Tensor:
-    """Return logits in float32 at least: a softmax in bfloat16 loses three decimals."""
+def logits_of(model: CausalModel, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+    """Return a model's own logits, [batch, time, vocabulary], in float32 at least.
+
+    A softmax in bfloat16 loses three decimals.
+    """
+    told = packed_inputs(model, position_ids)
+    logits = model(input_ids=input_ids, use_cache=False, **told).logits
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -7,13 +7,14 @@ replaces them where it is asked for.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rewarm.errors import Problems
 from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
 __all__ = [
+    "AddedCost",
     "activation_bytes_per_token",
     "estimates",
     "flops_per_token",
@@ -32,6 +33,15 @@ _STATE_BYTES = {
     "adamw": (4, 4 + 8, "4 + 8"),
     "adamw8bit": (4, 4 + 2 + 8 / 256, "4 + 2 + 8/256"),
 }
+
+
+class AddedCost(NamedTuple):
+    """What retention adds to a run: bytes on all devices together, operations, and what of each."""
+
+    num_bytes: float = 0.0
+    flops: float = 0.0
+    words: str = ""
+    flops_words: str = ""
 
 
 def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
@@ -93,6 +103,7 @@ def estimates(
     optimizer: str,
     num_trained: int,
     layers_share: float,
+    retention: AddedCost | None = None,
 ) -> tuple[Estimate, ...]:
     """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third.
 
@@ -108,7 +119,8 @@ def estimates(
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
-    seconds = (training + evaluation) / (speed * num_devices)
+    retention = retention or AddedCost()
+    seconds = (training + evaluation + retention.flops) / (speed * num_devices)
     sequence = activation_bytes_per_token(model, loss) * sequence_length
     logits = " + 3 · vocabulary" if loss == "plain" else ""
     found = [
@@ -151,6 +163,24 @@ def estimates(
             formula=f"compute / ({origin} {speed:.3g} FLOP/s · {devices})",
         ),
     ]
+    if retention.words:
+        found[3:3] = [
+            Estimate(
+                name="retention compute",
+                value=retention.flops,
+                unit="FLOP",
+                formula=f"{retention.flops / training:.2g} of training compute: "
+                + (retention.flops_words or "none but on the weights themselves"),
+            )
+        ]
+        found[5:5] = [
+            Estimate(
+                name="retention memory",
+                value=retention.num_bytes,
+                unit="byte",
+                formula=retention.words,
+            )
+        ]
     if price_per_gpu_hour is not None:
         found.append(
             Estimate(

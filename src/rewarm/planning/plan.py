@@ -21,6 +21,7 @@ from rewarm.planning.amendments import Amendments
 from rewarm.planning.schedule import Schedule, lr_at
 from rewarm.planning.trainable import Stage
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.schema import (
     BasePretraining,
     CheckpointRecipe,
@@ -113,6 +114,12 @@ class Science(Record):
     parameters: ParametersRecipe = ParametersRecipe()
     freezing: FreezingRecipe = FreezingRecipe()
     stages: tuple[Stage, ...] = (Stage(start_step=0),)
+    retention: RetentionRecipe = Field(
+        RetentionRecipe(), description="with every default resolved, text by the sources' names"
+    )
+    memory: tuple[PlannedSource, ...] = Field(
+        (), description="text that retention reads beside the blends"
+    )
     origin: Origin | None = Field(None, description="what it was branched from, if it was")
     precision: str = Field(description="auto | float32 | bf16, as the recipe asked")
 

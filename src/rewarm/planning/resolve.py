@@ -26,6 +26,7 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.rates import resolve_rates
+from rewarm.planning.retention import resolve_retention, retention_cost, sources_of_retention
 from rewarm.planning.selection import note_selection, resolve_trainable, training_share
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
@@ -83,6 +84,7 @@ def resolve(
             )
     if model is not None:
         note_selection(recipe, model, notes)
+    retention = resolve_retention(recipe, sources, phases, corpora, size, notes)
     notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))
     notes.problems.raise_as(PlanError)
     assert model is not None
@@ -104,6 +106,7 @@ def resolve(
         schedule=schedule,
         optimizer=recipe.optimizer,
         **resolve_trainable(recipe, model, size.num_steps, phases, notes),
+        **retention,
         precision=recipe.training.precision,
     )
     folders = (base_folder, recipe_folder)
@@ -193,7 +196,9 @@ def _used_sources(
     shown = used_sources(recipe)
     for name in recipe.sources:
         if name not in shown:
-            notes.because(f"sources.{name}", "evaluated only", "no phase gives it a weight")
+            reads = name in sources_of_retention(recipe.retention)
+            use = "evaluated, and read by retention" if reads else "evaluated only"
+            notes.because(f"sources.{name}", use, "no phase gives it a weight")
             continue
         corpus = corpora[name]
         num_windows = corpus.num_windows(size.sequence_length)
@@ -304,6 +309,7 @@ def _assemble(
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
+        retention=retention_cost(science, model),
         num_trained=num_trained,
         layers_share=layers_share,
     )

@@ -22,6 +22,7 @@ from pydantic import (
 
 from rewarm.errors import masked
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.recipe.setting import Setting
 from rewarm.records.facts import Role
@@ -294,6 +295,10 @@ class SourceRecipe(Section):
             raise ValueError("give path (text that there is) or rehearse, one of the two")
         if self.rehearse is not None and self.format not in ("auto", "tokens"):
             raise ValueError(f"what is sampled is tokens, not {self.format}; leave format out")
+        if self.rehearse is not None and self.role not in OLD_ROLES:
+            raise ValueError(
+                f"what the base makes up it knows already: its role is replay, not {self.role}"
+            )
         if self.holds_tokens:
             given = sorted(_FIELDS_OF_TEXT & self.model_fields_set)
             if given:
@@ -597,6 +602,9 @@ class EvaluationRecipe(Section):
         description="measure matched continuation and tasks at every evaluation, not only at the "
         "first and the last",
     )
+    average: bool = Field(
+        True, description="with retention.ema: also measure the average of the weights"
+    )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
     chat: str | None = Field(
         None,
@@ -760,6 +768,9 @@ class Recipe(Section):
     )
     freezing: FreezingRecipe = Field(
         FreezingRecipe(), description="layers that stop, or begin, to train while the run goes on"
+    )
+    retention: RetentionRecipe = Field(
+        RetentionRecipe(), description="what keeps the base's knowledge beside replay"
     )
     training: TrainingRecipe = Field(TrainingRecipe(), description="how steps are computed")
     evaluation: EvaluationRecipe = Field(

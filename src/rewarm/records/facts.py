@@ -160,6 +160,11 @@ class StepRecord(Record):
     layer_grad_norms: tuple[float, ...] = Field(
         (), description="by layer, before clipping; kept where freezing is decided by them"
     )
+    retention: dict[str, float] = Field(
+        default_factory=dict,
+        description="l2sp, ewc: penalties; distill: nats of divergence per token that it acts on; "
+        "agem: cosine to the memory's gradient, below 0 where the step was turned aside",
+    )
 
 
 class Amendment(Record):
@@ -230,6 +235,7 @@ class EventRecord(Record):
         "spike",
         "skip",
         "freeze",
+        "retention",
         "stop",
         "finish",
         "warning",

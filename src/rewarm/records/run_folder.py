@@ -76,9 +76,19 @@ class RunFolder:
         return self.path / "metrics" / "events.jsonl"
 
     @property
+    def average_evals_log(self) -> Path:
+        """Append-only `EvalRecord`s of the average of the weights, where a run keeps one."""
+        return self.path / "metrics" / "average_evals.jsonl"
+
+    @property
+    def fisher(self) -> Path:
+        """How much old text's likelihood hangs on each weight, at the base (EWC)."""
+        return self.path / "fisher"
+
+    @property
     def logs(self) -> tuple[Path, ...]:
         """The append-only records of what happened."""
-        return (self.steps_log, self.evals_log, self.events_log)
+        return (self.steps_log, self.evals_log, self.average_evals_log, self.events_log)
 
     @property
     def facts(self) -> tuple[Path, ...]:
@@ -94,6 +104,11 @@ class RunFolder:
     def export(self) -> Path:
         """The exported Hugging Face folder."""
         return self.path / "export"
+
+    @property
+    def average_export(self) -> Path:
+        """The same of the average of the weights."""
+        return self.path / "export-average"
 
     @property
     def merge_points(self) -> Path:
@@ -137,6 +152,11 @@ class RunFolder:
         for record in records:
             append_json_line(self.evals_log, record.model_dump())
 
+    def append_average_evals(self, records: Iterable[EvalRecord]) -> None:
+        """Append evaluation records of the average of the weights."""
+        for record in records:
+            append_json_line(self.average_evals_log, record.model_dump())
+
     def append_event(self, kind: str, step: int, message: str, **details: Any) -> None:
         """Append an event with the present time, and wait until it is on the disk."""
         record = EventRecord.model_validate(
@@ -155,7 +175,7 @@ class RunFolder:
 
         A checkpoint vouches for them: what was taken before it is never taken again.
         """
-        for path in (self.steps_log, self.evals_log):
+        for path in (self.steps_log, self.evals_log, self.average_evals_log):
             if path.exists():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -171,11 +191,14 @@ class RunFolder:
 
     def evals(self) -> list[EvalRecord]:
         """Return the last record of every (step, domain, metric), in order of the steps."""
-        last = {
-            (record.step, record.domain, record.metric): record
-            for record in _records(self.evals_log, EvalRecord)
-        }
-        return sorted(last.values(), key=lambda record: record.step)
+        return _last_evals(self.evals_log)
+
+    def average_evals(self) -> list[EvalRecord]:
+        """Return the same of the average of the weights, with the base at step 0, where it begins;
+        nothing where there is none.
+        """
+        found = _last_evals(self.average_evals_log)
+        return [record for record in self.evals() if found and record.step == 0] + found
 
     def append_merge_point(self, point: MergePoint) -> None:
         """Append what was measured of a merged model."""
@@ -189,6 +212,11 @@ class RunFolder:
     def events(self) -> list[EventRecord]:
         """Return all events in the order in which they happened."""
         return list(_records(self.events_log, EventRecord))
+
+
+def _last_evals(log: Path) -> list[EvalRecord]:
+    last = {(r.step, r.domain, r.metric): r for r in _records(log, EvalRecord)}
+    return sorted(last.values(), key=lambda record: record.step)
 
 
 def _records(path: Path, kind: type[_R]) -> Iterable[_R]:

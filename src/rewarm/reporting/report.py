@@ -97,6 +97,7 @@ def render_run_report(run: RunFolder) -> str:
         warnings=_warnings(view),
         verdict_blocks=run_sections.verdict_blocks(view),
         verdicts=run_sections.verdict_table(view.verdicts),
+        average=run_sections.average_table(view),
         curve_blocks=run_sections.curve_blocks(view),
         merging=_merging(view.merge_sweep) if view.merge_sweep else None,
         lr=run_sections.lr_figure(view),

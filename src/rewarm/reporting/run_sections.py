@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
 from rewarm.planning.plan import Estimate as PlannedEstimate
 from rewarm.planning.schedule import lr_curve
-from rewarm.records.facts import LOSS_METRICS
+from rewarm.records.facts import LOSS_METRICS, Metric
 from rewarm.reporting import numbers
 from rewarm.reporting.curves import LineChart, Point, Series, Span, line_figure
 from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
@@ -26,6 +26,7 @@ __all__ = [
     "STEP_AXIS",
     "UPDATE_AXIS",
     "Block",
+    "average_table",
     "blend_figure",
     "change_axis",
     "curve_blocks",
@@ -138,6 +139,27 @@ def verdict_table(verdicts: Sequence[DomainVerdict]) -> Table:
         + words("verdict")
     )
     return Table(columns, rows)
+
+
+def average_table(view: RunView) -> Table:
+    """Return the average's rows, each beside what the last weights have; none where none is."""
+    last = {(v.domain, v.metric): v.last for v in view.verdicts}
+    of_average = verdict_table(view.average_verdicts)
+    rows = tuple(
+        (*row[:3], _last_value(last, verdict), *row[3:])
+        for verdict, row in zip(view.average_verdicts, of_average.rows, strict=True)
+    )
+    columns = (
+        words("domain")
+        + numeric("items", "step 0", "last weights", "average", "change", "95 % interval")
+        + words("verdict")
+    )
+    return Table(columns, rows)
+
+
+def _last_value(last: Mapping[tuple[str, Metric], float], verdict: DomainVerdict) -> str:
+    value = last.get((verdict.domain, verdict.metric))
+    return numbers.MISSING if value is None else _metric_value(verdict, value)
 
 
 def _metric_value(verdict: DomainVerdict, value: float) -> str:
@@ -281,7 +303,7 @@ def _shares(samples: Sequence[int]) -> tuple[float, ...]:
 
 
 def training_figures(view: RunView) -> tuple[Figure, ...]:
-    """Return loss and gradient norm of the recorded steps; none where there are none."""
+    """Return loss, gradient norm and terms of the recorded steps; none where there are none."""
     if not view.steps:
         return ()
     loss = _smoothed_figure(
@@ -296,7 +318,28 @@ def training_figures(view: RunView) -> tuple[Figure, ...]:
         Axis("global norm", floor=0.0),
         [Point(record.step, record.grad_norm) for record in view.steps],
     )
-    return loss, norm
+    return loss, norm, *_retention_figures(view)
+
+
+_TERMS = {
+    "l2sp": ("L2-SP: λ/2 · Σ(θ − θ*)²", Axis("nats per token", floor=0.0)),
+    "ewc": ("EWC: λ/2 · ΣF(θ − θ*)²", Axis("nats per token", floor=0.0)),
+    "distill": ("Divergence from the base", Axis("KL, nats per token", floor=0.0)),
+    "agem": ("A-GEM: gradient against the memory's", Axis("cosine")),
+}
+"""What each step records of retention, and how it is shown."""
+
+
+def _retention_figures(view: RunView) -> Iterator[Figure]:
+    """Yield what holds on to the base, term by term; below 0, A-GEM turns a step aside."""
+    for name, (title, axis) in _TERMS.items():
+        points = [
+            Point(record.step, record.retention[name])
+            for record in view.steps
+            if name in record.retention
+        ]
+        if points:
+            yield _smoothed_figure(view, title, axis, points)
 
 
 def _smoothed_figure(view: RunView, title: str, axis: Axis, points: list[Point]) -> Figure:

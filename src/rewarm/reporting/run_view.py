@@ -61,6 +61,7 @@ class RunView:
     """A run as its folder tells it.
 
     `domains` is the order of rows and colours: what the base knew, what is new, questions, tasks.
+    `average_verdicts` are of the running average of the weights, where one was measured.
     """
 
     run: RunFolder
@@ -72,6 +73,7 @@ class RunView:
     events: tuple[EventRecord, ...]
     domains: tuple[str, ...]
     verdicts: tuple[DomainVerdict, ...]
+    average_verdicts: tuple[DomainVerdict, ...]
     missing: tuple[str, ...]
     merge_sweep: MergeSweep | None = None
 
@@ -173,7 +175,7 @@ def load_run_view(run: RunFolder) -> RunView:
     plan = load_plan(run.plan)
     recorded = run.steps()
     steps = tuple(record for record in recorded if _fits(record, plan))
-    evals = tuple(run.evals())
+    evals, of_average = tuple(run.evals()), run.average_evals()
     placement = _placement(run.placement)
     recipe = _json_or_none(run.recipe)
     missing = [
@@ -189,13 +191,6 @@ def load_run_view(run: RunFolder) -> RunView:
     if sweep is None and run.merge_sweep.exists():
         missing.append("merge_sweep.json cannot be read: the curve of the merge is not shown")
     domains = _ordered_domains(plan, evals)
-    verdicts = [
-        verdict
-        for words in METRICS
-        for verdict in sorted(
-            domain_verdicts(evals, metric=words.metric), key=lambda v: domains.index(v.domain)
-        )
-    ]
     return RunView(
         run=run,
         plan=plan,
@@ -205,9 +200,20 @@ def load_run_view(run: RunFolder) -> RunView:
         evals=evals,
         events=tuple(run.events()),
         domains=domains,
-        verdicts=tuple(verdicts),
+        verdicts=_verdicts(evals, domains),
+        average_verdicts=_verdicts(of_average, domains),
         missing=tuple(missing),
         merge_sweep=sweep,
+    )
+
+
+def _verdicts(evals: Sequence[EvalRecord], domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
+    return tuple(
+        verdict
+        for words in METRICS
+        for verdict in sorted(
+            domain_verdicts(evals, metric=words.metric), key=lambda v: domains.index(v.domain)
+        )
     )
 
 
@@ -279,7 +285,7 @@ def _missing_evals(plan: Plan, evals: Sequence[EvalRecord]) -> list[str]:
 
 def _torn_lines(run: RunFolder) -> list[str]:
     found: list[str] = []
-    for path in (run.steps_log, run.evals_log, run.events_log):
+    for path in (run.steps_log, run.evals_log, run.average_evals_log, run.events_log):
         if not path.exists():
             continue
         with path.open("rb") as file:

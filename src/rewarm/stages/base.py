@@ -58,19 +58,24 @@ def find_model(path: str, revision: str | None, folder: Path, *, where: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Where a model was named: a section of the recipe, or an option of the command line."""
+    """Where a model was named: a section of the recipe, or an option (`--base`) or argument
+    (`BASE`) of the command line."""
 
     where: str
 
     @property
     def path(self) -> str:
         """What holds its path."""
-        return self.where if self.where.startswith("-") else f"{self.where}.path"
+        return self._key("path")
 
     @property
     def revision(self) -> str:
         """What holds its revision."""
-        return self.where if self.where.startswith("-") else f"{self.where}.revision"
+        return self._key("revision")
+
+    def _key(self, key: str) -> str:
+        is_given_itself = self.where.startswith("-") or self.where.isupper()
+        return self.where if is_given_itself else f"{self.where}.{key}"
 
 
 def _download(hub_id: str, revision: str | None, local: Path, field: _Field) -> Path:

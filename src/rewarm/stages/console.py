@@ -178,6 +178,14 @@ class TrainConsole:
             f"{self._label}: {message}", markup=False, highlight=False, soft_wrap=True
         )
 
+    def show_preparation(self, what: str, done: int, total: int) -> None:
+        """Show how far work before the first step is."""
+        if self._console.is_terminal:
+            self._progress.update(self._task, place=f"{what}, {done}/{total}")
+        elif done == total or time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self.say(f"{what}, {done}/{total}")
+
     def show_step(self, record: StepRecord) -> None:
         """Show the step that was just taken."""
         if self._first_step is None:

@@ -65,6 +65,7 @@ def _copy_records(run: RunFolder, folder: RunFolder, step: int) -> None:
         if record.step < step:
             folder.append_step(record)
     folder.append_evals(record for record in run.evals() if record.step <= step)
+    folder.append_average_evals(record for record in run.average_evals() if 0 < record.step <= step)
     folder.flush_records()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm.errors import Problems, UserError
-from rewarm.export import ExpandedCard, export_expanded
+from rewarm.export import ExpandedCard, export_expanded, find_expanded
 from rewarm.model.expand import Expansion, evenly, every_nth, expand
 from rewarm.model.weight_folder import WeightFolder
 from rewarm.planning.trainable import layer_of
@@ -33,6 +33,8 @@ class ExpandRequest:
 def run_expand(request: ExpandRequest, console: Console | None = None) -> Path:
     """Write the deeper model, print what was added and where it is, and return its folder.
 
+    What is there already, whole, is not written again.
+
     Raises UserError with everything that is wrong with options, base and place, EnvironmentFault
     where the hub or the disk refuses.
     """
@@ -42,14 +44,29 @@ def run_expand(request: ExpandRequest, console: Console | None = None) -> Path:
     base = _read(request, problems)
     if base is not None:
         _note_too_many(request, base.facts.num_layers, problems)
+    expansion = None
+    if base is not None and not len(problems):
+        expansion = expand(base, _behind(request, base.facts.num_layers))
+        damage = find_expanded(request.output, base, expansion)
+        if damage == []:
+            _say(console, f"expanded already: {request.output.resolve()}")
+            return request.output
+        if damage:
+            problems.add(
+                str(request.output),
+                f"it is this expansion, damaged: {'; '.join(damage)}",
+                "remove the folder, then run the command again",
+            )
+            problems.raise_as(UserError)
+    _note_taken(request, problems)
     problems.raise_as(UserError)
     assert base is not None
-    expansion = expand(base, _behind(request, base.facts.num_layers))
+    assert expansion is not None
     card = _card(request, base, expansion)
     with console.status("expanding, and reading back what was written"):
         export_expanded(base, expansion, folder=request.output, card=card)
     for line in _told(card, request.output):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
     return request.output
 
 
@@ -61,6 +78,9 @@ def _note_options(request: ExpandRequest, problems: Problems) -> None:
             both,
             "give one: --every 4 copies each fourth block, --copies 8 spreads eight evenly",
         )
+
+
+def _note_taken(request: ExpandRequest, problems: Problems) -> None:
     if os.path.lexists(request.output):
         problems.add(
             str(request.output),
@@ -127,3 +147,7 @@ def _told(card: ExpandedCard, output: Path) -> list[str]:
         f"expanded and verified: {output.resolve()}",
         'to train the copies alone: [parameters] train = ["expanded"]',
     ]
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rewarm.artifacts import parse_json
 from rewarm.batches.loader import BatchLoader
-from rewarm.errors import EnvironmentFault
+from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.export import Exported, ModelCard, export_model, find_export
 from rewarm.model.adapter import merge_adapters
@@ -30,11 +30,16 @@ _SAMPLE_SEQUENCES = 2
 
 
 def run_export(
-    path: Path, overrides: Iterable[str], *, output: Path | None, dtype: str | None
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    output: Path | None,
+    dtype: str | None,
+    average: bool = False,
 ) -> None:
-    """Export the run and print the folder."""
+    """Export the run, or the average of its weights, and print the folder."""
     plan, run = open_run(path, overrides)
-    export_run(plan, run, output=output, dtype=dtype, console=Console())
+    export_run(plan, run, output=output, dtype=dtype, average=average, console=Console())
 
 
 def export_run(
@@ -44,28 +49,40 @@ def export_run(
     console: Console,
     output: Path | None = None,
     dtype: str | None = None,
+    average: bool = False,
 ) -> Path:
-    """Export the run's newest verified checkpoint; what is there already is not made twice.
+    """Export the run's newest verified checkpoint, or the `average` of the weights that lies in it;
+    what is there already is not made twice.
 
     An export of another step in the run's own folder is put aside, not overwritten. Raises
-    RunFolderError where there is no checkpoint, CheckpointError where none can be trusted.
+    RunFolderError where there is no checkpoint, CheckpointError where none can be trusted,
+    PlanError where the run keeps no average.
     """
-    folder = output or run.export
+    if average and plan.science.retention.ema is None:
+        raise PlanError.one(
+            "retention.ema",
+            f"the run {plan.name} keeps no average of its weights",
+            "export without --average; a run with retention.ema.decay keeps one, and `rewarm merge "
+            "--method average` makes one of checkpoints",
+        )
+    own = run.average_export if average else run.export
+    folder = output or own
     checkpoint = newest_checkpoint(run, console)
     make_way: Callable[[], None] | None = None
-    if output is None and run.export.exists():
-        held = find_export(run.export, plan.fingerprint)
+    if output is None and own.exists():
+        held = find_export(own, plan.fingerprint)
         if held == Exported(step_of(checkpoint), []) and dtype is None:
             _say(console, f"exported already: {folder}")
             return folder
         if held is not None:
-            make_way = partial(_put_aside, run.export, held, console)
-    model, step = load_newest(plan, run, console, device="cpu")
+            make_way = partial(_put_aside, own, held, console)
+    model, step = load_newest(plan, run, console, device="cpu", average=average)
     if plan.science.parameters.adapter is not None:
         merge_adapters(model)
     if step < plan.science.num_steps:
         _say(console, f"warning: the run is at step {step} of {plan.science.num_steps}")
-    records = [record for record in run.evals() if record.step <= step]
+    measured = run.average_evals() if average else run.evals()
+    records = [record for record in measured if record.step <= step]
     verdicts = [
         verdict
         for metric in sorted({record.metric for record in records})
@@ -79,7 +96,7 @@ def export_run(
         vocab_size=plan.conduct.model.vocab_size,
     )
     sample: torch.Tensor = batches.batch(0).input_ids[:_SAMPLE_SEQUENCES]
-    card = ModelCard(plan, verdicts, step, _precision(run))
+    card = ModelCard(plan, verdicts, step, _precision(run), of_average=average)
     with console.status("exporting, and reading back what was written"):
         export_model(model, folder=folder, card=card, sample=sample, dtype=dtype, make_way=make_way)
     _say(console, f"exported and verified: {folder.resolve()}")

@@ -26,7 +26,7 @@ from rewarm.stages.merge_inputs import Input, Option, base_of_run, find_inputs
 from rewarm.stages.merge_methods import Composition, Given, Part, compose, note_misuse
 from rewarm.stages.sweep import DEFAULT_GRID, Chosen, Sweep, note_grid, run_sweep
 
-__all__ = ["MergeRequest", "parse_grid", "run_merge"]
+__all__ = ["MergeRequest", "run_merge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,20 @@ class MergeRequest:
     instruct: str | None = None
     weights: tuple[float, ...] = ()
     sweep: bool = False
-    grid: tuple[float, ...] = ()
+    grid: str = ""
     tolerance: float | None = None
     output: Path | None = None
     dtype: str | None = None
 
 
-def parse_grid(text: str) -> tuple[float, ...]:
-    """Return the weights of `0.25, 0.5`; raises UserError naming what is no number."""
-    problems = Problems()
+def _parse_grid(text: str, problems: Problems) -> tuple[float, ...]:
+    """Return the weights of `0.25, 0.5`, noting what is no number."""
     weights: list[float] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             weights.append(float(part))
         except ValueError:
             problems.add("--grid", f"{part!r} is no number", 'write e.g. "0.25,0.5,0.75"')
-    problems.raise_as(UserError)
     return tuple(weights)
 
 
@@ -72,7 +70,8 @@ def run_merge(request: MergeRequest, console: Console | None = None) -> Path | N
     """
     console = console or Console()
     problems = Problems()
-    _note_options(request, problems)
+    grid = _parse_grid(request.grid, problems)
+    _note_options(request, grid, problems)
     problems.raise_as(UserError)
     inputs = _find(request, console, problems)
     problems.raise_as(UserError)
@@ -86,7 +85,7 @@ def run_merge(request: MergeRequest, console: Console | None = None) -> Path | N
         chosen: Chosen | None = None
         if request.sweep:
             at_weight = partial(_at_weight, request, inputs)
-            chosen = _swept(composition, at_weight, opened, dtype, request, console)
+            chosen = _swept(composition, at_weight, opened, grid, dtype, request, console)
             if chosen.weight == 0.0:
                 _say(console, "nothing was written: the chosen model is the base itself")
                 return None
@@ -102,6 +101,7 @@ def _swept(
     composition: Composition,
     at_weight: Callable[[float], Composition],
     opened: Sequence[Weights],
+    grid: Sequence[float],
     dtype: torch.dtype | None,
     request: MergeRequest,
     console: Console,
@@ -122,13 +122,13 @@ def _swept(
         merge=lambda weight: Merge(tuple(opened), at_weight(weight).rule),
         headers=headers_to_store(composition.form.form.layout(dtype)),
         key=_key(composition, dtype, with_rule=False),
-        grid=tuple(sorted({0.0, 1.0, *(request.grid or DEFAULT_GRID)})),
+        grid=tuple(sorted({0.0, 1.0, *(grid or DEFAULT_GRID)})),
         tolerance=request.tolerance,
     )
     return run_sweep(sweep, console)
 
 
-def _note_options(request: MergeRequest, problems: Problems) -> None:
+def _note_options(request: MergeRequest, grid: Sequence[float], problems: Problems) -> None:
     note_misuse(
         Given(
             method=request.method,
@@ -142,7 +142,14 @@ def _note_options(request: MergeRequest, problems: Problems) -> None:
     )
     if not request.sweep and (request.grid or request.tolerance is not None):
         problems.add("--sweep", "--grid and --tolerance are its own", "give it too")
-    note_grid(request.grid, request.tolerance, problems)
+    note_grid(grid, request.tolerance, problems)
+    output = request.output
+    if output is not None and os.path.lexists(output) and find_merged(output) is None:
+        problems.add(
+            f"--output {output}",
+            "there is something already",
+            "name another folder, or remove this one",
+        )
     try:
         dtype_named(request.dtype or "float32", asked=True)
     except UserError as error:

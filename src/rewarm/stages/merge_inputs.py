@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from rewarm.artifacts import MANIFEST_NAME, fingerprint, read_json
+from rewarm.artifacts import MANIFEST_NAME, fingerprint, read_json, temporary_folder
 from rewarm.distributed.tensor_files import fill, place_of, read_headers
 from rewarm.distributed.world import ALONE
 from rewarm.errors import CheckpointError, EnvironmentFault, Problems, RunFolderError
@@ -31,7 +30,7 @@ from rewarm.stages.job import open_run
 from rewarm.stages.trained import check_planned_base, load_planned_base, newest_checkpoint
 from rewarm.training.checkpoint import CheckpointStore, checkpoint_problems, step_of
 from rewarm.training.saved import check_plan, read_saved_state
-from rewarm.training.state import read_weights
+from rewarm.training.state import names_in_checkpoint, read_weights
 
 __all__ = ["Input", "RunStep", "base_of_run", "find_inputs"]
 
@@ -76,12 +75,21 @@ class Input:
         if self.at.plan.science.parameters.adapter is not None:
             return _with_adapters_merged(self, self.at, stack)
         if place_of(folder, _GROUP) == folder:
-            return _PartedWeights(self.label, folder)
+            return self._with_frozen(_PartedWeights(self.label, folder), self.at, stack)
         problems = Problems()
         files = read_weight_files(folder, problems)
         problems.raise_as(CheckpointError)
         names = {tensor.name: tensor.name for file in files for tensor in file.tensors}
-        return stack.enter_context(StoredWeights(self.label, files, names))
+        trained = stack.enter_context(StoredWeights(self.label, files, names))
+        return self._with_frozen(trained, self.at, stack)
+
+    def _with_frozen(self, trained: Weights, at: RunStep, stack: ExitStack) -> Weights:
+        """Return a checkpoint's weights with those that no stage trains, which the base holds."""
+        frozen = self.form.places.keys() - names_in_checkpoint(self.form.skeleton, at.plan.science)
+        if not frozen:
+            return trained
+        base = stack.enter_context(self.form.open(self.label))
+        return _WithFrozen(trained, base, frozenset(frozen))
 
 
 def _with_adapters_merged(one: Input, at: RunStep, stack: ExitStack) -> Weights:
@@ -93,7 +101,7 @@ def _with_adapters_merged(one: Input, at: RunStep, stack: ExitStack) -> Weights:
     read_weights(at.checkpoint, model, at.plan.science)
     merge_adapters(model)
     try:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix=".merging-", dir=at.run.path)))
+        folder = stack.enter_context(temporary_folder(at.run.path, ".merging-"))
         save_weights(model, folder)
     except OSError as error:
         raise EnvironmentFault(
@@ -106,6 +114,30 @@ def _with_adapters_merged(one: Input, at: RunStep, stack: ExitStack) -> Weights:
     places = tensor_places(one.form.skeleton, files).of_tensor
     names = {name: where[0][1] for name, where in places.items()}
     return stack.enter_context(StoredWeights(one.label, files, names))
+
+
+class _WithFrozen:
+    """The weights of a checkpoint, and those that its run never trained as the base has them."""
+
+    def __init__(self, trained: Weights, base: Weights, frozen: frozenset[str]) -> None:
+        self._trained = trained
+        self._base = base
+        self._frozen = frozen
+        self._headers = {**trained.headers, **{name: base.headers[name] for name in frozen}}
+
+    @property
+    def label(self) -> str:
+        """What to call the model before a person."""
+        return self._trained.label
+
+    @property
+    def headers(self) -> Mapping[str, Header]:
+        """Type and shape of every tensor."""
+        return self._headers
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """Return numbers [start, stop) of a flattened tensor in its stored type."""
+        return (self._base if name in self._frozen else self._trained).read(name, start, stop)
 
 
 class _PartedWeights:

@@ -88,12 +88,7 @@ def note_misuse(given: Given, problems: Problems) -> None:
         return
     if given.num_models == 0:
         problems.add("--model", "it is missing", "name the model to merge; it may be a run folder")
-    elif given.num_models > 1 and method not in ("average", "task-arithmetic"):
-        problems.add(
-            "--model",
-            f"{given.num_models} were given, and {method} takes one",
-            "use average or task-arithmetic for several",
-        )
+    _note_several(method, given.num_models, problems)
     if given.has_instruct != (method == "chat-vector"):
         problems.add(
             "--instruct",
@@ -108,6 +103,15 @@ def note_misuse(given: Given, problems: Problems) -> None:
             "--sweep",
             f"{method} has no single weight between base and model",
             f"use one of: {', '.join(SWEPT)}",
+        )
+
+
+def _note_several(method: str, num_models: int, problems: Problems) -> None:
+    if num_models > 1 and method not in ("average", "task-arithmetic"):
+        problems.add(
+            "--model",
+            f"{num_models} were given, and {method} takes one",
+            "use average or task-arithmetic for several, or name one step: RUN@step",
         )
 
 
@@ -163,6 +167,7 @@ def compose(
         problems.add(
             "--base", "it is missing", f"{method} needs the model that the others began as"
         )
+    _note_several(method, len(models), problems)
     if method == "average" and len(models) < 2:
         problems.add("--model", "an average needs two models or more", "name others, or RUN@all")
     if weights and len(weights) != (len(models) if instruct is None else 1):

@@ -73,12 +73,15 @@ def rehearse_job(job: Job) -> dict[str, RehearsalFacts]:
         return {}
     found = survey(job)
     found.raise_as(CorpusError)
+    unmade = {rehearsal.name for rehearsal in found.unmade()}
     _prepare_prefixes(job, found.unmade())
     problems = Problems()
     made: dict[str, RehearsalFacts] = {}
     with RehearseConsole() as console:
         for rehearsal in found.rehearsals:
             say = partial(console.say, rehearsal.name)
+            if rehearsal.name not in unmade:
+                say("sampled already, nothing to do")
             try:
                 made[rehearsal.name] = rehearse(
                     rehearsal, _sampler(job, rehearsal), say=say, progress=console.update

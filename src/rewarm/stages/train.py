@@ -12,6 +12,7 @@ from torch import nn
 
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.sealed import verify_prepared
+from rewarm.corpus.top_k import SourceTopK, open_top_k
 from rewarm.corpus.views import View, open_view
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
@@ -30,9 +31,10 @@ from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
-from rewarm.training.run import Materials, run_training
+from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
 
@@ -101,6 +103,8 @@ def train_plan(
     ranks.on_main(lambda: _check_mirror(plan, run))
     views: dict[str, View] = {}
     ranks.together(lambda: views.update(open_views(plan)))
+    stored: dict[str, SourceTopK] = {}
+    ranks.together(lambda: stored.update(_open_stored(plan, views)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
     placement, warnings = choose_placement(
         plan.conduct.training, plan.science, plan.conduct.model, world
@@ -146,6 +150,8 @@ def train_plan(
             begin_optimizer=begin_optimizer,
             loss=objective.loss,
             views=views,
+            stored=stored,
+            progress=live.show_preparation,
             evaluator=measure,
             sinks=[live, *more],
         )
@@ -205,7 +211,7 @@ def _check_mirror(plan: Plan, run: RunFolder) -> None:
 
 
 def open_views(plan: Plan) -> dict[str, View]:
-    """Return the training view of every source that a phase shows, verified against its manifest.
+    """Return the training view of every source that is read, verified against its manifest.
 
     Raises CorpusError naming every file that changed since it was prepared.
     """
@@ -218,7 +224,33 @@ def open_views(plan: Plan) -> dict[str, View]:
         except CorpusError as error:
             problems.extend(error.problems)
     problems.raise_as(CorpusError)
-    return {source.name: views[source.name] for source in plan.science.sources}
+    return {
+        source.name: views[source.name] for source in (*plan.science.sources, *plan.science.memory)
+    }
+
+
+def _open_stored(plan: Plan, views: dict[str, View]) -> dict[str, SourceTopK]:
+    """Return what the base said of the sources that are held to it by what is stored.
+
+    Raises CorpusError naming every source of which nothing is stored.
+    """
+    recipe = plan.science.retention.distill
+    if recipe is None or recipe.teacher != "stored":
+        return {}
+    problems = Problems()
+    found: dict[str, SourceTopK] = {}
+    for name in recipe.on:
+        rows = open_top_k(plan.conduct.corpora[name])
+        if rows is None:
+            problems.add(
+                f"sources.{name}",
+                "the base's distribution is not stored beside its tokens",
+                "delete its prepared folder and run `rewarm rehearse` and `rewarm prepare` again",
+            )
+        else:
+            found[name] = SourceTopK(rows, views[name])
+    problems.raise_as(CorpusError)
+    return found
 
 
 @contextmanager

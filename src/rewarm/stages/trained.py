@@ -15,7 +15,7 @@ from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import find_newest_verified
-from rewarm.training.state import read_weights
+from rewarm.training.state import read_average, read_weights
 
 __all__ = [
     "Trained",
@@ -65,8 +65,11 @@ def check_planned_base(plan: Plan) -> None:
     problems.raise_as(BaseModelError)
 
 
-def load_newest(plan: Plan, run: RunFolder, console: Console, *, device: str) -> Trained:
-    """Return the base of a plan with the weights of its newest verified checkpoint.
+def load_newest(
+    plan: Plan, run: RunFolder, console: Console, *, device: str, average: bool = False
+) -> Trained:
+    """Return the base of a plan with the weights of its newest verified checkpoint, or with their
+    `average`, which the plan then keeps.
 
     Raises what `load_planned_base` and `newest_checkpoint` do.
     """
@@ -74,7 +77,8 @@ def load_newest(plan: Plan, run: RunFolder, console: Console, *, device: str) ->
     while True:
         path = newest_checkpoint(run, console)
         try:
-            return Trained(model, read_weights(path, model, plan.science))
+            read = read_average if average else read_weights
+            return Trained(model, read(path, model, plan.science))
         except (OSError, CheckpointError):
             if path.is_dir():
                 raise

@@ -100,8 +100,8 @@ def _plan_search(job: Job, around: float | None, tokens: str | None) -> _Search:
     """Return the runs as planned, or raise with everything that is wrong with what was asked."""
     problems = Problems()
     num_tokens = num_tokens_of(job.recipe, tokens, problems)
-    if around is not None and not 0 < around < _LARGEST_LR:
-        problems.add("--around", f"{around:g} is not a learning rate", "e.g. --around 3e-5")
+    if around is not None:
+        _note_around(around, problems)
     problems.raise_as(UserError)
     why = "as --around says"
     if around is None:
@@ -112,6 +112,21 @@ def _plan_search(job: Job, around: float | None, tokens: str | None) -> _Search:
     # What there is to be warned of is the same for all three, and is told once.
     told = [runs[0], *(_without_warnings(short) for short in runs[1:])]
     return _Search(around, why, rates, told)
+
+
+def _note_around(around: float, problems: Problems) -> None:
+    """Note a middle of which not all three rates are learning rates."""
+    if not 0 < around < _LARGEST_LR:
+        problems.add("--around", f"{around:g} is not a learning rate", "e.g. --around 3e-5")
+        return
+    lowest, _, highest = candidate_rates(around)
+    if not (lowest > 0 and highest <= _LARGEST_LR):
+        end = lowest if lowest <= 0 else highest
+        problems.add(
+            "--around",
+            f"with {around:g} in the middle one of the three rates is {end:g}",
+            "e.g. --around 3e-5",
+        )
 
 
 def num_tokens_of(recipe: Recipe, tokens: str | None, problems: Problems) -> int:

@@ -11,7 +11,15 @@ from rewarm.training.randomness import undisturbed
 from rewarm.training.sinks import Journal
 from rewarm.training.state import TrainState
 
-__all__ = ["Evaluate", "Evaluator", "Hook", "LogSteps", "SaveCheckpoints", "Saver"]
+__all__ = [
+    "AverageWeights",
+    "Evaluate",
+    "Evaluator",
+    "Hook",
+    "LogSteps",
+    "SaveCheckpoints",
+    "Saver",
+]
 
 Evaluator = Callable[[Root, int], Sequence[EvalRecord]]
 """Measures a model, within its root, after so many updates; collective."""
@@ -63,6 +71,25 @@ class LogSteps:
         """All is written."""
 
 
+class AverageWeights:
+    """Takes the weights into their average after every step that was taken.
+
+    Stands before whatever measures or saves the average.
+    """
+
+    def before_train(self, state: TrainState, /) -> None:
+        """The average is at the base, or as it was saved."""
+
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
+        """Take in the weights, if a step was taken."""
+        if record is not None:
+            assert state.average is not None
+            state.average.update(state.model)
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """All steps are taken in."""
+
+
 class Evaluate:
     """Measures the model at planned steps, the base itself (step 0) included.
 
@@ -70,10 +97,19 @@ class Evaluate:
     record, and a kill in between repeats both.
     """
 
-    def __init__(self, evaluator: Evaluator, steps: Collection[int], journal: Journal) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        steps: Collection[int],
+        journal: Journal,
+        *,
+        of_average: bool = False,
+    ) -> None:
+        """With `of_average` the average of the weights, where there is one, is measured too."""
         self._evaluator = evaluator
         self._steps = frozenset(steps)
         self._journal = journal
+        self._of_average = of_average
 
     def before_train(self, state: TrainState, /) -> None:
         """Measure the base; what a resumed run begins with was measured before it was saved."""
@@ -90,10 +126,18 @@ class Evaluate:
     def _measure(self, state: TrainState) -> None:
         if state.step not in self._steps:
             return
+        self._journal.evals(self._records(state))
+        # At the base the average is the base.
+        if self._of_average and state.average is not None and state.step:
+            with state.average.in_place_of_weights(state.model):
+                records = self._records(state)
+            self._journal.average_evals(records)
+
+    def _records(self, state: TrainState) -> Sequence[EvalRecord]:
         with undisturbed(state.model):
             records = self._evaluator(state.root, state.step)
         reshard(state.root)
-        self._journal.evals(records)
+        return records
 
 
 class SaveCheckpoints:

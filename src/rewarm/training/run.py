@@ -6,15 +6,12 @@ Everything concrete is handed in by the stage; what is composed here is what res
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from torch import nn
-
 from rewarm.artifacts import read_json, write_json
-from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches, WindowSource
-from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
+from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.planning.plan import Placement, Plan, Science, load_plan
@@ -23,42 +20,23 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.course import Course
 from rewarm.training.guard import Guard, RollBack
-from rewarm.training.hooks import Evaluate, Evaluator, Hook, LogSteps, SaveCheckpoints
+from rewarm.training.hooks import AverageWeights, Evaluate, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
+from rewarm.training.materials import Materials, load_root
 from rewarm.training.mirror.launch import LaunchMirror
-from rewarm.training.placement import apply_placement, blocks_dtype, placement_changes
+from rewarm.training.placement import placement_changes
+from rewarm.training.retained import Retained
 from rewarm.training.saved import check_plan, read_saved_state
 from rewarm.training.saver import CheckpointSaver
 from rewarm.training.settling import FreezeSettledLayers
 from rewarm.training.signals import AgreedRequests, SignalRequests, listen_to_signals
-from rewarm.training.sinks import Journal, Sink
+from rewarm.training.sinks import Journal
 from rewarm.training.stages import begin_stage, let_train_at, optimizer_before, turn_to_stage
 from rewarm.training.state import TrainState, read_state
-from rewarm.training.step import Stepper, TokenLoss
+from rewarm.training.step import Stepper
 
-__all__ = ["Ending", "Materials", "run_training"]
-
-
-@dataclass(frozen=True, slots=True)
-class Materials:
-    """What the stage hands in: how to get the base, the objective, the text, the measures.
-
-    `load_model` may leave parameters on the meta device; `fill_model` then sets them, once the
-    model is sharded over the ranks, and returns what to tell people; `settled` then says what of a
-    placement the model has borne out, and that is recorded. `begin_optimizer` sets the moments
-    that a run begins with where these are not zeros.
-    """
-
-    load_model: Callable[[], nn.Module]
-    loss: TokenLoss
-    views: Mapping[str, WindowSource]
-    evaluator: Evaluator | None = None
-    sinks: Sequence[Sink] = ()
-    hooks: Sequence[Hook] = ()
-    fill_model: Callable[[Root], Sequence[str]] = lambda root: ()
-    settled: Callable[[Placement], Placement] = lambda placement: placement
-    begin_optimizer: Callable[[TrainState], None] = lambda state: None
+__all__ = ["Ending", "run_training"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +79,17 @@ def run_training(
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
+        retained = Retained.of(plan, placement, materials, world, journal, held.notices)
+
         def begin(found: Search) -> TrainState:
-            return _begin(plan, placement, materials, found, world, held)
+            return _begin(plan, placement, materials, found, world, held, retained)
 
         state = begin(found)
         placement = materials.settled(placement)
         _tell_launch(journal, placement, found, held.notices)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
-        gear = _gear(plan, placement, materials, held, requests, world, stack, until_step)
+        gear = _gear(plan, placement, materials, held, retained, requests, stack, until_step)
         while (turn := _train(state, gear, world)) is not None:
             if isinstance(turn, RollBack):
                 del state  # its memory is the next one's
@@ -187,12 +167,13 @@ def _gear(
     placement: Placement,
     materials: Materials,
     held: _Held,
+    retained: Retained,
     requests: SignalRequests,
-    world: World,
     stack: ExitStack,
     until_step: int | None,
 ) -> _Gear:
     """Return what steps are taken with, up to `until_step` updates; the stack closes it."""
+    world = retained.world
     last_step = min(plan.science.num_steps, until_step or plan.science.num_steps)
     stepper = Stepper(
         plan.science,
@@ -200,6 +181,7 @@ def _gear(
         materials.loss,
         tell=held.journal.event,
         trace_with=f"rewarm trace {held.journal.run.path}",
+        retention=retained.retention,
     )
     guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
     batches = stack.enter_context(_batches(plan, materials, last_step, world))
@@ -288,24 +270,21 @@ def _begin(
     found: Search,
     world: World,
     held: _Held,
+    retained: Retained,
 ) -> TrainState:
     """Return the state of the newest verified checkpoint, or of the base where there is none."""
-    apply_placement(placement)
     amendments = held.course.amendments()
     step = 0 if found.path is None else step_of(found.path)
-    model = materials.load_model()
-    let_train_at(model, plan.science, step, amendments)
-    if world.is_alone:
-        root = Root(model.to(placement.device))
-    else:
-        mesh = make_mesh(world, placement.device)
-        root = shard(model, mesh, param_dtype=blocks_dtype(placement))
-    held.notices.extend(materials.fill_model(root))
-    # What looked at the model may have gathered it; the optimizer's weights are the parts.
-    reshard(root)
-    root.train()
+    root = load_root(
+        placement,
+        materials,
+        world,
+        held.notices,
+        let_train=lambda model: let_train_at(model, plan.science, step, amendments),
+    )
     optimizer = optimizer_before(root.model, plan.science, step, amendments)
     state = TrainState(root, optimizer, world=world, amendments=amendments)
+    retained.hold(state)
     if found.path is not None:
         read_state(found.path, state, plan.science)
     else:
@@ -323,6 +302,7 @@ def _batches(plan: Plan, materials: Materials, last_step: int, world: World) -> 
         mask_documents=plan.science.mask_documents,
         rank=world.data_rank,
         num_ranks=world.data_size,
+        stored=materials.stored,
     )
     return PrefetchedBatches(loader, last_step)
 
@@ -344,8 +324,18 @@ def _hooks(
         return agreed.take_save_request() or any(every and step % every == 0 for every in wanted)
 
     hooks: list[Hook] = [LogSteps(journal)]
+    if plan.science.retention.ema is not None:
+        hooks.append(AverageWeights())
     if materials.evaluator is not None:
-        hooks.append(Evaluate(materials.evaluator, plan.conduct.evaluation_steps, journal))
+        conduct = plan.conduct
+        hooks.append(
+            Evaluate(
+                materials.evaluator,
+                conduct.evaluation_steps,
+                journal,
+                of_average=conduct.evaluation.average,
+            )
+        )
     if plan.science.freezing.kind == "auto":
         hooks.append(FreezeSettledLayers(plan.science, course.freeze))
     return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]

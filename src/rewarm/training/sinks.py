@@ -71,6 +71,11 @@ class Journal:
         for sink in self.sinks:
             sink.show_evals(records)
 
+    def average_evals(self, records: Sequence[EvalRecord]) -> None:
+        """Log one evaluation of the average of the weights, apart from the weights' own."""
+        if self.writes:
+            self.run.append_average_evals(records)
+
     def event(self, kind: str, step: int, message: str, /, **details: Any) -> None:
         """Log an event and, unless it is routine, say it; `kind` is one of `EventRecord`'s."""
         if not self.writes:

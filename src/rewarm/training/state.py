@@ -3,9 +3,10 @@
     weights                 every persistent buffer, and every parameter that trains at some time,
                             a tied one once
     moments                 exp_avg.<parameter> and exp_avg_sq.<parameter> (8 bits: eight_bit.py)
+    average                 the running average of what trains, where the plan keeps one
     state.json              step, plan, updates per parameter, versions
 
-One process writes `model.safetensors` and `optimizer.safetensors`, many ranks write a part each
+One process writes a file of each (`model.safetensors`, …), many ranks write a part each
 (`distributed/tensor_files.py`); any number of ranks reads either. The data order, the learning rate
 and the random numbers of a step are functions of (plan, step) and are not here. Reading is strict
 in both directions, and nothing is copied into the state before everything was checked. Files come
@@ -30,6 +31,8 @@ from rewarm.errors import CheckpointError, Problem
 from rewarm.model.trainable import trained_in
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan, Science
+from rewarm.retention.anchor import Anchor
+from rewarm.retention.average import Average
 from rewarm.training.optimizer import MOMENTS, is_eight_bit, moments, set_step_counts, step_counts
 from rewarm.training.placement import VERSIONS_OF
 from rewarm.training.saved import (
@@ -51,15 +54,19 @@ __all__ = [
     "Snapshot",
     "TrainState",
     "buffers_of",
+    "names_in_checkpoint",
+    "read_average",
     "read_state",
     "read_weights",
     "take_snapshot",
+    "trained_at_some_time",
     "weights_of",
     "write_snapshot",
 ]
 
 _WEIGHTS = "model"
 _MOMENTS = "optimizer"
+_AVERAGE = "average"
 
 
 @dataclass(slots=True)
@@ -73,6 +80,8 @@ class TrainState:
     amendments: Amendments = field(default_factory=Amendments)
     guard: GuardMemory = field(default_factory=GuardMemory)
     settling: SettlingMemory = field(default_factory=SettlingMemory)
+    anchor: Anchor | None = None
+    average: Average | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -92,6 +101,7 @@ class Snapshot:
     saved: SavedState
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -114,20 +124,33 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _stored_weights(model: nn.Module, science: Science) -> dict[str, Tensor]:
-    """Return what a checkpoint holds: every buffer, and every parameter that some stage trains.
+    """Return what a checkpoint holds, by name."""
+    names = names_in_checkpoint(model, science)
+    return {name: tensor for name, tensor in weights_of(model).items() if name in names}
 
-    The others are the base's own bits to the end, and are read from it.
+
+def names_in_checkpoint(model: nn.Module, science: Science) -> frozenset[str]:
+    """Return the names of what a checkpoint holds: buffers, and parameters that some stage trains.
+
+    The others are the base's own bits to the end, and are read from it. The model may be one
+    without weights.
     """
-    trained = {
+    trained = trained_at_some_time(model, science)
+    return frozenset(
+        name
+        for name, tensor in weights_of(model).items()
+        if name in trained or not isinstance(tensor, nn.Parameter)
+    )
+
+
+def trained_at_some_time(model: nn.Module, science: Science) -> dict[str, nn.Parameter]:
+    """Return every parameter that some stage trains, by name."""
+    names = {
         name
         for stage in science.stages
         for name in trained_in(model, science.parameters, stage, seed=science.seed)
     }
-    return {
-        name: tensor
-        for name, tensor in weights_of(model).items()
-        if name in trained or not isinstance(tensor, nn.Parameter)
-    }
+    return {name: found for name, found in model.named_parameters() if name in names}
 
 
 def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapshot:
@@ -145,16 +168,24 @@ def take_snapshot(state: TrainState, science: Science, *, copy: bool) -> Snapsho
         num_ranks=state.world.size,
         versions=provenance(VERSIONS_OF)["packages"],
     )
-    weights, found = _stored_weights(state.model, science), moments(state.optimizer)
+    groups: list[Mapping[str, Tensor]] = [
+        _stored_weights(state.model, science),
+        moments(state.optimizer),
+        {} if state.average is None else state.average.weights,
+    ]
     if copy:
-        weights = {name: copied_to_host(tensor) for name, tensor in weights.items()}
-        found = {name: copied_to_host(tensor) for name, tensor in found.items()}
-    return Snapshot(saved, weights, found)
+        groups = [
+            {name: copied_to_host(tensor) for name, tensor in group.items()} for group in groups
+        ]
+    return Snapshot(saved, *groups)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, world: World) -> None:
     """Write a snapshot's files into a folder; collective. An OSError: the disk refuses."""
-    write_tensors(folder, {_WEIGHTS: snapshot.weights, _MOMENTS: snapshot.moments}, world)
+    groups = {_WEIGHTS: snapshot.weights, _MOMENTS: snapshot.moments}
+    if snapshot.average:
+        groups[_AVERAGE] = snapshot.average
+    write_tensors(folder, groups, world)
     if world.is_main:
         write_json(folder / STATE_FILE, snapshot.saved.model_dump(mode="json"))
 
@@ -168,7 +199,14 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     saved = read_saved_state(folder)
     check_plan(saved, science, where=folder)
     weights, kept = _stored_weights(state.model, science), moments(state.optimizer)
-    problems = list(_differences(folder, _WEIGHTS, _headers_of(weights)))
+    groups: dict[str, Mapping[str, Tensor]] = {_WEIGHTS: weights}
+    if state.average is not None:
+        groups[_AVERAGE] = state.average.weights
+    problems = [
+        problem
+        for group, tensors in groups.items()
+        for problem in _differences(folder, group, _headers_of(tensors))
+    ]
     cut_anew = _moments_cut_anew(folder, state)
     if cut_anew is None:
         of_all = state.world.ranks.together(lambda: _headers_of(kept))
@@ -184,9 +222,9 @@ def read_state(folder: Path, state: TrainState, science: Science) -> None:
     if problems:
         raise CheckpointError(problems)
     if cut_anew is None:
-        fill(folder, {_WEIGHTS: weights, _MOMENTS: kept}, state.world)
+        fill(folder, {**groups, _MOMENTS: kept}, state.world)
     else:
-        fill(folder, {_WEIGHTS: weights}, state.world)
+        fill(folder, groups, state.world)
         copy_moments(cut_anew, state.optimizer)
     set_step_counts(state.optimizer, saved.optimizer_steps)
     state.step = saved.step
@@ -217,6 +255,20 @@ def read_weights(folder: Path, model: nn.Module, science: Science) -> int:
         raise CheckpointError(problems)
     fill(folder, {_WEIGHTS: wanted}, ALONE)
     return saved.step
+
+
+def read_average(folder: Path, model: nn.Module, science: Science) -> int:
+    """Bring a model in this process to the average of a verified checkpoint.
+
+    Returns the updates that it is of. Raises as `read_state` does, the model then being untouched.
+    """
+    wanted: Mapping[str, Tensor] = trained_at_some_time(model, science)
+    problems = list(_differences(folder, _AVERAGE, _headers_of(wanted)))
+    if problems:
+        raise CheckpointError(problems)
+    step = read_weights(folder, model, science)
+    fill(folder, {_AVERAGE: wanted}, ALONE)
+    return step
 
 
 def _headers_of(tensors: Mapping[str, Tensor]) -> dict[str, Header]:

@@ -5,15 +5,18 @@ of all ranks. That number is known from the labels before the first micro-batch,
 its sum divided by it, gradients are added up, and how the step is split over micro-batches and
 ranks does not matter. (A mean of the parts' means would weigh a token by how few others share its
 part.)
+
+What retention adds: a divergence within the loss, then pulls to the base's weights on each rank's
+part of the gradient, and last a memory's gradient that turns it aside; all before clipping.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ from rewarm.errors import RewarmError
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.trainable import layer_of
 from rewarm.records.facts import StepRecord
+from rewarm.retention.projection import turn_aside
+from rewarm.retention.terms import Retention
 from rewarm.training.optimizer import masked_step, named_parameters
 from rewarm.training.placement import autocast_of
 from rewarm.training.randomness import seed_step
@@ -57,6 +62,18 @@ class Tell(Protocol):
         ...
 
 
+_Objective = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+"""What is trained on: the sum over a batch's tokens, with its graph, and what it is of, [3]."""
+
+
+class _Count(NamedTuple):
+    """Of a whole step: labels that count, those with a next-token loss, sequences by source."""
+
+    valid: int
+    with_loss: int
+    samples: tuple[int, ...]
+
+
 class NonFiniteStep(RewarmError):  # noqa: N818 - it names what happened, as the records do
     """A step's loss or gradient is not finite, and was not when it was replayed either."""
 
@@ -86,6 +103,7 @@ class Stepper:
     loss: TokenLoss
     tell: Tell
     trace_with: str = "rewarm trace RUN"
+    retention: Retention = field(default_factory=Retention)
 
     def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord:
         """Update the state with one batch (a rank: with its share) and return the step's record.
@@ -95,21 +113,21 @@ class Stepper:
         """
         assert batch.step == state.step, f"batch of step {batch.step} at step {state.step}"
         started = time.perf_counter()
-        num_valid, samples = _count(state.world, batch, len(self.science.sources))
-        if num_valid == 0:
+        count = self._count(state.world, batch)
+        if count.valid == 0:
             self.tell("warning", batch.step, "no label of this step counts: loss and gradient 0")
         before = _Buffers.capture(state)
-        measured = self._update(state, batch, num_valid)
+        measured = self._update(state, batch, count)
         if not measured.is_finite:
             self.tell("non_finite", batch.step, f"{measured}; the step is replayed once")
             before.restore(state)
-            measured = self._update(state, batch, num_valid)
+            measured = self._update(state, batch, count)
         if not measured.is_finite:
             before.restore(state)
             raise NonFiniteStep(batch.step, *measured.first_non_finite(), self.trace_with)
-        return self._record(batch, measured, num_valid, samples, time.perf_counter() - started)
+        return self._record(batch, measured, count, time.perf_counter() - started)
 
-    def _update(self, state: TrainState, batch: Batch, num_valid: int) -> _Measured:
+    def _update(self, state: TrainState, batch: Batch, count: _Count) -> _Measured:
         """Update weights and moments, unless loss or gradient is not finite; return both.
 
         Finiteness is reduced on the device and masks the update there; the host reads it
@@ -117,16 +135,91 @@ class Stepper:
         """
         optimizer = state.optimizer
         set_rates(optimizer, self.science, batch.step)
+        memory = self._memory_gradients(state, batch.step)
         seed_step(self.science.seed, batch.step, state.world.data_rank)
-        loss = state.world.sum_of_data(self._accumulate_gradients(state, batch, num_valid))
+        nats, divergence, held = state.world.sum_of_data(
+            self._accumulate_gradients(
+                state,
+                batch,
+                self.retention.distillation or self._plain,
+                num_sequences=self.science.sequences_per_step,
+                num_valid=count.valid,
+            )
+        )
+        loss = nats
+        if count.with_loss != count.valid:
+            loss = nats * count.valid / max(count.with_loss, 1)
+        figures = self._adjust(state, memory)
+        if self.retention.distillation is not None:
+            figures["distill"] = torch.where(held > 0, divergence / held, divergence)
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
         by_layer = self._layer_norms(state)
         grad_norm = clip_gradients(parameters, self.science.optimizer.clip_grad_norm, state.world)
         measured = torch.stack((loss, grad_norm.to(loss)))
         masked_step(optimizer, skip=~measured.isfinite().all())
         optimizer.zero_grad(set_to_none=True)
-        loss_value, norm, *norms = torch.cat((measured, by_layer.to(loss))).tolist()
-        return _Measured(loss_value, norm, tuple(norms))
+        numbers = (measured, by_layer.to(loss), *(f.to(loss)[None] for f in figures.values()))
+        loss_value, norm, *others = torch.cat(numbers).tolist()
+        norms = tuple(others[: len(by_layer)])
+        named = dict(zip(figures, others[len(by_layer) :], strict=True))
+        return _Measured(loss_value, norm, norms, named)
+
+    def _plain(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss's sum over a batch's tokens, and that with no divergence beside it."""
+        nats, _ = self.loss(model, batch.input_ids, batch.labels, batch.position_ids)
+        parts = torch.zeros(3, dtype=torch.float64, device=nats.device)
+        parts[0] = nats.detach()
+        return nats, parts
+
+    def _memory_gradients(self, state: TrainState, step: int) -> dict[str, Tensor] | None:
+        """Return this rank's parts of the gradient of the memory's mean loss, if there is one."""
+        recipe = self.science.retention.agem
+        if self.retention.memory is None or recipe is None:
+            return None
+        assert recipe.sequences_per_step is not None
+        seed_step(self.science.seed, step, state.world.data_rank)
+        batch = self.retention.memory.batch(step)
+        self._accumulate_gradients(
+            state,
+            batch,
+            self._plain,
+            num_sequences=recipe.sequences_per_step,
+            num_valid=int(state.world.sum_of_data(torch.tensor(batch.num_valid_tokens))),
+        )
+        found = {
+            name: local(parameter.grad)
+            for name, parameter in named_parameters(state.optimizer)
+            if parameter.grad is not None
+        }
+        state.optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def _adjust(self, state: TrainState, memory: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """Change the gradient as retention wants it, and return its figures, each of shape [].
+
+        The pulls come first: what the memory's gradient turns aside is the whole of the rest.
+        """
+        named = list(named_parameters(state.optimizer))
+        shares = {name: share_of_copies(found, state.world) for name, found in named}
+        figures: dict[str, Tensor] = {}
+        if state.anchor is not None:
+            l2sp, ewc = state.world.sum(state.anchor.pull(named, shares))
+            figures |= {"l2sp": l2sp} if state.anchor.l2sp else {}
+            figures |= {"ewc": ewc} if state.anchor.ewc else {}
+        if memory is not None:
+            gradients: list[Tensor] = []
+            for name, parameter in named:
+                if name in memory:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    gradients.append(local(parameter.grad))
+            figures["agem"] = turn_aside(
+                gradients,
+                list(memory.values()),
+                shares=[shares[name] for name in memory],
+                total=state.world.sum,
+            )
+        return figures
 
     def _layer_norms(self, state: TrainState) -> Tensor:
         """Return the norm of each layer's gradient, float64 [layers], where freezing asks for it;
@@ -142,34 +235,40 @@ class Stepper:
                 squares[layer] += local(parameter.grad).double().square().sum() * share
         return state.world.sum(squares).sqrt()
 
-    def _accumulate_gradients(self, state: TrainState, batch: Batch, num_valid: int) -> Tensor:
-        """Add each micro-batch's share of the step's gradient; return their loss, float64 []."""
+    def _accumulate_gradients(
+        self,
+        state: TrainState,
+        batch: Batch,
+        objective: _Objective,
+        *,
+        num_sequences: int,
+        num_valid: int,
+    ) -> Tensor:
+        """Add each micro-batch's share of a gradient; return this rank's share of what it is of:
+        nats, divergence and its tokens, all divided by `num_valid`; float64 [3].
+
+        All ranks have `num_sequences` together, of which `num_valid` labels count.
+        """
         divisor = max(num_valid, 1)
-        total = torch.zeros((), dtype=torch.float64, device=state.device)
+        total = torch.zeros(3, dtype=torch.float64, device=state.device)
         size = self.placement.micro_batch_sequences
-        most_rows = -(-self.science.sequences_per_step // state.world.data_size)
+        most_rows = -(-num_sequences // state.world.data_size)
         num_parts = -(-most_rows // size)
-        for part, tensors in enumerate(_micro_batches(batch, size, num_parts)):
-            input_ids, labels, position_ids = (
-                None if tensor is None else tensor.to(state.device) for tensor in tensors
-            )
-            assert input_ids is not None
-            assert labels is not None
+        for index, part in enumerate(_micro_batches(batch, size, num_parts)):
             reduce_gradients(
-                state.root, now=part == num_parts - 1, keep_whole=self.placement.whole_gradients
+                state.root, now=index == num_parts - 1, keep_whole=self.placement.whole_gradients
             )
             with autocast_of(self.placement):
-                nats, _ = state.root(self.loss, input_ids, labels, position_ids)
-            (nats / divisor).backward()
-            total += nats.detach()
+                summed, parts = state.root(objective, part.to(state.device))
+            (summed / divisor).backward()
+            total += parts
         return total / divisor
 
     def _record(
         self,
         batch: Batch,
         measured: _Measured,
-        num_valid: int,
-        samples: tuple[int, ...],
+        count: _Count,
         step_s: float,
     ) -> StepRecord:
         science = self.science
@@ -178,13 +277,24 @@ class Stepper:
             loss=measured.loss,
             lr=science.lr(batch.step),
             grad_norm=measured.grad_norm,
-            num_valid_tokens=num_valid,
+            num_valid_tokens=count.valid,
             num_tokens=(batch.step + 1) * science.tokens_per_step,
             phase=science.phase_at(batch.step).name,
-            samples=samples,
+            samples=count.samples,
             step_s=step_s,
             layer_grad_norms=measured.layer_norms,
+            retention=measured.retention,
         )
+
+    def _count(self, world: World, batch: Batch) -> _Count:
+        """Return what the whole step has; collective."""
+        samples = torch.from_numpy(np.bincount(batch.source, minlength=len(self.science.sources)))
+        valid = batch.num_valid_tokens
+        distillation = self.retention.distillation
+        with_loss = valid if distillation is None else distillation.num_with_loss(batch)
+        counts = torch.cat((torch.tensor([valid, with_loss]), samples))
+        num_valid, num_with_loss, *by_source = world.sum_of_data(counts).tolist()
+        return _Count(num_valid, num_with_loss, tuple(by_source))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +319,7 @@ class _Measured:
     loss: float
     grad_norm: float
     layer_norms: tuple[float, ...] = ()
+    retention: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_finite(self) -> bool:
@@ -223,28 +334,21 @@ class _Measured:
         return f"loss {self.loss}, gradient norm {self.grad_norm}"
 
 
-def _micro_batches(
-    batch: Batch, num_sequences: int, num_parts: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield inputs, labels and positions of at most `num_sequences` rows, `num_parts` times.
+def _micro_batches(batch: Batch, num_sequences: int, num_parts: int) -> Iterator[Batch]:
+    """Yield batches of at most `num_sequences` rows, `num_parts` times.
 
-    All ranks must take part in every forward pass: one whose share is smaller computes rows of
-    which no label counts.
+    All ranks must take part in every forward pass: one whose share is smaller computes a row of
+    which no label counts, and which is of no source.
     """
     for start in range(0, num_parts * num_sequences, num_sequences):
-        rows = slice(start, start + num_sequences)
         if start < len(batch.input_ids):
-            positions = None if batch.position_ids is None else batch.position_ids[rows]
-            yield batch.input_ids[rows], batch.labels[rows], positions
+            yield batch.of_rows(slice(start, start + num_sequences))
         else:
             shape = (1, batch.input_ids.shape[1])
-            positions = None if batch.position_ids is None else torch.arange(shape[1])[None]
-            yield torch.zeros(shape, dtype=torch.int64), torch.full(shape, IGNORED_LABEL), positions
-
-
-def _count(world: World, batch: Batch, num_sources: int) -> tuple[int, tuple[int, ...]]:
-    """Return the whole step's number of valid labels, and its sequences by source; collective."""
-    samples = torch.from_numpy(np.bincount(batch.source, minlength=num_sources))
-    counts = torch.cat((torch.tensor([batch.num_valid_tokens]), samples))
-    num_valid, *by_source = world.sum_of_data(counts).tolist()
-    return num_valid, tuple(by_source)
+            yield Batch(
+                step=batch.step,
+                input_ids=torch.zeros(shape, dtype=torch.int64),
+                labels=torch.full(shape, IGNORED_LABEL),
+                source=np.array([-1]),
+                position_ids=None if batch.position_ids is None else torch.arange(shape[1])[None],
+            )

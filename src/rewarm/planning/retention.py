@@ -1,0 +1,398 @@
+"""What keeps the base's knowledge, resolved: on which text, at which strength, at what cost.
+
+A-GEM's memory and the text that Fisher information is estimated on have data orders of their own,
+keyed apart from the run's: functions of (plan, step) as that one is, so nothing of them is saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from rewarm.order.blend import quantise_weights
+from rewarm.order.position import OrderPhase, OrderSpec
+from rewarm.order.shuffle import derive_key
+from rewarm.planning.budget import AddedCost, flops_per_token
+from rewarm.planning.notes import Notes
+from rewarm.planning.plan import PlannedPhase, PlannedSource, Science
+from rewarm.planning.selection import names_of
+from rewarm.planning.size import Size
+from rewarm.planning.trainable import trained_names
+from rewarm.recipe.retention import AgemRecipe, DistillRecipe, EwcRecipe, RetentionRecipe
+from rewarm.recipe.schema import OLD_ROLES, Recipe
+from rewarm.records.facts import CorpusFacts, ModelFacts
+
+__all__ = [
+    "fisher_order",
+    "memory_order",
+    "resolve_retention",
+    "retention_cost",
+    "sources_of_retention",
+]
+
+L2SP = "Li et al. 2018, arXiv 1802.01483"
+EWC = "Kirkpatrick et al. 2017, arXiv 1612.00796"
+LWF = "Li and Hoiem 2017, arXiv 1606.09282"
+DISTILLATION = "Hinton et al. 2015, arXiv 1503.02531"
+AGEM = "Chaudhry et al. 2019, arXiv 1812.00420"
+STREAMS = "Lee et al. 2023, WACV"
+_FEWEST_FOR_FISHER = 32
+_LWF_TEMPERATURE = 2.0
+
+
+def resolve_retention(
+    recipe: Recipe,
+    sources: Sequence[PlannedSource],
+    phases: Sequence[PlannedPhase],
+    corpora: Mapping[str, CorpusFacts],
+    size: Size | None,
+    notes: Notes,
+) -> dict[str, Any]:
+    """Return the fields of the science that say what holds on to the base, with every default.
+
+    Everything that makes no sense is noted as a problem; the fields are then of no use.
+    """
+    wanted = recipe.retention
+    if wanted == RetentionRecipe():
+        return {}
+    _note_anchors(recipe, notes)
+    distill = None if wanted.distill is None else _resolved_distill(recipe, sources, phases, notes)
+    agem = None if wanted.agem is None else _resolved_agem(recipe, size, notes)
+    names = sources_of_retention(wanted)
+    memory = [_memory_source(name, corpora, size) for name in names if name in corpora]
+    for source in memory:
+        if size is not None and not source.num_windows:
+            notes.problems.add(
+                f"sources.{source.name}",
+                f"its training tokens do not fill one window of {size.sequence_length} + 1",
+                "add text, lower its held_out share, or lower batch.sequence_length",
+            )
+    if wanted.ewc is not None:
+        _note_fisher(wanted.ewc, recipe, memory, notes)
+    ema = wanted.ema
+    if ema is not None and size is not None:
+        ema = ema.model_copy(update={"decay": _decay(ema.decay, size.num_steps, notes)})
+    return {
+        "retention": wanted.model_copy(update={"distill": distill, "agem": agem, "ema": ema}),
+        "memory": tuple(memory),
+    }
+
+
+def sources_of_retention(wanted: RetentionRecipe) -> list[str]:
+    """Return the sources that it reads beside the blends, each once."""
+    names = [] if wanted.ewc is None else [wanted.ewc.fisher_from]
+    names += [] if wanted.agem is None else wanted.agem.memory
+    return list(dict.fromkeys(names))
+
+
+def memory_order(science: Science) -> OrderSpec:
+    """Return the order in which A-GEM's memory is shown: sources in equal shares, by epochs."""
+    recipe = science.retention.agem
+    assert recipe is not None
+    assert recipe.sequences_per_step is not None
+    sources = [source for source in science.memory if source.name in recipe.memory]
+    return _order(science.seed, "memory", sources, recipe.sequences_per_step, science.num_steps)
+
+
+def fisher_order(science: Science) -> OrderSpec:
+    """Return the order of the sequences that Fisher information is estimated on, one a step."""
+    recipe = science.retention.ewc
+    assert recipe is not None
+    sources = [source for source in science.memory if source.name == recipe.fisher_from]
+    return _order(science.seed, "fisher", sources, 1, recipe.sequences)
+
+
+def _order(
+    seed: int, purpose: str, sources: Sequence[PlannedSource], per_step: int, num_steps: int
+) -> OrderSpec:
+    weights = quantise_weights([1.0] * len(sources))
+    return OrderSpec(
+        seed=derive_key(seed, purpose),
+        sequences_per_step=per_step,
+        source_names=tuple(source.name for source in sources),
+        num_windows=tuple(source.num_windows for source in sources),
+        phases=(OrderPhase(start_step=0, end_step=num_steps, weights=weights),),
+    )
+
+
+def _memory_source(
+    name: str, corpora: Mapping[str, CorpusFacts], size: Size | None
+) -> PlannedSource:
+    corpus = corpora[name]
+    key = corpus.tokens if corpus.measured else corpus.key
+    num_windows = 0 if size is None else corpus.num_windows(size.sequence_length)
+    return PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows)
+
+
+def _note_anchors(recipe: Recipe, notes: Notes) -> None:
+    """Explain the pulls to the base's weights, and refuse them where there are no such weights."""
+    wanted = recipe.retention
+    for key, found, source, why in (
+        ("l2sp", wanted.l2sp, L2SP, "every trained weight is pulled to its value in the base"),
+        ("ewc", wanted.ewc, EWC, "a weight is pulled as much as old text's likelihood hangs on it"),
+    ):
+        if found is None:
+            continue
+        notes.because(f"retention.{key}.weight", f"{found.weight:g}", why, source)
+        if recipe.parameters.adapter is not None:
+            notes.problems.add(
+                f"retention.{key}",
+                "it pulls weights to their values in the base, and an adapter's matrices have none "
+                "there: the base's own weights do not move",
+                "leave one of the two out; retention.distill holds an adapter to what the base "
+                "says",
+            )
+    if wanted.l2sp is not None and recipe.optimizer.weight_decay > 0:
+        notes.warnings.append(
+            f"optimizer.weight_decay = {recipe.optimizer.weight_decay:g} pulls weights to 0 while "
+            "retention.l2sp pulls them to the base; in its paper it stands in place of the decay "
+            "(optimizer.weight_decay = 0)"
+        )
+
+
+def _note_fisher(
+    wanted: EwcRecipe, recipe: Recipe, memory: Sequence[PlannedSource], notes: Notes
+) -> None:
+    where = "retention.ewc.fisher_from"
+    if not _check_old(where, wanted.fisher_from, recipe, "what it holds on to", notes):
+        return
+    notes.because(
+        "retention.ewc.sequences",
+        wanted.sequences,
+        "the mean of so many sequences' squared gradients, taken once before the first step; its "
+        f"relative error is about {math.sqrt(2 / wanted.sequences):.0%}",
+        "√(2/n) of n normal squares",
+    )
+    found = next((source for source in memory if source.name == wanted.fisher_from), None)
+    if found is not None and found.num_windows and wanted.sequences > found.num_windows:
+        notes.problems.add(
+            "retention.ewc.sequences",
+            f"{wanted.sequences} sequences of {wanted.fisher_from!r}, which has "
+            f"{found.num_windows}",
+            f"use at most {found.num_windows}, or add text",
+        )
+    if wanted.sequences < _FEWEST_FOR_FISHER:
+        notes.warnings.append(
+            f"retention.ewc.sequences = {wanted.sequences} make a rough estimate: each weight's "
+            "importance is off by a quarter of itself or more"
+        )
+
+
+def _resolved_agem(recipe: Recipe, size: Size | None, notes: Notes) -> AgemRecipe | None:
+    wanted = recipe.retention.agem
+    assert wanted is not None
+    for index, name in enumerate(wanted.memory):
+        where = f"retention.agem.memory[{index}]"
+        if name in wanted.memory[:index]:
+            notes.problems.add(where, f"{name!r} is named twice", "name it once")
+        _check_old(where, name, recipe, "whose loss must not rise", notes)
+    if size is None:
+        return wanted
+    per_step = wanted.sequences_per_step or size.sequences_per_step
+    by_default = "" if wanted.sequences_per_step else "as many as the stream's; "
+    notes.because(
+        "retention.agem.sequences_per_step",
+        per_step,
+        f"{by_default}their gradient turns aside a step that points against it",
+        AGEM if wanted.sequences_per_step else STREAMS,
+    )
+    return wanted.model_copy(update={"sequences_per_step": per_step})
+
+
+def _resolved_distill(
+    recipe: Recipe,
+    sources: Sequence[PlannedSource],
+    phases: Sequence[PlannedPhase],
+    notes: Notes,
+) -> DistillRecipe:
+    wanted = recipe.retention.distill
+    assert wanted is not None
+    names = _names_on(wanted, recipe)
+    unknown = [name for name in names if name not in recipe.sources]
+    for name in unknown:
+        _note_unknown("retention.distill.on", name, recipe, notes)
+    shown = {source.name for source in sources}
+    used = [name for name in names if name in shown]
+    if phases and not unknown and not used:
+        notes.problems.add(
+            "retention.distill.on",
+            f"no phase shows text of {_named(wanted.on)}, so there is nothing to hold to the base",
+            "give such a source a weight in a phase, or choose other text",
+        )
+    is_new = all(recipe.sources[n].role not in OLD_ROLES for n in names if n in recipe.sources)
+    temperature = wanted.temperature
+    if temperature is None:
+        flattened = is_new and wanted.teacher == "live"
+        temperature = _LWF_TEMPERATURE if flattened else 1.0
+    if wanted.teacher == "stored":
+        _note_stored(recipe, used or names, temperature, notes)
+    notes.because(
+        "retention.distill.weight",
+        f"{wanted.weight:g}",
+        "T² · KL(base ‖ model) per token "
+        + ("in place of the loss" if wanted.replaces_loss else "beside the loss")
+        + f" on {', '.join(used or names) or 'nothing'}"
+        + ("; 1 is the published CE/2 + T² KD/2 for one old task, times 2" if is_new else ""),
+        LWF if is_new else DISTILLATION,
+    )
+    notes.because(
+        "retention.distill.temperature",
+        f"{temperature:g}",
+        "as learning without forgetting has it"
+        if temperature == _LWF_TEMPERATURE
+        else "the base's own distribution"
+        if temperature == 1.0
+        else "as the recipe says",
+        LWF if temperature == _LWF_TEMPERATURE else "recipe",
+    )
+    return wanted.model_copy(update={"on": used or names, "temperature": temperature})
+
+
+def _names_on(wanted: DistillRecipe, recipe: Recipe) -> list[str]:
+    if isinstance(wanted.on, list):
+        return list(dict.fromkeys(wanted.on))
+    return [
+        name
+        for name, source in recipe.sources.items()
+        if wanted.on == "all" or (source.role in OLD_ROLES) == (wanted.on == "replay")
+    ]
+
+
+def _named(on: Literal["new", "replay", "all"] | list[str]) -> str:
+    return ", ".join(map(repr, on)) if isinstance(on, list) else f"on = {on!r}"
+
+
+def _note_stored(recipe: Recipe, names: Sequence[str], temperature: float, notes: Notes) -> None:
+    """Refuse stored distributions where none are stored, or at a temperature they do not have."""
+    for name in names:
+        source = recipe.sources.get(name)
+        if source is None:
+            continue
+        if source.rehearse is None or not source.rehearse.top_k_logits:
+            notes.problems.add(
+                "retention.distill.teacher",
+                f"the base's distribution is not stored beside {name!r}"
+                + ("" if source.rehearse else ", which is text of files"),
+                f"set sources.{name}.rehearse.top_k_logits, e.g. to 32"
+                if source.rehearse
+                else 'use teacher = "live", or name sampled sources in retention.distill.on',
+            )
+    if not recipe.batch.mask_documents:
+        notes.warnings.append(
+            "batch.mask_documents = false: the model sees the documents before a sampled text, "
+            "which the base did not when its distribution was stored; keep documents apart, or "
+            'use retention.distill.teacher = "live"'
+        )
+    if temperature != 1.0:
+        notes.problems.add(
+            "retention.distill.temperature",
+            f"{temperature:g}, but what is stored is the base's distribution at 1, of which only "
+            "the likeliest tokens are known: it cannot be flattened",
+            'leave temperature out, or use teacher = "live"',
+        )
+
+
+def _check_old(where: str, name: str, recipe: Recipe, what_for: str, notes: Notes) -> bool:
+    """Tell whether a source is there and old; note it where not."""
+    if name not in recipe.sources:
+        _note_unknown(where, name, recipe, notes)
+        return False
+    role = recipe.sources[name].role
+    if role not in OLD_ROLES:
+        notes.problems.add(
+            where,
+            f"{name!r} has the role {role}, and {what_for} is what the base was pretrained on",
+            "name a source of role general, quality or replay (sampled text, too)",
+        )
+        return False
+    return True
+
+
+def _note_unknown(where: str, name: str, recipe: Recipe, notes: Notes) -> None:
+    notes.problems.add(
+        where,
+        f"no source is called {name!r}",
+        f"name one of: {', '.join(sorted(recipe.sources))}",
+    )
+
+
+def _decay(wanted: float | None, num_steps: int, notes: Notes) -> float:
+    """Return how much of the average stays at each step: by default it spans a tenth of the run."""
+    decay = wanted if wanted is not None else 1 - 1 / max(2.0, num_steps / 10)
+    notes.because(
+        "retention.ema.decay",
+        f"{decay:.6g}",
+        f"averages about the last {1 / (1 - decay):,.0f} steps"
+        + ("" if wanted is not None else ", a tenth of the run")
+        + f"; of the base itself {decay**num_steps:.2g} is left in it at the end",
+        "(1 − decay) · Σ decay^i θ, decay^steps",
+    )
+    return decay
+
+
+def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
+    """Return what retention adds to a run, in float32 memory over all devices and in operations."""
+    wanted = science.retention
+    trained = _num_trained(science, model)
+    per_token = flops_per_token(model, science.sequence_length)
+    num_bytes = flops = 0.0
+    words: list[str] = []
+    passes: list[str] = []
+    if wanted.l2sp is not None or wanted.ewc is not None:
+        num_bytes += 4 * trained
+        words.append("the base's weights: 4 · trained")
+    if wanted.ewc is not None:
+        num_bytes += 4 * trained
+        flops += per_token * wanted.ewc.sequences * science.sequence_length
+        words.append("Fisher: 4 · trained")
+        passes.append("Fisher's sequences, forward and backward")
+    if wanted.distill is not None:
+        tokens = _tokens_of(science, cast(list[str], wanted.distill.on))
+        head = model.num_head_parameters or model.vocab_size * model.hidden_size
+        flops += 6 * head * tokens
+        if wanted.distill.teacher == "live":
+            num_bytes += 4 * model.num_parameters
+            flops += per_token / 3 * tokens
+            passes.append("the teacher, forward; its head and the divergence")
+            words.append("the base as a second model: 4 · parameters")
+        else:
+            words.append("stored distributions: next to nothing")
+            passes.append("the divergence")
+    if wanted.agem is not None:
+        assert wanted.agem.sequences_per_step is not None
+        num_bytes += 4 * trained
+        num_sequences = wanted.agem.sequences_per_step * science.num_steps
+        flops += per_token * num_sequences * science.sequence_length
+        words.append("the memory's gradient: 4 · trained")
+        passes.append("the memory's sequences, forward and backward")
+    if wanted.ema is not None:
+        num_bytes += 4 * trained
+        words.append("the average: 4 · trained")
+    return AddedCost(num_bytes, flops, "; ".join(words), "; ".join(passes))
+
+
+def _num_trained(science: Science, model: ModelFacts) -> float:
+    """Return how many weights train at some time; an adapter's own are left out, being few."""
+    if science.parameters.adapter is not None:
+        return 0.0
+    names = names_of(model)
+    if not names.shapes:
+        return float(model.num_parameters)
+    trained = frozenset[str]().union(
+        *(
+            trained_names(names, science.parameters, stage, seed=science.seed)
+            for stage in science.stages
+        )
+    )
+    return float(sum(math.prod(names.shapes[name]) for name in trained))
+
+
+def _tokens_of(science: Science, names: Sequence[str]) -> int:
+    """Return the tokens that the run shows of some sources."""
+    return science.sequence_length * sum(
+        samples
+        for phase in science.phases
+        for source, samples in zip(science.sources, phase.samples, strict=True)
+        if source.name in names
+    )

@@ -1,0 +1,116 @@
+"""What the plan makes of `[retention]`: defaults with reasons, costs by hand, refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from rewarm.errors import RecipeError
+from rewarm.planning.plan import Plan
+from tests.support.fake_facts import make_corpus_facts
+from tests.unit.test_plan import CORPORA, RECIPE, plan_of, problems_of
+
+EWC = "retention.ewc.fisher_from='old'"
+
+
+def estimate(plan: Plan, name: str) -> float:
+    (found,) = [estimate.value for estimate in plan.estimates if estimate.name == name]
+    return found
+
+
+def reason(plan: Plan, key: str) -> str:
+    (words,) = [f"{found.value}: {found.reason}" for found in plan.reasons if found.field == key]
+    return words
+
+
+def test_nothing_is_added_where_nothing_is_asked_for() -> None:
+    plan = plan_of()
+    assert not [e.name for e in plan.estimates if e.name.startswith("retention")]
+    assert plan.science.memory == ()
+
+
+def test_pulls_and_their_costs_by_hand() -> None:
+    """A million weights; 20 sequences of 128 tokens for Fisher, of 999,680 that train."""
+    plan = plan_of("retention.l2sp.weight=0.01", EWC, "retention.ewc.sequences=20")
+    assert estimate(plan, "retention memory") == 8e6  # the base and Fisher in float32
+    share = estimate(plan, "retention compute") / estimate(plan, "training compute")
+    assert share == pytest.approx(20 * 128 / 999_680)
+    assert [source.name for source in plan.science.memory] == ["old"]
+    assert "20" in reason(plan, "retention.ewc.sequences")
+    assert "about 32%" in reason(plan, "retention.ewc.sequences")  # √(2/20) = 0.316
+    assert any("make a rough estimate" in warning for warning in plan.warnings)
+
+
+def test_l2sp_beside_weight_decay_is_warned_of() -> None:
+    def warned(*overrides: str) -> bool:
+        plan = plan_of("retention.l2sp.weight=0.01", *overrides)
+        return any("pulls weights to 0 while" in warning for warning in plan.warnings)
+
+    assert warned("optimizer.weight_decay=0.1")
+    assert not warned("optimizer.weight_decay=0")
+
+
+def test_it_is_part_of_the_science() -> None:
+    prints = {
+        plan_of(*overrides).fingerprint
+        for overrides in (
+            (),
+            ("retention.l2sp.weight=0.01",),
+            ("retention.l2sp.weight=0.02",),
+            (EWC,),
+            (EWC, "retention.ewc.sequences=64"),
+        )
+    }
+    assert len(prints) == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("retention.ewc.fisher_from='none'",), "no source is called 'none'"),
+        (("retention.ewc.fisher_from='new'",), "'new' has the role new"),
+        ((EWC, "retention.ewc.sequences=9000"), "9000 sequences of 'old', which has"),
+        (("retention.l2sp.weight=1", "parameters.adapter.rank=4"), "an adapter's matrices have"),
+        ((EWC, "parameters.adapter.rank=4"), "an adapter's matrices have none"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(overrides: tuple[str, ...], words: str) -> None:
+    assert any(words in problem for problem in problems_of(*overrides))
+
+
+MADE = """
+[sources.made]
+role = "replay"
+rehearse = { tokens = "1M", top_k_logits = 8 }
+[retention.distill]
+on = ["made"]
+teacher = "stored"
+"""
+
+
+def test_what_was_stored_within_documents_is_not_for_documents_that_see_each_other() -> None:
+    def warned(*overrides: str) -> bool:
+        plan = plan_of(
+            "phases=[{name='all', weights={new=3, made=1}}]",
+            *overrides,
+            text=RECIPE + MADE,
+            corpora={**CORPORA, "made": make_corpus_facts("made", "replay")},
+        )
+        return any("the base did not when its distribution" in found for found in plan.warnings)
+
+    assert warned("batch.mask_documents=false")
+    assert not warned()
+    assert not warned("batch.mask_documents=false", "retention.distill.teacher='live'")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("retention.l2sp.weight=0", "greater than 0"),
+        ("retention.l2sp.weight=-1", "greater than 0"),
+        ("retention.ewc.weight=1", "fisher_from"),
+        ("retention.l2=1", "retention.l2"),
+    ],
+)
+def test_mistakes_in_a_field_are_told(override: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        plan_of(override)
