@@ -374,12 +374,14 @@ def test_an_extension_trains_what_the_run_trains(
     settled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (settled / "r.toml").read_text().replace('"auto", every = 0.2', '"unfreeze"')
-    (settled / "other.toml").write_text(text + "parameters = { freeze = ['embeddings'] }\n")
+    (settled / "other.toml").write_text(
+        text + "parameters = { freeze = ['embeddings'] }\nretention = { l2sp = { weight = 1 } }\n"
+    )
     extend = ["extend", str(settled / "runs" / "r"), "--budget", "+256", "--recipe"]
     assert main([*extend, str(settled / "other.toml")]) == 2
     told = capsys.readouterr().err
-    assert "parameters: what trains is the run's" in told
-    assert "freezing: what trains is the run's" in told
+    for key in ("parameters", "freezing", "retention"):
+        assert f"{key}: what trains, and how, is the run's" in told
 
 
 @pytest.mark.parametrize(
