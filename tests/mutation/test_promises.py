@@ -468,6 +468,14 @@ MUTATIONS = [
         test="tests/unit/test_curves.py::test_what_a_kind_would_pass_over_is_refused",
     ),
     Mutation(
+        promise="a freeze that was decided before a kill is not decided again",
+        file="training/settling.py",
+        old="step in state.amendments.freeze_steps()",
+        new="False",
+        test="tests/unit/test_freezing.py::"
+        "test_what_was_decided_before_a_kill_is_not_decided_again",
+    ),
+    Mutation(
         promise="milestones stay for good",
         file="training/checkpoint.py",
         old="if path not in spared and not self._stays(step_of(path)):",

@@ -73,6 +73,7 @@ def test_a_phase_may_end_at_a_step() -> None:
     [
         ("{share=0.25}", 1953),  # of 7,812 windows in a million tokens
         ('{tokens="128k"}', 1000),
+        ("{tokens=127_873}", 1000),  # a token more than 999 windows
         ("{epochs=4}", 2500),  # the run shows 10,000 sequences
         ("{epochs=4, redraw=true}", 2500),
     ],

@@ -374,12 +374,14 @@ def test_an_extension_trains_what_the_run_trains(
     settled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (settled / "r.toml").read_text().replace('"auto", every = 0.2', '"unfreeze"')
-    (settled / "other.toml").write_text(text + "parameters = { freeze = ['embeddings'] }\n")
+    (settled / "other.toml").write_text(
+        text + "parameters = { freeze = ['embeddings'] }\nretention = { l2sp = { weight = 1 } }\n"
+    )
     extend = ["extend", str(settled / "runs" / "r"), "--budget", "+256", "--recipe"]
     assert main([*extend, str(settled / "other.toml")]) == 2
     told = capsys.readouterr().err
-    assert "parameters: what trains is the run's" in told
-    assert "freezing: what trains is the run's" in told
+    for key in ("parameters", "freezing", "retention"):
+        assert f"{key}: what trains, and how, is the run's" in told
 
 
 @pytest.mark.parametrize(
@@ -422,6 +424,17 @@ def test_mistakes_of_an_extension_are_told(trunk: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().err
     assert "none is given" in told
     assert "add --anneal" in told
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trunk / "runs" / "taken").write_text("a file")
+    branch = ["branch", str(trunk / "runs" / "trunk"), "--anneal", "256", "--name", "taken"]
+    assert main(branch) == 1
+    told = capsys.readouterr().err
+    assert "taken cannot be written" in told
+    assert "unexpected fault" not in told
 
 
 def test_a_damaged_recipe_is_told(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:

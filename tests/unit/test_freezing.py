@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.model.trainable import let_train, names_in, trained_in
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.planning.trainable import Stage, stages_of, trained_names, training_cost
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.records.run_folder import RunFolder
-from rewarm.training.saved import read_saved_state
-from rewarm.training.settling import settled_layers
+from rewarm.training.saved import SettlingMemory, read_saved_state
+from rewarm.training.settling import FreezeSettledLayers, settled_layers
 from tests.support.tiny_models import family_model
 from tests.support.tiny_plans import SEQUENCE_LENGTH, VOCAB_SIZE, make_plan, tensors_of, train_tiny
 
@@ -195,11 +197,35 @@ def test_which_layers_have_settled_by_hand() -> None:
     assert changes == pytest.approx([0.1, 0.5, 0.2, 0.4])
     # Of layers 1 to 3 alone the median is 0.4, which layer 1 reaches: nothing more freezes.
     assert settled_layers(before, now, frozen=1, most=3)[0] == 1
+    # The median itself is reached by the layer that has it: changes 0.1, 0.2, 0.3.
+    assert settled_layers((10.0, 10.0, 10.0), (9.0, 8.0, 7.0), frozen=0, most=2)[0] == 1
     # Rising changes freeze half of them, but never above `most`.
     rising = (9.0, 8.0, 7.0, 6.0)
     assert settled_layers(before, rising, frozen=0, most=3)[0] == 2
     assert settled_layers(before, rising, frozen=0, most=1)[0] == 1
     assert settled_layers((), (), frozen=0, most=1) == (0, [])
+
+
+def test_what_was_decided_before_a_kill_is_not_decided_again() -> None:
+    """A state that comes to a step again finds the amendment of that step on the disk."""
+    science = plan_of(freezing=FreezingRecipe(kind="auto", every=0.2)).science
+    decided: list[int] = []
+
+    def decide(amendments: Amendments) -> None:
+        memory = SettlingMemory(sums=(9.0, 8.0, 7.0, 6.0), before=(10.0, 10.0, 10.0, 10.0))
+        state = SimpleNamespace(step=8, amendments=amendments, settling=memory)
+        hook = FreezeSettledLayers(
+            science, lambda state, until, layers, why: decided.append(layers)
+        )
+        hook.after_step(cast(Any, state), None)
+        assert state.settling == SettlingMemory(before=(9.0, 8.0, 7.0, 6.0))
+
+    decide(Amendments())
+    assert decided == [2]
+    decide(Amendments().with_freeze(8, NUM_STEPS, 1, "settled"))
+    assert decided == [2]
+    decide(Amendments().with_freeze(4, NUM_STEPS, 1, "settled"))
+    assert len(decided) == 2
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 2, 3, 4])

@@ -124,6 +124,8 @@ def test_without_rates_one_is_assumed_aloud_and_nowhere_else() -> None:
         assert "ASSUMED" not in text_for(**known)
     # A final rate of 0 is none to start from, and tells no peak.
     assert "ASSUMED" in text_for(final_lr=0.0)
+    # The examples are those of a base: a final rate is below its peak.
+    assert "# peak_lr = 3e-4\n# final_lr = 3e-5\n" in text_for()
     assert 'write "pretraining.peak" here' in text_for(preset="wsd", final_lr=1e-4)
 
 

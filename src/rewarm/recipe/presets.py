@@ -332,7 +332,7 @@ _LIST = (
     Preset(
         "reuse",
         "general blend, then QA blend below a fifth of the rate; cosine from the final rate",
-        "a base whose final rate is 0 or unknown, or text far from its pretraining: so low a rate "
+        "a base that was decayed to nothing, or text far from its pretraining: so low a rate "
         "learns little",
         (*_from_final(), *_adamw(REUSE)),
         _general_then_qa,

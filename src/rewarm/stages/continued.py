@@ -217,6 +217,7 @@ def _own_job(
 def _job_of_recipe(trunk: Plan, extension: Extension, pieces: list[dict[str, object]]) -> Job:
     assert extension.recipe is not None
     recipe = load_recipe(extension.recipe, extension.overrides)
+    check_what_trains(recipe, trunk.science)
     folder = extension.recipe.resolve().parent
     return _job(trunk, recipe, extension.tokens, pieces, folder)
 
@@ -230,7 +231,6 @@ def _job(
 ) -> Job:
     """Return a recipe with what the trunk decides for what follows: batch, optimizer, seed."""
     science = trunk.science
-    check_what_trains(recipe, science)
     update = {
         "sources": sized_as_before(recipe.sources, science),
         "budget": BudgetRecipe(tokens=tokens),
@@ -243,6 +243,7 @@ def _job(
         "optimizer": science.optimizer,
         "parameters": science.parameters,
         "freezing": freezing_to_go_on_with(science),
+        "retention": science.retention,
         "seed": science.seed,
         "training": recipe.training.model_copy(update={"precision": science.precision}),
         "preset": None,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, manifest_problems, parse_json, write_json
-from rewarm.errors import CheckpointError, RunFolderError
+from rewarm.errors import CheckpointError, EnvironmentFault, RunFolderError
 from rewarm.planning.plan import Plan, load_plan, save_plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.run_folder import RunFolder
@@ -36,18 +36,24 @@ def make_folder(
             raise RunFolderError.one(
                 str(folder.path), "another run is there already", "give this one a --name"
             )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder.lock, lambda message: None):
-        folder.make_log_folder()
-        _copy_records(run, folder, step_of(start))
-        write_json(folder.recipe, recipe.model_dump(mode="json"))
-        save_plan(plan, folder.plan)
-        CheckpointStore(folder.checkpoints, keep=plan.conduct.checkpoints.keep).save(
-            step_of(start), _rewritten(start, plan)
-        )
-        folder.append_event(
-            "launch", step_of(start), f"begins with {start.name} of {trunk.name} ({run.path})"
-        )
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with hold_lock(folder.lock, lambda message: None):
+            folder.make_log_folder()
+            _copy_records(run, folder, step_of(start))
+            write_json(folder.recipe, recipe.model_dump(mode="json"))
+            save_plan(plan, folder.plan)
+            CheckpointStore(folder.checkpoints, keep=plan.conduct.checkpoints.keep).save(
+                step_of(start), _rewritten(start, plan)
+            )
+            folder.append_event(
+                "launch", step_of(start), f"begins with {start.name} of {trunk.name} ({run.path})"
+            )
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder.path} cannot be written ({error.strerror or error})",
+            "make the folder of the runs writable, free some space, or give another --name",
+        ) from error
     return True
 
 

@@ -16,14 +16,15 @@ _OF_A_BEGINNING = ("base.optimizer_state",)
 
 
 def check_what_trains(recipe: Recipe, trunk: Science) -> None:
-    """Raise PlanError where a recipe wants another part of the parameters than the run trains."""
+    """Raise PlanError where a recipe wants another part of the model to train, or otherwise."""
     problems = Problems()
-    for key in ("parameters", "freezing"):
+    for key in ("parameters", "freezing", "retention"):
         wanted = getattr(recipe, key)
         if wanted not in (getattr(trunk, key), type(wanted)()):
             problems.add(
                 key,
-                "what trains is the run's that is gone on with, and this recipe says otherwise",
+                "what trains, and how, is the run's that is gone on with, and this recipe says "
+                "otherwise",
                 "leave it out, or as that run has it",
             )
     problems.raise_as(PlanError)

@@ -107,6 +107,9 @@ def _name_from(output: Path) -> str:
     return name or "run"
 
 
+_EXAMPLES = {"peak_lr": "3e-4", "final_lr": "3e-5"}
+
+
 def _pretraining(answers: Answers) -> list[str]:
     known = answers.known
     lines = ["[base.pretraining]  # what is known of how the base was trained"]
@@ -119,7 +122,9 @@ def _pretraining(answers: Answers) -> list[str]:
     for key, value in keys:
         fact = None if known is None else known.fact(key)
         source = f"  # {fact.source}" if fact is not None and fact.value == value else ""
-        lines.append(f"{key} = {value!r}{source}" if value is not None else f"# {key} = 3e-4")
+        lines.append(
+            f"{key} = {value!r}{source}" if value is not None else f"# {key} = {_EXAMPLES[key]}"
+        )
     length = None if known is None else known.fact("sequence_length")
     lines.append(f"# sequence_length = {4096 if length is None else length.value}")
     return lines
