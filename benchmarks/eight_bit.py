@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewarm.model.vocabulary import train_bpe
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.eight_bit import import_adamw8bit
 from rewarm.training.optimizer import (
     build_optimizer,

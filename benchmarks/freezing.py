@@ -21,7 +21,7 @@ from rewarm.model.loss import sum_of_token_losses
 from rewarm.model.trainable import let_train, trained_in
 from rewarm.planning.trainable import Stage
 from rewarm.recipe.parameters import ParametersRecipe
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 
 NUM_LAYERS, HIDDEN, LENGTH, SEQUENCES, VOCABULARY = 8, 256, 256, 4, 2048

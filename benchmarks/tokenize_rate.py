@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rewarm.corpus.place import SourceText
 from rewarm.corpus.prepare import prepare_source
 from rewarm.model.vocabulary import train_bpe
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.stages.demo_text import DemoLimits, harvest_demo_text
 
 NUM_PAIRS = 7

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rewarm.recipe.schema import LrExpression, Recipe
+from rewarm.recipe.schedule import LrExpression
+from rewarm.recipe.schema import Recipe
 from rewarm.recipe.section import Section
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"

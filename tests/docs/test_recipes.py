@@ -14,7 +14,7 @@ from rewarm.cli import app
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.recipe.retention import RetentionRecipe
-from rewarm.recipe.schema import RehearsalRecipe
+from rewarm.recipe.sources import RehearsalRecipe
 from rewarm.retention.degenerate import KEPT, REASONS
 from rewarm.stages.merge_methods import METHODS
 from tests.support.fake_facts import make_corpus_facts, make_model_facts

@@ -462,7 +462,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a key that a schedule's kind passes over is refused",
-        file="recipe/schema.py",
+        file="recipe/schedule.py",
         old='    "final_lr": ("cosine", "linear", "wsd", "infinite", "cyclic"),\n',
         new="",
         test="tests/unit/test_curves.py::test_what_a_kind_would_pass_over_is_refused",
@@ -1459,7 +1459,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="no password is in a recipe",
-        file="recipe/schema.py",
+        file="recipe/records.py",
         old="        if _URL_WITH_PASSWORD.match(value):\n",
         new="        if False:\n",
         test="tests/resume/test_empty_machine.py::test_mistakes_in_the_mirror_are_told_by_plan",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
 from rewarm.distributed.fsdp import Root
 from rewarm.model.loss import sum_of_token_losses
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Stepper

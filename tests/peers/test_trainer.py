@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rewarm.distributed.world import ALONE
-from rewarm.recipe.schema import BaseRecipe
+from rewarm.recipe.base import BaseRecipe
 from rewarm.stages.optimizer_state import find_optimizer_state
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.optimizer import (

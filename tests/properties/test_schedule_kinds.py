@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rewarm.errors import Problems
 from rewarm.planning.curves import CurveRates, build_schedule
 from rewarm.planning.schedule import Schedule, joins, lr_at, lr_curve
-from rewarm.recipe.schema import ScheduleRecipe
+from rewarm.recipe.schedule import ScheduleRecipe
 
 KINDS = ("cosine", "linear", "constant", "wsd", "infinite", "cyclic", "pieces")
 

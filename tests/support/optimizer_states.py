@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW
 
 from rewarm.distributed.world import ALONE, World
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.records.facts import OptimizerStateFacts
 from rewarm.training.base_moments import TakenOver, take_over_moments
 from rewarm.training.optimizer import build_optimizer, masked_step, set_learning_rate

@@ -26,7 +26,7 @@ from rewarm.model.load import base_without_weights
 from rewarm.model.loss import sum_of_token_losses, token_losses
 from rewarm.model.packing import DocumentAttention
 from rewarm.planning.plan import Placement, Plan
-from rewarm.recipe.schema import GuardRecipe, OptimizerRecipe
+from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base

@@ -27,12 +27,9 @@ from rewarm.planning.plan import (
     Science,
 )
 from rewarm.planning.schedule import warmup_then_decay
-from rewarm.recipe.schema import (
-    BasePretraining,
-    CheckpointRecipe,
-    EvaluationRecipe,
-    OptimizerRecipe,
-)
+from rewarm.recipe.base import BasePretraining
+from rewarm.recipe.records import CheckpointRecipe, EvaluationRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.materials import Materials

@@ -30,7 +30,8 @@ from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import write_shard
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from rewarm.corpus.inputs import find_inputs, resolve_inputs
 from rewarm.corpus.sources import Rejections, read_documents
 from rewarm.corpus.streams import Caps, read_lines
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 
 
 def source(path: str = "*.jsonl", **fields: Any) -> SourceRecipe:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rewarm.corpus.tokenize import DocumentFrame, open_encoder, tokenizer_fingerprint
 from rewarm.errors import BaseModelError, CorpusError
-from rewarm.recipe.schema import TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "[UNK]": 2, "a": 3, "b": 4, "<sep>": 5, "hello": 6}
 

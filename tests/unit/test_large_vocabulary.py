@@ -20,7 +20,7 @@ from rewarm.model.chunked_loss import LogitShape, chunked_nats
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.liger_loss import liger_nats
 from rewarm.model.loss import IGNORED, sum_of_token_losses
-from rewarm.recipe.schema import TrainingRecipe
+from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.training import placement as room

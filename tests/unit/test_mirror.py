@@ -17,7 +17,7 @@ from rewarm.artifacts import MANIFEST_NAME, write_atomically
 from rewarm.errors import CheckpointError, EnvironmentFault, RunFolderError, masked
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Plan
-from rewarm.recipe.schema import GuardRecipe
+from rewarm.recipe.steps import GuardRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, find_newest_verified, step_of

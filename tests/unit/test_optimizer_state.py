@@ -17,7 +17,8 @@ from rewarm.cli import main
 from rewarm.errors import BaseModelError, EnvironmentFault
 from rewarm.model.load import load_base
 from rewarm.planning.plan import load_plan
-from rewarm.recipe.schema import BaseRecipe, OptimizerRecipe
+from rewarm.recipe.base import BaseRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.records.facts import OptimizerStateFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.optimizer_state import find_optimizer_state

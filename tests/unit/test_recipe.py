@@ -6,7 +6,7 @@ import pytest
 
 from rewarm.errors import RecipeError
 from rewarm.recipe.load import load_recipe, parse_recipe
-from rewarm.recipe.schema import LrExpression
+from rewarm.recipe.schedule import LrExpression
 from rewarm.units import format_bytes, format_count, format_duration, parse_count
 
 RECIPE = """

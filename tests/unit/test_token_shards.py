@@ -22,7 +22,8 @@ from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import dtype_for, write_shard
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 BEGIN, END = 0, 1

@@ -19,7 +19,7 @@ from torch import nn
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.distributed.fsdp import Root
 from rewarm.errors import CheckpointError, EnvironmentFault
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training import checkpoint
 from rewarm.training.checkpoint import (
     CheckpointStore,

@@ -13,7 +13,7 @@ from rewarm.errors import RunFolderError
 from rewarm.model.loss import CausalModel, sum_of_token_losses
 from rewarm.planning.amendments import Amendments, append_amendment, read_amendments
 from rewarm.planning.plan import Plan
-from rewarm.recipe.schema import GuardRecipe
+from rewarm.recipe.steps import GuardRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.guard import LossSpike, NoSkipLeft, spike_limit
 from rewarm.training.run import Ending

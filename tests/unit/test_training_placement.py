@@ -9,7 +9,7 @@ import torch
 
 from rewarm.distributed.world import World
 from rewarm.errors import EnvironmentFault, PlanError
-from rewarm.recipe.schema import TrainingRecipe
+from rewarm.recipe.steps import TrainingRecipe
 from rewarm.training import placement as room
 from rewarm.training.placement import (
     apply_placement,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rewarm.corpus.shards import dtype_for, write_shard
 from rewarm.corpus.sources import Document, Rejections, read_documents
 from rewarm.corpus.tokenize import Encoder
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 
 __all__ = [
     "Meter",

@@ -10,7 +10,7 @@ from rewarm.corpus.sources import Document, Rejections, read_documents
 from rewarm.corpus.token_shards import estimate_shards
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = ["estimate_source"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 
 __all__ = ["find_inputs", "format_of", "resolve_inputs"]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
 from rewarm.corpus.tokenize import declared_eos, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import SourceRecipe, TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]

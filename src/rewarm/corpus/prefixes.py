@@ -13,7 +13,7 @@ from rewarm.corpus.streams import Caps, read_lines
 from rewarm.corpus.tokenize import Encoder, body_span
 from rewarm.corpus.views import View
 from rewarm.errors import CorpusError
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 
 __all__ = ["FilePrefixes", "NoPrefix", "Prefixes", "SourcePrefixes"]
 

@@ -37,7 +37,7 @@ from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = [

@@ -16,7 +16,8 @@ from rewarm.corpus.place import SourceText
 from rewarm.corpus.sealed import changed_files
 from rewarm.corpus.tokenize import declared_eos, open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.schema import RehearsalRecipe, SourceRecipe, TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.sources import RehearsalRecipe, SourceRecipe
 from rewarm.records.facts import CorpusFacts, ModelFacts, RehearsalFacts
 
 __all__ = [

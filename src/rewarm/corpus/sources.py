@@ -12,7 +12,7 @@ from rewarm.artifacts import parse_json
 from rewarm.corpus.inputs import format_of
 from rewarm.corpus.streams import Caps, read_lines, read_whole
 from rewarm.errors import CorpusError
-from rewarm.recipe.schema import SourceRecipe
+from rewarm.recipe.sources import SourceRecipe
 
 __all__ = ["Document", "Rejections", "read_documents"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import file_sha256, parse_json
 from rewarm.errors import BaseModelError, CorpusError, Problems
-from rewarm.recipe.schema import TokenizerRecipe
+from rewarm.recipe.base import TokenizerRecipe
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from rewarm.planning.notes import GAP, Notes
 from rewarm.planning.plan import PlannedPhase, PlannedSource
-from rewarm.recipe.schema import OLD_ROLES, PhaseRecipe, Recipe, SourceRecipe
+from rewarm.recipe.phases import PhaseRecipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import OLD_ROLES, SourceRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.units import format_count
 

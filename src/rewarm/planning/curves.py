@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rewarm.errors import Problems
 from rewarm.planning.schedule import PieceSpec, Schedule, chain, warmup_spec
-from rewarm.recipe.schema import LrExpression, PieceRecipe, ScheduleRecipe
+from rewarm.recipe.schedule import LrExpression, PieceRecipe, ScheduleRecipe
 from rewarm.units import counted
 
 __all__ = ["CurveRates", "build_schedule", "rate_of"]

@@ -20,8 +20,10 @@ from rewarm.planning.bases_unpublished import UNPUBLISHED_BASES
 from rewarm.planning.blends import used_sources
 from rewarm.planning.notes import Notes
 from rewarm.recipe.advice import advise
+from rewarm.recipe.base import BasePretraining, BaseRecipe
 from rewarm.recipe.presets import declared_in
-from rewarm.recipe.schema import OLD_ROLES, BasePretraining, BaseRecipe, Recipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import OLD_ROLES
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_count
 

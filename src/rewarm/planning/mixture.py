@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rewarm.errors import Problems
 from rewarm.planning.plan import PlannedPhase, PlannedSource
-from rewarm.recipe.schema import OLD_ROLES, SourceRecipe
+from rewarm.recipe.sources import OLD_ROLES, SourceRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.units import format_count
 

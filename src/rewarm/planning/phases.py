@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rewarm.errors import Problems
 from rewarm.planning.schedule import Schedule, first_step_below, lowest_after_peak, lr_at
-from rewarm.recipe.schema import LrExpression, PhaseRecipe, Until
+from rewarm.recipe.phases import PhaseRecipe, Until
+from rewarm.recipe.schedule import LrExpression
 from rewarm.units import format_count
 
 __all__ = ["PhaseSpan", "resolve_phases"]

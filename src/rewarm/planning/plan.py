@@ -20,16 +20,11 @@ from rewarm.order.position import Drawing, OrderPhase, OrderSpec
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.schedule import Schedule, lr_at
 from rewarm.planning.trainable import Stage
+from rewarm.recipe.base import BasePretraining
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
+from rewarm.recipe.records import CheckpointRecipe, EvaluationRecipe
 from rewarm.recipe.retention import RetentionRecipe
-from rewarm.recipe.schema import (
-    BasePretraining,
-    CheckpointRecipe,
-    EvaluationRecipe,
-    GuardRecipe,
-    OptimizerRecipe,
-    TrainingRecipe,
-)
+from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe, TrainingRecipe
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 
 __all__ = [

@@ -16,7 +16,8 @@ from rewarm.planning.schedule import (
     scaled,
 )
 from rewarm.planning.size import Size
-from rewarm.recipe.schema import Recipe, ScheduleRecipe
+from rewarm.recipe.schedule import ScheduleRecipe
+from rewarm.recipe.schema import Recipe
 
 __all__ = ["resolve_rates"]
 

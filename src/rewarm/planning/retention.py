@@ -20,7 +20,8 @@ from rewarm.planning.selection import names_of
 from rewarm.planning.size import Size
 from rewarm.planning.trainable import trained_names
 from rewarm.recipe.retention import AgemRecipe, DistillRecipe, EwcRecipe, RetentionRecipe
-from rewarm.recipe.schema import OLD_ROLES, Recipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import OLD_ROLES
 from rewarm.records.facts import CorpusFacts, ModelFacts
 
 __all__ = [

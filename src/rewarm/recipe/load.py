@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 
 from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, masked
 from rewarm.recipe.advice import advise
+from rewarm.recipe.contradictions import contradictions
 from rewarm.recipe.presets import PRESETS, Declared, declared_by, laid_under, settings_of
-from rewarm.recipe.schema import Recipe, contradictions
+from rewarm.recipe.schema import Recipe
 from rewarm.recipe.setting import Setting, told_of_preset
 
 __all__ = ["load_recipe", "parse_recipe"]

@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rewarm.recipe.schema import OLD_ROLES, Recipe, keys_of_other_kinds
+from rewarm.recipe.schedule import keys_of_other_kinds
+from rewarm.recipe.schema import Recipe
 from rewarm.recipe.setting import Setting
+from rewarm.recipe.sources import OLD_ROLES
 from rewarm.units import parse_count
 
 __all__ = [

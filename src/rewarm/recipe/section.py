@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from rewarm.units import parse_count
 
-__all__ = ["Count", "Section", "Share"]
+__all__ = ["NAME", "Count", "Section", "Share"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What a run or a source may be called."""
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 """A positive whole number; `"300M"` and `"2B"` are understood."""

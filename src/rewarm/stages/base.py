@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.errors import BaseModelError, EnvironmentFault
-from rewarm.recipe.schema import BaseRecipe
+from rewarm.recipe.base import BaseRecipe
 
 __all__ = ["find_base", "find_model", "looks_like_hub_id"]
 

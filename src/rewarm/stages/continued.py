@@ -20,14 +20,11 @@ from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
 from rewarm.planning.plan import Plan, Reason, Science
 from rewarm.recipe.load import load_recipe
-from rewarm.recipe.schema import (
-    BatchRecipe,
-    BudgetRecipe,
-    CheckpointRecipe,
-    PhaseRecipe,
-    Recipe,
-    ScheduleRecipe,
-)
+from rewarm.recipe.phases import PhaseRecipe
+from rewarm.recipe.records import CheckpointRecipe
+from rewarm.recipe.schedule import ScheduleRecipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.steps import BatchRecipe, BudgetRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.continued_folder import make_folder

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rewarm.errors import Problems, RecipeError
-from rewarm.recipe.schema import NAME
+from rewarm.recipe.section import NAME
 from rewarm.stages.continued import Anneal, Extension
 from rewarm.units import parse_count
 

@@ -7,7 +7,8 @@ from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import Notes
 from rewarm.planning.plan import Plan, PlannedSource, Science
 from rewarm.planning.selection import EXPLAINED, explain_stages
-from rewarm.recipe.schema import Recipe, SourceRecipe, SubsetRecipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import SourceRecipe, SubsetRecipe
 
 __all__ = ["check_what_trains", "notes_of_the_whole", "sized_as_before"]
 

@@ -25,7 +25,8 @@ from rewarm.planning.weight_files import (
     read_weight_files,
     weights_fingerprint,
 )
-from rewarm.recipe.schema import BaseRecipe, OptimizerRecipe
+from rewarm.recipe.base import BaseRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.records.facts import OptimizerStateFacts
 from rewarm.training.saved import SavedState, is_checkpoint, read_saved_state
 

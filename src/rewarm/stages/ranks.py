@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.distributed.world import World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
-from rewarm.recipe.schema import TrainingRecipe
+from rewarm.recipe.steps import TrainingRecipe
 from rewarm.stages.job import open_job, open_run
 from rewarm.training.placement import choose_device
 

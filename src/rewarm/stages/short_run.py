@@ -16,15 +16,12 @@ from rich.console import Console
 from rewarm.artifacts import fingerprint, write_json
 from rewarm.planning.plan import Plan
 from rewarm.recipe.parameters import FreezingRecipe
-from rewarm.recipe.schema import (
-    BudgetRecipe,
-    CheckpointRecipe,
-    GuardRecipe,
-    PhaseRecipe,
-    Recipe,
-    ScheduleRecipe,
-    SourceRecipe,
-)
+from rewarm.recipe.phases import PhaseRecipe
+from rewarm.recipe.records import CheckpointRecipe
+from rewarm.recipe.schedule import ScheduleRecipe
+from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import SourceRecipe
+from rewarm.recipe.steps import BudgetRecipe, GuardRecipe
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, keep_plan

@@ -26,7 +26,8 @@ from rewarm.evaluation.lr_search import (
 )
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import lr_at, peak_step
-from rewarm.recipe.schema import LrExpression, Recipe, ScheduleRecipe
+from rewarm.recipe.schedule import LrExpression, ScheduleRecipe
+from rewarm.recipe.schema import Recipe
 from rewarm.reporting.lr_tuning import finding_table
 from rewarm.reporting.numbers import rate as written_rate
 from rewarm.stages.job import Job, command_line, open_job

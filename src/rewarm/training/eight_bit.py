@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from rewarm.distributed.fsdp import Part, local, part_of
 from rewarm.errors import EnvironmentFault
-from rewarm.recipe.schema import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 
 __all__ = [
     "StoredKey",

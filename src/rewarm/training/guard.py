@@ -15,7 +15,7 @@ from typing import Protocol
 
 from rewarm.batches.loader import Batch
 from rewarm.errors import RewarmError
-from rewarm.recipe.schema import GuardRecipe
+from rewarm.recipe.steps import GuardRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.training.saved import GuardMemory
 from rewarm.training.state import TrainState

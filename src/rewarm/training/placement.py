@@ -26,7 +26,7 @@ from rewarm.planning.budget import (
     state_bytes,
 )
 from rewarm.planning.plan import Placement, Science
-from rewarm.recipe.schema import TrainingRecipe
+from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_bytes
 

@@ -18,7 +18,7 @@ from rewarm.artifacts import write_atomically
 from rewarm.distributed.ranks import beside
 from rewarm.errors import CheckpointError, EnvironmentFault, Problem
 from rewarm.planning.amendments import Amendments, read_amendments, write_amendments
-from rewarm.recipe.schema import CheckpointRecipe
+from rewarm.recipe.records import CheckpointRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore
 from rewarm.training.mirror.contents import Look, Mirror, Tick

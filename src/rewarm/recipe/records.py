@@ -1,0 +1,98 @@
+"""What is measured and saved, when, and where to."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, field_validator
+
+from rewarm.errors import masked
+from rewarm.recipe.section import Count, Section
+
+__all__ = ["CheckpointRecipe", "EvaluationRecipe", "TaskRecipe"]
+
+_URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
+
+
+_URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)))")
+
+
+class TaskRecipe(Section):
+    """A local multiple-choice task."""
+
+    path: str = Field(description="JSONL (.gz, .zst) with question, choices, answer (index from 0)")
+    max_items: int | None = Field(None, gt=0, description="evaluate only the first so many")
+
+
+class EvaluationRecipe(Section):
+    """What is measured, when, and on how much."""
+
+    every_steps: int | None = Field(
+        None, gt=0, description="also 0, 1, 2, 4, 8, … until this; default: a twentieth of the run"
+    )
+    max_bytes_per_domain: Count = Field(
+        262_144, description="held-out text scored per domain (whole documents up to this)"
+    )
+    stride_fraction: float = Field(
+        0.5, ge=0.01, le=1, description="window advance on long documents; least context = 1 - this"
+    )
+    matched_continuation_items: int = Field(
+        0, ge=0, description="four-way continuation choices per domain (standard error 50 %/√n)"
+    )
+    choices_every_evaluation: bool = Field(
+        False,
+        description="measure matched continuation and tasks at every evaluation, not only at the "
+        "first and the last",
+    )
+    average: bool = Field(
+        True, description="with retention.ema: also measure the average of the weights"
+    )
+    max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
+    chat: str | None = Field(
+        None,
+        description="JSONL (.gz, .zst) of messages, for a base with a chat template: what is kept "
+        "of its chat format is measured on them; default: a few built-in turns",
+    )
+    tasks: dict[str, TaskRecipe] = Field(
+        default_factory=dict, description="local multiple-choice tasks by name"
+    )
+
+
+class CheckpointRecipe(Section):
+    """When the state is saved and how much is kept."""
+
+    every_steps: int | None = Field(None, gt=0, description="default: a twentieth of the run")
+    keep: int = Field(2, ge=1, description="verified checkpoints that stay; the newest always does")
+    keep_every_steps: int | None = Field(
+        None,
+        gt=0,
+        description="those of steps that this divides stay for good: to branch from, or to average",
+    )
+    background: bool | None = Field(
+        None, description="write them while training goes on; default: but for one CPU process"
+    )
+    mirror: str | None = Field(
+        None,
+        description="URL (s3://bucket/run, gs://…, file:///…) that they are copied to, and "
+        "restored from where it has a newer one; credentials come from the environment",
+    )
+    mirror_wait_s: float = Field(
+        300.0, ge=0, le=86_400, description="how long a launch ends later for the last copy's sake"
+    )
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror(cls, value: str | None) -> str | None:
+        # A value that holds a password is not repeated.
+        if value is None:
+            return None
+        if _URL_WITH_PASSWORD.match(value):
+            raise ValueError(
+                "it holds a password, and recipes are copied: set it in the environment"
+            )
+        if "::" in value or _URL.fullmatch(value) is None:
+            raise ValueError(
+                f"{masked(value)!r} is not the URL of a folder; e.g. s3://bucket/run or "
+                "file:///mnt/backup/run, without a query"
+            )
+        return value.rstrip("/")
