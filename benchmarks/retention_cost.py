@@ -27,6 +27,7 @@ from rewarm.batches.loader import BatchLoader
 from rewarm.corpus.top_k import SourceTopK, open_top_k
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE
+from rewarm.model.chat_template import chat_renderer
 from rewarm.model.load import new_llama
 from rewarm.model.vocabulary import train_bpe
 from rewarm.planning.amendments import Amendments
@@ -275,7 +276,7 @@ def main() -> None:
         folder = Path(name)
         recipe = write_inputs(folder)
         rehearse_job(open_job(recipe, MADE))
-        prepare_job(open_job(recipe, MADE))
+        prepare_job(open_job(recipe, MADE), open_chat=chat_renderer)
         steps = {
             term: Step.of(recipe, overrides, RunFolder(folder / f"run-{index}"))
             for index, (term, overrides) in enumerate(TERMS.items())

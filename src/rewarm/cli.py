@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rewarm import __version__
 from rewarm.errors import FaultElsewhere, RewarmError, UserError
+
+if TYPE_CHECKING:
+    from rewarm.corpus.chat import ChatTemplate
 
 __all__ = ["app", "main"]
 
@@ -55,6 +58,13 @@ class _EndedError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+def _open_chat(folder: Path) -> ChatTemplate:
+    """Open a base's chat template, which takes transformers: only where there are conversations."""
+    from rewarm.model.chat_template import chat_renderer
+
+    return chat_renderer(folder)
 
 
 def _version(value: bool) -> None:
@@ -165,7 +175,7 @@ def plan(
     """Resolve and check everything; show schedule, blends, epochs, cost and the reasons."""
     from rewarm.stages.plan import run_plan
 
-    run_plan(recipe, override or (), as_json=as_json, why=why)
+    run_plan(recipe, override or (), as_json=as_json, why=why, open_chat=_open_chat)
 
 
 @app.command()
@@ -173,7 +183,7 @@ def prepare(recipe: RecipePath, override: Override = None) -> None:
     """Read, check, split and tokenize the text of every source."""
     from rewarm.stages.prepare import run_prepare
 
-    run_prepare(recipe, override or ())
+    run_prepare(recipe, override or (), open_chat=_open_chat)
 
 
 @app.command()

@@ -322,6 +322,11 @@ class _Unreadable:
     def positions(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
         return self._source.positions(windows, sequence_length)
 
+    def counted(
+        self, windows: NDArray[np.int64], sequence_length: int, /
+    ) -> NDArray[np.bool_] | None:
+        return self._source.counted(windows, sequence_length)
+
 
 def train_on_bad_text(folder: str) -> None:
     """Train; rank 1 alone meets a token that is outside of the vocabulary."""

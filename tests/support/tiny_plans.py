@@ -146,6 +146,9 @@ class FakeView:
         places = np.arange(sequence_length) % self.document_length
         return np.tile(places, (len(windows), 1))
 
+    def counted(self, windows: NDArray[np.int64], sequence_length: int, /) -> None:
+        """All labels count."""
+
 
 def make_views() -> dict[str, WindowSource]:
     """Return the two sources of `make_plan`."""

@@ -124,6 +124,7 @@ class Spoiled:
         return tokens
 
     positions = FakeView(1).positions
+    counted = FakeView(1).counted
 
 
 @pytest.mark.parametrize("token", [VOCAB_SIZE, 2**31, -1])

@@ -15,7 +15,8 @@ import pytest
 import zstandard
 
 from rewarm.corpus.inputs import find_inputs, resolve_inputs
-from rewarm.corpus.sources import Rejections, read_documents
+from rewarm.corpus.records import Rejections
+from rewarm.corpus.sources import read_documents
 from rewarm.corpus.streams import Caps, read_lines
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.sources import SourceRecipe
@@ -174,7 +175,7 @@ def test_a_source_tree_is_walked(tmp_path: Path) -> None:
         (tree / name).write_text("content")
     (tree / "loop").symlink_to(tree)
     found = resolve_inputs("code", source("tree", format="code"), tmp_path)
-    assert [str(path.relative_to(tree)) for path in found] == ["a.c", "b/x.py"]
+    assert [os.path.relpath(str(path), tree) for path in found] == ["a.c", "b/x.py"]
 
 
 def test_globs_folders_and_odd_names(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_brackets_in_the_recipes_folder_are_no_pattern(tmp_path: Path) -> None:
     (folder / "x.jsonl").write_text('{"text": "t"}')
     for pattern in ("*.jsonl", str(folder / "*.jsonl"), "../a[old]/*.jsonl"):
         (found,) = resolve_inputs("s", source(pattern), folder)
-        assert found.samefile(folder / "x.jsonl")
+        assert os.path.samefile(str(found), folder / "x.jsonl")
 
 
 def test_a_loop_of_links_under_a_glob_ends(tmp_path: Path) -> None:

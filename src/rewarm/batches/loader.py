@@ -1,7 +1,8 @@
 """The batch of a step: a pure function of (order, step), so there is no iterator to save.
 
 The order says which window of which source fills each slot; a view gathers the windows' tokens; a
-window of L + 1 tokens gives L inputs and, one to the right, L labels.
+window of L + 1 tokens gives L inputs and, one to the right, L labels, of which those that are not
+trained on (the prompts of conversations) are IGNORED_LABEL.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class WindowSource(Protocol):
 
     def positions(self, windows: Integers, sequence_length: int, /) -> Integers:
         """Return each input's place in its document, int64 [n] → [n, sequence_length]."""
+        ...
+
+    def counted(self, windows: Integers, sequence_length: int, /) -> NDArray[np.bool_] | None:
+        """Return which labels count, int64 [n] → bool [n, sequence_length]; None: all of them."""
         ...
 
 
@@ -162,17 +167,23 @@ class BatchLoader:
         length = self._sequence_length
         tokens = np.empty((len(slots.source), length + 1), dtype=np.int64)
         positions = np.empty((len(slots.source), length), dtype=np.int64)
+        ignored = np.zeros((len(slots.source), length), dtype=np.bool_)
         for source in np.unique(slots.source):
             rows = np.flatnonzero(slots.source == source)
             tokens[rows] = self._views[source].gather(slots.window[rows], length)
+            counted = self._views[source].counted(slots.window[rows], length)
+            if counted is not None:
+                ignored[rows] = ~counted
             if self._mask_documents:
                 positions[rows] = self._views[source].positions(slots.window[rows], length)
         self._check_vocabulary(tokens, slots)
         top_ids, top_log_probs = self._distributions(slots)
+        labels = np.ascontiguousarray(tokens[:, 1:])
+        labels[ignored] = IGNORED_LABEL
         return Batch(
             step=step,
             input_ids=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
-            labels=torch.from_numpy(np.ascontiguousarray(tokens[:, 1:])),
+            labels=torch.from_numpy(labels),
             source=slots.source,
             position_ids=torch.from_numpy(positions) if self._mask_documents else None,
             top_ids=top_ids,

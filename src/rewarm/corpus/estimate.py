@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from rewarm.corpus.chat import OpenChat
+from rewarm.corpus.documents import Encoded, Refused
+from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.open_documents import document_encoder
 from rewarm.corpus.place import SourceText
+from rewarm.corpus.records import Document, Rejections
 from rewarm.corpus.rejected import check_rejected
-from rewarm.corpus.sources import Document, Rejections, read_documents
+from rewarm.corpus.sources import read_documents
 from rewarm.corpus.token_shards import estimate_shards
 from rewarm.corpus.tokenize import open_encoder, tokenizer_fingerprint
 from rewarm.errors import CorpusError
@@ -19,10 +22,13 @@ _MAX_FILES = 8
 _SAMPLE_BYTES = 2 * 2**20
 
 
-def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
+def estimate_source(
+    text: SourceText, *, vocab_size: int, open_chat: OpenChat | None = None
+) -> CorpusFacts:
     """Return facts extrapolated by file size from 2 MiB of text, spread over up to 8 files.
 
-    Token shards have indices, which say more (`estimate_shards`).
+    Token shards have indices, which say more (`estimate_shards`). `open_chat` opens the template
+    that conversations are written by.
 
     Raises CorpusError where nothing of the sample can be taken; where so much of it is rejected
     that `prepare` would refuse the source, a warning says so before that work is begun.
@@ -31,6 +37,7 @@ def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
     if source.holds_tokens:
         return estimate_shards(text, vocab_size=vocab_size)
     encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
+    documents_encoder = document_encoder(text, encoder, open_chat)
     rejections = Rejections()
     documents: list[Document] = []
     sampled = 0.0
@@ -38,13 +45,20 @@ def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
     chosen = [inputs[number * len(inputs) // num_files] for number in range(num_files)]
     for path in chosen:
         share, found = _sample(path, source, rejections, max_bytes=_SAMPLE_BYTES // len(chosen))
-        sampled += share * path.stat().st_size
+        sampled += share * size_of(path)
         documents += found
-    warnings = _warnings(text.name, len(documents), rejections)
-    scale = sum(path.stat().st_size for path in inputs) / max(sampled, 1.0)
-    num_documents = scale * len(documents)
-    num_bytes = scale * sum(len(document.text.encode("utf-8")) for document in documents)
-    num_tokens = scale * sum(map(len, encoder.encode([d.text for d in documents])))
+    encoded = list[Encoded]()
+    for one in documents_encoder.encode(documents):
+        if isinstance(one, Refused):
+            rejections.add(one.reason, one.document.id)
+        else:
+            encoded.append(one)
+    warnings = _warnings(text.name, len(encoded), rejections)
+    scale = sum(size_of(path) for path in inputs) / max(sampled, 1.0)
+    num_documents = scale * len(encoded)
+    num_bytes = scale * sum(len(one.document.text.encode("utf-8")) for one in encoded)
+    num_tokens = scale * sum(len(one.tokens) for one in encoded)
+    counted = scale * sum(int(one.counted.sum()) for one in encoded if one.counted is not None)
     held_out = source.held_out
     return CorpusFacts(
         name=text.name,
@@ -65,6 +79,8 @@ def estimate_source(text: SourceText, *, vocab_size: int) -> CorpusFacts:
         end_tokens=encoder.spell(encoder.frame.end),
         tokenizer_fingerprint=tokenizer_fingerprint(text.tokenizer_folder),
         licence=source.licence,
+        language=source.language,
+        num_label_tokens=round(counted * (1 - held_out)) if source.format == "chat" else None,
         warnings=warnings,
     )
 
@@ -82,16 +98,16 @@ def _warnings(name: str, num_documents: int, rejections: Rejections) -> tuple[st
 
 
 def _sample(
-    path: Path, source: SourceRecipe, rejections: Rejections, *, max_bytes: int
+    path: Input, source: SourceRecipe, rejections: Rejections, *, max_bytes: int
 ) -> tuple[float, list[Document]]:
     """Return the first documents of a file and the share of it that they are (by position)."""
     documents: list[Document] = []
     taken = 0
     position = 0
-    size = max(path.stat().st_size, 1)
+    size = max(size_of(path), 1)
     for document, position in read_documents(path, source, rejections):
         documents.append(document)
-        taken += len(document.text)
+        taken += len(document.text) + sum(len(m["content"]) for m in document.messages)
         if taken >= max_bytes:
             # A stream reads ahead: the text taken tells better than a position near the start.
             return min(1.0, position / size), documents

@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rewarm.errors import CorpusError, Problems
-from rewarm.recipe.sources import SourceRecipe
+from rewarm.corpus.files import Input, RemoteFile
+from rewarm.corpus.hub import find_hub_files
+from rewarm.corpus.remote import find_remote
+from rewarm.errors import CorpusError, EnvironmentFault, Problems, masked
+from rewarm.recipe.sources import SourceRecipe, is_url
 
 __all__ = ["find_inputs", "format_of", "resolve_inputs"]
 
@@ -16,6 +19,8 @@ _FORMAT_OF = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
     ".txt": "text",
     ".md": "text",
     ".rst": "text",
@@ -29,50 +34,106 @@ _CODE_ENDINGS = frozenset(
     """.split()  # noqa: SIM905 - a list of 35 literals would fill the page
 )
 _COMPRESSED = (".gz", ".zst")
+_TABLES = ("jsonl", "parquet", "csv", "tsv")
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "dist", "build"})
 
 
-def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list[Path]:
+def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list[Input]:
     """Return the files of a source, sorted, each once.
 
     A path is a file, a folder (read through, hidden folders and symbolic links to folders left
-    out) or a glob; of token shards, which come in pairs (.bin, .idx), one file or their common name
-    will do. Raises CorpusError with everything wrong: a pattern that matches nothing, a file
-    named twice, a file that cannot be read or whose format cannot be told, half of a pair.
+    out), a glob, or a URL of one of these; of token shards, which come in pairs (.bin, .idx), one
+    file or their common name will do. Raises CorpusError with everything wrong: a pattern that
+    matches nothing, a file named twice, a file that cannot be read or whose format cannot be told,
+    half of a pair; EnvironmentFault where the side of a URL, or the hub, cannot be reached.
     """
-    patterns = [source.path] if isinstance(source.path, str) else source.path or []
     problems = Problems()
     where = f"sources.{name}.path"
-    found: list[Path] = []
+    if source.hub is not None:
+        where = f"sources.{name}.hub"
+        found = find_hub_files(source.hub, where, recipe_folder, _hub_formats(source), problems)
+    else:
+        found = _found(source, where, recipe_folder, problems)
+    for real, count in Counter(_identity(path) for path in found).items():
+        if count > 1:
+            problems.add(where, f"{masked(real)} is named {count} times", "name every file once")
+    if source.holds_tokens:
+        local = [path for path in found if not isinstance(path, RemoteFile)]
+        for path in found:
+            if isinstance(path, RemoteFile):
+                problems.add(
+                    where,
+                    f"{path} lies elsewhere: token shards are used where they lie, mapped into "
+                    "memory",
+                    "copy them to a disk of this machine and give their path",
+                )
+        found = list(_pairs(local, where, problems))
+    for path in found:
+        if not _is_text(str(path)):
+            problems.add(where, f"the name of {str(path)!a} is not UTF-8", "rename it")
+        elif not isinstance(path, RemoteFile) and not os.access(path, os.R_OK):
+            problems.add(where, f"{path} cannot be read", "check its permissions")
+        elif format_of(path, source) is None:
+            formats = "jsonl, parquet, csv, tsv"
+            what, fix = (
+                f"the format of {path.name} cannot be told from its ending",
+                (f"set sources.{name}.format to {formats}, text, code or tokens"),
+            )
+            if source.format == "chat":
+                what, fix = f"{path.name} is no table of messages", f"give it as {formats}"
+            problems.add(where, what, fix)
+    problems.raise_as(CorpusError)
+    return found if source.holds_tokens else sorted(found, key=_place)
+
+
+def _found(
+    source: SourceRecipe, where: str, recipe_folder: Path, problems: Problems
+) -> list[Input]:
+    patterns = [source.path] if isinstance(source.path, str) else source.path or []
+    found: list[Input] = []
     for pattern in patterns:
         known = len(problems)
-        matches = _matches(pattern, source, recipe_folder, problems)
+        matches: list[Input]
+        if is_url(pattern) and not pattern.startswith("file://"):
+            try:
+                matches = list(find_remote(pattern, where, lambda file: covers(file, source)))
+            except CorpusError as error:
+                problems.extend(error.problems)
+                continue
+        else:
+            local = pattern.removeprefix("file://")
+            matches = list(_matches(local, source, recipe_folder, problems))
         if not matches and len(problems) == known:
             problems.add(
                 where,
-                f"{pattern!r} matches no file that can be read as {source.format} "
+                f"{masked(pattern)!r} matches no file that can be read as {source.format} "
                 f"(seen from {recipe_folder})",
                 "check the path; for folders and globs also the endings of the files",
             )
         found += matches
-    for real, count in Counter(os.path.realpath(path) for path in found).items():
-        if count > 1:
-            problems.add(where, f"{real} is named {count} times", "name every file once")
-    if source.holds_tokens:
-        found = _pairs(found, where, problems)
-    for path in found:
-        if not _is_text(str(path)):
-            problems.add(where, f"the name of {str(path)!a} is not UTF-8", "rename it")
-        elif not os.access(path, os.R_OK):
-            problems.add(where, f"{path} cannot be read", "check its permissions")
-        elif format_of(path, source) is None:
-            problems.add(
-                where,
-                f"the format of {path.name} cannot be told from its ending",
-                f"set sources.{name}.format to jsonl, parquet, text, code or tokens",
-            )
-    problems.raise_as(CorpusError)
-    return found if source.holds_tokens else sorted(found)
+    return found
+
+
+def _hub_formats(source: SourceRecipe) -> tuple[str, ...]:
+    """Return which formats are looked for in a data set of the hub."""
+    if source.format in ("auto", "chat"):
+        return (*_TABLES, "text") if source.format == "auto" else _TABLES
+    return (source.format,)
+
+
+def _identity(file: Input) -> str:
+    """Return what two names of one file share."""
+    return file.identity if isinstance(file, RemoteFile) else os.path.realpath(file)
+
+
+def _place(file: Input) -> tuple[bool, tuple[str, ...]]:
+    return isinstance(file, RemoteFile), file.parts
+
+
+def covers(file: Input, source: SourceRecipe) -> bool:
+    """Tell whether a file of a folder is one of those that the source's format reads."""
+    wanted = format_of(file, source)
+    return wanted is not None and _format_by_ending(file) == wanted
 
 
 def _pairs(found: list[Path], where: str, problems: Problems) -> list[Path]:
@@ -160,13 +221,11 @@ def _walk(folder: Path, source: SourceRecipe, problems: Problems) -> Iterator[Pa
         )
         for name in sorted(files):
             path = Path(root) / name
-            wanted = format_of(path, source)
-            covered = wanted is not None and _format_by_ending(path) == wanted
-            if not name.startswith(".") and covered and path.is_file():
+            if not name.startswith(".") and covers(path, source) and path.is_file():
                 yield path
 
 
-def _format_by_ending(path: Path) -> str | None:
+def _format_by_ending(path: Input) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -177,28 +236,34 @@ def _format_by_ending(path: Path) -> str | None:
     return _FORMAT_OF.get(suffixes[-1])
 
 
-def format_of(path: Path, source: SourceRecipe) -> str | None:
+def format_of(path: Input, source: SourceRecipe) -> str | None:
     """Return the format of a file; tokens are taken over only where the recipe says so: many other
     things end in .bin."""
     if source.holds_tokens:
         return "tokens"
+    by_ending = _format_by_ending(path)
+    if source.format == "chat":
+        return by_ending if by_ending in _TABLES else None
     if source.format != "auto":
         return source.format
-    by_ending = _format_by_ending(path)
     return None if by_ending == "tokens" else by_ending
 
 
 def find_inputs(
-    sources: Mapping[str, SourceRecipe], recipe_folder: Path, problems: Problems
-) -> dict[str, list[Path]]:
+    sources: Mapping[str, SourceRecipe],
+    recipe_folder: Path,
+    problems: Problems,
+    faults: list[EnvironmentFault] | None = None,
+) -> dict[str, list[Input]]:
     """Return the files of every source that can be found; what is made by rehearsal has none.
 
     Noted as problems: whatever `resolve_inputs` refuses, and files that two sources read, where
-    one would train on what the other holds out (one problem for each pair of sources).
+    one would train on what the other holds out (one problem for each pair of sources). What cannot
+    be reached is added to `faults` too: it is no mistake of the person's.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Input]] = {}
     owner: dict[str, str] = {}
-    shared: dict[tuple[str, str], list[Path]] = {}
+    shared: dict[tuple[str, str], list[Input]] = {}
     for name, source in sources.items():
         if source.rehearse is not None:
             continue
@@ -207,8 +272,13 @@ def find_inputs(
         except CorpusError as error:
             problems.extend(error.problems)
             continue
+        except EnvironmentFault as fault:
+            problems.add(f"sources.{name}", fault.what, fault.fix)
+            if faults is not None:
+                faults.append(fault)
+            continue
         for path in found[name]:
-            first = owner.setdefault(os.path.realpath(path), name)
+            first = owner.setdefault(_identity(path), name)
             if first != name:
                 shared.setdefault((first, name), []).append(path)
     for (first, name), paths in shared.items():

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
-from rewarm.corpus.tokenize import declared_eos, tokenizer_fingerprint
+from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamp, stamp_of
+from rewarm.corpus.tokenize import declared_eos, template_fingerprint, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
 from rewarm.recipe.sources import SourceRecipe
@@ -22,26 +23,18 @@ from rewarm.records.facts import CorpusFacts
 
 __all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
 
-FORMAT = 5
+FORMAT = 6
 FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
 _MAX_SHARD_INPUTS = 10_000
 # Of a source's recipe, what decides its tokens and its split.
 _READER_KEYS = frozenset(
-    {"format", "text_field", "group_field", "question_field", "answer_field", "held_out"}
+    {
+        *("format", "csv", "text_field", "group_field", "question_field", "answer_field"),
+        *("messages_field", "language_field", "licence_field", "held_out"),
+    }
 )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return what tells that a file changed: its size and modification time in ns."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise CorpusError.one(
-            str(path), f"it cannot be read ({error.strerror})", "put it back or mend the path"
-        ) from error
-    return stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class SourceText:
 
     name: str
     source: SourceRecipe
-    inputs: Sequence[Path]
+    inputs: Sequence[Input]
     recipe_folder: Path
     tokenizer_folder: Path
     tokenizer_recipe: TokenizerRecipe
@@ -67,11 +60,13 @@ class SourceText:
         """
         inputs: object = self.made_by
         if inputs is None:
-            inputs = [
-                [os.path.relpath(path, self.recipe_folder), *_stamp(path)] for path in self.inputs
-            ]
+            inputs = [[self._name(path), *stamp_of(path)] for path in self.inputs]
+        template = {}
+        if self.source.format == "chat":
+            template = {"template": template_fingerprint(self.tokenizer_folder)}
         return fingerprint(
             {
+                **template,
                 "format": FORMAT,
                 "reader": self.source.model_dump(mode="json", include=set(_READER_KEYS)),
                 "inputs": inputs,
@@ -81,18 +76,24 @@ class SourceText:
             }
         )
 
+    def _name(self, file: Input) -> str:
+        if isinstance(file, RemoteFile):
+            return file.identity
+        return os.path.relpath(file, self.recipe_folder)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a source is, or will be, prepared.
 
-    `stamps` are the sizes and modification times (ns) of the inputs, as they are in the key.
+    `stamps` are the sizes and modification times (ns; of remote inputs versions), as they are in
+    the key.
     """
 
     key: str
     folder: Path
-    inputs: list[Path]
-    stamps: list[tuple[int, int]]
+    inputs: list[Input]
+    stamps: list[Stamp]
     holds_tokens: bool = False
 
     @property
@@ -104,7 +105,7 @@ class Place:
         """Raise CorpusError naming the inputs that were written to since the key was taken."""
         problems = Problems()
         for path, stamp in zip(self.inputs, self.stamps, strict=True):
-            if _stamp(path) != stamp:
+            if fresh_stamp(path) != stamp:
                 problems.add(
                     str(path),
                     "it changed while it was prepared",
@@ -112,12 +113,12 @@ class Place:
                 )
         problems.raise_as(CorpusError)
 
-    def shards(self) -> list[list[Path]]:
+    def shards(self) -> list[list[Input]]:
         """Return which inputs go into which shard: in their order, by size alone; token shards
         stay what they are, `.bin` and `.idx`."""
         if self.holds_tokens:
             return [self.inputs[first : first + 2] for first in range(0, len(self.inputs), 2)]
-        groups: list[list[Path]] = []
+        groups: list[list[Input]] = []
         size = _SHARD_INPUT_BYTES
         for path, (num_bytes, _) in zip(self.inputs, self.stamps, strict=True):
             if size >= _SHARD_INPUT_BYTES or len(groups[-1]) >= _MAX_SHARD_INPUTS:
@@ -134,7 +135,7 @@ def find_place(text: SourceText, prepared_root: Path) -> Place:
     Raises what `SourceText.key` does.
     """
     key = text.key()
-    stamps = [_stamp(path) for path in text.inputs]
+    stamps = [stamp_of(path) for path in text.inputs]
     folder = prepared_root / f"{text.name}-{key[:12]}"
     return Place(key, folder, list(text.inputs), stamps, text.source.holds_tokens)
 
@@ -155,6 +156,7 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
             "name": text.name,
             "role": text.source.role,
             "licence": text.source.licence,
+            "language": text.source.language,
             "folder": str(folder),
         }
     )

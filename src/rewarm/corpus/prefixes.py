@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.corpus.sources import Rejections, read_documents
+from rewarm.corpus.records import Rejections
+from rewarm.corpus.sources import read_documents
 from rewarm.corpus.streams import Caps, read_lines
 from rewarm.corpus.tokenize import Encoder, body_span
 from rewarm.corpus.views import View

@@ -28,11 +28,26 @@ from rewarm.artifacts import (
     write_atomically,
     write_json,
 )
-from rewarm.corpus.encoding import Meter, PrepareProgress, ShardEncoder, shard_files, split_hashes
+from rewarm.corpus.chat import OpenChat
+from rewarm.corpus.documents import DocumentEncoder
+from rewarm.corpus.encoding import (
+    ANSWERS,
+    CHATS,
+    REJECTS,
+    Meter,
+    PrepareProgress,
+    ShardEncoder,
+    shard_files,
+    split_hashes,
+)
+from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
+from rewarm.corpus.open_documents import document_encoder
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
 from rewarm.corpus.rejected import check_rejected
 from rewarm.corpus.sealed import alone, changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
+from rewarm.corpus.tags import count_tags
 from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
 from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
 from rewarm.corpus.views import HELD_OUT, TRAIN
@@ -41,13 +56,17 @@ from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
 __all__ = [
+    "HELD_OUT_CHATS",
     "HeldOutAnswer",
     "PrepareProgress",
     "prepare_source",
     "read_held_out_answers",
 ]
 
-ANSWERS = "held_out_answers.jsonl"
+HELD_OUT_ANSWERS = "held_out_answers.jsonl"
+HELD_OUT_CHATS = "held_out_chats.jsonl"
+REJECTED = "rejects.jsonl"
+_MAX_REJECTS_BYTES = 4 * 2**20
 
 
 class HeldOutAnswer(NamedTuple):
@@ -63,12 +82,14 @@ def prepare_source(
     prepared_root: Path,
     vocab_size: int,
     progress: Callable[[PrepareProgress], None] | None = None,
+    open_chat: OpenChat | None = None,
 ) -> CorpusFacts:
     """Return the measured facts of a source, doing only the work that is not done yet.
 
-    A prepared folder whose files changed since is mended: what is damaged is made again. Raises
-    CorpusError (nothing to read, above 1 % rejected, a file that cannot be read), BaseModelError
-    (tokenizer) and EnvironmentFault (the disk refuses).
+    A prepared folder whose files changed since is mended: what is damaged is made again.
+    `open_chat` opens the template that conversations are written by. Raises CorpusError (nothing to
+    read, above 1 % rejected, a file that cannot be read), BaseModelError (tokenizer) and
+    EnvironmentFault (the disk refuses, a remote file cannot be reached).
     """
 
     def done() -> CorpusFacts | None:
@@ -91,7 +112,15 @@ def prepare_source(
         with alone(place.folder):
             meter = Meter(text.name, place.total_bytes, progress)
             return done() or _prepare(
-                _Work(text.name, text.source, place, encoder, tokenizer, meter)
+                _Work(
+                    text.name,
+                    text.source,
+                    place,
+                    encoder,
+                    document_encoder(text, encoder, open_chat),
+                    tokenizer,
+                    meter,
+                )
             )
     except OSError as error:
         raise EnvironmentFault(
@@ -121,14 +150,15 @@ class _Work:
     source: SourceRecipe
     place: Place
     encoder: Encoder
+    documents: DocumentEncoder
     tokenizer: str
     meter: Meter
 
-    def shard(self, number: int, paths: Sequence[Path]) -> None:
+    def shard(self, number: int, paths: Sequence[Input]) -> None:
         """Make the shard of these input files, unless it is complete."""
         prefix = self.place.folder / f"shard-{number:05d}"
         if self._is_complete(prefix):
-            self.meter.bytes_before += sum(path.stat().st_size for path in paths)
+            self.meter.bytes_before += sum(map(size_of, paths))
         else:
             Path(f"{prefix}.json").unlink(missing_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
@@ -144,7 +174,7 @@ class _Work:
     def _maker(self) -> ShardEncoder | ShardTaker:
         if self.source.holds_tokens:
             return ShardTaker(self.encoder, self.tokenizer, self.meter, self.place.folder)
-        return ShardEncoder(self.source, self.encoder, self.meter)
+        return ShardEncoder(self.source, self.documents, self.meter)
 
     def _is_complete(self, prefix: Path) -> bool:
         """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""
@@ -173,14 +203,18 @@ def _finish(work: _Work) -> CorpusFacts:
     split = split_hashes(work.source)
     digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
     lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
-    check_rejected(work.name, int((lengths > 0).sum()), rejected, examples)
+    shown = _write_rejects(folder, prefixes) if rejected else None
+    check_rejected(work.name, int((lengths > 0).sum()), rejected, examples, shown=shown)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
     trained = ~held_out & (lengths > 0)  # only shards that were taken over have empty documents
     held_out &= lengths > 0
     np.save(folder / TRAIN, np.flatnonzero(trained))
     np.save(folder / HELD_OUT, np.flatnonzero(held_out))
-    answers = b"".join(Path(f"{prefix}.answers.jsonl").read_bytes() for prefix in prefixes)
-    write_atomically(folder / ANSWERS, answers)
+    write_atomically(folder / HELD_OUT_ANSWERS, _joined(prefixes, ANSWERS))
+    is_chat = work.source.format == "chat"
+    if is_chat:
+        write_atomically(folder / HELD_OUT_CHATS, _joined(prefixes, CHATS))
+    languages, licences = count_tags(work.source, prefixes, trained)
     hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.name,
@@ -203,6 +237,10 @@ def _finish(work: _Work) -> CorpusFacts:
         all_framed=_frame_warning(work, notes) is None,
         tokenizer_fingerprint=work.tokenizer,
         licence=work.source.licence,
+        language=work.source.language,
+        languages=languages,
+        licences=licences,
+        num_label_tokens=_label_tokens(prefixes, trained) if is_chat else None,
         warnings=_warnings(work, lengths, held_out, notes),
     )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
@@ -215,9 +253,33 @@ def _finish(work: _Work) -> CorpusFacts:
     return facts
 
 
+def _joined(prefixes: Sequence[Path], ending: str) -> bytes:
+    return b"".join(Path(f"{prefix}{ending}").read_bytes() for prefix in prefixes)
+
+
+def _write_rejects(folder: Path, prefixes: Sequence[Path]) -> Path | None:
+    """Put some of what was not taken, of all shards, into one file to look at; return it."""
+    found = bytearray()
+    for prefix in prefixes:
+        path = Path(f"{prefix}{REJECTS}")
+        if path.is_file() and len(found) < _MAX_REJECTS_BYTES:
+            found += path.read_bytes()
+    if found:
+        write_atomically(folder / REJECTED, bytes(found))
+    return folder / REJECTED if found else None
+
+
+def _label_tokens(prefixes: Sequence[Path], trained: NDArray[np.bool_]) -> int:
+    counts = np.concatenate([np.load(f"{prefix}{LABEL_COUNTS}") for prefix in prefixes])
+    return int(counts[trained].sum())
+
+
 def _hashes_of_tokens(folder: Path, prefixes: Sequence[Path]) -> dict[str, str]:
     """Return the SHA-256 of every file that says which tokens are trained on, by name."""
-    shards = [f"{prefix.name}{ending}" for prefix in prefixes for ending in (".bin", ".idx")]
+    endings = [".bin", ".idx"]
+    if prefixes and Path(f"{prefixes[0]}{LABEL_MASK}").exists():
+        endings.append(LABEL_MASK)
+    shards = [f"{prefix.name}{ending}" for prefix in prefixes for ending in endings]
     return {name: file_sha256(folder / name) for name in (*shards, TRAIN)}
 
 
@@ -240,14 +302,20 @@ def _warnings(
     if not all(note.get("names_tokenizer", True) for note in notes):
         warnings.append(UNNAMED_TOKENIZER)
     unframed = _frame_warning(work, notes)
-    if unframed is not None and work.source.rehearse is None:  # samples are cut, as everybody knows
+    # Samples are cut, and templates frame turns, as everybody knows.
+    if unframed and work.source.rehearse is None and work.source.format != "chat":
         warnings.append(unframed)
+    if not all(stamp for _, stamp in work.place.stamps):
+        warnings.append(
+            "the side of some of its remote files tells neither version nor time: that they change "
+            "is noticed by their size alone"
+        )
     return tuple(warnings)
 
 
 def _frame_warning(work: _Work, notes: Sequence[dict[str, Any]]) -> str | None:
-    """Return how many documents of shards that were taken over lack the base's first or last
-    tokens; None where all have them."""
+    """Return how many documents of shards that were taken over, or of conversations, lack the
+    base's first or last tokens; None where all have them."""
     counts = Counter[str]()
     for note in notes:
         counts.update(note.get("frame", {}))
@@ -270,7 +338,7 @@ def read_held_out_answers(folder: Path) -> list[HeldOutAnswer]:
 
     Raises CorpusError where the file is damaged.
     """
-    path = folder / ANSWERS
+    path = folder / HELD_OUT_ANSWERS
     if not path.is_file():
         return []
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rewarm.errors import CorpusError
 
@@ -15,12 +16,19 @@ _HARMLESS = ("empty",)
 
 
 def check_rejected(
-    name: str, num_documents: int, rejected: Counter[str], examples: Sequence[str]
+    name: str,
+    num_documents: int,
+    rejected: Counter[str],
+    examples: Sequence[str],
+    *,
+    shown: Path | None = None,
 ) -> None:
     """Raise CorpusError where nothing is left of a source, or above 1 % of it is rejected.
 
-    What is empty does not count: there is nothing in it to mend.
+    What is empty does not count: there is nothing in it to mend. `shown` is where some of what was
+    rejected can be looked at.
     """
+    look = "" if shown is None else f"; some of them are in {shown}"
     harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
     total = num_documents + harmful
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
@@ -29,20 +37,32 @@ def check_rejected(
             f"sources.{name}",
             f"no document could be taken ({reasons or 'all of its files are empty'})"
             + (f", e.g. {'; '.join(examples[:3])}" if examples else ""),
-            _remedy(rejected),
+            _remedy(rejected) + look,
         )
     if harmful > _MAX_REJECTED_SHARE * total:
         raise CorpusError.one(
             f"sources.{name}",
             f"{harmful} of {total} documents are rejected ({reasons}), above 1 %; "
             f"e.g. {'; '.join(examples[:3])}",
-            _remedy(rejected),
+            _remedy(rejected) + look,
         )
 
 
 _REMEDIES = {
     "bom": "save the files without byte-order marks (U+FEFF)",
     "file_too_large": "write files above 256 MiB as jsonl, one document a line",
+    "line_too_long": "split records above 64 MiB, or look for a quote that is never closed",
+    "malformed_csv": 'check the quotes (csv.quoted = false where " is text) and csv.delimiter',
+    "malformed_json": "write one JSON object a line",
+    "wrong_number_of_fields": "check csv.delimiter and the quotes around fields that hold it",
+    "needs_tools": "take out conversations that call tools: they are not rendered",
+    "no_answer": "take out conversations without an answer of the assistant's",
+    "not_a_list": "give messages as a list of {role, content}",
+    "not_a_message": "give every message a role (or from) and a content (or value)",
+    "not_a_prefix": "the template rewrites earlier turns: mark answers in it with "
+    "{% generation %}, or keep conversations of one answer",
+    "template_refuses": "bring the messages into the order that the base's template takes",
+    "unknown_role": "name roles system, user (human), assistant (gpt) or tool",
     "invalid_utf8": "convert the files to UTF-8",
     "missing_field": "set text_field (group_field, question_field, answer_field) to what it has",
     "not_a_string": "set text_field to a field that holds text",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import MANIFEST_NAME, file_sha256, provenance, read_json, write_json
+from rewarm.corpus.files import Input, RemoteFile, hash_free_entry
 from rewarm.errors import CorpusError, Problems
 from rewarm.records.facts import CorpusFacts
 
@@ -36,14 +37,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 def seal(
     folder: Path,
-    inputs: Sequence[Path],
+    inputs: Sequence[Input],
     about: Mapping[str, Any],
     *,
     known_hashes: Mapping[str, str] | None = None,
 ) -> None:
     """Write the manifest of a folder that is complete, last: sizes, times and hashes of all files,
-    of the inputs too, what it is `about`, and provenance. `known_hashes` are the SHA-256 of files
-    that were hashed before, by name."""
+    of the inputs too (of remote ones, which are read once, their versions), what it is `about`, and
+    provenance. `known_hashes` are the SHA-256 of files that were hashed before, by name."""
     hashes = {
         os.path.realpath(folder / name): digest for name, digest in (known_hashes or {}).items()
     }
@@ -75,7 +76,9 @@ def seal(
         {
             "files": files,
             "inputs": [
-                {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                hash_free_entry(path)
+                if isinstance(path, RemoteFile)
+                else {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
                 for path in inputs
             ],
             "provenance": provenance(_PACKAGES),

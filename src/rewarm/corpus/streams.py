@@ -10,9 +10,9 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
+from rewarm.corpus.files import Input, open_input
 from rewarm.errors import CorpusError
 from rewarm.units import format_bytes
 
@@ -41,7 +41,7 @@ class Line:
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 
-def read_lines(path: Path, caps: Caps) -> Iterator[Line]:
+def read_lines(path: Input, caps: Caps) -> Iterator[Line]:
     """Yield the lines of a file, decompressed by its ending (.gz, .zst).
 
     Memory is bounded by `caps.line_bytes`. Raises CorpusError for a file that cannot be read, is
@@ -59,7 +59,7 @@ def read_lines(path: Path, caps: Caps) -> Iterator[Line]:
             yield Line(number, content, raw.tell())
 
 
-def read_whole(path: Path, caps: Caps, *, max_bytes: int) -> bytes | None:
+def read_whole(path: Input, caps: Caps, *, max_bytes: int) -> bytes | None:
     """Return the decompressed bytes of a file, None where they are more than `max_bytes`.
 
     Raises CorpusError as `read_lines` does.
@@ -70,10 +70,10 @@ def read_whole(path: Path, caps: Caps, *, max_bytes: int) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, caps: Caps) -> Iterator[tuple[io.BufferedIOBase, BinaryIO]]:
+def _opened(path: Input, caps: Caps) -> Iterator[tuple[io.BufferedIOBase, BinaryIO]]:
     """Open a file as a decompressed stream beside the raw one; tell what the system refuses."""
     try:
-        with path.open("rb") as raw:
+        with open_input(path) as raw:
             yield _decompressed(path, raw, caps), raw
     except OSError as error:
         raise CorpusError.one(
@@ -83,7 +83,7 @@ def _opened(path: Path, caps: Caps) -> Iterator[tuple[io.BufferedIOBase, BinaryI
         ) from error
 
 
-def _decompressed(path: Path, raw: BinaryIO, caps: Caps) -> io.BufferedIOBase:
+def _decompressed(path: Input, raw: BinaryIO, caps: Caps) -> io.BufferedIOBase:
     codec = _CODECS.get(path.suffix.lower())
     if codec is None:
         return raw  # type: ignore[return-value]
@@ -93,7 +93,7 @@ def _decompressed(path: Path, raw: BinaryIO, caps: Caps) -> io.BufferedIOBase:
 class _Expanding(io.RawIOBase):
     """A decompressed stream that counts what it gives out against what it has read."""
 
-    def __init__(self, path: Path, raw: BinaryIO, codec: str, caps: Caps) -> None:
+    def __init__(self, path: Input, raw: BinaryIO, codec: str, caps: Caps) -> None:
         import pyarrow as pa
 
         super().__init__()

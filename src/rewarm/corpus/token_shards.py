@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, file_sha256, parse_json
 from rewarm.corpus.encoding import TEXT_HASHES, Meter, flushed_size
+from rewarm.corpus.files import Input, size_of
 from rewarm.corpus.place import SourceText
 from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.corpus.tokenize import (
@@ -58,13 +59,13 @@ class ShardTaker:
     meter: Meter
     folder: Path
 
-    def write(self, prefix: Path, paths: Sequence[Path]) -> dict[str, Any]:
+    def write(self, prefix: Path, paths: Sequence[Input]) -> dict[str, Any]:
         """Write what stands beside a shard's links, and them, under `prefix`; return its facts.
 
         Raises CorpusError for a shard that cannot be read, is not as its manifest says, names
         another tokenizer, or holds an id that the model has no embedding for.
         """
-        source = paths[0].with_suffix("")
+        source = _local(paths[0]).with_suffix("")
         named = _check_tokenizer(source, self.tokenizer)
         _check_hashes(source)
         shard = open_shard(source)
@@ -84,7 +85,7 @@ class ShardTaker:
         for ending in (".bytes.npy", TEXT_HASHES, ".answers.jsonl", ".ids"):
             if ending not in sizes:
                 sizes[ending] = flushed_size(f"{prefix}{ending}")
-        self.meter.bytes_before += sum(path.stat().st_size for path in paths)
+        self.meter.bytes_before += sum(map(size_of, paths))
         return {
             "bytes": sizes,
             "num_inputs": len(paths),
@@ -120,6 +121,12 @@ class ShardTaker:
         self.meter.tokens += sum(map(len, every))
         if documents:
             self.meter.tell(documents[-1][1] * every[0].dtype.itemsize)
+
+
+def _local(file: Input) -> Path:
+    """Return the path of a shard's file; `resolve_inputs` has refused those that lie elsewhere."""
+    assert isinstance(file, Path)
+    return file
 
 
 class _Stretch(NamedTuple):
@@ -283,7 +290,7 @@ def estimate_shards(text: SourceText, *, vocab_size: int) -> CorpusFacts:
     """
     encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
     tokenizer = tokenizer_fingerprint(text.tokenizer_folder)
-    prefixes = [path.with_suffix("") for path in text.inputs[::2]]
+    prefixes = [_local(path).with_suffix("") for path in text.inputs[::2]]
     named = [_check_tokenizer(prefix, tokenizer) for prefix in prefixes]
     shards = [open_shard(prefix) for prefix in prefixes]
     sampled = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.artifacts import file_sha256, parse_json
+from rewarm.artifacts import file_sha256, fingerprint, parse_json
 from rewarm.errors import BaseModelError, CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
 
@@ -23,8 +23,10 @@ __all__ = [
     "DocumentFrame",
     "Encoder",
     "body_span",
+    "check_ids",
     "declared_eos",
     "open_encoder",
+    "template_fingerprint",
     "tokenizer_fingerprint",
 ]
 
@@ -61,6 +63,21 @@ def tokenizer_fingerprint(folder: Path) -> str:
     return file_sha256(path)
 
 
+# What says how messages are written, and which tokens a template may name.
+_TEMPLATE_FILES = (
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+
+
+def template_fingerprint(folder: Path) -> str:
+    """Return the SHA-256 over the files that say how a base writes messages."""
+    found = {name: folder / name for name in _TEMPLATE_FILES}
+    return fingerprint({name: file_sha256(path) for name, path in found.items() if path.is_file()})
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """A tokenizer with the frame that documents get; made by `open_encoder`."""
@@ -95,15 +112,20 @@ class Encoder:
         begin, end = list(self.frame.begin), list(self.frame.end)
         framed = [np.array(begin + e.ids + end, dtype=np.int64) for e in encodings]
         for ids in framed:
-            if ids.size and int(ids.max()) >= self.vocab_size:
-                offset = int(ids.argmax())
-                raise CorpusError.one(
-                    "tokenizer.json",
-                    f"token id {int(ids[offset])} at offset {offset} of a document is beyond the "
-                    f"model's vocabulary of {self.vocab_size}",
-                    "use the tokenizer that belongs to this model",
-                )
+            check_ids(ids, self.vocab_size)
         return framed
+
+
+def check_ids(ids: NDArray[np.int64], vocab_size: int) -> None:
+    """Raise CorpusError for an id of a document that the model has no embedding for."""
+    if ids.size and int(ids.max()) >= vocab_size:
+        offset = int(ids.argmax())
+        raise CorpusError.one(
+            "tokenizer.json",
+            f"token id {int(ids[offset])} at offset {offset} of a document is beyond the model's "
+            f"vocabulary of {vocab_size}",
+            "use the tokenizer that belongs to this model",
+        )
 
 
 def open_encoder(folder: Path, recipe: TokenizerRecipe, *, vocab_size: int) -> Encoder:

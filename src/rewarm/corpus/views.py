@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.label_mask import LabelMask, open_label_mask
 from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.errors import CorpusError, UserError
 from rewarm.records.facts import CorpusFacts
@@ -40,13 +41,19 @@ class View:
     """The kept documents of a source's shards.
 
     `kept` numbers documents over all shards, in increasing order; `num_bytes_of` gives the UTF-8
-    bytes of every document of the shards. Memory: 24 bytes per document.
+    bytes of every document of the shards. `label_masks`, one for each shard or none, say which
+    tokens are trained on. Memory: 24 bytes per document.
     """
 
     def __init__(
-        self, shards: Sequence[TokenShard], kept: Integers, num_bytes_of: Integers
+        self,
+        shards: Sequence[TokenShard],
+        kept: Integers,
+        num_bytes_of: Integers,
+        label_masks: Sequence[LabelMask] = (),
     ) -> None:
         self._shards = tuple(shards)
+        self._label_masks = tuple(label_masks)
         self._kept = kept
         self._num_bytes_of = num_bytes_of
         counts = np.array([shard.num_documents for shard in shards], dtype=np.int64)
@@ -132,6 +139,26 @@ class View:
         np.maximum.accumulate(begins, axis=1, out=begins)
         places: Integers = np.arange(sequence_length) - begins
         return places
+
+    def counted(
+        self, windows: NDArray[np.integer], sequence_length: int, /
+    ) -> NDArray[np.bool_] | None:
+        """Return which labels of windows are trained on, bool [windows, sequence_length]; None
+        where all are.
+
+        Raises as `gather` does.
+        """
+        if not self._label_masks:
+            return None
+        self._check_windows(windows, sequence_length)
+        firsts = windows.astype(np.int64) * sequence_length + 1
+        out = np.empty(len(firsts) * sequence_length, dtype=np.bool_)
+        masks: dict[int, NDArray[np.bool_]] = {}
+        for shard, start, to, count in self.pieces(firsts, sequence_length):
+            if shard not in masks:
+                masks[shard] = self._label_masks[shard].counted()
+            out[to : to + count] = masks[shard][start : start + count]
+        return out.reshape(len(firsts), sequence_length)
 
     def _check_windows(self, windows: NDArray[np.integer], sequence_length: int) -> None:
         last = max(0, (self.num_tokens - 1) // sequence_length)
@@ -236,7 +263,15 @@ def open_view(facts: CorpusFacts, *, held_out: bool = False) -> View:
     total = np.concatenate([*num_bytes, np.empty(0, dtype=np.int64)])
     if len(total) != num_documents:
         raise _unusable(folder, "its shards and their byte counts disagree")
-    return View(shards, kept, total)
+    masks = [
+        mask
+        for prefix, shard in zip(prefixes, shards, strict=True)
+        if (mask := open_label_mask(prefix, shard.num_tokens)) is not None
+    ]
+    # The facts tell whether masks belong here: without one, prompts would be trained on unnoticed.
+    if (facts.num_label_tokens is not None or masks) and len(masks) != len(shards):
+        raise _unusable(folder, f"{len(shards) - len(masks)} of its masks of labels are gone")
+    return View(shards, kept, total, masks)
 
 
 def _load_integers(path: Path) -> Integers:

@@ -24,6 +24,7 @@ from rewarm.evaluation.measure import Built, Floats, Measure
 from rewarm.evaluation.passages import Passage
 from rewarm.evaluation.selection import keyed_order
 from rewarm.evaluation.statistics import least_items
+from rewarm.records.facts import Role
 
 __all__ = ["CHAT_DOMAIN", "Conversation", "Render", "chat_bits_per_byte", "read_conversations"]
 
@@ -76,8 +77,13 @@ def chat_bits_per_byte(
     render: Render,
     tokenizer: Tokenizer,
     max_items: int,
+    domain: str = CHAT_DOMAIN,
+    role: Role = "general",
 ) -> Built:
     """Return the measure Σ nats / (ln 2 · Σ UTF-8 bytes) of answers in their conversations.
+
+    `domain` and `role` are those of a source whose held-out conversations these are; otherwise they
+    tell how the base's chat format is kept.
 
     Of more than `max_items` conversations the first in keyed order are scored. Answers that the
     template refuses, or does not put behind what stands before them, are left out with a warning.
@@ -97,21 +103,21 @@ def chat_bits_per_byte(
     num_lost = sum(len(found) for found in answers) - sum(len(found) for found in scored)
     if num_lost:
         warnings.append(
-            f"{CHAT_DOMAIN}: {num_lost} answers are not scored: the template refuses them, or does "
+            f"{domain}: {num_lost} answers are not scored: the template refuses them, or does "
             "not write them behind what they answer"
         )
     scored = [found for found in scored if found]
     if not scored:
-        return Built(None, (*warnings, f"{CHAT_DOMAIN}: no answers to score"))
+        return Built(None, (*warnings, f"{domain}: no answers to score"))
     if len(scored) < least_items():
         warnings.append(
-            f"{CHAT_DOMAIN}: {len(scored)} conversations; a verdict needs {least_items()}: give "
-            "evaluation.chat more"
+            f"{domain}: {len(scored)} conversations; a verdict needs {least_items()}: "
+            + ("give evaluation.chat more" if domain == CHAT_DOMAIN else "raise held_out")
         )
     item_of = np.repeat(np.arange(len(scored)), [len(found) for found in scored])
     measure = Measure(
-        domain=CHAT_DOMAIN,
-        role="general",
+        domain=domain,
+        role=role,
         metric="chat_bits_per_byte",
         passages=tuple(answer.passage for found in scored for answer in found),
         weights=tuple(sum(answer.num_bytes for answer in found) for found in scored),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import jinja2
 
 from rewarm.model.load import quiet_transformers
 
-__all__ = ["chat_renderer"]
+__all__ = ["FolderTemplate", "chat_renderer"]
 
 # Some templates write today's date. A measure must score the same text on every day, and what the
 # library hands to templates cannot be replaced from outside: a macro of the name goes before it.
@@ -22,11 +24,62 @@ _FIXED_DATE = (
 )
 
 
-def chat_renderer(folder: Path) -> Callable[[Sequence[Mapping[str, str]], bool], str]:
-    """Return (messages, whether an answer is to be begun) → text, by the folder's template.
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
-    Templates run in the library's sandbox. Raises ValueError where the tokenizer cannot be loaded;
-    what is returned raises it where the template refuses the messages.
+
+class FolderTemplate:
+    """The chat template of a tokenizer; made by `chat_renderer`. It runs in the library's sandbox.
+
+    What the template refuses is a ValueError.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._template = _FIXED_DATE + tokenizer.get_chat_template()
+
+    @property
+    def marks_answers(self) -> bool:
+        """Whether it says itself which characters are answers: {% generation %}."""
+        return _MARKS.search(self._template) is not None
+
+    def __call__(self, messages: Sequence[Mapping[str, str]], begin_answer: bool, /) -> str:
+        """Return the text of messages, with `begin_answer` up to where an answer would begin."""
+        with _told():
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tokenize=False,
+                    add_generation_prompt=begin_answer,
+                    chat_template=self._template,
+                )
+            )
+
+    def marked(self, messages: Sequence[Mapping[str, str]], /) -> tuple[str, list[tuple[int, int]]]:
+        """Return the text of messages and the characters [first, last) of each marked answer."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        with _told():
+            texts, spans = render_jinja_template(
+                conversations=[[dict(message) for message in messages]],
+                chat_template=self._template,
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+            )
+        return str(texts[0]), [(int(first), int(last)) for first, last in spans[0]]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"the template refuses the messages ({error})") from error
+
+
+def chat_renderer(folder: Path) -> FolderTemplate:
+    """Return the template of a folder: (messages, whether an answer is to be begun) → text.
+
+    Raises ValueError where the tokenizer cannot be loaded or has no template.
     """
     from transformers import AutoTokenizer
 
@@ -37,17 +90,4 @@ def chat_renderer(folder: Path) -> Callable[[Sequence[Mapping[str, str]], bool],
             )
     except Exception as error:  # the library raises whatever a folder leads it to
         raise ValueError(f"transformers cannot load its tokenizer ({error})") from error
-
-    def render(messages: Sequence[Mapping[str, str]], begin_answer: bool) -> str:
-        try:
-            text = tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=begin_answer,
-                chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"the template refuses the messages ({error})") from error
-        return str(text)
-
-    return render
+    return FolderTemplate(tokenizer)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from rewarm.errors import masked
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.records.facts import Role
 
-__all__ = ["OLD_ROLES", "RehearsalRecipe", "SourceRecipe", "SubsetRecipe"]
+__all__ = [
+    "OLD_ROLES",
+    "DelimitedRecipe",
+    "HubRecipe",
+    "RehearsalRecipe",
+    "SourceRecipe",
+    "SubsetRecipe",
+    "is_url",
+]
 
 OLD_ROLES: frozenset[Role] = frozenset({"general", "quality", "replay"})
 """What the base was pretrained on, or is like it."""
@@ -35,7 +45,66 @@ class SubsetRecipe(Section):
         return self
 
 
-_FIELDS_OF_TEXT = frozenset({"text_field", "group_field", "question_field", "answer_field"})
+_FIELDS_OF_TEXT = frozenset(
+    {
+        *("text_field", "group_field", "question_field", "answer_field", "messages_field"),
+        *("language_field", "licence_field"),
+    }
+)
+
+_SIGNED = re.compile(r"(?i)(sig|signature|token|key|credential|password)[^=&]*=")
+
+
+def is_url(path: str) -> bool:
+    """Tell whether a path names what lies elsewhere: protocol://…"""
+    return "://" in path
+
+
+def _holds_secret(url: str) -> bool:
+    place, _, query = url.partition("?")
+    return masked(place) != place or _SIGNED.search(query) is not None
+
+
+class HubRecipe(Section):
+    """A dataset of the hub, in place of a path; or a folder here that is laid out like one."""
+
+    id: str = Field(min_length=1, description="owner/dataset, or a folder")
+    revision: str = Field(
+        "main", min_length=1, description="branch, tag or commit; it is pinned to a commit"
+    )
+    subset: str | None = Field(
+        None, description="configuration that the card names, or folder; default: the card's own"
+    )
+    split: str = Field("train", min_length=1, description="train, validation, test, …")
+
+
+class DelimitedRecipe(Section):
+    """How the lines of csv and tsv files are cut into fields."""
+
+    # Whitespace is stripped elsewhere; here a tab is the value.
+    delimiter: Annotated[str, StringConstraints(strip_whitespace=False)] | None = Field(
+        None, description="between two fields; default: a comma in csv, a tab in tsv"
+    )
+    quoted: bool = Field(
+        True, description='fields may stand between ", a " within them doubled; false: " is text'
+    )
+    columns: list[str] | None = Field(
+        None, description="names of the columns where the first line does not have them"
+    )
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) != 1 or value in '"\r\n\0 '):
+            raise ValueError(f"{value!r} is not one character that can stand between fields")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _unlike(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (not value or len(set(value)) < len(value)):
+            raise ValueError("give every column a name of its own")
+        return value
 
 
 class RehearsalRecipe(Section):
@@ -89,21 +158,33 @@ class RehearsalRecipe(Section):
     )
 
 
+Format = Literal["auto", "jsonl", "parquet", "csv", "tsv", "text", "code", "tokens", "chat"]
+
+
 class SourceRecipe(Section):
     """One source of text."""
 
     path: str | list[str] | None = Field(
-        None, description="file, folder or glob (or several), from the recipe; or give rehearse"
+        None,
+        description="file, folder, glob or URL (s3://, https://, …), or several; or give hub or "
+        "rehearse",
     )
-    format: Literal["auto", "jsonl", "parquet", "text", "code", "tokens"] = Field(
+    hub: HubRecipe | None = Field(None, description="in place of a path: a dataset of the hub")
+    format: Format = Field(
         "auto",
-        description="jsonl (.gz, .zst), parquet, text (a file is a document), code (a source "
-        "tree), tokens (Megatron .bin/.idx, used where they lie)",
+        description="jsonl, csv or tsv (plain, .gz, .zst), parquet, text (a file is a document), "
+        "code (a source tree), tokens (Megatron .bin/.idx, used where they lie), chat (messages in "
+        "one of the first four; loss on answers only)",
     )
     role: Role = Field(description="general | quality | qa | replay | new")
     text_field: str = Field("text", description="field or column that holds the text")
     group_field: str | None = Field(
         None, description="hold out by this field's value, so that a group is never split"
+    )
+    messages_field: str | None = Field(
+        None,
+        description="format chat: field of the messages; default: messages, conversations, "
+        "or prompt and completion",
     )
     question_field: str | None = Field(None, description="role qa: field of the question")
     answer_field: str | None = Field(None, description="role qa: field of the answer")
@@ -118,7 +199,17 @@ class SourceRecipe(Section):
     rehearse: RehearsalRecipe | None = Field(
         None, description="in place of a path: text that the base itself makes up"
     )
+    csv: DelimitedRecipe = Field(
+        default_factory=DelimitedRecipe, description="how csv and tsv are cut into fields"
+    )
+    language: str | None = Field(None, description="of all of it, for the ledger")
     licence: str | None = Field(None, description="for the ledger and the model card")
+    language_field: str | None = Field(
+        None, description="field of a document's language, counted in the ledger"
+    )
+    licence_field: str | None = Field(
+        None, description="field of a document's licence, counted in the ledger"
+    )
 
     @property
     def holds_tokens(self) -> bool:
@@ -130,12 +221,21 @@ class SourceRecipe(Section):
     def _some_path(cls, value: str | list[str] | None) -> str | list[str] | None:
         if value is not None and (not value or (isinstance(value, list) and not all(value))):
             raise ValueError("name at least one file, folder or glob")
+        for path in [value] if isinstance(value, str) else value or []:
+            if is_url(path) and _holds_secret(path):
+                raise ValueError(
+                    f"{masked(path)} holds a password, a token or a signature, and recipes are "
+                    "copied: credentials belong in the environment, where the file system's own "
+                    "package looks for them"
+                )
         return value
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> SourceRecipe:
-        if (self.path is None) == (self.rehearse is None):
-            raise ValueError("give path (text that there is) or rehearse, one of the two")
+        if sum(given is not None for given in (self.path, self.hub, self.rehearse)) != 1:
+            raise ValueError("give path (text that there is), hub or rehearse, one of the three")
+        if self.hub is not None and self.format in ("code", "tokens"):
+            raise ValueError(f"hub reads tables and text, not {self.format}; give a path to those")
         if self.rehearse is not None and self.format not in ("auto", "tokens"):
             raise ValueError(f"what is sampled is tokens, not {self.format}; leave format out")
         if self.rehearse is not None and self.role not in OLD_ROLES:
@@ -143,7 +243,7 @@ class SourceRecipe(Section):
                 f"what the base makes up it knows already: its role is replay, not {self.role}"
             )
         if self.holds_tokens:
-            given = sorted(_FIELDS_OF_TEXT & self.model_fields_set)
+            given = sorted((_FIELDS_OF_TEXT | {"csv"}) & self.model_fields_set)
             if given:
                 raise ValueError(f"tokens have no fields: leave out {', '.join(given)}")
         return self
@@ -157,6 +257,14 @@ class SourceRecipe(Section):
             )
         if (self.question_field is None) != (self.answer_field is None):
             raise ValueError("question_field and answer_field go together")
+        if self.format == "chat":
+            given = sorted({"text_field", "question_field"} & self.model_fields_set)
+            if given:
+                raise ValueError(
+                    f'chat is made of messages: leave out {", ".join(given)}, or format = "chat"'
+                )
+        elif self.messages_field is not None:
+            raise ValueError('messages_field goes with format = "chat"')
         if self.order == "stored" and self.subset is not None and self.subset.redraw:
             raise ValueError("a source in stored order cannot be drawn anew for each pass")
         return self

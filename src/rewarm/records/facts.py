@@ -119,6 +119,16 @@ class CorpusFacts(Record):
     )
     tokenizer_fingerprint: str
     licence: str | None = None
+    language: str | None = Field(None, description="of all of it, as the recipe says")
+    languages: dict[str, int] = Field(
+        default_factory=dict, description="training documents by what a field of theirs says"
+    )
+    licences: dict[str, int] = Field(
+        default_factory=dict, description="training documents by what a field of theirs says"
+    )
+    num_label_tokens: int | None = Field(
+        None, description="training tokens that the loss counts, where not all do: answers of chats"
+    )
     warnings: tuple[str, ...] = ()
 
     def num_windows(self, sequence_length: int) -> int:

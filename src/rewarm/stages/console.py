@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -269,6 +269,9 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
     table.add_column("role")
     for name in ("documents", "tokens", "bytes", "held out", "rejected"):
         table.add_column(name, justify="right")
+    has_provenance = any(_provenance(corpus) for corpus in facts)
+    if has_provenance:
+        table.add_column("language; licence")
     for corpus in facts:
         rejected = sum(corpus.rejected.values())
         reasons = ", ".join(
@@ -278,9 +281,37 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
             corpus.name,
             corpus.role,
             f"{corpus.num_documents:,}",
-            format_count(corpus.num_tokens),
+            _tokens(corpus),
             format_bytes(corpus.num_bytes),
             f"{corpus.held_out_documents:,}",
             f"{rejected} ({reasons})" if rejected else "0",
+            *([_provenance(corpus)] if has_provenance else []),
         )
     return table
+
+
+def _tokens(corpus: CorpusFacts) -> str:
+    """Return a source's tokens and, of conversations, the share that is trained on."""
+    count = format_count(corpus.num_tokens)
+    if corpus.num_label_tokens is None:
+        return count
+    share = corpus.num_label_tokens / max(corpus.num_tokens, 1)
+    return f"{count} ({share:.0%} answers)"
+
+
+def _provenance(corpus: CorpusFacts) -> str:
+    """Return language and licence as the recipe has them, or by documents where fields say it."""
+    return "; ".join(
+        said
+        for said in (
+            _most_common(corpus.languages) or corpus.language,
+            _most_common(corpus.licences) or corpus.licence,
+        )
+        if said
+    )
+
+
+def _most_common(counts: Mapping[str, int]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f", {len(ranked) - 3} more" if len(ranked) > 3 else ""
+    return ", ".join(f"{tag} {count:,}" for tag, count in ranked[:3]) + more

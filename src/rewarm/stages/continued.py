@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
+from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
@@ -255,7 +256,7 @@ def _go_on(
     trunk: Plan, run: RunFolder, start: _Start, job: Job, *, name: str, plan_only: bool
 ) -> int:
     console = Console()
-    prepare_job(job)
+    prepare_job(job, open_chat=chat_renderer)
     more = plan_job(job, estimates_allowed=False)
     plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))

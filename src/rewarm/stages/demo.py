@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rewarm import __version__
 from rewarm.artifacts import fingerprint, write_atomically
 from rewarm.errors import RewarmError
+from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.run_folder import RunFolder
@@ -302,7 +303,7 @@ def _base(work: Path, text: DemoText, sizes: DemoSizes, console: Console) -> Non
     recipe = work / "base.toml"
     write_atomically(recipe, _BASE_RECIPE.format(**sizes.values(), sources=_sources(work, text)))
     job = open_job(recipe)
-    prepare_job(job)
+    prepare_job(job, open_chat=chat_renderer)
     if (work / "base" / "config.json").exists():
         return
     plan = plan_job(job, estimates_allowed=False)

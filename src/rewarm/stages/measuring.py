@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from rewarm.corpus.prepare import read_held_out_answers
+from rewarm.corpus.prepare import HELD_OUT_CHATS, read_held_out_answers
 from rewarm.corpus.views import open_view
 from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
 from rewarm.evaluation.chat import (
@@ -102,6 +102,8 @@ def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterato
             framing=framing,
             max_items=wanted.max_answers,
         )
+    elif corpus.num_label_tokens is not None:
+        yield _of_conversations(plan, corpus, tokenizer)
     elif wanted.matched_continuation_items:
         yield matched_continuation(
             view,
@@ -111,6 +113,26 @@ def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterato
             num_items=wanted.matched_continuation_items,
             sequence_length=plan.science.sequence_length,
         )
+
+
+def _of_conversations(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Built:
+    """Return what measures the answers of a source's held-out conversations, as they are trained
+    on; raises CorpusError where these, or the template, cannot be read."""
+    path = Path(corpus.folder) / HELD_OUT_CHATS
+    if not path.is_file() or not path.stat().st_size:
+        return Built(None, (f"{corpus.name}: no held-out conversation that can be scored",))
+    try:
+        render = chat_renderer(Path(plan.conduct.base_folder))
+    except ValueError as error:
+        return Built(None, (f"{corpus.name}: its answers are not measured, {error}",))
+    return chat_bits_per_byte(
+        read_conversations(path),
+        render=render,
+        tokenizer=tokenizer,
+        max_items=plan.conduct.evaluation.max_answers,
+        domain=corpus.name,
+        role=corpus.role,
+    )
 
 
 def _of_chat_format(plan: Plan, tokenizer: Tokenizer) -> Built:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.place import load_facts
 from rewarm.corpus.rehearsed import estimate_rehearsal
 from rewarm.errors import PlanError, UserError
@@ -21,13 +22,20 @@ from rewarm.stages.survey import Survey, note_unmade, survey
 __all__ = ["plan_job", "run_plan"]
 
 
-def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool, why: bool = False) -> Plan:
+def run_plan(
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    as_json: bool,
+    why: bool = False,
+    open_chat: OpenChat | None = None,
+) -> Plan:
     """Resolve the recipe, write `plan.json` into the run folder, and show it.
 
-    With `why` the choice of the preset is explained first.
+    With `why` the choice of the preset is explained first. `open_chat` is what `plan_job` takes.
     """
     job = open_job(path, overrides)
-    plan = plan_job(job, estimates_allowed=True)
+    plan = plan_job(job, estimates_allowed=True, open_chat=open_chat)
     keep_plan(plan, job)
     if as_json:
         sys.stdout.write(plan.model_dump_json(indent=2) + "\n")
@@ -44,13 +52,14 @@ def run_plan(path: Path, overrides: Iterable[str], *, as_json: bool, why: bool =
     return plan
 
 
-def plan_job(job: Job, *, estimates_allowed: bool) -> Plan:
+def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = None) -> Plan:
     """Return the plan of a job on prepared facts, or (where allowed) on sampled estimates.
 
+    `open_chat` opens the template that conversations are written by, for estimates of them.
     Problems of the base, of every source and of the recipe's own arithmetic are told together.
     """
     found = survey(job)
-    corpora = _corpora(job, found, estimates_allowed)
+    corpora = _corpora(job, found, estimates_allowed, open_chat)
     try:
         return resolve(
             job.recipe,
@@ -78,7 +87,9 @@ def _advice(recipe: Recipe, plan: Plan) -> Advice:
     )
 
 
-def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, CorpusFacts]:
+def _corpora(
+    job: Job, found: Survey, estimates_allowed: bool, open_chat: OpenChat | None
+) -> dict[str, CorpusFacts]:
     """Return the facts of every source that has them, noting as problems where there are none."""
     corpora: dict[str, CorpusFacts] = {}
     for text in found.texts:
@@ -88,7 +99,9 @@ def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, Corp
             if facts is None and estimates_allowed:
                 from rewarm.corpus.estimate import estimate_source
 
-                facts = estimate_source(text, vocab_size=found.model.vocab_size)
+                facts = estimate_source(
+                    text, vocab_size=found.model.vocab_size, open_chat=open_chat
+                )
         except UserError as error:
             found.problems.extend(error.problems)
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
-from rewarm.errors import CorpusError, Problems
+from rewarm.errors import BaseModelError, CorpusError, Problems
 from rewarm.planning.blends import used_sources
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
@@ -17,12 +18,12 @@ from rewarm.stages.survey import note_unmade, survey
 __all__ = ["prepare_job", "run_prepare"]
 
 
-def run_prepare(path: Path, overrides: Iterable[str]) -> None:
-    """Prepare every source of the recipe and show the ledger."""
+def run_prepare(path: Path, overrides: Iterable[str], *, open_chat: OpenChat) -> None:
+    """Prepare every source of the recipe and show the ledger; see `prepare_job`."""
     from rich.console import Console
 
     job = open_job(path, overrides)
-    facts = prepare_job(job)
+    facts = prepare_job(job, open_chat=open_chat)
     console = Console()
     console.print(ledger_table(facts))
     console.print(
@@ -30,8 +31,11 @@ def run_prepare(path: Path, overrides: Iterable[str]) -> None:
     )
 
 
-def prepare_job(job: Job) -> list[CorpusFacts]:
+def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
     """Return the measured facts of every source, preparing what is not prepared yet.
+
+    `open_chat` opens the template of a base, by which conversations are written: it needs
+    transformers, which this stage does without where there are none.
 
     Raises UserError with every mistake in base and files before the work begins. Sources that fail
     later do not stop the others; their problems are raised together at the end.
@@ -56,9 +60,10 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
                         prepared_root=job.prepared_root,
                         vocab_size=found.model.vocab_size,
                         progress=show,
+                        open_chat=open_chat,
                     )
                 )
-            except CorpusError as error:
+            except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
     trained = set(used_sources(job.recipe))

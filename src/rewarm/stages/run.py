@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from rewarm.errors import UserError
+from rewarm.model.chat_template import chat_renderer
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.reporting.report import write_run_report
 from rewarm.stages.console import ledger_table
@@ -37,9 +38,9 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     overrides = list(overrides)
     job = open_job(path, overrides)
     # Mistakes in the recipe show before hours of tokenization.
-    plan_job(job, estimates_allowed=True)
+    plan_job(job, estimates_allowed=True, open_chat=chat_renderer)
     show_rehearsals(console, rehearse_job(job))
-    console.print(ledger_table(prepare_job(job)))
+    console.print(ledger_table(prepare_job(job, open_chat=chat_renderer)))
     plan = plan_job(job, estimates_allowed=False)
     console.print(plan_summary(plan))
     begun = job.run.checkpoints.exists()

@@ -70,7 +70,10 @@ def survey(job: Job) -> Survey:
     except UserError as error:
         found.problems.extend(error.problems)
     _check_packages(job, found.problems)
-    inputs = find_inputs(job.recipe.sources, job.folder, found.problems)
+    faults: list[EnvironmentFault] = []
+    inputs = find_inputs(job.recipe.sources, job.folder, found.problems, faults)
+    if faults and found.fault is None:
+        found.fault = faults[0]
     if found.base_folder is not None and found.model is not None:
         texts = {
             name: SourceText(
@@ -83,6 +86,7 @@ def survey(job: Job) -> Survey:
             )
             for name, paths in inputs.items()
         }
+        _check_templates(job, found.model, found.problems)
         _find_rehearsals(job, found, found.model, texts)
         found.texts = [texts[name] for name in job.recipe.sources if name in texts]
     _check_tasks(job, found.problems)
@@ -125,6 +129,18 @@ def _find_rehearsals(
         found.rehearsals.append(rehearsal)
         if load_rehearsal(rehearsal) is not None:
             texts[name] = rehearsal.text(job.folder, is_made=True)
+
+
+def _check_templates(job: Job, model: ModelFacts, problems: Problems) -> None:
+    """Note conversations that the base has no template to write by."""
+    for name, source in job.recipe.sources.items():
+        if source.format == "chat" and not model.has_chat_template:
+            problems.add(
+                f"sources.{name}.format",
+                "the base has no chat template, so nothing says how its messages are written",
+                "put a chat_template.jinja into the base's folder, or give text with question_field"
+                " and answer_field",
+            )
 
 
 def _check_packages(job: Job, problems: Problems) -> None:

@@ -1,0 +1,125 @@
+"""Finds files behind a URL: one file, a folder or a glob, each with its size and version."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rewarm.corpus.files import RemoteFile, patiently, version_of
+from rewarm.errors import CorpusError, UserError, masked
+
+__all__ = ["find_remote", "remote_files"]
+
+_SIGNS = "*?["
+
+
+def find_remote(url: str, where: str, covers: Callable[[RemoteFile], bool]) -> list[RemoteFile]:
+    """Return what a URL names, sorted: a file, the files of a folder that `covers` takes, or those
+    that a glob matches.
+
+    Hidden names are left out, as they are here. Raises CorpusError (naming `where`) for a protocol
+    that nothing here speaks, for what is not there or closed; EnvironmentFault where its side fails
+    again and again.
+    """
+    files, path = _file_system(url, where)
+
+    def look() -> list[RemoteFile]:
+        files.invalidate_cache()
+        if any(sign in path for sign in _signs(url)):
+            found = files.glob(path, detail=True)
+            return _visible(files, path, found)
+        info = files.info(path)
+        if info.get("type") == "directory":
+            every = _visible(files, path, files.find(path, detail=True))
+            return [file for file in every if covers(file)]
+        return remote_files(files, {path: info}, url=url)
+
+    try:
+        found = patiently(masked(url), look)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+    return sorted(found, key=str)
+
+
+def _signs(url: str) -> str:
+    """Return the signs of a pattern; in an address of the web `?` begins a query."""
+    return "*[" if url.startswith(("http://", "https://")) else _SIGNS
+
+
+def _visible(files: Any, root: str, found: Mapping[str, Mapping[str, Any]]) -> list[RemoteFile]:
+    """Return what was found under a folder or by a pattern, hidden names only where it spells
+    them."""
+    fixed = root
+    for sign in _SIGNS:
+        fixed = fixed.partition(sign)[0]
+    spelt = any(part.startswith(".") for part in root.split("/"))
+
+    def is_hidden(path: str) -> bool:
+        rest = path[len(fixed.rpartition("/")[0]) :] if fixed != root else path[len(root) :]
+        return not spelt and any(part.startswith(".") for part in rest.split("/"))
+
+    return remote_files(
+        files,
+        {
+            path: info
+            for path, info in found.items()
+            if info.get("type", "file") == "file" and not is_hidden(path)
+        },
+    )
+
+
+def remote_files(
+    files: Any, found: Mapping[str, Mapping[str, Any]], *, url: str | None = None
+) -> list[RemoteFile]:
+    """Return what a file system listed, as files to read; raises CorpusError for one whose size its
+    side does not tell."""
+    listed = []
+    for path, info in found.items():
+        address = url if url is not None else str(files.unstrip_protocol(path))
+        size = info.get("size")
+        if size is None:
+            raise CorpusError.one(
+                masked(address),
+                "its side does not tell how large it is, so nothing would show that it is whole",
+                "download it and give its path here",
+            )
+        listed.append(RemoteFile(address, int(size), version_of(info), identity=address))
+    return listed
+
+
+def _file_system(url: str, where: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path on it; raises CorpusError where there is none
+    that can be used here."""
+    import fsspec
+    from fsspec.registry import known_implementations
+
+    protocol = url.partition("://")[0].rpartition("::")[2]
+    try:
+        files, path = fsspec.url_to_fs(url)
+    except ImportError as error:
+        package = known_implementations.get(protocol, {}).get("class", "fsspec").partition(".")[0]
+        needed = {"fsspec": "what it names", "s3fs": "s3fs"}.get(package, package)
+        if protocol in ("http", "https"):
+            needed = "aiohttp"
+        raise CorpusError.one(
+            where,
+            f"{masked(url)}: {protocol}:// needs a package that cannot be imported ({error})",
+            f"pip install {needed}; credentials belong in the environment",
+        ) from error
+    except ValueError as error:
+        near = difflib.get_close_matches(protocol, known_implementations, n=1)
+        raise CorpusError.one(
+            where,
+            f"{masked(url)}: no file system is called {protocol!r}",
+            f"did you mean {near[0]}://?" if near else "e.g. s3://, gs://, abfs://, https://",
+        ) from error
+    except Exception as error:
+        raise CorpusError.one(
+            where,
+            f"{masked(url)} cannot be opened ({masked(str(error))[:300]})",
+            "check the address; credentials belong in the environment",
+        ) from error
+    return files, str(path)
