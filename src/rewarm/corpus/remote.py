@@ -33,7 +33,7 @@ def find_remote(url: str, where: str, covers: Callable[[RemoteFile], bool]) -> l
         if info.get("type") == "directory":
             every = _visible(files, path, files.find(path, detail=True))
             return [file for file in every if covers(file)]
-        return remote_files(files, {path: info}, url=url)
+        return remote_files(files, {path: info})
 
     try:
         found = patiently(masked(url), look)
@@ -71,14 +71,12 @@ def _visible(files: Any, root: str, found: Mapping[str, Mapping[str, Any]]) -> l
     )
 
 
-def remote_files(
-    files: Any, found: Mapping[str, Mapping[str, Any]], *, url: str | None = None
-) -> list[RemoteFile]:
+def remote_files(files: Any, found: Mapping[str, Mapping[str, Any]]) -> list[RemoteFile]:
     """Return what a file system listed, as files to read; raises CorpusError for one whose size its
     side does not tell."""
     listed = []
     for path, info in found.items():
-        address = url if url is not None else str(files.unstrip_protocol(path))
+        address = str(files.unstrip_protocol(path))
         size = info.get("size")
         if size is None:
             raise CorpusError.one(
@@ -96,7 +94,13 @@ def _file_system(url: str, where: str) -> tuple[Any, str]:
     import fsspec
     from fsspec.registry import known_implementations
 
-    protocol = url.partition("://")[0].rpartition("::")[2]
+    if "::" in url:
+        raise CorpusError.one(
+            where,
+            f"{masked(url)} leads through several file systems",
+            "unpack what is packed, or give the address of one: s3://bucket/folder/*.jsonl.gz",
+        )
+    protocol = url.partition("://")[0]
     try:
         files, path = fsspec.url_to_fs(url)
     except ImportError as error:
