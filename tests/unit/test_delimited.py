@@ -136,7 +136,7 @@ def test_columns_that_do_not_serve_are_told_with_those_that_are_there(tmp_path: 
 
 @given(
     st.lists(
-        st.tuples(st.text("ab\",\n\r\t ü", max_size=8), st.text("xy\",\n\t", max_size=5)),
+        st.tuples(st.text('ab",\n\r\t ü', max_size=8), st.text('xy",\n\t', max_size=5)),
         max_size=8,
     )
 )

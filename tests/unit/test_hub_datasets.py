@@ -234,8 +234,7 @@ def test_through_the_hub_s_own_client(tmp_path: Path) -> None:
     assert test[1] == by_path[1] == [row["text"] for row in rows[:7]]
     assert revision == [
         "CorpusError",
-        "sources.s.hub.revision: org/set has no revision 'v9'\n"
-        "    → name a branch, tag or commit",
+        "sources.s.hub.revision: org/set has no revision 'v9'\n    → name a branch, tag or commit",
     ]
     assert split[0] == "CorpusError"
     assert "has no split 'dev'" in split[1]

@@ -135,7 +135,9 @@ def test_what_fails_on_the_way_is_tried_again_where_it_was(tmp_path: Path, name:
 def test_what_keeps_failing_is_the_environment_s_fault(name: str) -> None:
     Flaky.content = b'{"text": "x"}\n' * 1000
     Flaky.fail_every, Flaky.reads = 1, 0
-    with pytest.raises(EnvironmentFault, match=r"flaky://.* cannot be read .*tried 4 times") as told:
+    with pytest.raises(
+        EnvironmentFault, match=r"flaky://.* cannot be read .*tried 4 times"
+    ) as told:
         texts(source(f"flaky://{name}"))
     assert "the same command then goes on" in str(told.value)
 
@@ -255,8 +257,10 @@ def test_an_estimate_reads_the_beginning(tmp_path: Path, tiny_base: Path) -> Non
 def test_all_that_is_wrong_with_urls_is_told_at_once() -> None:
     put("a.jsonl", b"")
     recipe = source(
-        ["testfs://bucket/absent/*", "testfs://bucket/a.jsonl", "testfs://bucket/a.jsonl"]
-        + ["htps://bucket/a", "zip://a::s3://b", "testfs://bucket/absent.jsonl"]
+        [
+            *("testfs://bucket/absent/*", "testfs://bucket/a.jsonl", "testfs://bucket/a.jsonl"),
+            *("htps://bucket/a", "zip://a::s3://b", "testfs://bucket/absent.jsonl"),
+        ]
     )
     with pytest.raises(CorpusError) as caught:
         resolve_inputs("s", recipe, Path())
