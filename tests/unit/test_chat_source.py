@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from tokenizers import Tokenizer
 
 from rewarm.batches.loader import IGNORED_LABEL, BatchLoader
 from rewarm.cli import main
+from rewarm.corpus import place
 from rewarm.corpus.chat import ChatEncoder
 from rewarm.corpus.conversations import read_messages
 from rewarm.corpus.documents import Encoded, Refused
@@ -37,6 +42,7 @@ from rewarm.stages.train import open_views
 from tests.support.chat import CHAT_TEMPLATE, give_chat_template
 from tests.support.road import make_reader_folder
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 # A line feed behind a block would be trimmed: written out, each turn ends with one.
 LINES = CHAT_TEMPLATE.replace("\n{% endfor %}", "{{ '\\n' }}{% endfor %}")
 MARKED = (
@@ -377,3 +383,52 @@ def test_from_command_to_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     measured = {(one.domain, one.metric) for one in run.evals()}
     assert ("talk", "chat_bits_per_byte") in measured
     assert ("talk", "bits_per_byte") in measured
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what determines training: shards, masks, views, tags; not times and versions."""
+    endings = (".bin", ".idx", ".npy", ".ids", ".jsonl")
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name.endswith(endings)}
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {repository!r})
+from rewarm.corpus import encoding, place
+from tests.unit.test_chat_source import prepare, recipe
+
+write = encoding.write_shard
+def slow(prefix, documents, dtype):
+    def delayed():
+        for document in documents:
+            time.sleep(0.02)
+            yield document
+    write(prefix, delayed(), dtype)
+encoding.write_shard = slow
+place._SHARD_INPUT_BYTES = 1
+print("ready", flush=True)
+prepare(Path({folder!r}), Path({base!r}), recipe("*.jsonl", language_field="lang"))
+"""
+
+
+def test_kills_change_no_byte_of_tokens_masks_and_tags(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "_SHARD_INPUT_BYTES", 1)
+    source = recipe("*.jsonl", language_field="lang")
+    for name in ("a", "b", "c"):
+        write_chats(tmp_path / f"{name}.jsonl", 40)
+    child = CHILD.format(repository=str(REPOSITORY), folder=str(tmp_path), base=str(base))
+    for delay_s in (0.1, 0.9):
+        process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        process.stdout.close()
+    killed = contents(Path(prepare(tmp_path, base, source).folder))
+    shutil.rmtree(tmp_path / "prepared")
+    assert contents(Path(prepare(tmp_path, base, source).folder)) == killed
+    assert {"shard-00002.labels.bin", "shard-00002.tags.jsonl", HELD_OUT_CHATS} <= killed.keys()

@@ -110,7 +110,7 @@ def _sources(card: ModelCard) -> list[list[str]]:
     samples = samples_before(science.order(), card.step)
     rows = []
     for source, count in zip(science.sources, samples.tolist(), strict=True):
-        licence = corpora[source.name].licence if source.name in corpora else None
+        licence = corpora[source.name].stated_licence if source.name in corpora else None
         rows.append(
             [
                 source.name,

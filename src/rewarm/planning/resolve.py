@@ -61,6 +61,7 @@ def resolve(
         _warn_of_dropout(model, notes)
         _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
+    _explain_answers(corpora, notes)
     recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
     schedule, spans = resolve_rates(recipe, size, notes)
@@ -186,6 +187,20 @@ def _explain_documents(recipe: Recipe, corpora: Mapping[str, CorpusFacts], notes
         if recipe.batch.mask_documents
         else "documents that share a sequence see each other, as in most bases' pretraining",
     )
+
+
+def _explain_answers(corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
+    """Say of which sources not all tokens carry a loss."""
+    for name, corpus in corpora.items():
+        if corpus.num_label_tokens is not None:
+            share = corpus.num_label_tokens / max(corpus.num_tokens, 1)
+            notes.because(
+                f"sources.{name}.format",
+                "chat",
+                f"{share:.1%} of its tokens are answers, which the loss counts; the others are "
+                "read as context, and count as tokens of a step all the same",
+                "recipe",
+            )
 
 
 def _used_sources(

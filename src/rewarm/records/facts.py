@@ -6,6 +6,7 @@ or written by another version is told at once, not at step 4,000.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,6 +92,12 @@ class OptimizerStateFacts(Record):
     )
 
 
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f", {len(ranked) - 3} more" if len(ranked) > 3 else ""
+    return ", ".join(f"{tag} ({count:,})" for tag, count in ranked[:3]) + more
+
+
 class CorpusFacts(Record):
     """What is known of one prepared (or, before that, sampled) source."""
 
@@ -130,6 +137,20 @@ class CorpusFacts(Record):
         None, description="training tokens that the loss counts, where not all do: answers of chats"
     )
     warnings: tuple[str, ...] = ()
+
+    @property
+    def stated_licence(self) -> str | None:
+        """Its licence as the recipe has it, else those of its documents, most frequent first."""
+        if self.licence is not None or not self.licences:
+            return self.licence
+        return _most_frequent(self.licences)
+
+    @property
+    def stated_language(self) -> str | None:
+        """Its language as the recipe has it, else those of its documents, most frequent first."""
+        if self.language is not None or not self.languages:
+            return self.language
+        return _most_frequent(self.languages)
 
     def num_windows(self, sequence_length: int) -> int:
         """Return how many windows of `sequence_length` inputs plus one label the view holds."""

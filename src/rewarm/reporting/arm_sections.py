@@ -252,7 +252,7 @@ def arms_ledger(arms: Sequence[ArmView]) -> Table:
     rows = tuple(
         (
             Cell(name, below=corpus.role),
-            corpus.licence or "not stated",
+            corpus.stated_licence or "not stated",
             f"{corpus.num_documents:,}",
             format_count(corpus.num_tokens),
             format_bytes(corpus.num_bytes),

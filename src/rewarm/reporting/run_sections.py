@@ -403,7 +403,7 @@ def ledger_table(view: RunView) -> Table:
         rows.append(
             (
                 Cell(name, below=corpus.role + ("" if corpus.measured else ", estimated")),
-                corpus.licence or "not stated",
+                corpus.stated_licence or "not stated",
                 f"{corpus.num_documents:,}",
                 format_count(corpus.num_tokens),
                 format_bytes(corpus.num_bytes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -301,17 +301,4 @@ def _tokens(corpus: CorpusFacts) -> str:
 
 def _provenance(corpus: CorpusFacts) -> str:
     """Return language and licence as the recipe has them, or by documents where fields say it."""
-    return "; ".join(
-        said
-        for said in (
-            _most_common(corpus.languages) or corpus.language,
-            _most_common(corpus.licences) or corpus.licence,
-        )
-        if said
-    )
-
-
-def _most_common(counts: Mapping[str, int]) -> str:
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = f", {len(ranked) - 3} more" if len(ranked) > 3 else ""
-    return ", ".join(f"{tag} {count:,}" for tag, count in ranked[:3]) + more
+    return "; ".join(said for said in (corpus.stated_language, corpus.stated_licence) if said)

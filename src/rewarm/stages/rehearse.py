@@ -20,6 +20,7 @@ from rewarm.corpus.rehearsed import Rehearsal
 from rewarm.corpus.tokenize import Encoder
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, Problems, RecipeError
+from rewarm.model.chat_template import chat_renderer
 from rewarm.model.load import load_base
 from rewarm.records.facts import CorpusFacts, RehearsalFacts
 from rewarm.retention.batch_maker import Sampler
@@ -111,6 +112,7 @@ def _prepared(
         prepared_root=job.prepared_root,
         vocab_size=rehearsal.vocab_size,
         progress=progress,
+        open_chat=chat_renderer,
     )
 
 
