@@ -368,7 +368,7 @@ def test_from_command_to_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for command in ("plan", "prepare", "train"):
         assert main([command, str(recipe_file)]) == 0, capsys.readouterr().err
         if command == "prepare":
-            assert "% answers)" in capsys.readouterr().out
+            assert "% of its tokens are answers" in capsys.readouterr().out
     run = RunFolder(folder / "runs" / "chats")
     plan = load_plan(run.plan)
     views = open_views(plan)

@@ -269,9 +269,10 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
     table.add_column("role")
     for name in ("documents", "tokens", "bytes", "held out", "rejected"):
         table.add_column(name, justify="right")
-    has_provenance = any(_provenance(corpus) for corpus in facts)
-    if has_provenance:
-        table.add_column("language; licence")
+    told = [(corpus.name, said) for corpus in facts if (said := _provenance(corpus))]
+    if told:
+        table.caption = Text("\n".join(f"{name}: {said}" for name, said in told))
+        table.caption_justify = "left"
     for corpus in facts:
         rejected = sum(corpus.rejected.values())
         reasons = ", ".join(
@@ -281,24 +282,19 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
             corpus.name,
             corpus.role,
             f"{corpus.num_documents:,}",
-            _tokens(corpus),
+            format_count(corpus.num_tokens),
             format_bytes(corpus.num_bytes),
             f"{corpus.held_out_documents:,}",
             f"{rejected} ({reasons})" if rejected else "0",
-            *([_provenance(corpus)] if has_provenance else []),
         )
     return table
 
 
-def _tokens(corpus: CorpusFacts) -> str:
-    """Return a source's tokens and, of conversations, the share that is trained on."""
-    count = format_count(corpus.num_tokens)
-    if corpus.num_label_tokens is None:
-        return count
-    share = corpus.num_label_tokens / max(corpus.num_tokens, 1)
-    return f"{count} ({share:.0%} answers)"
-
-
 def _provenance(corpus: CorpusFacts) -> str:
-    """Return language and licence as the recipe has them, or by documents where fields say it."""
-    return "; ".join(said for said in (corpus.stated_language, corpus.stated_licence) if said)
+    """Return language and licence as the recipe has them, or by documents where fields say it, and
+    of conversations the share that is trained on."""
+    said = [corpus.stated_language, corpus.stated_licence]
+    if corpus.num_label_tokens is not None:
+        share = corpus.num_label_tokens / max(corpus.num_tokens, 1)
+        said.append(f"{share:.0%} of its tokens are answers, which the loss counts")
+    return "; ".join(one for one in said if one)
