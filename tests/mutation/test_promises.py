@@ -1738,6 +1738,142 @@ MUTATIONS = [
         new="    had = set(base.facts.expanded_layers)\n",
         test="tests/unit/test_expand.py::test_an_expanded_base_lists_both",
     ),
+    Mutation(
+        promise="prompts of conversations carry no loss",
+        file="batches/loader.py",
+        old="        labels[ignored] = IGNORED_LABEL\n",
+        new="",
+        test="tests/unit/test_chat_source.py::test_from_command_to_command",
+    ),
+    Mutation(
+        promise="a label's mask is that of the label, not of the input before it",
+        file="corpus/views.py",
+        old="= masks[shard][start : start + count]",
+        new="= masks[shard][start - 1 : start - 1 + count]",
+        test="tests/unit/test_chat_source.py::"
+        "test_masks_stand_beside_the_tokens_and_are_read_with_them",
+    ),
+    Mutation(
+        promise="a source whose masks are gone is not opened",
+        file="corpus/views.py",
+        old="if (facts.num_label_tokens is not None or masks) and len(masks) != len(shards):",
+        new="if False:",
+        test="tests/unit/test_chat_source.py::"
+        "test_a_mask_that_is_gone_or_changed_is_never_all_labels",
+    ),
+    Mutation(
+        promise="an answer that is no continuation of its prompt is refused",
+        file="corpus/chat.py",
+        old="if not behind.startswith(before) or not whole.startswith(behind):",
+        new="if not behind.startswith(before):",
+        test="tests/unit/test_chat_source.py::"
+        "test_a_template_that_rewrites_what_was_said_is_refused",
+    ),
+    Mutation(
+        promise="what follows the end of a turn is not learned",
+        file="corpus/chat.py",
+        old="                    last = int(ends[closing][0])\n",
+        new="                    pass\n",
+        test="tests/unit/test_chat_source.py::"
+        "test_answers_with_their_end_are_learned_and_nothing_else_is",
+    ),
+    Mutation(
+        promise="nobody ends a turn by writing its token",
+        file="corpus/chat.py",
+        old='if any(name in message["content"] for message in messages for name in '
+        "self._special_names):",
+        new="if False:",
+        test="tests/unit/test_chat_source.py::test_a_special_token_in_what_was_said_is_rejected",
+    ),
+    Mutation(
+        promise="another chat template is another preparation",
+        file="corpus/place.py",
+        old='if self.source.format == "chat":',
+        new="if False:",
+        test="tests/unit/test_chat_source.py::test_another_template_is_another_preparation",
+    ),
+    Mutation(
+        promise="a remote file that ends early is not taken for whole",
+        file="corpus/files.py",
+        old="            if not data:\n                raise _CutOffError",
+        new="            if False:\n                raise _CutOffError",
+        test="tests/unit/test_remote_inputs.py::"
+        "test_an_end_before_the_size_that_was_told_is_no_end",
+    ),
+    Mutation(
+        promise="after a failure reading goes on where it was",
+        file="corpus/files.py",
+        old="            opened.seek(position)\n",
+        new="",
+        test="tests/unit/test_remote_inputs.py::"
+        "test_what_fails_on_the_way_is_tried_again_where_it_was",
+    ),
+    Mutation(
+        promise="a remote file that changed is prepared anew",
+        file="corpus/files.py",
+        old="        return file.size, file.version\n",
+        new='        return file.size, ""\n',
+        test="tests/unit/test_remote_inputs.py::"
+        "test_prepared_once_and_again_only_where_its_side_says_it_changed",
+    ),
+    Mutation(
+        promise="a remote file is asked for anew before it is sealed",
+        file="corpus/files.py",
+        old="    if file.is_pinned:\n",
+        new="    if True:\n",
+        test="tests/unit/test_remote_inputs.py::"
+        "test_a_file_that_changes_while_it_is_prepared_is_refused",
+    ),
+    Mutation(
+        promise="no secret of a URL is repeated",
+        file="recipe/sources.py",
+        old="    return masked(place) != place or _SIGNED.search(query) is not None\n",
+        new="    return masked(place) != place\n",
+        test="tests/unit/test_remote_inputs.py::test_a_secret_in_a_url_is_refused_and_not_repeated",
+    ),
+    Mutation(
+        promise="records of csv are capped in all",
+        file="corpus/delimited.py",
+        old="        if self._size > self._caps.line_bytes + 1:\n",
+        new="        if False:\n",
+        test="tests/unit/test_delimited.py::"
+        "test_many_short_fields_on_many_lines_are_capped_together",
+    ),
+    Mutation(
+        promise="bytes of csv that are no UTF-8 are rejected",
+        file="corpus/delimited.py",
+        old='        "".join(fields).encode("utf-8")\n',
+        new="        pass\n",
+        test="tests/unit/test_delimited.py::test_bad_records_are_counted_and_reading_goes_on",
+    ),
+    Mutation(
+        promise="a record of csv with other fields than columns is rejected",
+        file="corpus/delimited.py",
+        old="    if len(fields) != len(columns):\n",
+        new="    if len(fields) < len(columns):\n",
+        test="tests/unit/test_delimited.py::test_bad_records_are_counted_and_reading_goes_on",
+    ),
+    Mutation(
+        promise="data sets of the hub are pinned to a commit",
+        file="corpus/hub.py",
+        old='f"hf://datasets/{hub.id}@{commit}/{entry.path}"',
+        new='f"hf://datasets/{hub.id}/{entry.path}"',
+        test="tests/unit/test_hub_datasets.py::test_through_the_hub_s_own_client",
+    ),
+    Mutation(
+        promise="rejected documents can be looked at",
+        file="corpus/records.py",
+        old="        if self.counts[reason] <= _KEPT_PER_REASON:\n",
+        new="        if False:\n",
+        test="tests/unit/test_source_provenance.py::test_what_was_not_taken_can_be_looked_at",
+    ),
+    Mutation(
+        promise="languages and licences are counted over what is trained on",
+        file="corpus/tags.py",
+        old="            if kept:\n",
+        new="            if True:\n",
+        test="tests/unit/test_source_provenance.py::test_only_what_is_trained_on_is_counted",
+    ),
 ]
 
 
