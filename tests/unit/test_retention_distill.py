@@ -183,6 +183,18 @@ def test_the_teacher_is_the_base_after_a_resume_too(tmp_path: Path) -> None:
     assert min(found[1:]) > 1e-9
 
 
+def test_a_step_without_such_text_has_no_divergence_on_record(tmp_path: Path) -> None:
+    """0 would say that the model is at the base."""
+    plan = retaining(LWF)
+    only_old = tuple(
+        phase.model_copy(update={"weights": (sum(phase.weights), 0)})
+        for phase in plan.science.phases
+    )
+    plan = plan.model_copy(update={"science": plan.science.model_copy(update={"phases": only_old})})
+    train_retaining(tmp_path, LWF, plan=plan, until_step=2)
+    assert [record.retention for record in RunFolder(tmp_path).steps()] == [{}, {}]
+
+
 def test_a_strong_divergence_keeps_the_model_at_what_the_base_says(tmp_path: Path) -> None:
     def last(name: str, weight: float) -> float:
         assert LWF.distill is not None
