@@ -6,6 +6,7 @@ import pytest
 
 from rewarm.errors import RecipeError
 from rewarm.planning.plan import Plan
+from rewarm.planning.retention import fisher_order, memory_order
 from tests.support.fake_facts import make_corpus_facts
 from tests.unit.test_plan import CORPORA, RECIPE, plan_of, problems_of
 
@@ -38,6 +39,44 @@ def test_pulls_and_their_costs_by_hand() -> None:
     assert "20" in reason(plan, "retention.ewc.sequences")
     assert "about 32%" in reason(plan, "retention.ewc.sequences")  # √(2/20) = 0.316
     assert any("make a rough estimate" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_bytes", "share"),
+    [
+        # 6 · (10⁶ + 4 layers · width 100 · length 128) operations train a token. A live teacher's
+        # forward pass is a third; both heads of 100,000 and the divergence are 6 · 100,000 more.
+        (("retention.distill={}",), 4e6, 1 / 3 + 600_000 / 6_307_200),
+        (("retention.agem={memory=['old'], sequences_per_step=4}",), 4e6, 4 / 10),
+        (("retention.ema={}",), 4e6, 0),
+    ],
+    ids=["lwf", "agem", "ema"],
+)
+def test_the_other_terms_and_their_costs_by_hand(
+    overrides: tuple[str, ...], num_bytes: float, share: float
+) -> None:
+    plan = plan_of("phases=[{name='all', weights={new=1}}]", *overrides)
+    assert estimate(plan, "retention memory") == num_bytes
+    found = estimate(plan, "retention compute") / estimate(plan, "training compute")
+    assert found == pytest.approx(share)
+
+
+def test_a_stored_teacher_costs_the_divergence_alone_on_the_text_that_it_is_of() -> None:
+    plan = plan_of(
+        "phases=[{name='all', weights={new=3, made=1}}]",
+        text=RECIPE + MADE,
+        corpora={**CORPORA, "made": make_corpus_facts("made", "replay")},
+    )
+    assert estimate(plan, "retention memory") == 0
+    share = estimate(plan, "retention compute") / estimate(plan, "training compute")
+    assert share == pytest.approx(0.25 * 600_000 / 6_307_200, rel=1e-3)
+
+
+def test_orders_of_memory_and_importance_are_keyed_apart() -> None:
+    """From the run's own, too: else a step's memory would be the very text that it shows."""
+    science = plan_of(EWC, "retention.agem.memory=['old']").science
+    orders = (science.order(), memory_order(science), fisher_order(science))
+    assert len({order.seed for order in orders}) == 3
 
 
 def test_l2sp_beside_weight_decay_is_warned_of() -> None:
