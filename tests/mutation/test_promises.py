@@ -1148,7 +1148,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a cap on epochs holds",
-        file="planning/mixture.py",
+        file="planning/exposure.py",
         old="        if epochs > cap:\n",
         new="        if epochs > cap + 0.5:\n",
         test="tests/unit/test_plan.py::test_too_many_epochs_are_told_with_numbers",
