@@ -82,7 +82,7 @@ def note_not_extensible(tokenizer: Tokenizer, where: str, problems: Problems) ->
 
 
 def train_pieces(tokenizer: Tokenizer, texts: Sequence[str], num_pieces: int) -> list[NewPiece]:
-    """Return up to `num_pieces` new pieces, the most frequent first; fewer where texts have no more.
+    """Return up to `num_pieces` new pieces, most frequent first; fewer where there are no more.
 
     A piece occurs at least twice, lies within one pre-token, and spells what no token spells yet.
     Special and added tokens, and bytes that stand for unknown characters, are in none. The pairs

@@ -58,6 +58,7 @@ def resolve(
     notes = Notes(problems=Problems() if problems is None else problems)
     if model is not None:
         _check_tokenizers(model, corpora, notes)
+        _explain_vocabulary(model, notes)
         _warn_of_dropout(model, notes)
         _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
@@ -138,6 +139,22 @@ def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], not
                 "run `rewarm prepare` for this recipe",
             )
         notes.warnings += [f"source {name!r}: {warning}" for warning in corpus.warnings]
+
+
+def _explain_vocabulary(model: ModelFacts, notes: Notes) -> None:
+    """Say how many rows its tokens have, and what tokens that were added to it save."""
+    if not model.num_token_ids:
+        return
+    told = (
+        f"{model.vocab_size:,} rows of the embedding, {model.vocab_size - model.num_token_ids:,} "
+    )
+    told += "in reserve"
+    if model.new_pieces is not None:
+        told += f"; {model.new_pieces.num_pieces:,} were added, tokens per byte "
+        told += model.new_pieces.gain()
+    notes.because(
+        "vocabulary", f"{model.num_token_ids:,} tokens", told, "tokenizer.json, config.json"
+    )
 
 
 def _warn_of_dropout(model: ModelFacts, notes: Notes) -> None:
