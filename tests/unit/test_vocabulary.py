@@ -16,6 +16,8 @@ import rewarm.export.vocabulary as export_room
 from rewarm.cli import main
 from rewarm.model.vocabulary import NewPiece, extended_json, train_pieces
 from rewarm.planning.model_facts import read_model_facts
+from rewarm.planning.notes import Notes
+from rewarm.planning.resolve import _explain_vocabulary
 from tests.support.tiny_models import (
     SENTENCES,
     make_family_folder,
@@ -55,6 +57,8 @@ def extend(base: Path, folder: Path, num_pieces: int = 40) -> int:
 def test_as_transformers_loads_it(family: str, tmp_path: Path) -> None:
     """Logits over old tokens are the base's; each new row is the mean of its old ones."""
     base = make_family_folder(tmp_path / "base", family)
+    # Of its own, Gemma's class would want the tokens of its own vocabulary.
+    (base / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     assert extend(base, tmp_path) == 0
     out = tmp_path / "out"
     before, after = (
@@ -206,12 +210,19 @@ def test_again_damaged_and_beside_others(
     (base / "merges.txt").write_text("of the old vocabulary")
     assert extend(base, tmp_path) == 0
     out = tmp_path / "out"
-    told = capsys.readouterr().out
-    assert "rows: 320 → 384" in told
-    assert "fewer tokens), on like text" in told
+    said = capsys.readouterr().out
+    assert "rows: 320 → 384" in said
+    assert "fewer tokens), on like text" in said
     facts = read_model_facts(out)
     assert facts.new_pieces is not None
     assert (facts.num_token_ids, facts.new_pieces.first_id) == (360, 320)
+    notes = Notes()
+    _explain_vocabulary(facts, notes)
+    (told,) = notes.reasons
+    assert told.value == "360 tokens"
+    assert told.reason.startswith(
+        "384 rows of the embedding, 24 in reserve; 40 were added, tokens per byte 0."
+    )
     assert facts.new_pieces.tokens_per_byte < 0.8 * facts.new_pieces.tokens_per_byte_before
     assert not (out / "merges.txt").exists()
     assert str(tmp_path) not in (out / "README.md").read_text(encoding="utf-8")

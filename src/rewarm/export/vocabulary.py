@@ -109,7 +109,8 @@ def _check_tokenizer(base: Path, folder: Path, extension: Extension) -> None:
     if moved or lost or len(theirs) != len(ours) + len(wanted):
         raise _unfit(base, f"{len(moved)} tokens would get another id, {len(lost)} none")
     means = {wanted[piece.token]: piece.old_ids for piece in extension.pieces}
-    texts = list(extension.sample)
+    # What every old token spells goes through every old merge.
+    texts = [*extension.sample, *(old.decode([id_]) for id_ in sorted(ours.values()))]
     for text, before, after in zip(
         texts, old.encode_batch(texts), new.encode_batch(texts), strict=True
     ):
