@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _passed(result: dict[str, Any]) -> bool:
-    return result.get("failed_again", result)["exit_code"] == 0
+    return bool(result.get("failed_again", result)["exit_code"] == 0)
 
 
 _ALL, _PEERS, _LOWEST = "all tests", "tests against peers", "fast tests on the lowest versions"
