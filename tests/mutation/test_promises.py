@@ -85,8 +85,37 @@ MUTATIONS = [
         "test_a_tokenizer_that_cuts_old_text_otherwise_is_noticed",
     ),
     Mutation(
-        promise="distributions of single documents are not for documents that see each other",
+        promise="a divergence never takes the loss from all that is to be learned",
+        file="planning/distillation.py",
+        old="    if set(learned) <= set(used):\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
+        promise="text that retention reads stays what it was in what follows a run",
+        file="planning/continuation.py",
+        old="    if trunk.memory != more.memory:\n",
+        new="    if False:\n",
+        test="tests/unit/test_continuation.py::test_text_that_retention_reads_stays_what_it_was",
+    ),
+    Mutation(
+        promise="a memory's text is not shown twice within a step",
         file="planning/retention.py",
+        old="    if each > sizes[name]:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
+        promise="a step without text of a divergence has none on record",
+        file="training/step.py",
+        old='figures["distill"] = divergence / held',
+        new='figures["distill"] = divergence',
+        test="tests/unit/test_retention_distill.py::"
+        "test_a_step_without_such_text_has_no_divergence_on_record",
+    ),
+    Mutation(
+        promise="distributions of single documents are not for documents that see each other",
+        file="planning/distillation.py",
         old="    if not recipe.batch.mask_documents:\n",
         new="    if False:\n",
         test="tests/unit/test_retention_plan.py::"

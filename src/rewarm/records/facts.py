@@ -184,8 +184,9 @@ class StepRecord(Record):
     )
     retention: dict[str, float] = Field(
         default_factory=dict,
-        description="l2sp, ewc: penalties; distill: nats of divergence per token that it acts on; "
-        "agem: cosine to the memory's gradient, below 0 where the step was turned aside",
+        description="l2sp, ewc: penalties; distill: nats of divergence per token that it acts on, "
+        "left out where a step has none; agem: cosine to the memory's gradient, below 0 where the "
+        "step was turned aside",
     )
 
 
