@@ -190,7 +190,7 @@ def _resolved_agem(recipe: Recipe, size: Size | None, notes: Notes) -> AgemRecip
         where = f"retention.agem.memory[{index}]"
         if name in wanted.memory[:index]:
             notes.problems.add(where, f"{name!r} is named twice", "name it once")
-        _check_old(where, name, recipe, "whose loss must not rise", notes)
+        _check_old(where, name, recipe, "the text whose loss must not rise", notes)
     if size is None:
         return wanted
     per_step = wanted.sequences_per_step or size.sequences_per_step
@@ -229,7 +229,7 @@ def _check_old(where: str, name: str, recipe: Recipe, what_for: str, notes: Note
     if role not in OLD_ROLES:
         notes.problems.add(
             where,
-            f"{name!r} has the role {role}, and {what_for} is what the base was pretrained on",
+            f"{name!r} has the role {role}; {what_for} must be what the base was pretrained on",
             "name a source of role general, quality or replay (sampled text, too)",
         )
         return False
