@@ -1,7 +1,8 @@
 """All tests, the slow ones too, those against peers, and the fast ones on the lowest versions.
 
 Writes what came of it to `tests/last-test-all.json`, which is committed before an issue closes.
-`--skip-lowest` leaves the second environment out.
+`--skip-lowest` leaves the second environment out. `--failed` runs, of each part, what failed the
+last time, and adds what came of it, with its commit, to what is on record.
 """
 
 from __future__ import annotations
@@ -17,44 +18,65 @@ import time
 import tomllib
 import venv
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LOWEST = REPOSITORY / ".venv-lowest"
+LOWEST_FOLDER = REPOSITORY / ".venv-lowest"
 RESULT = REPOSITORY / "tests" / "last-test-all.json"
 # What these packages need of each other narrows the bounds of pyproject.toml.
 _TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil", "tensorboard")
 
 
 def main() -> int:
-    """Run everything; return 0 where all passed."""
-    results = [_pytest("all tests", sys.executable, "-m", "")]
-    # Of the matrix, too, what needs them.
-    with_peers = ("-m", "", "tests/peers", "tests/matrix", "-k", "peers or 8-bit")
-    results.append(_pytest("tests against peers", sys.executable, *with_peers, beside=_peers()))
-    if "--skip-lowest" not in sys.argv:
-        # Old packages meet newer ones below them: what those deprecate is not ours to mend.
-        quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
-        lowest = str(_lowest_python())
-        results.append(_pytest("fast tests on the lowest versions", lowest, *quiet))
-    value = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "results": results,
-    }
+    """Run everything, or what failed the last time; return 0 where all passed."""
+    if "--failed" in sys.argv:
+        value = json.loads(RESULT.read_text(encoding="utf-8"))
+        for result in value["results"]:
+            if not _passed(result):
+                found = _run_part(result["name"], "--last-failed", "--last-failed-no-failures=none")
+                result["failed_again"] = {"commit": _commit(), **found}
+    else:
+        names = [name for name in _PARTS if name != _LOWEST or "--skip-lowest" not in sys.argv]
+        value = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "results": [_run_part(name) for name in names],
+        }
     RESULT.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(result["exit_code"] == 0 for result in results) else 1
+    return 0 if all(_passed(result) for result in value["results"]) else 1
+
+
+def _passed(result: dict[str, Any]) -> bool:
+    return bool(result.get("failed_again", result)["exit_code"] == 0)
+
+
+_ALL, _PEERS, _LOWEST = "all tests", "tests against peers", "fast tests on the lowest versions"
+_PARTS = (_ALL, _PEERS, _LOWEST)
+
+
+def _run_part(name: str, *more: str) -> dict[str, object]:
+    if name == _ALL:
+        return _pytest(name, sys.executable, "-m", "", *more)
+    if name == _PEERS:
+        # Of the matrix, too, what needs them.
+        with_peers = ("-m", "", "tests/peers", "tests/matrix", "-k", "peers or 8-bit")
+        return _pytest(name, sys.executable, *with_peers, *more, beside=_peers())
+    # Old packages meet newer ones below them: what those deprecate is not ours to mend.
+    quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
+    return _pytest(name, str(_lowest_python()), *quiet, *more)
 
 
 def _pytest(
     name: str, python: str, *arguments: str, beside: Path | None = None
 ) -> dict[str, object]:
+    cache = f"cache_dir=.pytest_cache/{name.replace(' ', '-')}"  # what failed is known by part
     print(f"== {name}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen(
-        [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *arguments],
+        [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-o", cache, *arguments],
         cwd=REPOSITORY,
         env=os.environ | ({} if beside is None else {"PYTHONPATH": str(beside)}),
         stdout=subprocess.PIPE,
@@ -81,15 +103,19 @@ def _peers() -> Path:
 
 def _lowest_python() -> Path:
     """Return the interpreter of an environment with the lowest versions that are promised."""
-    python = LOWEST / "bin" / "python"
+    python = LOWEST_FOLDER / "bin" / "python"
     if not python.exists():
-        venv.create(LOWEST, with_pip=True)
+        venv.create(LOWEST_FOLDER, with_pip=True)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = [requirement.replace(">=", "==") + ".*" for requirement in project["dependencies"]]
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *pinned, *_TEST_TOOLS], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(REPOSITORY)], check=True)
     return python
+
+
+def _commit() -> str:
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str:

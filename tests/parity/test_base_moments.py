@@ -313,6 +313,7 @@ def to_bitsandbytes(state: dict[str, Any]) -> None:
         "damaged",
     ],
 )
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_other_states_are_refused(tmp_path: Path, write: Callable[[Path], None], told: str) -> None:
     path = tmp_path / "optimizer.pt"
     write(path)

@@ -262,7 +262,9 @@ def test_roads_that_are_not_there_are_told_and_the_mask_stays() -> None:
     attention = DocumentAttention(("flash_attention_2", "varlen", "mask"), sequence_length=64)
     flash, varlen = attention.settle(model)
     assert flash.startswith("documents cannot be kept apart by flash_attention_2: ImportError")
-    assert varlen.startswith("documents cannot be kept apart by varlen: NotImplementedError")
+    # Below torch 2.13 it refuses shared heads, before it finds no CPU kernel.
+    assert varlen.startswith("documents cannot be kept apart by varlen: ")
+    assert "NotImplementedError" in varlen or "TypeError" in varlen
     assert model.config._attn_implementation == loaded
     check_documents_apart(model, vocab_size=320)
 

@@ -135,6 +135,7 @@ def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:
 
 
 def test_what_all_ranks_find_wrong_is_told_once(reader: Path) -> None:
+    pytest.importorskip("peft")
     changes = ["-o", "parameters.adapter.rank=4", "-o", "name=adapter"]
     started = start_ranks(
         f"{JOBS}:rewarm", "train", str(reader / "ranks.toml"), *changes, num_ranks=2

@@ -94,7 +94,11 @@ def family_model(family: str, *, vocab_size: int = 320, seed: int = 0, **changes
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config)
+        # As `load_base` has it: transformers below 5.4 would leave the cap out.
+        capped = getattr(config, "attn_logit_softcapping", None) is not None
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation="eager" if capped else None
+        )
 
 
 def make_family_folder(folder: Path, family: str, **changes: Any) -> Path:

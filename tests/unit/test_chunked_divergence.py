@@ -184,6 +184,7 @@ def test_tokens_of_which_nothing_is_known_add_nothing_where_they_do_not_count() 
     assert torch.equal(hidden.grad[1], torch.zeros(4))
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")
 @pytest.mark.parametrize(
     ("teacher", "temperature"), [("live", 1.0), ("live", 2.0), ("stored", 1.0)]
 )

@@ -105,5 +105,6 @@ def test_a_kernel_of_a_gpu_is_not_taken_on_a_cpu(folder: Path) -> None:
     gpu, mask = (RunFolder(folder / "runs" / name) for name in ("gpu", "mask"))
     assert losses_and_measures(gpu) == losses_and_measures(mask)
     (told,) = warnings_of(gpu)
-    assert told.startswith("documents cannot be kept apart by varlen: NotImplementedError")
+    assert told.startswith("documents cannot be kept apart by varlen: ")
+    assert "NotImplementedError" in told or "TypeError" in told
     assert road_of(gpu) == "mask"

@@ -18,6 +18,7 @@ import rewarm.export.expanded as expanded_room
 from rewarm.artifacts import file_sha256
 from rewarm.cli import main
 from rewarm.model.expand import evenly, every_nth, write_expanded
+from rewarm.model.load import load_base
 from rewarm.planning.model_facts import EXPANDED_LAYERS, read_model_facts
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
@@ -260,6 +261,10 @@ def test_blocks_that_depend_on_their_number_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = family_folder(tmp_path / "base", "gpt2", scale_attn_by_inverse_layer_idx=True)
+    model: Any = load_base(base)
+    attention = model.transformer.h[1].attn
+    if getattr(attention, "scaling", None) != attention.head_dim**-0.5 / 2:
+        pytest.skip("this version of transformers lets its fused attention pass the number over")
     assert main(["expand", str(base), "--every", "2", "--output", str(tmp_path / "out")]) == 2
     assert "with the copies it gives other logits than without them" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["base"], "nothing is left behind"
