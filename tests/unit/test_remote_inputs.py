@@ -142,6 +142,22 @@ def test_what_keeps_failing_is_the_environment_s_fault(name: str) -> None:
     assert "the same command then goes on" in str(told.value)
 
 
+def test_a_side_that_gives_no_parts_is_read_from_the_beginning_again(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number} " * 9} for number in range(3000)]
+    Flaky.content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    Flaky.fail_every, Flaky.reads, Flaky.failures, Flaky.most_failures = 9, 0, 0, 2
+    try:
+        assert texts(source("onward://a.jsonl")) == [row["text"] for row in rows]
+    finally:
+        Flaky.most_failures = 10**9
+    assert Flaky.failures == 2
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "e.parquet")
+    Flaky.content = (tmp_path / "e.parquet").read_bytes()
+    Flaky.fail_every = 10**9
+    with pytest.raises(CorpusError, match=r"gives no parts of files.*\n.*download it"):
+        texts(source("onward://e.parquet"))
+
+
 def test_an_end_before_the_size_that_was_told_is_no_end() -> None:
     """A side that closes early must not pass a cut file off as a whole one."""
     Flaky.content = lines(0, 100)
@@ -392,6 +408,7 @@ class Flaky(AbstractFileSystem):  # type: ignore[misc]
     fail_every = 10**9
     reads = 0
     failures = 0
+    most_failures = 10**9
     cut_after: int | None = None
 
     @classmethod
@@ -411,11 +428,25 @@ class FlakyFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         Flaky.reads += 1
-        if Flaky.reads % Flaky.fail_every == 0:
+        if Flaky.reads % Flaky.fail_every == 0 and Flaky.failures < Flaky.most_failures:
             Flaky.failures += 1
             raise ConnectionResetError("reset by peer")
         stop = end if Flaky.cut_after is None else min(end, Flaky.cut_after)
         return Flaky.content[start:stop]
+
+
+class Onward(Flaky):
+    """Gives what is read from the beginning on, as a web server without ranges."""
+
+    protocol = "onward"
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return OnwardFile(self, path, mode, **{**kwargs, "block_size": 4096})
+
+
+class OnwardFile(FlakyFile):
+    def seek(self, loc: int, whence: int = 0) -> int:
+        raise ValueError("Cannot seek streaming file")
 
 
 class Endless(Flaky):
@@ -435,4 +466,5 @@ class EndlessFile(AbstractBufferedFile):  # type: ignore[misc]
 
 
 fsspec.register_implementation("flaky", Flaky, clobber=True)
+fsspec.register_implementation("onward", Onward, clobber=True)
 fsspec.register_implementation("endless", Endless, clobber=True)

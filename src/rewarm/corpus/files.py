@@ -289,10 +289,22 @@ class _Patient(io.RawIOBase):
     def _opened_at(self, position: int) -> Any:
         files, path = _file_system(self._remote.url)
         opened = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type=self._cache)
-        if opened.seekable():
+        if not position:
+            return opened
+        try:
             opened.seek(position)
             return opened
-        while position:  # a side that knows no ranges: what was read is passed over
+        except (ValueError, OSError) as error:
+            opened.close()
+            if self._cache == "none":
+                raise CorpusError.one(
+                    str(self._remote),
+                    "its side gives no parts of files, and parquet is read from its end",
+                    "download it and give its path here",
+                ) from error
+        # A stream from the beginning alone: what was read is passed over.
+        opened = files.open(path, "rb", block_size=_BLOCK_BYTES)
+        while position:
             passed = len(opened.read(min(position, _BLOCK_BYTES)))
             if not passed:
                 raise _CutOffError(f"it ended {position} bytes before where reading was")
