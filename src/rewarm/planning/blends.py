@@ -11,9 +11,10 @@ from rewarm.recipe.phases import PhaseRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES, SourceRecipe
 from rewarm.records.facts import CorpusFacts
+from rewarm.records.packing import Packing, PackingFacts
 from rewarm.units import format_count
 
-__all__ = ["phase_weights", "used_sources", "with_subsets"]
+__all__ = ["phase_weights", "planned_source", "used_sources", "with_subsets"]
 
 
 def used_sources(recipe: Recipe) -> list[str]:
@@ -48,6 +49,33 @@ def phase_weights(
         for name in members:
             weights[name] = share * corpora[name].num_tokens / total if total else 0.0
     return weights
+
+
+def planned_source(
+    corpus: CorpusFacts, packed: PackingFacts | None, packing: Packing, sequence_length: int
+) -> PlannedSource:
+    """Return a source in windows of `sequence_length` (0: not known, none), each of them shown.
+
+    Estimated facts do not say how well documents fit: best-fit windows are then as many as without
+    any padding.
+    """
+    bins = None
+    if sequence_length == 0:
+        num_windows = 0
+    elif packing == "contiguous":
+        num_windows = corpus.num_windows(sequence_length)
+    elif packed is not None:
+        num_windows, bins = packed.best_fit.num_windows, packed.fingerprint
+    else:
+        assert not corpus.measured, f"{corpus.name} is not packed"
+        num_windows = -(-max(0, corpus.num_tokens - 1) // sequence_length)
+    return PlannedSource(
+        name=corpus.name,
+        role=corpus.role,
+        key=corpus.tokens if corpus.measured else corpus.key,
+        num_windows=num_windows,
+        bins=bins,
+    )
 
 
 def with_subsets(

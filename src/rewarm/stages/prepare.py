@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rewarm.corpus.bins import ensure_packing
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.errors import CorpusError, Problems
 from rewarm.planning.blends import used_sources
+from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
@@ -43,6 +45,7 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
     assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
+    length = sequence_length_of(job.recipe, found.model)
     with PrepareConsole() as console:
         for text in found.texts:
 
@@ -58,6 +61,8 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
                         progress=show,
                     )
                 )
+                if length is not None:
+                    ensure_packing(facts[-1], length, verified=True)
             except CorpusError as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
