@@ -23,7 +23,7 @@ class Windows(Record):
 
     num_windows: int
     num_text_tokens: int = Field(description="inputs that are text, each with its label")
-    num_cut: int = Field(description="documents that lie in more than one window, or only in part")
+    num_cut: int = Field(description="documents that an edge between windows cuts")
 
     def padding_share(self, sequence_length: int) -> float:
         """Return which share of the windows' inputs is no text."""

@@ -225,7 +225,7 @@ def _packing(plan: Plan) -> list[RenderableType]:
     table = titled_table("Packing")
     table.add_column("source", overflow="fold", min_width=10)
     table.add_column("way")
-    for name in ("sequences", "text", "padding", "documents cut", "longer than one"):
+    for name in ("sequences", "text", "padding", "cut", "cut although short"):
         table.add_column(name, justify="right")
     lines: list[str] = []
     for name, facts in known.items():
@@ -236,7 +236,7 @@ def _packing(plan: Plan) -> list[RenderableType]:
                 format_count(found.num_text_tokens),
                 numbers.share(found.padding_share(facts.sequence_length)),
                 numbers.share(found.num_cut / max(facts.num_documents, 1)),
-                numbers.share(facts.num_long / max(facts.num_documents, 1)),
+                numbers.share((found.num_cut - facts.num_long) / max(facts.num_documents, 1)),
             )
             style = "" if way == science.packing else "dim"
             table.add_row(Text(name), way, *cells, style=style)
