@@ -165,8 +165,7 @@ class BatchLoader:
             inputs[rows], labels[rows] = self._views[source].sequences(slots.window[rows], length)
             if self._mask_documents:
                 positions[rows] = self._views[source].positions(slots.window[rows], length)
-        self._check_vocabulary(inputs, slots)
-        self._check_vocabulary(np.where(labels == IGNORED_LABEL, 0, labels), slots)
+        self._check_vocabulary(inputs, labels, slots)
         top_ids, top_log_probs = self._distributions(slots)
         return Batch(
             step=step,
@@ -193,18 +192,19 @@ class BatchLoader:
                 ids[rows], log_probs[rows] = (part[..., :num_top] for part in of_rows)
         return torch.from_numpy(ids), torch.from_numpy(log_probs)
 
-    def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:
+    def _check_vocabulary(self, inputs: Integers, labels: Integers, slots: Slots) -> None:
         """Raise CorpusError naming the first token that the embedding has no row for."""
-        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self._vocab_size):
-            return
-        row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
-        name = self._order.source_names[slots.source[row]]
-        raise CorpusError.one(
-            f"sources.{name}",
-            f"a token of its training text (window {slots.window[row]}, place {place}) is id "
-            f"{tokens[row, place]}, but the model's vocabulary has {self._vocab_size} entries",
-            "prepare the source again with the base's own tokenizer (`rewarm prepare`)",
-        )
+        for tokens in (inputs, np.where(labels == IGNORED_LABEL, 0, labels)):
+            if not tokens.size or (tokens.min() >= 0 and tokens.max() < self._vocab_size):
+                continue
+            row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
+            name = self._order.source_names[slots.source[row]]
+            raise CorpusError.one(
+                f"sources.{name}",
+                f"a token of its training text (window {slots.window[row]}, place {place}) is id "
+                f"{tokens[row, place]}, but the model's vocabulary has {self._vocab_size} entries",
+                "prepare the source again with the base's own tokenizer (`rewarm prepare`)",
+            )
 
 
 class PrefetchedBatches:
