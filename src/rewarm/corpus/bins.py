@@ -45,7 +45,7 @@ __all__ = ["Bins", "ensure_packing", "load_packing", "open_bins", "pack"]
 
 FORMAT = 1
 FACTS = "facts.json"
-# What is packed at once: 4 M pieces take some 300 MB, however many the source has, and what the
+# What is packed at once: 4 M pieces take some 450 MB, however many the source has, and what the
 # last bins of each lot waste is nothing beside them.
 LOT_PIECES = 2**22
 _ARRAYS = {"firsts": np.dtype("<i8"), "counts": np.dtype("<i4"), "starts": np.dtype("<i8")}
@@ -71,7 +71,7 @@ class Bins:
 def pack(offsets: Integers, sequence_length: int, *, lot_pieces: int = LOT_PIECES) -> Bins:
     """Return the bins of documents that begin at `offsets` (int64 [documents + 1]) of a row.
 
-    About 60 bytes for each piece of a lot, and the index itself.
+    It takes about 100 bytes for each piece of a lot, and the index itself.
     """
     lots = [
         _packed(firsts, counts, sequence_length)
