@@ -374,6 +374,28 @@ def expand(
     run_expand(ExpandRequest(base=base, output=output, every=every, copies=copies))
 
 
+@app.command(name="extend-vocabulary")
+def extend_vocabulary(
+    base: Annotated[str, typer.Argument(help="Folder or hub id.", show_default=False)],
+    text: Annotated[list[str], typer.Option(help="Text: file, folder or glob; may be repeated.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Pieces to add.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
+    text_field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
+) -> None:
+    """Add trained pieces to a base's tokenizer, with rows for them, into a verified folder."""
+    from rewarm.stages.vocabulary import VocabularyRequest, run_extend_vocabulary
+
+    run_extend_vocabulary(
+        VocabularyRequest(
+            base=base,
+            text=tuple(text),
+            num_pieces=tokens,
+            output=output,
+            text_field=text_field,
+        )
+    )
+
+
 @app.command()
 def trace(
     recipe: RecipeOrRun,

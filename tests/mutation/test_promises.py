@@ -124,8 +124,89 @@ MUTATIONS = [
         test="tests/unit/test_continuation.py::test_what_does_not_fit_is_told_at_once",
     ),
     Mutation(
-        promise="distributions of single documents are not for documents that see each other",
+        promise="a share of UniMax never passes its cap on epochs",
+        file="planning/mixture.py",
+        old="min(CYCLE, num_samples * CYCLE // num_slots)",
+        new="min(CYCLE, num_samples * CYCLE // num_slots + 1)",
+        test="tests/properties/test_mixture.py::test_a_share_within_a_cap_is_dealt_no_more_than_it",
+    ),
+    Mutation(
+        promise="phases by UniMax leave each other their part of a cap",
+        file="planning/mixture.py",
+        old="caps[name] * num_samples // totals[name]",
+        new="caps[name]",
+        test="tests/unit/test_blends.py::"
+        "test_unimax_shares_caps_between_its_phases_and_leaves_what_is_dealt_by_hand",
+    ),
+    Mutation(
+        promise="what caps cannot fill is an error",
+        file="planning/shares.py",
+        old="        if dealt.num_short:\n",
+        new="        if False:\n",
+        test="tests/unit/test_blends.py::test_unimax_by_hand",
+    ),
+    Mutation(
+        promise="repeats are counted from the start of the run",
+        file="planning/exposure.py",
+        old="        before += count\n",
+        new="        before += 0\n",
+        test="tests/unit/test_blends.py::test_repeats_are_counted_over_phases",
+    ),
+    Mutation(
+        promise="added tokens keep their ids where a vocabulary grows",
+        file="model/vocabulary.py",
+        old='        vocabulary.setdefault(added["content"], added["id"])\n',
+        new="        pass\n",
+        test="tests/unit/test_vocabulary.py::"
+        "test_added_tokens_behind_the_vocabulary_keep_their_ids",
+    ),
+    Mutation(
+        promise="a new row is the mean of the rows that it stands for",
+        file="model/vocabulary_rows.py",
+        old="yield rows.double().mean(dim=0).to(header.dtype)",
+        new="yield rows[0].clone()",
+        test="tests/unit/test_vocabulary.py::test_as_transformers_loads_it[llama]",
+    ),
+    Mutation(
+        promise="a tokenizer that cuts old text otherwise is not exported",
+        file="export/vocabulary.py",
+        old="        if not same:\n",
+        new="        if False:\n",
+        test="tests/unit/test_vocabulary.py::"
+        "test_a_tokenizer_that_cuts_old_text_otherwise_is_noticed",
+    ),
+    Mutation(
+        promise="a divergence never takes the loss from all that is to be learned",
+        file="planning/distillation.py",
+        old="    if set(learned) <= set(used):\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
+        promise="text that retention reads stays what it was in what follows a run",
+        file="planning/continuation.py",
+        old="    if trunk.memory != more.memory:\n",
+        new="    if False:\n",
+        test="tests/unit/test_continuation.py::test_text_that_retention_reads_stays_what_it_was",
+    ),
+    Mutation(
+        promise="a memory's text is not shown twice within a step",
         file="planning/retention.py",
+        old="    if each > sizes[name]:\n",
+        new="    if False:\n",
+        test="tests/unit/test_retention_plan.py::test_what_makes_no_sense_is_refused",
+    ),
+    Mutation(
+        promise="a step without text of a divergence has none on record",
+        file="training/step.py",
+        old='figures["distill"] = divergence / held',
+        new='figures["distill"] = divergence',
+        test="tests/unit/test_retention_distill.py::"
+        "test_a_step_without_such_text_has_no_divergence_on_record",
+    ),
+    Mutation(
+        promise="distributions of single documents are not for documents that see each other",
+        file="planning/distillation.py",
         old="    if not recipe.batch.mask_documents:\n",
         new="    if False:\n",
         test="tests/unit/test_retention_plan.py::"
@@ -1239,7 +1320,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a cap on epochs holds",
-        file="planning/mixture.py",
+        file="planning/exposure.py",
         old="        if epochs > cap:\n",
         new="        if epochs > cap + 0.5:\n",
         test="tests/unit/test_plan.py::test_too_many_epochs_are_told_with_numbers",

@@ -372,6 +372,51 @@ def test_a_run_that_froze_layers_and_shows_a_subset_is_branched(
     assert weights_of(runs / "b", 10) == weights_of(runs / "b2", 10)
 
 
+def test_text_that_retention_reads_stays_what_it_was() -> None:
+    """No phase shows it, so that the check of what phases show does not see it."""
+    memory = ("retention.agem.memory=['old']",)
+    only_new = "phases=[{name='all', weights={new=1}}]"
+    trunk = plan_of(*INFINITE, only_new, *memory).science
+    assert graft(trunk, more_science(*memory), at_step=700).memory == trunk.memory
+    other = {**CORPORA, "old": make_corpus_facts("old", "general", num_tokens=500_000)}
+    more = plan_of(only_new, *memory, corpora=other).science
+    with pytest.raises(PlanError, match=r"sources\.old: retention reads it, and the run"):
+        graft(trunk, more, at_step=700)
+
+
+@pytest.mark.parametrize(
+    ("on", "group"),
+    [
+        ("'new'", "new"),
+        ("'replay'", "replay"),
+        ("'all'", "all"),
+        ("['new', 'qa']", "new"),
+        ("['qa']", ["qa"]),
+    ],
+)
+def test_a_divergence_on_a_kind_of_text_goes_on_on_that_kind(
+    on: str, group: str | list[str]
+) -> None:
+    trunk = plan_of(*INFINITE, f"retention.distill.on={on}").science
+    distill = continuation.retention_to_go_on_with(trunk).distill
+    assert distill is not None
+    assert distill.on == group
+
+
+def test_a_divergence_on_new_text_acts_on_that_of_an_extension() -> None:
+    trunk = plan_of(*INFINITE, "retention.distill={}").science
+    more = plan_of(
+        "budget.tokens=128_000",
+        'sources.german={path="g.jsonl", role="new"}',
+        "phases=[{name='all', weights={german=1}}]",
+        "retention.distill={}",
+        corpora={**CORPORA, "german": make_corpus_facts("german")},
+    ).science
+    distill = graft(trunk, more, at_step=700).retention.distill
+    assert distill is not None
+    assert distill.on == ["new", "qa", "german"]
+
+
 def test_an_extension_trains_what_the_run_trains(
     settled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from rewarm.export import folder as export_room
 from rewarm.export.card import card_text
 from rewarm.export.place import copy_files
 from rewarm.model.load import load_base
-from rewarm.planning.mixture import epochs_of
+from rewarm.planning.exposure import epochs_of
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan, load_plan
 from tests.support.fake_runs import HOSTILE_LICENCE, make_fake_run

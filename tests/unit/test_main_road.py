@@ -203,6 +203,19 @@ def test_a_fault_of_ours_prints_no_traceback_unless_asked(
         main(["plan", "short.toml"])
 
 
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_base_that_is_gone_is_told_to_whoever_goes_on_with_the_run(
+    folder: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = folder / "my-model"
+    model.rename(folder / "elsewhere-model")
+    try:
+        assert main([verb, "runs/short"]) == 2
+    finally:
+        (folder / "elsewhere-model").rename(model)
+    assert "restore the base where it was" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["plan", "prepare", "train", "evaluate", "run"])
 def test_a_key_press_in_any_verb_is_answered(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str

@@ -213,7 +213,9 @@ def test_fields_overrides_and_contradictions_are_told_at_once() -> None:
 
 def test_an_override_may_name_a_phase_as_messages_do() -> None:
     recipe = parse_recipe(RECIPE, overrides=["phases[1].weights.qa=3"])
-    assert recipe.phases[1].weights["qa"] == 3
+    weights = recipe.phases[1].weights
+    assert isinstance(weights, dict)
+    assert weights["qa"] == 3
 
 
 def test_an_override_holds_one_value_and_no_secret() -> None:

@@ -16,7 +16,8 @@ from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import PieceSpec, Schedule, chain, lr_curve
 from rewarm.reporting import numbers
 from rewarm.reporting.arms import load_arm
-from rewarm.reporting.plan_terminal import blend_table, draw_schedule, plan_summary
+from rewarm.reporting.blend_terminal import blend_table
+from rewarm.reporting.plan_terminal import draw_schedule, plan_summary
 from rewarm.reporting.terminal import arms_table, verdict_table
 from rewarm.units import format_count
 from tests.support.fake_runs import Arm, eval_record, fake_plan, fake_recipe, make_fake_run
@@ -197,7 +198,7 @@ def test_a_terminal_too_narrow_for_a_drawing_has_none() -> None:
 def test_the_blend_by_source() -> None:
     plan = plan_for()
     rows = [line.split() for line in lines_of(blend_table(plan))]
-    assert rows[2] == ["english", "general", "25.0", "%", "25.0", "%", "200k", "900k", "0.22"]
+    assert rows[2] == ["english", "general", "25.0", "%", "25.0", "%", "200k", "900k", "0", "0.22"]
     assert rows[4][:4] == ["qa", "qa", "–", "12.0"]
 
 

@@ -292,6 +292,29 @@ def test_importance_of_another_estimate_is_not_taken_for_it(
     assert read_json(folder / "fisher.json", what="", error=PlanError)["sequences"] == 6
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"base_weights": "other"}, {"sequence_length": 6}, {"precision": "bfloat16"}, {"seed": 5}],
+    ids=str,
+)
+def test_what_decides_importance_makes_it_another_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    estimates = Estimates(monkeypatch)
+    plan = retaining(EWC)
+    science = plan.science.model_copy(update=change)
+    other = plan.model_copy(
+        update={"science": science, "fingerprint": Plan.science_fingerprint(science)}
+    )
+    for name, planned in (("one", plan), ("other", other)):
+        run = RunFolder(tmp_path / name)
+        run.path.mkdir()
+        if name == "other":
+            RunFolder(tmp_path / "one").fisher.rename(run.fisher)
+        train_tiny(run.path, planned, until_step=1)
+    assert estimates.number == 2
+
+
 def test_gradients_that_are_not_finite_are_told(tmp_path: Path) -> None:
     def poisoned() -> nn.Module:
         model = new_tiny_model()

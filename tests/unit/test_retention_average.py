@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from rewarm.cli import main
+from rewarm.distributed.fsdp import Root
 from rewarm.model.load import load_base
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.report import render_run_report
 from rewarm.retention.average import Average
+from rewarm.training.hooks import AverageWeights
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
+from rewarm.training.state import TrainState
 from tests.support.retention_jobs import EMA, retaining
 from tests.support.road import make_reader_folder
 from tests.support.tiny_plans import new_tiny_model, tensors_of, train_tiny
@@ -44,6 +48,19 @@ def test_weights_are_back_to_the_bit_also_after_a_fault() -> None:
     with pytest.raises(RuntimeError, match="in between"), average.in_place_of_weights(module):
         raise RuntimeError("in between")
     assert torch.equal(module.weight, before)
+
+
+def test_a_step_that_is_left_out_is_not_taken_in() -> None:
+    plan, model = retaining(EMA), new_tiny_model()
+    optimizer = build_optimizer(trainable_parameters(model), plan.science.optimizer)
+    state = TrainState(Root(model), optimizer)
+    state.average = Average.at(model.named_parameters(), decay=0.5)
+    before = {name: tensor.clone() for name, tensor in state.average.weights.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    AverageWeights().after_step(state, None)
+    assert all(torch.equal(state.average.weights[name], before[name]) for name in before)
 
 
 def test_a_run_keeps_the_average_that_its_weights_make(

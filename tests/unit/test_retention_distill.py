@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from rewarm.recipe.retention import RetentionRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.retention.distill import Distillation
 from rewarm.retention.terms import Retention
+from rewarm.training import retained
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState
 from rewarm.training.step import Stepper
@@ -181,6 +183,34 @@ def test_the_teacher_is_the_base_after_a_resume_too(tmp_path: Path) -> None:
     found = [record.retention["distill"] for record in RunFolder(tmp_path).steps()]
     assert found[0] < 1e-12, "at the base nothing diverges"
     assert min(found[1:]) > 1e-9
+
+
+def test_the_teacher_has_no_dropout_and_takes_no_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nn.Module] = []
+
+    def noting(recipe: Any, sources: Any, loss: Any, teacher: Root) -> Distillation:
+        seen.append(teacher.model)
+        return Distillation(recipe, sources, loss, teacher)
+
+    monkeypatch.setattr(retained, "Distillation", noting)
+    train_retaining(tmp_path, LWF, until_step=1)
+    (teacher,) = seen
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_step_without_such_text_has_no_divergence_on_record(tmp_path: Path) -> None:
+    """0 would say that the model is at the base."""
+    plan = retaining(LWF)
+    only_old = tuple(
+        phase.model_copy(update={"weights": (sum(phase.weights), 0)})
+        for phase in plan.science.phases
+    )
+    plan = plan.model_copy(update={"science": plan.science.model_copy(update={"phases": only_old})})
+    train_retaining(tmp_path, LWF, plan=plan, until_step=2)
+    assert [record.retention for record in RunFolder(tmp_path).steps()] == [{}, {}]
 
 
 def test_a_strong_divergence_keeps_the_model_at_what_the_base_says(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from rewarm.errors import RecipeError
 from rewarm.planning.plan import Plan
+from rewarm.planning.retention import fisher_order, memory_order
 from tests.support.fake_facts import make_corpus_facts
 from tests.unit.test_plan import CORPORA, RECIPE, plan_of, problems_of
 
@@ -40,6 +41,44 @@ def test_pulls_and_their_costs_by_hand() -> None:
     assert any("make a rough estimate" in warning for warning in plan.warnings)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "num_bytes", "share"),
+    [
+        # 6 · (10⁶ + 4 layers · width 100 · length 128) operations train a token. A live teacher's
+        # forward pass is a third; both heads of 100,000 and the divergence are 6 · 100,000 more.
+        (("retention.distill={}",), 4e6, 1 / 3 + 600_000 / 6_307_200),
+        (("retention.agem={memory=['old'], sequences_per_step=4}",), 4e6, 4 / 10),
+        (("retention.ema={}",), 4e6, 0),
+    ],
+    ids=["lwf", "agem", "ema"],
+)
+def test_the_other_terms_and_their_costs_by_hand(
+    overrides: tuple[str, ...], num_bytes: float, share: float
+) -> None:
+    plan = plan_of("phases=[{name='all', weights={new=1}}]", *overrides)
+    assert estimate(plan, "retention memory") == num_bytes
+    found = estimate(plan, "retention compute") / estimate(plan, "training compute")
+    assert found == pytest.approx(share)
+
+
+def test_a_stored_teacher_costs_the_divergence_alone_on_the_text_that_it_is_of() -> None:
+    plan = plan_of(
+        "phases=[{name='all', weights={new=3, made=1}}]",
+        text=RECIPE + MADE,
+        corpora={**CORPORA, "made": make_corpus_facts("made", "replay")},
+    )
+    assert estimate(plan, "retention memory") == 0
+    share = estimate(plan, "retention compute") / estimate(plan, "training compute")
+    assert share == pytest.approx(0.25 * 600_000 / 6_307_200, rel=1e-3)
+
+
+def test_orders_of_memory_and_importance_are_keyed_apart() -> None:
+    """From the run's own, too: else a step's memory would be the very text that it shows."""
+    science = plan_of(EWC, "retention.agem.memory=['old']").science
+    orders = (science.order(), memory_order(science), fisher_order(science))
+    assert len({order.seed for order in orders}) == 3
+
+
 def test_l2sp_beside_weight_decay_is_warned_of() -> None:
     def warned(*overrides: str) -> bool:
         plan = plan_of("retention.l2sp.weight=0.01", *overrides)
@@ -71,10 +110,72 @@ def test_it_is_part_of_the_science() -> None:
         ((EWC, "retention.ewc.sequences=9000"), "9000 sequences of 'old', which has"),
         (("retention.l2sp.weight=1", "parameters.adapter.rank=4"), "an adapter's matrices have"),
         ((EWC, "parameters.adapter.rank=4"), "an adapter's matrices have none"),
+        (
+            ("retention.agem={memory=['old'], sequences_per_step=9000}",),
+            "9000 of each step's 9000 sequences are of 'old', which has 78",
+        ),
+        (
+            ("retention.distill.replaces_loss=true",),
+            "on all that is to be learned (new, qa): the model would stay the base",
+        ),
+        (
+            ("retention.distill={on='all', replaces_loss=true}",),
+            "on all that is to be learned (new, qa)",
+        ),
+        (
+            (
+                "retention.distill={on='replay', replaces_loss=true}",
+                "phases=[{name='kept', weights={old=1}, until={fraction=0.5}}, "
+                "{name='other', weights={old=1, new=1}}]",
+            ),
+            "phase 'kept' shows no other text",
+        ),
+        (
+            (
+                "retention.distill.on=['old']",
+                "budget.tokens=2560",
+                "phases=[{name='all', weights={new=1, old=0.01}}]",
+            ),
+            "so short that it shows no sample of old",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(overrides: tuple[str, ...], words: str) -> None:
     assert any(words in problem for problem in problems_of(*overrides))
+
+
+def test_a_source_that_cannot_fill_a_window_is_told_once() -> None:
+    few = {**CORPORA, "old": make_corpus_facts("old", "general", num_tokens=100)}
+    shown = problems_of(EWC, corpora=few)
+    unseen = problems_of(EWC, "phases=[{name='all', weights={new=1}}]", corpora=few)
+    for found in (shown, unseen):
+        told = [problem for problem in found if "do not fill one window" in problem]
+        assert len(told) == 1
+        assert "its 100 training tokens" in told[0]
+
+
+def test_a_divergence_on_some_new_text_may_stand_alone_where_other_text_is_learned() -> None:
+    distill = plan_of("retention.distill={on=['qa'], replaces_loss=true}").science.retention.distill
+    assert distill is not None
+    assert distill.on == ["qa"]
+
+
+def test_text_that_no_phase_shows_is_warned_of_and_decides_nothing() -> None:
+    """The default temperature is that of the text which it does act on: new text's."""
+    plan = plan_of("retention.distill.on=['new', 'old']", "phases=[{name='all', weights={new=1}}]")
+    distill = plan.science.retention.distill
+    assert distill is not None
+    assert (distill.on, distill.temperature) == (["new"], 2.0)
+    assert any("names 'old', which no phase shows" in warning for warning in plan.warnings)
+    assert not [w for w in plan_of("retention.distill={}").warnings if "no phase shows" in w]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"), [(12_800, "the fewest there are"), (999_680, "a tenth of the run")]
+)
+def test_the_default_span_of_an_average_is_told_as_it_is(tokens: int, words: str) -> None:
+    plan = plan_of("retention.ema={}", f"budget.tokens={tokens}")
+    assert words in reason(plan, "retention.ema.decay")
 
 
 MADE = """
@@ -109,6 +210,7 @@ def test_what_was_stored_within_documents_is_not_for_documents_that_see_each_oth
         ("retention.l2sp.weight=-1", "greater than 0"),
         ("retention.ewc.weight=1", "fisher_from"),
         ("retention.l2=1", "retention.l2"),
+        ("retention.distill.temperature=1e-30", "greater than or equal to 0.01"),
     ],
 )
 def test_mistakes_in_a_field_are_told(override: str, words: str) -> None:

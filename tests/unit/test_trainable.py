@@ -219,6 +219,8 @@ def test_estimates_are_of_what_trains() -> None:
     lora, dora = (estimated(adapter.replace("KIND", kind)) for kind in ("lora", "dora"))
     assert lora[state] == 4 * 1_000_000 + 12 * 4 * (2 * 32 + 2 * 80)
     assert dora[state] == lora[state] + 12 * 4 * (8 + 8 + 32 + 8)
+    averaged = estimated(adapter.replace("KIND", "lora"), "retention.ema.decay=0.9")
+    assert averaged["retention memory"] == 4 * 4 * (2 * 32 + 2 * 80)
     told = {reason.field: reason for reason in plan_of("parameters.adapter={rank=2}").reasons}
     assert told["parameters.adapter"].reason.startswith("896 values train beside ")
 

@@ -1,54 +1,69 @@
-"""Which source has which share of a phase, and how much of it is shown."""
+"""Which sources a phase is dealt to, and how much of each is shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rewarm.planning.notes import GAP, Notes
 from rewarm.planning.plan import PlannedPhase, PlannedSource
 from rewarm.recipe.phases import PhaseRecipe
 from rewarm.recipe.schema import Recipe
-from rewarm.recipe.sources import OLD_ROLES, SourceRecipe
+from rewarm.recipe.sources import OLD_ROLES, SourceRecipe, SubsetRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.packing import Packing, PackingFacts
 from rewarm.units import format_count
 
-__all__ = ["phase_weights", "planned_source", "used_sources", "with_subsets"]
+__all__ = [
+    "Group",
+    "groups_of",
+    "planned_source",
+    "size_of_subset",
+    "used_sources",
+    "with_subsets",
+]
 
 
 def used_sources(recipe: Recipe) -> list[str]:
     """Return the sources that some phase shows, in the recipe's order; others are evaluated."""
+    shown: set[str] = set()
+    for phase in recipe.phases:
+        for group in groups_of(phase, recipe):
+            shown.update(group.members if group.share > 0 else ())
+    return [name for name in recipe.sources if name in shown]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sources that share a part of a phase between them, and which part of it."""
+
+    share: float
+    members: tuple[str, ...]
+
+
+def groups_of(phase: PhaseRecipe, recipe: Recipe) -> list[Group]:
+    """Return what a phase is dealt to: each source by its own weight, a role's sources, or all."""
+    if isinstance(phase.weights, dict) and phase.weights:
+        return [Group(share, (name,)) for name, share in phase.weights.items()]
+    named = recipe.sources if phase.among is None else phase.among
+    if not phase.roles:
+        return [Group(1.0, tuple(name for name in recipe.sources if name in named))]
     return [
-        name
-        for name, source in recipe.sources.items()
-        if any(_is_shown(phase, name, source) for phase in recipe.phases)
+        Group(
+            share,
+            tuple(
+                name
+                for name, source in recipe.sources.items()
+                if name in named and _takes_in(role, source)
+            ),
+        )
+        for role, share in phase.roles.items()
     ]
-
-
-def _is_shown(phase: PhaseRecipe, name: str, source: SourceRecipe) -> bool:
-    if phase.weights.get(name, 0.0) > 0:
-        return True
-    return any(share > 0 and _takes_in(role, source) for role, share in phase.roles.items())
 
 
 def _takes_in(role: str, source: SourceRecipe) -> bool:
     return source.role == role or (role == "old" and source.role in OLD_ROLES)
-
-
-def phase_weights(
-    phase: PhaseRecipe, recipe: Recipe, corpora: Mapping[str, CorpusFacts]
-) -> dict[str, float]:
-    """Return a phase's weight of each source; a role's share is dealt by the sources' tokens."""
-    if phase.weights:
-        return phase.weights
-    weights: dict[str, float] = {}
-    for role, share in phase.roles.items():
-        members = [name for name, source in recipe.sources.items() if _takes_in(role, source)]
-        total = sum(corpora[name].num_tokens for name in members)
-        for name in members:
-            weights[name] = share * corpora[name].num_tokens / total if total else 0.0
-    return weights
 
 
 def planned_source(
@@ -112,14 +127,10 @@ def _subset(
     subset = wanted.subset
     assert subset is not None
     stored = source.num_windows
-    if subset.share is not None:
-        size = math.ceil(subset.share * stored)
-        asked = f"{subset.share:g} of it"
-    elif subset.tokens is not None:
-        size = -(-subset.tokens // sequence_length)
-        asked = f"{format_count(subset.tokens)} tokens"
+    if subset.epochs is None:
+        size = size_of_subset(subset, stored, sequence_length)
+        asked = f"{subset.share:g} of it" if subset.share else f"{_count_of(subset)} tokens"
     else:
-        assert subset.epochs is not None
         size = max(1, math.ceil(num_samples / subset.epochs))
         asked = f"what the run then shows {subset.epochs:g} times"
     if size >= stored:
@@ -139,3 +150,16 @@ def _subset(
     return source.model_copy(
         update={"num_windows": size, "num_stored": stored, "redrawn": subset.redraw}
     )
+
+
+def size_of_subset(subset: SubsetRecipe, num_stored: int, sequence_length: int) -> int:
+    """Return the windows of a subset that is given by its share or its tokens."""
+    if subset.share is not None:
+        return math.ceil(subset.share * num_stored)
+    assert subset.tokens is not None
+    return -(-subset.tokens // sequence_length)
+
+
+def _count_of(subset: SubsetRecipe) -> str:
+    assert subset.tokens is not None
+    return format_count(subset.tokens)

@@ -8,6 +8,7 @@ go on counting, so that no window comes again before its epoch is over.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rewarm.errors import PlanError, Problems
 from rewarm.order.position import samples_in_phase
@@ -16,8 +17,16 @@ from rewarm.planning.plan import Origin, Plan, PlannedPhase, PlannedSource, Scie
 from rewarm.planning.schedule import Schedule
 from rewarm.planning.trainable import Stage
 from rewarm.recipe.parameters import FreezingRecipe
+from rewarm.recipe.retention import RetentionRecipe
+from rewarm.recipe.sources import OLD_ROLES
 
-__all__ = ["constant_steps", "freezing_to_go_on_with", "graft", "rate_to_go_on_from"]
+__all__ = [
+    "constant_steps",
+    "freezing_to_go_on_with",
+    "graft",
+    "rate_to_go_on_from",
+    "retention_to_go_on_with",
+]
 
 
 def constant_steps(schedule: Schedule) -> list[tuple[int, int]]:
@@ -64,6 +73,33 @@ def freezing_to_go_on_with(trunk: Science) -> FreezingRecipe:
     return FreezingRecipe() if freezing.kind == "auto" else freezing
 
 
+def retention_to_go_on_with(trunk: Science) -> RetentionRecipe:
+    """Return what holds on to the base in what follows a run.
+
+    A divergence that acts on all new text of the run, or on all old text, acts on that of what
+    follows, whatever its sources are called.
+    """
+    distill = trunk.retention.distill
+    if distill is None:
+        return trunk.retention
+    groups: dict[Literal["new", "replay", "all"], set[str]] = {
+        "new": {s.name for s in trunk.sources if s.role not in OLD_ROLES},
+        "replay": {s.name for s in trunk.sources if s.role in OLD_ROLES},
+        "all": {s.name for s in trunk.sources},
+    }
+    group = next((key for key, names in groups.items() if names == set(distill.on)), distill.on)
+    return trunk.retention.model_copy(update={"distill": distill.model_copy(update={"on": group})})
+
+
+def _retention(trunk: Science, more: Science) -> RetentionRecipe:
+    """Return what holds on to the base over the whole: a divergence on the text of both parts."""
+    before, after = trunk.retention.distill, more.retention.distill
+    if before is None or after is None:
+        return trunk.retention
+    on = list(dict.fromkeys([*before.on, *after.on]))
+    return trunk.retention.model_copy(update={"distill": before.model_copy(update={"on": on})})
+
+
 def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments) -> Science:
     """Return the trunk's science up to `at_step`, gone on with by `more`, which begins at step 0.
 
@@ -92,6 +128,15 @@ def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments
                 "leave it as that run has it",
             )
     sources = _merged(trunk.sources, more.sources, problems)
+    if trunk.memory != more.memory:
+        for source in more.memory:
+            if source not in trunk.memory:
+                problems.add(
+                    f"sources.{source.name}",
+                    "retention reads it, and the run that is gone on with has a source of this "
+                    "name with another text",
+                    "leave it the text that it has there",
+                )
     problems.raise_as(PlanError)
     names = [source.name for source in sources]
     phases = [
@@ -105,6 +150,7 @@ def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments
             "phases": tuple(phases),
             "schedule": (*_until(trunk.schedule, at_step), *_later(more.schedule, at_step)),
             "freezing": freezing,
+            "retention": _retention(trunk, more),
             "stages": _stages(trunk, more, at_step, amendments),
             "origin": Origin(plan=Plan.science_fingerprint(trunk), step=at_step),
         }

@@ -1,75 +1,95 @@
-"""How often each source is seen, and whether it is large enough for its share."""
+"""Shares of a blend by rule: by tokens, by temperature, or as evenly as epoch caps allow.
+
+By temperature T a source of n tokens has a share proportional to n^(1/T) (Conneau et al. 2020,
+arXiv 1911.02116, with α = 1/T); T = 1 is by tokens. UniMax (Chung et al. 2023, arXiv 2304.09151)
+gives all sources the same share, but none more than its cap on epochs allows: what a small source
+cannot fill is dealt evenly to the others.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from rewarm.errors import Problems
-from rewarm.planning.plan import PlannedPhase, PlannedSource
-from rewarm.recipe.sources import OLD_ROLES, SourceRecipe
-from rewarm.records.facts import CorpusFacts
-from rewarm.units import format_count
+from rewarm.order.blend import CYCLE
 
-__all__ = ["epochs_of", "note_exposure"]
-
-# About 2 epochs of QA data are what the paper shows; beyond about 3.5 it saw harm.
-_QA_EPOCHS_THAT_HURT = 3.5
+__all__ = ["EvenDeal", "by_temperature", "deal_evenly", "parts_of_caps", "units_within"]
 
 
-def epochs_of(sources: Sequence[PlannedSource], phases: Sequence[PlannedPhase]) -> dict[str, float]:
-    """Return by source how many times its windows are seen over all phases."""
-    totals = [sum(phase.samples[i] for phase in phases) for i in range(len(sources))]
-    return {
-        source.name: source.epochs(total) for source, total in zip(sources, totals, strict=True)
-    }
+def by_temperature(num_tokens: Sequence[int], temperature: float) -> list[float]:
+    """Return sizes in proportion to tokens^(1/temperature); at 1 the tokens themselves.
 
-
-def note_exposure(
-    sources: Sequence[PlannedSource],
-    phases: Sequence[PlannedPhase],
-    recipes: Mapping[str, SourceRecipe],
-    corpora: Mapping[str, CorpusFacts],
-    *,
-    sequence_length: int,
-    asked_by: str,
-    problems: Problems,
-) -> list[str]:
-    """Note sources above their epoch cap as problems; return the warnings.
-
-    `asked_by` says whose phases they are.
+    >>> by_temperature([1, 4], 2)
+    [0.5, 1.0]
     """
-    warnings: list[str] = []
-    epochs_by_source = epochs_of(sources, phases)
-    for index, source in enumerate(sources):
-        name, epochs = source.name, epochs_by_source[source.name]
-        cap = recipes[name].max_epochs
-        corpus = corpora[name]
-        if epochs > cap:
-            asked = sum(phase.samples[index] for phase in phases) * sequence_length
-            part = math.floor(1000 * cap / epochs) / 1000
-            problems.add(
-                f"sources.{name}",
-                f"{asked_by} ask {format_count(asked)} tokens of {_of_which(source, corpus)}: "
-                f"{epochs:.2f} epochs, above its cap of {cap:g}",
-                f"bring its share of the blends, or budget.tokens, down to {part:g} of what it is, "
-                f"add text, or set sources.{name}.max_epochs with a max_epochs_reason",
-            )
-        elif corpus.role == "qa" and epochs > _QA_EPOCHS_THAT_HURT:
-            warnings.append(
-                f"source {name!r}: {epochs:.2f} epochs of QA data; beyond about "
-                f"{_QA_EPOCHS_THAT_HURT} Parmar et al. 2024 saw it hurt"
-            )
-    if not any(corpora[source.name].role in OLD_ROLES for source in sources):
-        warnings.append(
-            "no phase shows text of the old domain (role general, quality or replay): expect "
-            "forgetting; Ibrahim et al. 2024 replay 5 % for a weak shift and 25 % for a strong one"
-        )
-    return warnings
+    if temperature == 1:
+        return [float(count) for count in num_tokens]
+    largest = max(num_tokens, default=1)  # parts of it: no power overflows
+    return [(count / largest) ** (1 / temperature) for count in num_tokens]
 
 
-def _of_which(source: PlannedSource, corpus: CorpusFacts) -> str:
-    if source.num_stored is None or source.redrawn:
-        return f"its {format_count(corpus.num_tokens)}"
-    share = source.num_windows / source.num_stored
-    return f"a subset of {format_count(round(share * corpus.num_tokens))}"
+@dataclass(frozen=True, slots=True)
+class EvenDeal:
+    """Units dealt as evenly as caps allow; those of `num_short` found no place."""
+
+    units: tuple[int, ...]
+    num_short: int
+
+
+def deal_evenly(num_units: int, caps: Sequence[int]) -> EvenDeal:
+    """Deal whole units so that no one has more than its cap, and none could be dealt more evenly.
+
+    Whoever has at least two fewer than another is at its cap. Units that divide unevenly go to the
+    first ones. Closed form: with the caps in rising order, the k smallest bind where the k-th is at
+    most an even part of what the ones before it leave.
+
+    >>> deal_evenly(10, [2, 9, 9])
+    EvenDeal(units=(2, 4, 4), num_short=0)
+    """
+    left, num_left = num_units, len(caps)
+    units = list(caps)
+    for index in sorted(range(len(caps)), key=lambda index: caps[index]):
+        if caps[index] * num_left > left:
+            break
+        left -= caps[index]
+        num_left -= 1
+    if num_left == 0:
+        return EvenDeal(tuple(units), left)
+    even, rest = divmod(left, num_left)
+    # Those below are the ones whose cap is above an even part, hence at least one unit above it.
+    for index, cap in enumerate(caps):
+        if cap * num_left > left:
+            units[index] = even + (1 if rest > 0 else 0)
+            rest -= 1
+    return EvenDeal(tuple(units), 0)
+
+
+def units_within(num_samples: int, num_slots: int) -> int:
+    """Return the largest share, in 1/65,536 of a phase, that is dealt no more than `num_samples`.
+
+    A share of w units of n slots is dealt at most ⌈n·w / 65,536⌉ samples (`order.blend`).
+
+    >>> units_within(3, 65_536 * 2)
+    1
+    """
+    return min(CYCLE, num_samples * CYCLE // num_slots)
+
+
+def parts_of_caps(
+    caps: Mapping[str, int], demands: Iterable[tuple[int, Iterable[str]]]
+) -> list[dict[str, int]]:
+    """Return for each demand the part of its sources' caps that is its own, in samples.
+
+    A demand is a number of samples and the sources that may fill it. A source that may fill several
+    is shared out in proportion to their samples: a cap is on the whole run, and a first phase that
+    used it up would leave a later one without the source.
+    """
+    wanted = [(num_samples, tuple(names)) for num_samples, names in demands]
+    totals = dict.fromkeys(caps, 0)
+    for num_samples, names in wanted:
+        for name in names:
+            totals[name] += num_samples
+    return [
+        {name: caps[name] * num_samples // totals[name] for name in names}
+        for num_samples, names in wanted
+    ]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rewarm.artifacts import file_sha256, parse_json
 from rewarm.errors import BaseModelError, Problems
 from rewarm.planning.foreign_code import note_foreign_code, read_bounded
@@ -24,15 +26,17 @@ from rewarm.planning.weight_files import (
     read_weight_files,
     weights_fingerprint,
 )
-from rewarm.records.facts import ModelFacts
+from rewarm.records.facts import ModelFacts, NewPieces
 
-__all__ = ["EXPANDED_LAYERS", "read_model_facts"]
+__all__ = ["EXPANDED_LAYERS", "NEW_PIECES", "read_model_facts"]
 
 _DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _MAX_CARD_CHARACTERS = 2**16
 EXPANDED_LAYERS = "rewarm_expanded_layers"
 """Key of config.json that lists the layers which `rewarm expand` has added."""
+NEW_PIECES = "rewarm_new_pieces"
+"""Key of config.json that tells of tokens which `rewarm extend-vocabulary` has added."""
 _EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 # Masks and tables that old versions of GPT-2 and GPT-NeoX saved beside their weights.
@@ -84,7 +88,7 @@ def read_model_facts(folder: Path) -> ModelFacts:
     problems.raise_as(BaseModelError)
     assert config is not None
     assert shapes is not None
-    return _assemble(folder, config, shapes, files)
+    return _assemble(folder, config, shapes, files, largest_id)
 
 
 def _check_folder(folder: Path, problems: Problems) -> None:
@@ -322,7 +326,11 @@ def _parameters(files: Sequence[WeightFile]) -> list[WeightTensor]:
 
 
 def _assemble(
-    folder: Path, config: dict[str, Any], shapes: _Shapes, files: Sequence[WeightFile]
+    folder: Path,
+    config: dict[str, Any],
+    shapes: _Shapes,
+    files: Sequence[WeightFile],
+    largest_id: int | None,
 ) -> ModelFacts:
     tensors = _parameters(files)
     embedding = sum(tensor.size for tensor in tensors if tensor.name.endswith(_EMBEDDINGS))
@@ -360,7 +368,23 @@ def _assemble(
             if not (counted_twice and tensor.name.endswith(_HEADS))
         },
         expanded_layers=_expanded_layers(config, folder, shapes.num_layers),
+        num_token_ids=0 if largest_id is None else largest_id + 1,
+        new_pieces=_new_pieces(config, folder),
     )
+
+
+def _new_pieces(config: dict[str, Any], folder: Path) -> NewPieces | None:
+    """Return what config.json says of tokens that were added."""
+    if config.get(NEW_PIECES) is None:
+        return None
+    try:
+        return NewPieces.model_validate(config[NEW_PIECES])
+    except ValidationError as error:
+        raise BaseModelError.one(
+            str(folder / "config.json"),
+            f"{NEW_PIECES} does not tell of new tokens ({error.error_count()} problems)",
+            "make the folder again with `rewarm extend-vocabulary`",
+        ) from error
 
 
 def _expanded_layers(config: dict[str, Any], folder: Path, num_layers: int) -> tuple[int, ...]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from rewarm.errors import Problems
 from rewarm.planning.plan import Reason
 
-__all__ = ["CHAT_VECTOR", "GAP", "REUSE", "REWARM", "WSD", "Notes"]
+__all__ = ["CHAT_VECTOR", "GAP", "REUSE", "REWARM", "TEMPERATURE", "UNIMAX", "WSD", "Notes"]
 
 REUSE = "Parmar et al. 2024, arXiv 2407.07263"
 REWARM = "Ibrahim et al. 2024, arXiv 2403.08763"
 GAP = "Guo et al. 2024, arXiv 2406.14833"
 WSD = "Hägele et al. 2024, arXiv 2405.18392"
+UNIMAX = "Chung et al. 2023, arXiv 2304.09151"
+TEMPERATURE = "Conneau et al. 2020, arXiv 1911.02116"
 CHAT_VECTOR = "Huang et al. 2024, arXiv 2310.04799"
 
 

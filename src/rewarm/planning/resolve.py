@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rewarm.errors import PlanError, Problem, Problems
-from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
-from rewarm.planning.blends import phase_weights, planned_source, used_sources, with_subsets
+from rewarm.planning.blends import planned_source, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
+from rewarm.planning.exposure import note_exposure
 from rewarm.planning.known_bases import with_known_base
-from rewarm.planning.mixture import note_exposure
 from rewarm.planning.notes import CHAT_VECTOR, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
@@ -28,6 +27,7 @@ from rewarm.planning.plan import (
 from rewarm.planning.rates import resolve_rates
 from rewarm.planning.retention import resolve_retention, retention_cost, sources_of_retention
 from rewarm.planning.selection import note_selection, resolve_trainable, training_share
+from rewarm.planning.shares import phase_shares
 from rewarm.planning.size import Size, resolve_size
 from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
@@ -63,6 +63,7 @@ def resolve(
     notes = Notes(problems=Problems() if problems is None else problems)
     if model is not None:
         _check_tokenizers(model, corpora, notes)
+        _explain_vocabulary(model, notes)
         _warn_of_dropout(model, notes)
         _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
@@ -76,6 +77,7 @@ def resolve(
         sources = _used_sources(recipe, corpora, packings, size, notes)
         if spans and all(source.num_windows for source in sources):
             phases = _planned_phases(recipe, corpora, size, sources, spans, notes)
+        if phases:
             sources = with_subsets(
                 sources, phases, recipe, sequence_length=size.sequence_length, notes=notes
             )
@@ -144,6 +146,22 @@ def _check_tokenizers(model: ModelFacts, corpora: Mapping[str, CorpusFacts], not
                 "run `rewarm prepare` for this recipe",
             )
         notes.warnings += [f"source {name!r}: {warning}" for warning in corpus.warnings]
+
+
+def _explain_vocabulary(model: ModelFacts, notes: Notes) -> None:
+    """Say how many rows its tokens have, and what tokens that were added to it save."""
+    if not model.num_token_ids:
+        return
+    told = (
+        f"{model.vocab_size:,} rows of the embedding, {model.vocab_size - model.num_token_ids:,} "
+    )
+    told += "in reserve"
+    if model.new_pieces is not None:
+        told += f"; {model.new_pieces.num_pieces:,} were added, tokens per byte "
+        told += model.new_pieces.gain()
+    notes.because(
+        "vocabulary", f"{model.num_token_ids:,} tokens", told, "tokenizer.json, config.json"
+    )
 
 
 def _warn_of_dropout(model: ModelFacts, notes: Notes) -> None:
@@ -258,18 +276,17 @@ def _planned_phases(
     spans: tuple[PhaseSpan, ...],
     notes: Notes,
 ) -> tuple[PlannedPhase, ...]:
-    by_source = [phase_weights(phase, recipe, corpora) for phase in recipe.phases]
-    weights = [
-        quantise_weights([found.get(source.name, 0.0) for source in sources]) for found in by_source
-    ]
+    weights = phase_shares(recipe, corpora, sources, spans, size, notes)
+    if weights is None:
+        return ()
     order = OrderSpec(
         seed=recipe.seed,
         sequences_per_step=size.sequences_per_step,
         source_names=tuple(source.name for source in sources),
         num_windows=tuple(source.num_windows for source in sources),
         phases=tuple(
-            OrderPhase(start_step=span.start_step, end_step=span.end_step, weights=phase_weights)
-            for span, phase_weights in zip(spans, weights, strict=True)
+            OrderPhase(start_step=span.start_step, end_step=span.end_step, weights=shares)
+            for span, shares in zip(spans, weights, strict=True)
         ),
     )
     for span in spans:

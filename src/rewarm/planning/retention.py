@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.order.shuffle import derive_key
 from rewarm.planning.blends import planned_source
 from rewarm.planning.budget import AddedCost, flops_per_token
+from rewarm.planning.distillation import note_unknown, resolve_distill
 from rewarm.planning.notes import Notes
 from rewarm.planning.plan import PlannedPhase, PlannedSource, Science
-from rewarm.planning.selection import names_of
+from rewarm.planning.selection import names_of, num_in_adapters
 from rewarm.planning.size import Size
 from rewarm.planning.trainable import trained_names
-from rewarm.recipe.retention import AgemRecipe, DistillRecipe, EwcRecipe, RetentionRecipe
+from rewarm.recipe.retention import AgemRecipe, EwcRecipe, RetentionRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES
 from rewarm.records.facts import CorpusFacts, ModelFacts
@@ -36,12 +37,9 @@ __all__ = [
 
 L2SP = "Li et al. 2018, arXiv 1802.01483"
 EWC = "Kirkpatrick et al. 2017, arXiv 1612.00796"
-LWF = "Li and Hoiem 2017, arXiv 1606.09282"
-DISTILLATION = "Hinton et al. 2015, arXiv 1503.02531"
 AGEM = "Chaudhry et al. 2019, arXiv 1812.00420"
 STREAMS = "Lee et al. 2023, WACV"
 _FEWEST_FOR_FISHER = 32
-_LWF_TEMPERATURE = 2.0
 
 
 def resolve_retention(
@@ -61,7 +59,7 @@ def resolve_retention(
     if wanted == RetentionRecipe():
         return {}
     _note_anchors(recipe, notes)
-    distill = None if wanted.distill is None else _resolved_distill(recipe, sources, phases, notes)
+    distill = None if wanted.distill is None else resolve_distill(recipe, sources, phases, notes)
     agem = None if wanted.agem is None else _resolved_agem(recipe, size, notes)
     names = sources_of_retention(wanted)
     length = 0 if size is None else size.sequence_length
@@ -70,15 +68,20 @@ def resolve_retention(
         for name in names
         if name in corpora
     ]
+    shown = {source.name for source in sources}
     for source in memory:
-        if size is not None and not source.num_windows:
+        # Of text that a phase shows, the phases' own check has told.
+        if size is not None and not source.num_windows and source.name not in shown:
             notes.problems.add(
                 f"sources.{source.name}",
-                f"its training tokens do not fill one window of {size.sequence_length} + 1",
+                f"its {corpora[source.name].num_tokens} training tokens do not fill one window of "
+                f"{size.sequence_length} + 1",
                 "add text, lower its held_out share, or lower batch.sequence_length",
             )
     if wanted.ewc is not None:
         _note_fisher(wanted.ewc, recipe, memory, notes)
+    if agem is not None:
+        _note_memory(agem, memory, notes)
     ema = wanted.ema
     if ema is not None and size is not None:
         ema = ema.model_copy(update={"decay": _decay(ema.decay, size.num_steps, notes)})
@@ -186,7 +189,7 @@ def _resolved_agem(recipe: Recipe, size: Size | None, notes: Notes) -> AgemRecip
         where = f"retention.agem.memory[{index}]"
         if name in wanted.memory[:index]:
             notes.problems.add(where, f"{name!r} is named twice", "name it once")
-        _check_old(where, name, recipe, "whose loss must not rise", notes)
+        _check_old(where, name, recipe, "the text whose loss must not rise", notes)
     if size is None:
         return wanted
     per_step = wanted.sequences_per_step or size.sequences_per_step
@@ -200,121 +203,40 @@ def _resolved_agem(recipe: Recipe, size: Size | None, notes: Notes) -> AgemRecip
     return wanted.model_copy(update={"sequences_per_step": per_step})
 
 
-def _resolved_distill(
-    recipe: Recipe,
-    sources: Sequence[PlannedSource],
-    phases: Sequence[PlannedPhase],
-    notes: Notes,
-) -> DistillRecipe:
-    wanted = recipe.retention.distill
-    assert wanted is not None
-    names = _names_on(wanted, recipe)
-    unknown = [name for name in names if name not in recipe.sources]
-    for name in unknown:
-        _note_unknown("retention.distill.on", name, recipe, notes)
-    shown = {source.name for source in sources}
-    used = [name for name in names if name in shown]
-    if phases and not unknown and not used:
+def _note_memory(agem: AgemRecipe, memory: Sequence[PlannedSource], notes: Notes) -> None:
+    """Refuse steps that show a memory's text more than once: that is paid for, and says nothing."""
+    sizes = {s.name: s.num_windows for s in memory if s.name in agem.memory and s.num_windows}
+    per_step = agem.sequences_per_step
+    if per_step is None or not sizes:
+        return
+    name = min(sizes, key=lambda name: sizes[name])
+    each = -(-per_step // len(agem.memory))
+    if each > sizes[name]:
         notes.problems.add(
-            "retention.distill.on",
-            f"no phase shows text of {_named(wanted.on)}, so there is nothing to hold to the base",
-            "give such a source a weight in a phase, or choose other text",
-        )
-    is_new = all(recipe.sources[n].role not in OLD_ROLES for n in names if n in recipe.sources)
-    temperature = wanted.temperature
-    if temperature is None:
-        flattened = is_new and wanted.teacher == "live"
-        temperature = _LWF_TEMPERATURE if flattened else 1.0
-    if wanted.teacher == "stored":
-        _note_stored(recipe, used or names, temperature, notes)
-    notes.because(
-        "retention.distill.weight",
-        f"{wanted.weight:g}",
-        "T² · KL(base ‖ model) per token "
-        + ("in place of the loss" if wanted.replaces_loss else "beside the loss")
-        + f" on {', '.join(used or names) or 'nothing'}"
-        + ("; 1 is the published CE/2 + T² KD/2 for one old task, times 2" if is_new else ""),
-        LWF if is_new else DISTILLATION,
-    )
-    notes.because(
-        "retention.distill.temperature",
-        f"{temperature:g}",
-        "as learning without forgetting has it"
-        if temperature == _LWF_TEMPERATURE
-        else "the base's own distribution"
-        if temperature == 1.0
-        else "as the recipe says",
-        LWF if temperature == _LWF_TEMPERATURE else "recipe",
-    )
-    return wanted.model_copy(update={"on": used or names, "temperature": temperature})
-
-
-def _names_on(wanted: DistillRecipe, recipe: Recipe) -> list[str]:
-    if isinstance(wanted.on, list):
-        return list(dict.fromkeys(wanted.on))
-    return [
-        name
-        for name, source in recipe.sources.items()
-        if wanted.on == "all" or (source.role in OLD_ROLES) == (wanted.on == "replay")
-    ]
-
-
-def _named(on: Literal["new", "replay", "all"] | list[str]) -> str:
-    return ", ".join(map(repr, on)) if isinstance(on, list) else f"on = {on!r}"
-
-
-def _note_stored(recipe: Recipe, names: Sequence[str], temperature: float, notes: Notes) -> None:
-    """Refuse stored distributions where none are stored, or at a temperature they do not have."""
-    for name in names:
-        source = recipe.sources.get(name)
-        if source is None:
-            continue
-        if source.rehearse is None or not source.rehearse.top_k_logits:
-            notes.problems.add(
-                "retention.distill.teacher",
-                f"the base's distribution is not stored beside {name!r}"
-                + ("" if source.rehearse else ", which is text of files"),
-                f"set sources.{name}.rehearse.top_k_logits, e.g. to 32"
-                if source.rehearse
-                else 'use teacher = "live", or name sampled sources in retention.distill.on',
-            )
-    if not recipe.batch.mask_documents:
-        notes.warnings.append(
-            "batch.mask_documents = false: the model sees the documents before a sampled text, "
-            "which the base did not when its distribution was stored; keep documents apart, or "
-            'use retention.distill.teacher = "live"'
-        )
-    if temperature != 1.0:
-        notes.problems.add(
-            "retention.distill.temperature",
-            f"{temperature:g}, but what is stored is the base's distribution at 1, of which only "
-            "the likeliest tokens are known: it cannot be flattened",
-            'leave temperature out, or use teacher = "live"',
+            "retention.agem.sequences_per_step",
+            f"{each} of each step's {per_step} sequences are of {name!r}, which has {sizes[name]}",
+            f"set it to at most {sizes[name] * len(agem.memory)}, or add text",
         )
 
 
 def _check_old(where: str, name: str, recipe: Recipe, what_for: str, notes: Notes) -> bool:
     """Tell whether a source is there and old; note it where not."""
     if name not in recipe.sources:
-        _note_unknown(where, name, recipe, notes)
+        note_unknown(where, name, recipe, notes)
         return False
     role = recipe.sources[name].role
     if role not in OLD_ROLES:
         notes.problems.add(
             where,
-            f"{name!r} has the role {role}, and {what_for} is what the base was pretrained on",
+            f"{name!r} has the role {role}; {what_for} must be what the base was pretrained on",
             "name a source of role general, quality or replay (sampled text, too)",
         )
         return False
     return True
 
 
-def _note_unknown(where: str, name: str, recipe: Recipe, notes: Notes) -> None:
-    notes.problems.add(
-        where,
-        f"no source is called {name!r}",
-        f"name one of: {', '.join(sorted(recipe.sources))}",
-    )
+def _default_span(num_steps: int) -> str:
+    return ", a tenth of the run" if num_steps >= 20 else ", the fewest there are by default"
 
 
 def _decay(wanted: float | None, num_steps: int, notes: Notes) -> float:
@@ -324,7 +246,7 @@ def _decay(wanted: float | None, num_steps: int, notes: Notes) -> float:
         "retention.ema.decay",
         f"{decay:.6g}",
         f"averages about the last {1 / (1 - decay):,.0f} steps"
-        + ("" if wanted is not None else ", a tenth of the run")
+        + ("" if wanted is not None else _default_span(num_steps))
         + f"; of the base itself {decay**num_steps:.2g} is left in it at the end",
         "(1 − decay) · Σ decay^i θ, decay^steps",
     )
@@ -373,10 +295,10 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
 
 
 def _num_trained(science: Science, model: ModelFacts) -> float:
-    """Return how many weights train at some time; an adapter's own are left out, being few."""
-    if science.parameters.adapter is not None:
-        return 0.0
+    """Return how many weights train at some time: an adapter's own, where there is one."""
     names = names_of(model)
+    if science.parameters.adapter is not None:
+        return float(num_in_adapters(science.parameters.adapter, names))
     if not names.shapes:
         return float(model.num_parameters)
     trained = frozenset[str]().union(

@@ -125,7 +125,7 @@ def _note_targets(targets: Sequence[str], names: Names, notes: Notes) -> None:
             )
 
 
-def _num_in_adapters(adapter: AdapterRecipe, names: Names) -> int:
+def num_in_adapters(adapter: AdapterRecipe, names: Names) -> int:
     """Return the values of an adapter's matrices: rank · (in + out) each, dora's magnitudes."""
     return sum(
         adapter.rank * sum(shape) + (shape[0] if adapter.kind == "dora" else 0)
@@ -147,7 +147,7 @@ def training_share(
     if not names.shapes:
         return model.num_parameters, 1.0
     if recipe.parameters.adapter is not None:
-        return _num_in_adapters(recipe.parameters.adapter, names), 2 / 3
+        return num_in_adapters(recipe.parameters.adapter, names), 2 / 3
     sets = [trained_names(names, recipe.parameters, stage, seed=recipe.seed) for stage in stages]
     ends = [stage.start_step for stage in stages[1:]] + [num_steps]
     costs = [

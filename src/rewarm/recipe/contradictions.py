@@ -63,6 +63,15 @@ def _contradictions_of_phases(
                     f"no source is called {source!r}",
                     f"name one of: {', '.join(sorted(sources))}",
                 )
+        among = phase.get("among")
+        named = among if isinstance(among, list) else list(sources)
+        for source in named:
+            if sources and isinstance(source, str) and source not in sources:
+                yield (
+                    f"phases[{index}].among",
+                    f"no source is called {source!r}",
+                    f"name some of: {', '.join(sorted(sources))}",
+                )
         for role, share in _table(phase, "roles").items():
             has_it = any(
                 isinstance(source, dict)
@@ -70,12 +79,14 @@ def _contradictions_of_phases(
                     source.get("role") == role
                     or (role == "old" and source.get("role") in OLD_ROLES)
                 )
-                for source in sources.values()
+                for name, source in sources.items()
+                if name in named
             )
             if share and role in get_args(RoleOrOld) and not has_it:
                 yield (
                     f"phases[{index}].roles.{role}",
-                    "no source has this role",
+                    "no source has this role"
+                    + (", among those that are named" if isinstance(among, list) else ""),
                     "add such a source, or leave the role out",
                 )
         last = index == len(phases) - 1

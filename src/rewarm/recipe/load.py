@@ -219,7 +219,7 @@ def _is_union_branch(part: int | str) -> bool:
     """Tell the names that pydantic puts into a location for the branches of a union."""
     return isinstance(part, str) and (
         part in ("str", "int", "float", "[key]")
-        or part.startswith(("constrained-", "list[", "literal["))
+        or part.startswith(("constrained-", "dict[", "list[", "literal["))
     )
 
 

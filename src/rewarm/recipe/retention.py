@@ -61,7 +61,7 @@ class DistillRecipe(Section):
     )
     temperature: float | None = Field(
         None,
-        gt=0,
+        ge=0.01,
         le=100,
         description="T, by which both distributions are flattened; default: 2 on new text, else 1",
     )

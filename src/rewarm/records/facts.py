@@ -18,6 +18,7 @@ __all__ = [
     "EventRecord",
     "Metric",
     "ModelFacts",
+    "NewPieces",
     "OptimizerStateFacts",
     "Record",
     "RehearsalFacts",
@@ -34,6 +35,25 @@ class Record(BaseModel):
     """Base of everything that is stored: frozen, strict about its keys, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NewPieces(Record):
+    """Tokens that `rewarm extend-vocabulary` has added to a base."""
+
+    first_id: int
+    num_pieces: int
+    tokens_per_byte_before: float = Field(description="with the base's own vocabulary")
+    tokens_per_byte: float
+    on_other_text: bool = Field(description="measured on text that the pieces were not made from")
+
+    def gain(self) -> str:
+        """Return what the pieces save, in words."""
+        saved = 1 - self.tokens_per_byte / self.tokens_per_byte_before
+        where = "on like text" if self.on_other_text else "on the text they were made from"
+        return (
+            f"{self.tokens_per_byte_before:.4f} → {self.tokens_per_byte:.4f} ({saved:.1%} fewer "
+            f"tokens), {where}"
+        )
 
 
 class ModelFacts(Record):
@@ -72,6 +92,8 @@ class ModelFacts(Record):
         default_factory=dict, description="by name, as the safetensors headers have them"
     )
     expanded_layers: tuple[int, ...] = Field((), description="added to a base by `rewarm expand`")
+    num_token_ids: int = Field(0, description="largest id of its tokenizer, plus 1; 0: not known")
+    new_pieces: NewPieces | None = Field(None, description="added by `rewarm extend-vocabulary`")
 
 
 class OptimizerStateFacts(Record):
@@ -162,8 +184,9 @@ class StepRecord(Record):
     )
     retention: dict[str, float] = Field(
         default_factory=dict,
-        description="l2sp, ewc: penalties; distill: nats of divergence per token that it acts on; "
-        "agem: cosine to the memory's gradient, below 0 where the step was turned aside",
+        description="l2sp, ewc: penalties; distill: nats of divergence per token that it acts on, "
+        "left out where a step has none; agem: cosine to the memory's gradient, below 0 where the "
+        "step was turned aside",
     )
 
 

@@ -16,22 +16,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rewarm.planning.mixture import epochs_of
-from rewarm.planning.plan import Plan, PlannedSource, Reason
+from rewarm.planning.plan import Plan, Reason
 from rewarm.planning.schedule import lr_curve
 from rewarm.recipe.advice import Advice
-from rewarm.records.packing import WAYS
 from rewarm.reporting import numbers
-from rewarm.reporting.terminal_table import titled_table
+from rewarm.reporting.blend_terminal import blend_table, exposure_table
+from rewarm.reporting.packing_terminal import packing_table
+from rewarm.reporting.terminal_table import ByWidth, bullets, cut, titled_table
 from rewarm.reporting.text import clean
 from rewarm.units import counted, format_count
 
-__all__ = ["advice_summary", "blend_table", "draw_schedule", "plan_summary"]
+__all__ = ["advice_summary", "draw_schedule", "plan_summary"]
 
 _PLOT_ROWS = 6
 _MOST_PLOT_COLUMNS = 100
-_MOST_PHASE_NAME = 16
-_LEAST_TABLE_COLUMNS = 64
 # Braille dots of a cell by (row, column), bits of the code point above U+2800.
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
@@ -85,7 +83,7 @@ class _ScheduleDrawing:
         ):
             name, first = clean(phase.name).replace("\n", " "), f"{phase.start_step:,}"
             room = max(end - start - 1, 0)
-            _write(names, gutter + start, bar + _cut(name, room - 1))
+            _write(names, gutter + start, bar + cut(name, room - 1))
             _write(steps, gutter + start, first if len(first) <= room else "")
             if max(len(name) + 1, len(first)) > room:
                 told.append(f"{bar}{name}: from step {first}")
@@ -107,11 +105,6 @@ def _write(line: list[str], start: int, content: str, *, only_free: bool = False
     for offset, character in enumerate(content):
         if start + offset < len(line):
             line[start + offset] = character
-
-
-def _cut(content: str, room: int) -> str:
-    shown = clean(content).replace("\n", " ")
-    return shown if len(shown) <= room else f"{shown[: max(room - 1, 0)]}…" if room > 1 else ""
 
 
 def _column_of(step: int, num_steps: int, num_columns: int) -> int:
@@ -152,120 +145,6 @@ def draw_schedule(plan: Plan) -> RenderableType:
 # The plan
 
 
-@dataclass(frozen=True, slots=True)
-class _ByWidth:
-    """A table where there is room for it, else the same in lines that wrap: nothing is cut."""
-
-    table: Table
-    lines: RenderableType
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.table if options.max_width >= _LEAST_TABLE_COLUMNS else self.lines
-
-
-def blend_table(plan: Plan) -> RenderableType:
-    """Return a row per source: its share of each phase, its tokens and its epochs."""
-    table = _blend_table(plan)
-    names = [str(column.header) for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    lines = [
-        f"{source} ({role}): "
-        + ", ".join(f"{name} {value}" for name, value in zip(names[2:], values, strict=True))
-        for source, role, *values in rows
-    ]
-    return _ByWidth(table, Group(Text("Blend", style="bold"), _bullets(lines)))
-
-
-def _blend_table(plan: Plan) -> Table:
-    science = plan.science
-    table = titled_table("Blend")
-    table.add_column("source", overflow="fold", min_width=10)
-    table.add_column("role")
-    for phase in science.phases:
-        table.add_column(Text(_cut(phase.name, _MOST_PHASE_NAME)), justify="right")
-    table.add_column("tokens", justify="right")
-    table.add_column("of", justify="right")
-    table.add_column("epochs", justify="right")
-    epochs = epochs_of(science.sources, science.phases)
-    for index, source in enumerate(science.sources):
-        samples = [phase.samples[index] for phase in science.phases]
-        shares = [
-            numbers.share(count / sum(phase.samples)) if count else numbers.MISSING
-            for count, phase in zip(samples, science.phases, strict=True)
-        ]
-        table.add_row(
-            Text(source.name),
-            source.role,
-            *shares,
-            format_count(sum(samples) * science.sequence_length),
-            _there_are(plan, source),
-            f"{epochs[source.name]:.2f}",
-        )
-    return table
-
-
-def _there_are(plan: Plan, source: PlannedSource) -> str:
-    """Return how many tokens an epoch shows, and of how many where that is a subset."""
-    stored = format_count(plan.conduct.corpora[source.name].num_tokens)
-    if source.num_stored is None:
-        return stored
-    return f"{format_count(source.num_windows * plan.science.sequence_length)} of {stored}"
-
-
-def _packing(plan: Plan) -> list[RenderableType]:
-    """Return what both ways of cutting documents into sequences come to, where it is known."""
-    science = plan.science
-    known = {
-        source.name: plan.conduct.packing[source.name]
-        for source in science.sources
-        if source.name in plan.conduct.packing
-    }
-    if not known:
-        return []
-    table = titled_table("Packing")
-    table.add_column("source", overflow="fold", min_width=10)
-    table.add_column("way")
-    for name in ("sequences", "text", "padding", "cut", "cut although short"):
-        table.add_column(name, justify="right")
-    lines: list[str] = []
-    for name, facts in known.items():
-        for way in WAYS:
-            found = facts.way(way)
-            cells = (
-                f"{found.num_windows:,}",
-                format_count(found.num_text_tokens),
-                numbers.share(found.padding_share(facts.sequence_length)),
-                numbers.share(found.num_cut / max(facts.num_documents, 1)),
-                numbers.share((found.num_cut - facts.num_long) / max(facts.num_documents, 1)),
-            )
-            style = "" if way == science.packing else "dim"
-            table.add_row(Text(name), way, *cells, style=style)
-            headers = [str(column.header) for column in table.columns][2:]
-            values = ", ".join(f"{h} {cell}" for h, cell in zip(headers, cells, strict=True))
-            lines.append(f"{name}, {way}: {values}")
-    parts: list[RenderableType] = [
-        _ByWidth(table, Group(Text("Packing", style="bold"), _bullets(lines)))
-    ]
-    if known.keys() == {source.name for source in science.sources}:
-        parts.append(Text(_text_of_run(plan), style="dim"))
-    return [*parts, ""]
-
-
-def _text_of_run(plan: Plan) -> str:
-    """Say how many of the run's tokens are text and not padding."""
-    science = plan.science
-    text = 0.0
-    for index, source in enumerate(science.sources):
-        facts = plan.conduct.packing[source.name]
-        padding = facts.way(science.packing).padding_share(science.sequence_length)
-        sequences = sum(phase.samples[index] for phase in science.phases)
-        text += sequences * science.sequence_length * (1 - padding)
-    return (
-        f"{science.packing}: of the run's {format_count(science.num_tokens)} tokens "
-        f"{format_count(round(text))} are text ({numbers.share(text / science.num_tokens)})"
-    )
-
-
 def plan_summary(plan: Plan) -> RenderableType:
     """Return what a person reads before spending: facts, schedule, blend, cost, reasons."""
     parts: list[RenderableType] = [
@@ -276,14 +155,15 @@ def plan_summary(plan: Plan) -> RenderableType:
         "",
         blend_table(plan),
         "",
-        *_packing(plan),
+        *packing_table(plan),
+        *([exposure_table(plan), ""] if len(plan.science.phases) > 1 else []),
         _estimates(plan),
         "",
         *_preset(plan),
         _reasons(plan),
     ]
     if plan.warnings:
-        parts += ["", Text("Warnings", style="bold yellow"), _bullets(plan.warnings)]
+        parts += ["", Text("Warnings", style="bold yellow"), bullets(plan.warnings)]
     return Group(*parts)
 
 
@@ -309,7 +189,7 @@ def _headline(plan: Plan) -> Text:
 
 def _estimates(plan: Plan) -> RenderableType:
     lines = [f"{e.name}: {numbers.in_unit(e.value, e.unit)}; {e.formula}" for e in plan.estimates]
-    return _ByWidth(_estimates_table(plan), Group(Text("Estimates", style="bold"), _bullets(lines)))
+    return ByWidth(_estimates_table(plan), Group(Text("Estimates", style="bold"), bullets(lines)))
 
 
 def _estimates_table(plan: Plan) -> Table:
@@ -346,9 +226,7 @@ def _reasons(plan: Plan) -> RenderableType:
 
 def _because(title: str, reasons: Sequence[Reason]) -> RenderableType:
     lines = [f"{r.field}: {r.value}; {r.reason} ({r.source})" for r in reasons]
-    return _ByWidth(
-        _reasons_table(title, reasons), Group(Text(title, style="bold"), _bullets(lines))
-    )
+    return ByWidth(_reasons_table(title, reasons), Group(Text(title, style="bold"), bullets(lines)))
 
 
 def advice_summary(advice: Advice, chosen: str | None) -> RenderableType:
@@ -360,7 +238,7 @@ def advice_summary(advice: Advice, chosen: str | None) -> RenderableType:
         text.append(f'this plan has preset = "{chosen}"\n', style="yellow")
     lines = [f"because: {reason}" for reason in advice.reasons]
     lines += [f"not {name}: {why}" for name, why in advice.others]
-    return Group(text, _bullets(lines), "")
+    return Group(text, bullets(lines), "")
 
 
 def _reasons_table(title: str, reasons: Sequence[Reason]) -> Table:
@@ -374,10 +252,3 @@ def _reasons_table(title: str, reasons: Sequence[Reason]) -> Table:
             because.append(f" ({clean(reason.source)})", style="dim")
         table.add_row(Text(clean(reason.field)), Text(clean(reason.value)), because)
     return table
-
-
-def _bullets(lines: Sequence[str]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    for line in lines:
-        grid.add_row("-", Text(clean(line)))
-    return grid

@@ -105,6 +105,7 @@ def render_run_report(run: RunFolder) -> str:
         blend=run_sections.blend_figure(view),
         training=run_sections.training_figures(view),
         ledger=run_sections.ledger_table(view),
+        exposure=run_sections.exposure_table(view),
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
+from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Estimate as PlannedEstimate
 from rewarm.planning.schedule import lr_curve
 from rewarm.records.facts import LOSS_METRICS, Metric
@@ -32,6 +33,7 @@ __all__ = [
     "curve_blocks",
     "estimates_table",
     "events_table",
+    "exposure_table",
     "ledger_table",
     "lr_figure",
     "lr_sentence",
@@ -423,6 +425,25 @@ def ledger_table(view: RunView) -> Table:
     )
     columns += words("rejected")
     return Table(columns, tuple(rows))
+
+
+def exposure_table(view: RunView) -> Table:
+    """Return what each phase is planned to show of every source: new, repeated, epochs."""
+    science = view.plan.science
+    rows = tuple(
+        (
+            source.name,
+            shown.phase,
+            format_count(shown.num_tokens),
+            format_count(shown.num_first_time),
+            format_count(shown.num_repeated),
+            f"{shown.epochs:.2f}",
+        )
+        for index, source in enumerate(science.sources)
+        for shown in shown_by_phase(science, index)
+    )
+    columns = words("source", "phase") + numeric("tokens", "first time", "repeats", "epochs")
+    return Table(columns, rows)
 
 
 def reasons_table(view: RunView) -> Table:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rewarm.artifacts import parse_json, read_json_lines
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, domain_verdicts
-from rewarm.planning.mixture import epochs_of
+from rewarm.planning.exposure import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord

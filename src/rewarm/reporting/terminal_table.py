@@ -1,11 +1,19 @@
-"""The one look of tables on a terminal."""
+"""The one look of tables and lists on a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["titled_table"]
+from rewarm.reporting.text import clean
+
+__all__ = ["ByWidth", "bullets", "cut", "titled_table"]
+
+_LEAST_TABLE_COLUMNS = 64
 
 
 def titled_table(title: str) -> Table:
@@ -18,3 +26,28 @@ def titled_table(title: str) -> Table:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ByWidth:
+    """A table where there is room for it, else the same in lines that wrap: nothing is cut."""
+
+    table: Table
+    lines: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.table if options.max_width >= _LEAST_TABLE_COLUMNS else self.lines
+
+
+def bullets(lines: Sequence[str]) -> Table:
+    """Return lines that wrap, each behind a dash."""
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row("-", Text(clean(line)))
+    return grid
+
+
+def cut(content: str, room: int) -> str:
+    """Return text of at most `room` characters, an ellipsis where some is left out."""
+    shown = clean(content).replace("\n", " ")
+    return shown if len(shown) <= room else f"{shown[: max(room - 1, 0)]}…" if room > 1 else ""

@@ -17,7 +17,12 @@ from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
-from rewarm.planning.continuation import freezing_to_go_on_with, graft, rate_to_go_on_from
+from rewarm.planning.continuation import (
+    freezing_to_go_on_with,
+    graft,
+    rate_to_go_on_from,
+    retention_to_go_on_with,
+)
 from rewarm.planning.plan import Plan, Reason, Science
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.phases import PhaseRecipe
@@ -241,7 +246,7 @@ def _job(
         "optimizer": science.optimizer,
         "parameters": science.parameters,
         "freezing": freezing_to_go_on_with(science),
-        "retention": science.retention,
+        "retention": retention_to_go_on_with(science),
         "seed": science.seed,
         "training": recipe.training.model_copy(update={"precision": science.precision}),
         "preset": None,

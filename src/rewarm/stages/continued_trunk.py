@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rewarm.errors import PlanError, Problems
-from rewarm.planning.mixture import note_exposure
+from rewarm.planning.exposure import note_exposure
 from rewarm.planning.notes import Notes
 from rewarm.planning.plan import Plan, PlannedSource, Science
 from rewarm.planning.selection import EXPLAINED, explain_stages

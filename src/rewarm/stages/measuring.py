@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from rewarm.corpus.prepare import read_held_out_answers
 from rewarm.corpus.views import open_view
+from rewarm.errors import BaseModelError
 from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
 from rewarm.evaluation.chat import (
     CHAT_DOMAIN,
@@ -66,7 +67,7 @@ def suite_of(plan: Plan) -> EvaluationSuite:
 
 def _measures(plan: Plan) -> Iterator[Built]:
     wanted = plan.conduct.evaluation
-    tokenizer = Tokenizer.from_file(str(Path(plan.conduct.base_folder) / "tokenizer.json"))
+    tokenizer = _tokenizer_of(plan)
     for corpus in plan.conduct.corpora.values():
         yield from _of_source(plan, corpus, tokenizer)
     if plan.conduct.model.has_chat_template:
@@ -77,6 +78,17 @@ def _measures(plan: Plan) -> Iterator[Built]:
     for name, task in wanted.tasks.items():
         items = read_task(Path(plan.conduct.recipe_folder) / task.path, max_items=task.max_items)
         yield multiple_choice(items, domain=name, tokenizer=tokenizer, framing=framing)
+
+
+def _tokenizer_of(plan: Plan) -> Tokenizer:
+    path = Path(plan.conduct.base_folder) / "tokenizer.json"
+    if not path.is_file():
+        raise BaseModelError.one(
+            str(path),
+            f"it is not there any more, and {plan.name} was planned with it",
+            "restore the base where it was, or plan a run of another name from a base elsewhere",
+        )
+    return Tokenizer.from_file(str(path))
 
 
 def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterator[Built]:

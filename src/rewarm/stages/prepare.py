@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
+
 from rewarm.corpus.bins import ensure_packing
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
-from rewarm.errors import CorpusError, Problems
+from rewarm.errors import CorpusError, Problems, UserError
 from rewarm.planning.blends import used_sources
 from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
+from rewarm.stages.plan import plan_job
 from rewarm.stages.survey import note_unmade, survey
 
 __all__ = ["prepare_job", "run_prepare"]
@@ -21,15 +24,29 @@ __all__ = ["prepare_job", "run_prepare"]
 
 def run_prepare(path: Path, overrides: Iterable[str]) -> None:
     """Prepare every source of the recipe and show the ledger."""
-    from rich.console import Console
-
     job = open_job(path, overrides)
     facts = prepare_job(job)
     console = Console()
     console.print(ledger_table(facts))
+    _show_exposure(job, console)
     console.print(
         f"tokens are in {job.prepared_root}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _show_exposure(job: Job, console: Console) -> None:
+    """Show what the plan would show of each source: first time, repeats, epochs."""
+    from rewarm.reporting.blend_terminal import exposure_table
+
+    try:
+        plan = plan_job(job, estimates_allowed=False)
+    except UserError as error:
+        # The text is prepared; how often it may be shown is the plan's to say.
+        console.print(
+            f"\nit cannot be planned yet:\n{error}", markup=False, highlight=False, soft_wrap=True
+        )
+    else:
+        console.print("", exposure_table(plan))
 
 
 def prepare_job(job: Job) -> list[CorpusFacts]:

@@ -95,7 +95,7 @@ def note_unmade(rehearsal: Rehearsal, problems: Problems) -> None:
     """Note that the text of a source is not sampled yet, and how it comes to be."""
     problems.add(
         f"sources.{rehearsal.name}",
-        "its text is not sampled yet, or base or settings changed since",
+        "its text is not sampled yet, or is damaged, or base or settings changed since",
         "run `rewarm rehearse` with this recipe (`rewarm run` does so by itself)",
     )
 

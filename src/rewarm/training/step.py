@@ -151,7 +151,7 @@ class Stepper:
             loss = nats * count.valid / max(count.with_loss, 1)
         figures = self._adjust(state, memory)
         if self.retention.distillation is not None:
-            figures["distill"] = torch.where(held > 0, divergence / held, divergence)
+            figures["distill"] = divergence / held  # not a number where no token was held
         parameters = [parameter for _, parameter in named_parameters(optimizer)]
         by_layer = self._layer_norms(state)
         grad_norm = clip_gradients(parameters, self.science.optimizer.clip_grad_norm, state.world)
@@ -161,7 +161,8 @@ class Stepper:
         numbers = (measured, by_layer.to(loss), *(f.to(loss)[None] for f in figures.values()))
         loss_value, norm, *others = torch.cat(numbers).tolist()
         norms = tuple(others[: len(by_layer)])
-        named = dict(zip(figures, others[len(by_layer) :], strict=True))
+        of_terms = zip(figures, others[len(by_layer) :], strict=True)
+        named = {name: value for name, value in of_terms if not math.isnan(value)}
         return _Measured(loss_value, norm, norms, named)
 
     def _plain(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
