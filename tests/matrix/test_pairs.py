@@ -73,6 +73,7 @@ TECHNIQUES: dict[str, tuple[str, ...]] = {
     "unfreeze": ('freezing.kind="unfreeze"',),
     "chunked loss": ('training.loss="chunked"',),
     "documents together": ("batch.mask_documents=false",),
+    "best-fit": ('batch.packing="best-fit"',),
     "l2sp": ("retention.l2sp.weight=0.1",),
     "ewc": ("retention.ewc={fisher_from='old', sequences=8}",),
     "lwf": ("retention.distill={}",),

@@ -33,6 +33,97 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="packing is best-fit: the fullest bin that has room",
+        file="corpus/best_fit.py",
+        old="room = length + (fitting & -fitting).bit_length() - 1",
+        new="room = length + fitting.bit_length() - 1",
+        test="tests/properties/test_best_fit.py::test_the_bins_are_those_of_a_packer_that_looks_at_all",
+    ),
+    Mutation(
+        promise="bins come in the order of the text",
+        file="corpus/best_fit.py",
+        old="number[np.argsort(first)] = np.arange(num_bins)",
+        new="number[:] = np.arange(num_bins)",
+        test="tests/properties/test_best_fit.py::test_bins_follow_the_text",
+    ),
+    Mutation(
+        promise="a document is cut only where it is longer than a window",
+        file="corpus/bins.py",
+        old="    num_pieces = -(-sizes // sequence_length)\n",
+        new="    num_pieces = sizes // sequence_length + 1\n",
+        test="tests/properties/test_best_fit.py::test_no_token_is_lost_or_doubled",
+    ),
+    Mutation(
+        promise="the last token of packed text is a label, and no input",
+        file="corpus/bins.py",
+        old="offsets[-1] - 1)",
+        new="offsets[-1])",
+        test="tests/properties/test_best_fit.py::test_no_token_is_lost_or_doubled",
+    ),
+    Mutation(
+        promise="the label at a cut, or at a document's end, is the text's next token",
+        file="corpus/packed.py",
+        old="read_into(labels, layout.first + 1,",
+        new="read_into(labels, layout.first,",
+        test="tests/properties/test_best_fit.py::test_no_token_is_lost_or_doubled",
+    ),
+    Mutation(
+        promise="padding is not learned from",
+        file="corpus/packed.py",
+        old="np.full(shape, IGNORED_LABEL)",
+        new="np.full(shape, PADDING_INPUT)",
+        test="tests/unit/test_bins.py::test_a_step_s_batch_counts_text_alone_on_any_number_of_ranks",
+    ),
+    Mutation(
+        promise="padding is a document of its own",
+        file="corpus/packed.py",
+        old="is_inside = ends < sequence_length",
+        new="is_inside = ends < 0",
+        test="tests/unit/test_bins.py::test_windows_by_hand",
+    ),
+    Mutation(
+        promise="stored distributions of packed windows are those of their labels",
+        file="corpus/packed.py",
+        old="self._view.pieces(layout.first + 1,",
+        new="self._view.pieces(layout.first,",
+        test="tests/unit/test_rehearsal.py::test_the_distribution_is_aligned_with_the_labels_of_packed_windows",
+    ),
+    Mutation(
+        promise="a bin index that changed is not trained on",
+        file="corpus/bins.py",
+        old="    for name, what in changed_files(folder).items():\n",
+        new="    for name, what in dict[str, str]().items():\n",
+        test="tests/unit/test_bins.py::test_a_changed_index_is_told_and_made_again",
+    ),
+    Mutation(
+        promise="a plan's bins are those that it was made with",
+        file="corpus/bins.py",
+        old="found is None or found.fingerprint != planned",
+        new="found is None",
+        test="tests/unit/test_bins.py::test_an_index_of_other_text_is_not_used",
+    ),
+    Mutation(
+        promise="prepare mends a damaged bin index",
+        file="corpus/bins.py",
+        old="if found is not None and verified and changed_files",
+        new="if found is None and changed_files",
+        test="tests/unit/test_bins.py::test_a_changed_index_is_told_and_made_again",
+    ),
+    Mutation(
+        promise="a plan of packed text counts its bins",
+        file="planning/blends.py",
+        old="packed.best_fit.num_windows, packed.fingerprint",
+        new="packed.contiguous.num_windows, packed.fingerprint",
+        test="tests/unit/test_plan.py::test_best_fit_windows_are_the_bins_of_each_source",
+    ),
+    Mutation(
+        promise="what follows a run packs as it does",
+        file="planning/continuation.py",
+        old='        "packing",\n',
+        new="",
+        test="tests/unit/test_continuation.py::test_what_does_not_fit_is_told_at_once",
+    ),
+    Mutation(
         promise="a share of UniMax never passes its cap on epochs",
         file="planning/mixture.py",
         old="min(CYCLE, num_samples * CYCLE // num_slots)",
@@ -1078,7 +1169,7 @@ MUTATIONS = [
     Mutation(
         promise="a token outside of the vocabulary stops the run",
         file="batches/loader.py",
-        old="        self._check_vocabulary(tokens, slots)\n",
+        old="        self._check_vocabulary(inputs, labels, slots)\n",
         new="",
         test="tests/unit/test_batches.py::"
         "test_a_token_outside_of_the_vocabulary_is_named_before_it_is_looked_up",
@@ -1554,7 +1645,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a copy of the text is the same text to a run",
-        file="planning/resolve.py",
+        file="planning/blends.py",
         old="corpus.tokens if corpus.measured else corpus.key",
         new="corpus.key",
         test="tests/resume/test_empty_machine.py::"
@@ -1821,18 +1912,25 @@ MUTATIONS = [
     ),
     Mutation(
         promise="prompts of conversations carry no loss",
-        file="batches/loader.py",
-        old="        labels[ignored] = IGNORED_LABEL\n",
+        file="corpus/views.py",
+        old="        self.drop_uncounted(labels, self.label_pieces(windows, sequence_length))\n",
         new="",
         test="tests/unit/test_chat_source.py::test_from_command_to_command",
     ),
     Mutation(
         promise="a label's mask is that of the label, not of the input before it",
         file="corpus/views.py",
-        old="= masks[shard][start : start + count]",
-        new="= masks[shard][start - 1 : start - 1 + count]",
+        old="[~masks[shard][start : start + count]]",
+        new="[~masks[shard][start - 1 : start - 1 + count]]",
         test="tests/unit/test_chat_source.py::"
         "test_masks_stand_beside_the_tokens_and_are_read_with_them",
+    ),
+    Mutation(
+        promise="prompts of conversations carry no loss in packed windows either",
+        file="corpus/packed.py",
+        old="self._view.drop_uncounted(labels, self.label_pieces(windows, sequence_length))",
+        new="pass",
+        test="tests/unit/test_chat_source.py::test_packed_conversations_keep_their_masks",
     ),
     Mutation(
         promise="a source whose masks are gone is not opened",

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from rewarm.corpus.packed import PADDING_INPUT
+from rewarm.corpus.views import IGNORED_LABEL
 from rewarm.errors import BaseModelError
 from rewarm.model.document_attention import Road
 from rewarm.model.loss import sum_of_token_losses
@@ -67,6 +69,46 @@ def test_documents_of_a_sequence_are_as_if_alone(
         torch.testing.assert_close(one, two, rtol=2e-4, atol=2e-5)
     together, _ = sum_of_token_losses(model, inputs, labels)
     assert abs(together.item() - alone.item()) > 1e-3, "the documents matter to each other"
+
+
+@pytest.mark.parametrize("way", ["sdpa", "split", "together"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_is_neither_seen_nor_learned_from(
+    family: str, way: str, packed: tuple[torch.Tensor, ...]
+) -> None:
+    """Whatever ids stand in the padding of a bin, what is learned from its text is the same; and it
+    is what the text alone gives."""
+    inputs, labels, positions = (part.clone() for part in packed)
+    end = sum(LENGTHS[:3])
+    labels[1, end:] = IGNORED_LABEL
+    positions[1, end:] = torch.arange(sum(LENGTHS) - end)
+    model = family_model(family).eval()
+    attention = DocumentAttention(("split",), sequence_length=32)
+    if way == "split":
+        assert attention.settle(model) == []
+    told = None if way == "together" else positions
+
+    def learned(inputs: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        nats, count = sum_of_token_losses(model, inputs, labels, told)
+        assert count == labels.shape[1] + end
+        nats.backward()  # type: ignore[no-untyped-call]
+        return nats.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    padded = [inputs.clone(), inputs.clone()]
+    padded[0][1, end:] = PADDING_INPUT
+    padded[1][1, end:] = torch.arange(sum(LENGTHS) - end) + 5
+    (one, gradients), (other, same) = learned(padded[0]), learned(padded[1])
+    assert one == other
+    for first, second in zip(gradients, same, strict=True):
+        assert torch.equal(first, second)
+    alone = 0.0
+    with torch.no_grad(), attention.as_loaded(model):
+        for row, stop in ((0, sum(LENGTHS)), (1, end)):
+            places = None if told is None else told[row, None, :stop]
+            ids, wanted = inputs[row, None, :stop], labels[row, None, :stop]
+            alone += sum_of_token_losses(model, ids, wanted, places)[0].item()
+    assert one == pytest.approx(alone, rel=2e-6)
 
 
 @pytest.mark.parametrize("roads", [("mask",), ("split",)])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader, WindowSource
 from rewarm.cli import main
+from rewarm.corpus.views import Sequences
 from rewarm.distributed.fsdp import Root, local, make_mesh, reshard, shard, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
@@ -314,18 +315,15 @@ class _Unreadable:
         self._source = source
         self._steps = steps
 
-    def gather(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
-        tokens = self._source.gather(windows, sequence_length)
+    def sequences(self, windows: NDArray[np.int64], sequence_length: int, /) -> Sequences:
+        found = self._source.sequences(windows, sequence_length)
         self._steps.append(1)
-        return tokens if len(self._steps) < 5 else tokens * 0 + VOCAB_SIZE
+        return (
+            found if len(self._steps) < 5 else Sequences(*(ids * 0 + VOCAB_SIZE for ids in found))
+        )
 
     def positions(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
         return self._source.positions(windows, sequence_length)
-
-    def counted(
-        self, windows: NDArray[np.int64], sequence_length: int, /
-    ) -> NDArray[np.bool_] | None:
-        return self._source.counted(windows, sequence_length)
 
 
 def train_on_bad_text(folder: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rewarm.batches.loader import WindowSource
+from rewarm.corpus.views import Sequences
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE
 from rewarm.model.loss import sum_of_token_losses
@@ -136,6 +137,10 @@ class FakeView:
     vocab_size: int = VOCAB_SIZE
     document_length: int = 5
 
+    def sequences(self, windows: NDArray[np.int64], sequence_length: int, /) -> Sequences:
+        tokens = self.gather(windows, sequence_length)
+        return Sequences(tokens[:, :-1], tokens[:, 1:])
+
     def gather(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
         places = windows[:, None] * sequence_length + np.arange(sequence_length + 1)
         mixed = (places * 2654435761 + self.salt * 40503) % 2**32
@@ -145,9 +150,6 @@ class FakeView:
         """Return places in documents of one length, the first of which begins with the window."""
         places = np.arange(sequence_length) % self.document_length
         return np.tile(places, (len(windows), 1))
-
-    def counted(self, windows: NDArray[np.int64], sequence_length: int, /) -> None:
-        """All labels count."""
 
 
 def make_views() -> dict[str, WindowSource]:

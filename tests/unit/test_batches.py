@@ -17,6 +17,7 @@ from rewarm.batches.loader import (
     PrefetchedBatches,
     WindowSource,
 )
+from rewarm.corpus.views import Sequences
 from rewarm.errors import CorpusError
 from rewarm.model.loss import IGNORED
 from rewarm.order.position import slots_of_step
@@ -68,9 +69,9 @@ def test_a_batch_holds_the_windows_that_the_order_names() -> None:
     assert set(slots.source.tolist()) == {0, 1}, "one source alone would show no mistake"
     for row in range(SEQUENCES_PER_STEP):
         view = views[ORDER.source_names[slots.source[row]]]
-        window = view.gather(slots.window[row : row + 1], SEQUENCE_LENGTH)[0]
-        assert batch.input_ids[row].tolist() == window[:-1].tolist()
-        assert batch.labels[row].tolist() == window[1:].tolist()
+        inputs, labels = view.sequences(slots.window[row : row + 1], SEQUENCE_LENGTH)
+        assert batch.input_ids[row].tolist() == inputs[0].tolist()
+        assert batch.labels[row].tolist() == labels[0].tolist()
     assert np.array_equal(batch.source, slots.source)
     assert batch.num_valid_tokens == SEQUENCES_PER_STEP * SEQUENCE_LENGTH
     assert batch.position_ids is None
@@ -117,14 +118,13 @@ class Spoiled:
         self.offset = offset
         self.token = token
 
-    def gather(self, windows: NDArray[np.int64], sequence_length: int, /) -> NDArray[np.int64]:
+    def sequences(self, windows: NDArray[np.int64], sequence_length: int, /) -> Sequences:
         tokens = FakeView(1).gather(windows, sequence_length)
         places = windows[:, None] * sequence_length + np.arange(sequence_length + 1)
         tokens[places == self.offset] = self.token
-        return tokens
+        return Sequences(tokens[:, :-1], tokens[:, 1:])
 
     positions = FakeView(1).positions
-    counted = FakeView(1).counted
 
 
 @pytest.mark.parametrize("token", [VOCAB_SIZE, 2**31, -1])
@@ -135,7 +135,7 @@ def test_a_token_outside_of_the_vocabulary_is_named_before_it_is_looked_up(token
         [loader.batch(step) for step in range(20)]  # "old" has 37 windows: all are seen
     (problem,) = caught.value.problems
     assert problem.where == "sources.old"
-    assert f"token {offset} of its training text is id {token}" in problem.what
+    assert f"(window 23, place 5) is id {token}" in problem.what
     assert f"{VOCAB_SIZE} entries" in problem.what
 
 

@@ -19,12 +19,14 @@ from tokenizers import Tokenizer
 from rewarm.batches.loader import IGNORED_LABEL, BatchLoader
 from rewarm.cli import main
 from rewarm.corpus import place
+from rewarm.corpus.bins import pack
 from rewarm.corpus.chat import ChatEncoder
 from rewarm.corpus.conversations import read_messages
 from rewarm.corpus.documents import Encoded, Refused
 from rewarm.corpus.estimate import estimate_source
 from rewarm.corpus.inputs import resolve_inputs
 from rewarm.corpus.label_mask import LABEL_MASK
+from rewarm.corpus.packed import PackedView
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import HELD_OUT_CHATS, prepare_source
 from rewarm.corpus.records import Document
@@ -261,9 +263,9 @@ def test_masks_stand_beside_the_tokens_and_are_read_with_them(tmp_path: Path, ba
     view = open_view(facts)
     length = 16
     windows = np.arange(facts.num_windows(length))[::-1].copy()
-    counted = view.counted(windows, length)
-    assert counted is not None
-    labels = view.gather(windows, length)[:, 1:]
+    labels = view.sequences(windows, length).labels
+    counted = labels != IGNORED_LABEL
+    assert np.array_equal(labels[counted], view.gather(windows, length)[:, 1:][counted])
     # Independent of windows and masks: what stands between "assistants:" and the end of a turn.
     order = np.argsort(windows)
     found = spelled(base, labels[order][counted[order]].tolist()).replace(" ", "")
@@ -288,6 +290,18 @@ def test_masks_stand_beside_the_tokens_and_are_read_with_them(tmp_path: Path, ba
     )
     assert estimate.num_label_tokens is not None
     assert abs(estimate.num_label_tokens / facts.num_label_tokens - 1) < 0.2
+
+
+def test_packed_conversations_keep_their_masks(tmp_path: Path, base: Path) -> None:
+    """Packed or not, the same tokens of answers are labels; packed windows leave out no tail."""
+    write_chats(tmp_path / "chats.jsonl")
+    facts = prepare(tmp_path, base, recipe())
+    view = open_view(facts)
+    packed = PackedView(view, pack(view.offsets, 16))
+    found = packed.sequences(np.arange(packed.num_windows), 16).labels
+    every = view.sequences(np.arange(view.num_tokens - 1), 1).labels  # each label once
+    assert facts.num_label_tokens == int((found != IGNORED_LABEL).sum())
+    assert sorted(found[found != IGNORED_LABEL]) == sorted(every[every != IGNORED_LABEL])
 
 
 def test_another_template_is_another_preparation(tmp_path: Path, base: Path) -> None:

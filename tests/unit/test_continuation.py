@@ -121,6 +121,7 @@ def test_new_sources_join_behind_the_trunk_s() -> None:
 
 def test_what_does_not_fit_is_told_at_once() -> None:
     more = more_science("seed=2", "optimizer.weight_decay=0.3")
+    more = more.model_copy(update={"packing": "best-fit"})
     sources = tuple(
         source.model_copy(update={"key": "other"}) if source.name == "new" else source
         for source in more.sources
@@ -128,6 +129,7 @@ def test_what_does_not_fit_is_told_at_once() -> None:
     with pytest.raises(PlanError) as caught:
         graft(trunk_science(), more.model_copy(update={"sources": sources}), at_step=700)
     assert [problem.where for problem in caught.value.problems] == [
+        "packing",
         "seed",
         "optimizer",
         "sources.new",

@@ -15,11 +15,13 @@ import torch
 
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
+from rewarm.corpus.bins import pack
+from rewarm.corpus.packed import PackedView
 from rewarm.corpus.place import load_facts
 from rewarm.corpus.rehearsed import Rehearsal, load_rehearsal
 from rewarm.corpus.shards import open_shard
-from rewarm.corpus.top_k import open_top_k
-from rewarm.corpus.views import open_view
+from rewarm.corpus.top_k import SourceTopK, open_top_k
+from rewarm.corpus.views import IGNORED_LABEL, open_view
 from rewarm.model.load import load_base
 from rewarm.order.shuffle import derive_key, permute
 from rewarm.records.facts import CorpusFacts, RehearsalFacts
@@ -188,6 +190,33 @@ def test_the_distribution_is_aligned_with_the_labels(made: Path) -> None:
             else:
                 np.testing.assert_allclose(values, wanted[1], rtol=2e-3, atol=1e-3)
                 assert set(found.ids[number, place]) == set(wanted[0])
+
+
+def test_the_distribution_is_aligned_with_the_labels_of_packed_windows(made: Path) -> None:
+    """Each label's row is the one that contiguous windows give it; padding has none."""
+    facts = prepared(made)
+    view, rows = open_view(facts), open_top_k(facts)
+    assert rows is not None
+    bins = pack(view.offsets, 16)
+    packed = PackedView(view, bins)
+    # Windows of one token: row w is what was said of the view's token w + 1.
+    single = rows.gather(view, np.arange(view.num_tokens - 1), 1)
+    windows = np.arange(packed.num_windows)[::-1]
+    found = SourceTopK(rows, packed).gather(windows, 16)
+    _, labels = packed.sequences(windows, 16)
+    checked = 0
+    for index, window in enumerate(windows.tolist()):
+        at = 0
+        for piece in range(bins.starts[window], bins.starts[window + 1]):
+            first, count = int(bins.firsts[piece]), int(bins.counts[piece])
+            here, there = slice(at, at + count), slice(first, first + count)
+            assert (found.ids[index, here] == single.ids[there, 0]).all()
+            assert (found.log_probs[index, here] == single.log_probs[there, 0]).all()
+            at += count
+        checked += at
+        assert (labels[index, at:] == IGNORED_LABEL).all()
+        assert (found.log_probs[index, at:] == -np.inf).all()
+    assert checked == view.num_tokens - 1 < 16 * len(windows), "some windows have padding"
 
 
 def test_a_distribution_that_does_not_fit_is_told(made: Path, tmp_path: Path) -> None:

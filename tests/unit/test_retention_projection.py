@@ -94,8 +94,8 @@ def base() -> dict[str, Tensor]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     view = make_views()["old"]
     for round_ in range(300):
-        tokens = torch.from_numpy(view.gather(np.arange(37)[round_ % 3 :: 3], SEQUENCE_LENGTH))
-        nats, count = sum_of_token_losses(model, tokens[:, :-1], tokens[:, 1:])
+        rows = view.sequences(np.arange(37)[round_ % 3 :: 3], SEQUENCE_LENGTH)
+        nats, count = sum_of_token_losses(model, *(torch.from_numpy(ids) for ids in rows))
         torch.autograd.backward(nats / count)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,8 +1,8 @@
 """The batch of a step: a pure function of (order, step), so there is no iterator to save.
 
-The order says which window of which source fills each slot; a view gathers the windows' tokens; a
-window of L + 1 tokens gives L inputs and, one to the right, L labels, of which those that are not
-trained on (the prompts of conversations) are IGNORED_LABEL.
+The order says which window of which source fills each slot; a view gathers the windows' inputs and
+labels, of which those that are not trained on (padding, the prompts of conversations) are
+IGNORED_LABEL.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rewarm.corpus.views import IGNORED_LABEL, Sequences
 from rewarm.errors import CorpusError
 from rewarm.order.position import OrderSpec, Slots, slots_of_rank
 
@@ -31,25 +32,18 @@ __all__ = [
     "WindowSource",
 ]
 
-IGNORED_LABEL = -100
-"""A label that does not count, as in torch.nn.functional.cross_entropy."""
-
 Integers = NDArray[np.int64]
 
 
 class WindowSource(Protocol):
     """One source's tokens, cut into windows."""
 
-    def gather(self, windows: Integers, sequence_length: int, /) -> Integers:
-        """Return the tokens of windows, int64 [n] → [n, sequence_length + 1]."""
+    def sequences(self, windows: Integers, sequence_length: int, /) -> Sequences:
+        """Return inputs and labels of windows, int64 [n] → [n, sequence_length] each."""
         ...
 
     def positions(self, windows: Integers, sequence_length: int, /) -> Integers:
         """Return each input's place in its document, int64 [n] → [n, sequence_length]."""
-        ...
-
-    def counted(self, windows: Integers, sequence_length: int, /) -> NDArray[np.bool_] | None:
-        """Return which labels count, int64 [n] → bool [n, sequence_length]; None: all of them."""
         ...
 
 
@@ -165,24 +159,18 @@ class BatchLoader:
         """
         slots = slots_of_rank(self._order, step, self._rank, self._num_ranks)
         length = self._sequence_length
-        tokens = np.empty((len(slots.source), length + 1), dtype=np.int64)
-        positions = np.empty((len(slots.source), length), dtype=np.int64)
-        ignored = np.zeros((len(slots.source), length), dtype=np.bool_)
+        shape = (len(slots.source), length)
+        inputs, labels, positions = (np.empty(shape, dtype=np.int64) for _ in range(3))
         for source in np.unique(slots.source):
             rows = np.flatnonzero(slots.source == source)
-            tokens[rows] = self._views[source].gather(slots.window[rows], length)
-            counted = self._views[source].counted(slots.window[rows], length)
-            if counted is not None:
-                ignored[rows] = ~counted
+            inputs[rows], labels[rows] = self._views[source].sequences(slots.window[rows], length)
             if self._mask_documents:
                 positions[rows] = self._views[source].positions(slots.window[rows], length)
-        self._check_vocabulary(tokens, slots)
+        self._check_vocabulary(inputs, labels, slots)
         top_ids, top_log_probs = self._distributions(slots)
-        labels = np.ascontiguousarray(tokens[:, 1:])
-        labels[ignored] = IGNORED_LABEL
         return Batch(
             step=step,
-            input_ids=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
+            input_ids=torch.from_numpy(inputs),
             labels=torch.from_numpy(labels),
             source=slots.source,
             position_ids=torch.from_numpy(positions) if self._mask_documents else None,
@@ -205,19 +193,19 @@ class BatchLoader:
                 ids[rows], log_probs[rows] = (part[..., :num_top] for part in of_rows)
         return torch.from_numpy(ids), torch.from_numpy(log_probs)
 
-    def _check_vocabulary(self, tokens: Integers, slots: Slots) -> None:
+    def _check_vocabulary(self, inputs: Integers, labels: Integers, slots: Slots) -> None:
         """Raise CorpusError naming the first token that the embedding has no row for."""
-        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self._vocab_size):
-            return
-        row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
-        name = self._order.source_names[slots.source[row]]
-        offset = int(slots.window[row]) * self._sequence_length + int(place)
-        raise CorpusError.one(
-            f"sources.{name}",
-            f"token {offset} of its training text is id {tokens[row, place]}, but the model's "
-            f"vocabulary has {self._vocab_size} entries",
-            "prepare the source again with the base's own tokenizer (`rewarm prepare`)",
-        )
+        for tokens in (inputs, np.where(labels == IGNORED_LABEL, 0, labels)):
+            if not tokens.size or (tokens.min() >= 0 and tokens.max() < self._vocab_size):
+                continue
+            row, place = np.argwhere((tokens < 0) | (tokens >= self._vocab_size))[0]
+            name = self._order.source_names[slots.source[row]]
+            raise CorpusError.one(
+                f"sources.{name}",
+                f"a token of its training text (window {slots.window[row]}, place {place}) is id "
+                f"{tokens[row, place]}, but the model's vocabulary has {self._vocab_size} entries",
+                "prepare the source again with the base's own tokenizer (`rewarm prepare`)",
+            )
 
 
 class PrefetchedBatches:

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.packed import PackedView
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.views import View, shard_prefixes
 from rewarm.errors import CorpusError, UserError
@@ -84,29 +85,31 @@ class TopKRows:
         """Tokens that are kept at each place."""
         return int(self._ids[0].rows.shape[1])
 
-    def gather(self, view: View, windows: NDArray[np.integer], sequence_length: int) -> TopK:
-        """Return the rows of the labels of a view's windows, the view being of this source.
+    def gather(
+        self, view: View | PackedView, windows: NDArray[np.integer], sequence_length: int
+    ) -> TopK:
+        """Return the rows of the labels of a view's windows, the view being of this source; of no
+        label (padding), that nothing was said.
 
         Raises CorpusError where a file was cut while in use.
         """
         for mapped in (*self._ids, *self._log_probs):
             mapped.check_whole()
-        firsts = windows.astype(np.int64) * sequence_length + 1
-        shape = (len(firsts) * sequence_length, self.num_top)
-        ids, log_probs = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        for shard, source, target, count in view.pieces(firsts, sequence_length):
+        shape = (len(windows) * sequence_length, self.num_top)
+        ids, log_probs = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
+        for shard, source, target, count in view.label_pieces(windows, sequence_length):
             ids[target : target + count] = self._ids[shard].rows[source : source + count]
             log_probs[target : target + count] = self._log_probs[shard].rows[
                 source : source + count
             ]
-        whole = (len(firsts), sequence_length, self.num_top)
+        whole = (len(windows), sequence_length, self.num_top)
         return TopK(ids.reshape(whole), log_probs.reshape(whole))
 
 
 class SourceTopK:
     """What was stored of one source, by the windows of its training view."""
 
-    def __init__(self, rows: TopKRows, view: View) -> None:
+    def __init__(self, rows: TopKRows, view: View | PackedView) -> None:
         self._rows = rows
         self._view = view
 

@@ -2,7 +2,8 @@
 
 Held-out split and every later selection are views over the same shards, so none of them needs a
 second pass over the text. Window q of length L is the view's tokens [qL, qL + L]: L inputs and one
-label more, which is the next window's first input.
+label more, which is the next window's first input. `corpus/packed.py` has windows that documents
+are packed into instead.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.errors import CorpusError, UserError
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["HELD_OUT", "TRAIN", "View", "open_view", "shard_prefixes"]
+__all__ = ["HELD_OUT", "IGNORED_LABEL", "TRAIN", "Sequences", "View", "open_view", "shard_prefixes"]
 
 TRAIN = "train.view.npy"
 HELD_OUT = "held_out.view.npy"
+IGNORED_LABEL = -100
+"""A label that does not count, as in torch.nn.functional.cross_entropy."""
 
 Integers = NDArray[np.int64]
+
+
+class Sequences(NamedTuple):
+    """What a model reads and what it is to say: int64 [windows, sequence_length] each.
+
+    A label is the view's token after the input's, or `IGNORED_LABEL`.
+    """
+
+    inputs: Integers
+    labels: Integers
 
 
 class _Runs(NamedTuple):
@@ -98,6 +111,11 @@ class View:
         """UTF-8 bytes of the kept documents."""
         return int(self._num_bytes_of[self._kept].sum())
 
+    @property
+    def offsets(self) -> Integers:
+        """At which of the view's tokens each kept document begins, int64 [documents + 1]."""
+        return self._offsets
+
     def num_bytes(self, index: int) -> int:
         """Return the UTF-8 bytes of one kept document's text."""
         return int(self._num_bytes_of[self._kept[index]])
@@ -120,6 +138,20 @@ class View:
         self._check_windows(windows, sequence_length)
         return self._read(windows.astype(np.int64) * sequence_length, sequence_length + 1)
 
+    def sequences(self, windows: NDArray[np.integer], sequence_length: int, /) -> Sequences:
+        """Return inputs and labels of windows; raises as `gather` does."""
+        tokens = self.gather(windows, sequence_length)
+        labels = np.ascontiguousarray(tokens[:, 1:])
+        self.drop_uncounted(labels, self.label_pieces(windows, sequence_length))
+        return Sequences(tokens[:, :-1], labels)
+
+    def label_pieces(
+        self, windows: NDArray[np.integer], sequence_length: int
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """Return where the labels of windows lie, as `pieces` does."""
+        self._check_windows(windows, sequence_length)
+        return self.pieces(*_rows(windows.astype(np.int64) * sequence_length + 1, sequence_length))
+
     def positions(self, windows: NDArray[np.integer], sequence_length: int, /) -> Integers:
         """Return each input's place in its document, int64 [windows, sequence_length].
 
@@ -140,25 +172,20 @@ class View:
         places: Integers = np.arange(sequence_length) - begins
         return places
 
-    def counted(
-        self, windows: NDArray[np.integer], sequence_length: int, /
-    ) -> NDArray[np.bool_] | None:
-        """Return which labels of windows are trained on, bool [windows, sequence_length]; None
-        where all are.
+    def drop_uncounted(self, labels: Integers, pieces: Iterator[tuple[int, int, int, int]]) -> None:
+        """Put IGNORED_LABEL in place of labels that are not trained on, where the source says so.
 
-        Raises as `gather` does.
+        `labels` is a contiguous array, `pieces` what `label_pieces` gives for it. Raises
+        CorpusError where a mask was cut while in use.
         """
         if not self._label_masks:
-            return None
-        self._check_windows(windows, sequence_length)
-        firsts = windows.astype(np.int64) * sequence_length + 1
-        out = np.empty(len(firsts) * sequence_length, dtype=np.bool_)
+            return
+        flat = labels.reshape(-1)
         masks: dict[int, NDArray[np.bool_]] = {}
-        for shard, start, to, count in self.pieces(firsts, sequence_length):
+        for shard, start, to, count in pieces:
             if shard not in masks:
                 masks[shard] = self._label_masks[shard].counted()
-            out[to : to + count] = masks[shard][start : start + count]
-        return out.reshape(len(firsts), sequence_length)
+            flat[to : to + count][~masks[shard][start : start + count]] = IGNORED_LABEL
 
     def _check_windows(self, windows: NDArray[np.integer], sequence_length: int) -> None:
         last = max(0, (self.num_tokens - 1) // sequence_length)
@@ -167,33 +194,45 @@ class View:
 
     def _read(self, firsts: Integers, length: int) -> Integers:
         """Return the view's tokens [first, first + length) for each `first`, int64 [n, length]."""
-        out = np.empty(len(firsts) * length, dtype=np.int64)
+        out = np.empty((len(firsts), length), dtype=np.int64)
+        self.read_into(out, *_rows(firsts, length))
+        return out
+
+    def read_into(
+        self, out: Integers, firsts: Integers, counts: Integers, places: Integers
+    ) -> None:
+        """Write the view's tokens [first, first + count) to places of `out`, a contiguous array.
+
+        Raises CorpusError where a shard was cut while in use.
+        """
+        flat = out.reshape(-1)
         tokens: dict[int, NDArray[np.integer]] = {}
-        for shard, start, to, count in self.pieces(firsts, length):
+        for shard, start, to, count in self.pieces(firsts, counts, places):
             if shard not in tokens:
                 tokens[shard] = self._whole_tokens(shard)
-            out[to : to + count] = tokens[shard][start : start + count]
-        return out.reshape(len(firsts), length)
+            flat[to : to + count] = tokens[shard][start : start + count]
 
-    def pieces(self, firsts: Integers, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """Return where the rows [first, first + length) of the view lie: (shard, its first token,
-        place in the rows laid end to end, count).
+    def pieces(
+        self, firsts: Integers, counts: Integers, places: Integers
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """Return where stretches [first, first + count) of the view lie in shards, each stretch
+        being wanted at a place of an array: (shard, its first token, place in the array, count).
 
-        Which pieces of which runs make up the rows is worked out for all rows at once; a piece is
+        Which pieces of which runs make up the stretches is worked out for all at once; a piece is
         then one slice copied onto another, at about a microsecond each.
         """
-        if not len(firsts) * length:
+        if not counts.sum():
             return iter(())
         runs = self._runs
         first_run = np.searchsorted(runs.offset, firsts, side="right") - 1
-        last_run = np.searchsorted(runs.offset, firsts + (length - 1), side="right") - 1
+        last_run = np.searchsorted(runs.offset, firsts + counts - 1, side="right") - 1
         num_pieces = last_run - first_run + 1
         row = np.repeat(np.arange(len(firsts)), num_pieces)
         before = np.cumsum(num_pieces) - num_pieces
         run = first_run[row] + np.arange(len(row)) - before[row]
         begin = np.maximum(runs.offset[run], firsts[row])
-        end = np.minimum(runs.end[run], firsts[row] + length)
-        target = row * length + begin - firsts[row]
+        end = np.minimum(runs.end[run], (firsts + counts)[row])
+        target = places[row] + begin - firsts[row]
         source = runs.start[run] + begin - runs.offset[run]
         columns = (runs.shard[run], source, target, end - begin)
         return zip(*(column.tolist() for column in columns), strict=True)
@@ -243,6 +282,11 @@ class View:
                 f"it does not hold one id for each document of its shard ({error})",
                 "run `rewarm prepare` again",
             ) from error
+
+
+def _rows(firsts: Integers, length: int) -> tuple[Integers, Integers, Integers]:
+    """Return firsts, counts and places of stretches of one length that are laid end to end."""
+    return firsts, np.full(len(firsts), length), np.arange(len(firsts)) * length
 
 
 def shard_prefixes(folder: Path) -> list[Path]:

@@ -11,9 +11,18 @@ from rewarm.planning.plan import PlannedPhase, PlannedSource
 from rewarm.recipe.phases import PhaseRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES, SourceRecipe, SubsetRecipe
+from rewarm.records.facts import CorpusFacts
+from rewarm.records.packing import Packing, PackingFacts
 from rewarm.units import format_count
 
-__all__ = ["Group", "groups_of", "size_of_subset", "used_sources", "with_subsets"]
+__all__ = [
+    "Group",
+    "groups_of",
+    "planned_source",
+    "size_of_subset",
+    "used_sources",
+    "with_subsets",
+]
 
 
 def used_sources(recipe: Recipe) -> list[str]:
@@ -55,6 +64,33 @@ def groups_of(phase: PhaseRecipe, recipe: Recipe) -> list[Group]:
 
 def _takes_in(role: str, source: SourceRecipe) -> bool:
     return source.role == role or (role == "old" and source.role in OLD_ROLES)
+
+
+def planned_source(
+    corpus: CorpusFacts, packed: PackingFacts | None, packing: Packing, sequence_length: int
+) -> PlannedSource:
+    """Return a source in windows of `sequence_length` (0: not known, none), each of them shown.
+
+    Estimated facts do not say how well documents fit: best-fit windows are then as many as without
+    any padding.
+    """
+    bins = None
+    if sequence_length == 0:
+        num_windows = 0
+    elif packing == "contiguous":
+        num_windows = corpus.num_windows(sequence_length)
+    elif packed is not None:
+        num_windows, bins = packed.best_fit.num_windows, packed.fingerprint
+    else:
+        assert not corpus.measured, f"{corpus.name} is not packed"
+        num_windows = -(-max(0, corpus.num_tokens - 1) // sequence_length)
+    return PlannedSource(
+        name=corpus.name,
+        role=corpus.role,
+        key=corpus.tokens if corpus.measured else corpus.key,
+        num_windows=num_windows,
+        bins=bins,
+    )
 
 
 def with_subsets(

@@ -115,6 +115,7 @@ def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments
         "sequence_length",
         "sequences_per_step",
         "mask_documents",
+        "packing",
         "seed",
         "optimizer",
         "precision",

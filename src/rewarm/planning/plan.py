@@ -26,6 +26,7 @@ from rewarm.recipe.records import CheckpointRecipe, EvaluationRecipe
 from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe, TrainingRecipe
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
+from rewarm.records.packing import Packing, PackingFacts
 
 __all__ = [
     "Conduct",
@@ -43,7 +44,7 @@ __all__ = [
     "science_diff",
 ]
 
-PLAN_FORMAT = 4
+PLAN_FORMAT = 5
 
 
 class PlannedSource(Record):
@@ -56,6 +57,9 @@ class PlannedSource(Record):
     num_stored: int | None = Field(None, description="windows there are; None: an epoch shows all")
     redrawn: bool = Field(False, description="each epoch shows another subset")
     in_stored_order: bool = Field(False, description="windows come as they lie")
+    bins: str | None = Field(
+        None, description="fingerprint of the bin index; None: contiguous windows, or an estimate"
+    )
 
     def epochs(self, num_samples: int) -> float:
         """Return how many times so many samples show each window that they are drawn from.
@@ -100,6 +104,7 @@ class Science(Record):
     sequence_length: int
     sequences_per_step: int
     mask_documents: bool = Field(description="tokens attend within their own document alone")
+    packing: Packing = "contiguous"
     num_steps: int
     sources: tuple[PlannedSource, ...]
     phases: tuple[PlannedPhase, ...]
@@ -182,6 +187,9 @@ class Conduct(Record):
     base_revision: str | None
     base_hub_id: str | None = Field(None, description="where a local folder was copied from")
     corpora: dict[str, CorpusFacts]
+    packing: dict[str, PackingFacts] = Field(
+        default_factory=dict, description="both ways of packing by source, where they are known"
+    )
     model: ModelFacts
     optimizer_state: OptimizerStateFacts | None = None
     training: TrainingRecipe = TrainingRecipe()
@@ -298,7 +306,8 @@ def science_diff(old: Science, new: Science) -> list[str]:
     found: list[str] = []
     if [source.name for source in old.sources] == [source.name for source in new.sources]:
         for one, other in zip(before["sources"], after["sources"], strict=True):
-            # A key is a fingerprint: nobody reads from it what changed.
+            # Fingerprints: nobody reads from them what changed. Bins follow from the rest.
+            one.pop("bins"), other.pop("bins")
             if one.pop("key") != other.pop("key"):
                 found.append(f"the text of source {one['name']!r}, or how it is read, changed")
     return [*found, *_differences(before, after, "")]

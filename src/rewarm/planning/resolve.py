@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rewarm.errors import PlanError, Problem, Problems
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
-from rewarm.planning.blends import used_sources, with_subsets
+from rewarm.planning.blends import planned_source, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.exposure import note_exposure
@@ -33,10 +33,13 @@ from rewarm.recipe.presets import PRESETS
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.setting import as_toml, told_of_preset
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
+from rewarm.records.packing import PackingFacts
 
 __all__ = ["resolve"]
 
 _DEFAULT_EVALUATIONS = 20
+# Real corpora of mixed lengths come to under 4 % at any length (benchmarks/results/packing.json).
+_MUCH_PADDING = 0.05
 
 
 def resolve(
@@ -47,13 +50,15 @@ def resolve(
     base_folder: str,
     recipe_folder: str = ".",
     optimizer_state: OptimizerStateFacts | None = None,
+    packings: Mapping[str, PackingFacts] | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
 
-    Raises PlanError with every problem: those in `problems`, found before, and its own. Where
-    facts are missing (no model, not all sources in `corpora`) that is because of such a problem,
-    and what can be checked without them is checked.
+    `packings` has what is known of the packing of sources into its sequences: of measured ones all
+    where they are packed by best fit. Raises PlanError with every problem: those in `problems`,
+    found before, and its own. Where facts are missing (no model, not all sources in `corpora`) that
+    is because of such a problem, and what can be checked without them is checked.
     """
     notes = Notes(problems=Problems() if problems is None else problems)
     if model is not None:
@@ -63,13 +68,14 @@ def resolve(
         _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
     _explain_answers(corpora, notes)
+    packings = {} if packings is None else packings
     recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
     schedule, spans = resolve_rates(recipe, size, notes)
     sources: tuple[PlannedSource, ...] = ()
     phases: tuple[PlannedPhase, ...] = ()
     if size is not None and corpora.keys() == recipe.sources.keys():
-        sources = _used_sources(recipe, corpora, size, notes)
+        sources = _used_sources(recipe, corpora, packings, size, notes)
         if spans and all(source.num_windows for source in sources):
             phases = _planned_phases(recipe, corpora, size, sources, spans, notes)
         if phases:
@@ -87,7 +93,7 @@ def resolve(
             )
     if model is not None:
         note_selection(recipe, model, notes)
-    retention = resolve_retention(recipe, sources, phases, corpora, size, notes)
+    retention = resolve_retention(recipe, sources, phases, corpora, packings, size, notes)
     notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))
     notes.problems.raise_as(PlanError)
     assert model is not None
@@ -103,6 +109,7 @@ def resolve(
         sequence_length=size.sequence_length,
         sequences_per_step=size.sequences_per_step,
         mask_documents=recipe.batch.mask_documents,
+        packing=recipe.batch.packing,
         num_steps=size.num_steps,
         sources=sources,
         phases=phases,
@@ -113,7 +120,7 @@ def resolve(
         precision=recipe.training.precision,
     )
     folders = (base_folder, recipe_folder)
-    return _assemble(recipe, model, corpora, science, folders, optimizer_state, notes)
+    return _assemble(recipe, model, corpora, packings, science, folders, optimizer_state, notes)
 
 
 def _told_of_preset(problem: Problem, recipe: Recipe) -> Problem:
@@ -205,6 +212,14 @@ def _explain_documents(recipe: Recipe, corpora: Mapping[str, CorpusFacts], notes
         if recipe.batch.mask_documents
         else "documents that share a sequence see each other, as in most bases' pretraining",
     )
+    if recipe.batch.packing == "best-fit":
+        notes.because(
+            "batch.packing",
+            "best-fit",
+            "only documents longer than a sequence are cut; what fits nowhere is padding, which "
+            "counts as tokens of the budget and is not learned from",
+            "Ding et al. 2024, arXiv 2404.10830",
+        )
 
 
 def _explain_answers(corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
@@ -222,7 +237,11 @@ def _explain_answers(corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
 
 
 def _used_sources(
-    recipe: Recipe, corpora: Mapping[str, CorpusFacts], size: Size, notes: Notes
+    recipe: Recipe,
+    corpora: Mapping[str, CorpusFacts],
+    packings: Mapping[str, PackingFacts],
+    size: Size,
+    notes: Notes,
 ) -> tuple[PlannedSource, ...]:
     """Return the sources that some phase shows; the others are only evaluated."""
     used: list[PlannedSource] = []
@@ -234,17 +253,34 @@ def _used_sources(
             notes.because(f"sources.{name}", use, "no phase gives it a weight")
             continue
         corpus = corpora[name]
-        num_windows = corpus.num_windows(size.sequence_length)
-        if num_windows == 0:
+        source = planned_source(
+            corpus, packings.get(name), recipe.batch.packing, size.sequence_length
+        )
+        _warn_of_padding(recipe, name, packings, size, notes)
+        if source.num_windows == 0:
             notes.problems.add(
                 f"sources.{name}",
                 f"its {corpus.num_tokens} training tokens do not fill one window of "
                 f"{size.sequence_length} + 1",
                 "add text, lower its held_out share, or lower batch.sequence_length",
             )
-        key = corpus.tokens if corpus.measured else corpus.key
-        used.append(PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows))
+        used.append(source)
     return tuple(used)
+
+
+def _warn_of_padding(
+    recipe: Recipe, name: str, packings: Mapping[str, PackingFacts], size: Size, notes: Notes
+) -> None:
+    """Warn of documents that fit badly beside each other, as those of one length do."""
+    if recipe.batch.packing == "contiguous" or name not in packings:
+        return
+    padding = packings[name].best_fit.padding_share(size.sequence_length)
+    if padding > _MUCH_PADDING:
+        notes.warnings.append(
+            f"source {name!r}: {padding:.1%} of its best-fit sequences is padding, which costs as "
+            "much as text; with documents of other lengths in the source, or another "
+            'batch.sequence_length, it may be less, with batch.packing = "contiguous" there is none'
+        )
 
 
 def _planned_phases(
@@ -322,6 +358,7 @@ def _assemble(
     recipe: Recipe,
     model: ModelFacts,
     corpora: Mapping[str, CorpusFacts],
+    packings: Mapping[str, PackingFacts],
     science: Science,
     folders: tuple[str, str],
     optimizer_state: OptimizerStateFacts | None,
@@ -353,6 +390,7 @@ def _assemble(
         base_hub_id=recipe.base.hub_id,
         base_pretraining=recipe.base.pretraining,
         corpora=dict(corpora),
+        packing=dict(packings),
         model=model,
         optimizer_state=optimizer_state,
         training=recipe.training,

@@ -13,6 +13,7 @@ from typing import Any, cast
 from rewarm.order.blend import quantise_weights
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.order.shuffle import derive_key
+from rewarm.planning.blends import planned_source
 from rewarm.planning.budget import AddedCost, flops_per_token
 from rewarm.planning.distillation import note_unknown, resolve_distill
 from rewarm.planning.notes import Notes
@@ -24,6 +25,7 @@ from rewarm.recipe.retention import AgemRecipe, EwcRecipe, RetentionRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES
 from rewarm.records.facts import CorpusFacts, ModelFacts
+from rewarm.records.packing import PackingFacts
 
 __all__ = [
     "fisher_order",
@@ -45,6 +47,7 @@ def resolve_retention(
     sources: Sequence[PlannedSource],
     phases: Sequence[PlannedPhase],
     corpora: Mapping[str, CorpusFacts],
+    packings: Mapping[str, PackingFacts],
     size: Size | None,
     notes: Notes,
 ) -> dict[str, Any]:
@@ -59,7 +62,12 @@ def resolve_retention(
     distill = None if wanted.distill is None else resolve_distill(recipe, sources, phases, notes)
     agem = None if wanted.agem is None else _resolved_agem(recipe, size, notes)
     names = sources_of_retention(wanted)
-    memory = [_memory_source(name, corpora, size) for name in names if name in corpora]
+    length = 0 if size is None else size.sequence_length
+    memory = [
+        planned_source(corpora[name], packings.get(name), recipe.batch.packing, length)
+        for name in names
+        if name in corpora
+    ]
     shown = {source.name for source in sources}
     for source in memory:
         # Of text that a phase shows, the phases' own check has told.
@@ -118,15 +126,6 @@ def _order(
         num_windows=tuple(source.num_windows for source in sources),
         phases=(OrderPhase(start_step=0, end_step=num_steps, weights=weights),),
     )
-
-
-def _memory_source(
-    name: str, corpora: Mapping[str, CorpusFacts], size: Size | None
-) -> PlannedSource:
-    corpus = corpora[name]
-    key = corpus.tokens if corpus.measured else corpus.key
-    num_windows = 0 if size is None else corpus.num_windows(size.sequence_length)
-    return PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows)
 
 
 def _note_anchors(recipe: Recipe, notes: Notes) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rewarm.errors import Problems
 from rewarm.planning.budget import note_micro_batch
+from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.notes import Notes
 from rewarm.planning.tensor_parallel import note_tensor_parallel
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import ModelFacts
 from rewarm.units import format_count, steps_for_tokens
 
-__all__ = ["Size", "resolve_size"]
+__all__ = ["Size", "resolve_size", "sequence_length_of"]
 
 _DEFAULT_SEQUENCE_LENGTH = 2048
 # Pretraining from scratch takes a million; beyond this the curve alone fills the memory.
@@ -76,6 +78,14 @@ def resolve_size(recipe: Recipe, model: ModelFacts | None, notes: Notes) -> Size
         "floor(budget / batch)",
     )
     return Size(length, recipe.batch.tokens // length, num_steps)
+
+
+def sequence_length_of(recipe: Recipe, model: ModelFacts | None) -> int | None:
+    """Return the tokens of a sequence as a plan of this recipe has them; None where it has none,
+    or where they are more than the base has positions."""
+    notes = Notes(problems=Problems())
+    length = _resolve_length(with_known_base(recipe, model, notes), model, notes)
+    return None if notes.problems else length
 
 
 def _resolve_length(recipe: Recipe, model: ModelFacts | None, notes: Notes) -> int | None:

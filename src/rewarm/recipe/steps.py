@@ -34,6 +34,11 @@ class BatchRecipe(Section):
     mask_documents: bool = Field(
         True, description="a token attends to its own document alone, not to others in its sequence"
     )
+    packing: Literal["contiguous", "best-fit"] = Field(
+        "contiguous",
+        description="contiguous: sequences are cut from documents in a row; best-fit: documents "
+        "are packed into sequences and cut only where they are longer than one",
+    )
 
 
 class OptimizerRecipe(Section):

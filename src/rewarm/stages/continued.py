@@ -242,6 +242,7 @@ def _job(
             tokens=science.tokens_per_step,
             sequence_length=science.sequence_length,
             mask_documents=science.mask_documents,
+            packing=science.packing,
         ),
         "optimizer": science.optimizer,
         "parameters": science.parameters,
@@ -291,6 +292,7 @@ def _grafted(
     conduct = more.conduct.model_copy(
         update={
             "corpora": {**trunk.conduct.corpora, **more.conduct.corpora},
+            "packing": {**trunk.conduct.packing, **more.conduct.packing},
             "evaluation_steps": tuple(sorted(steps)),
             "checkpoints": _with_own_mirror(more.conduct.checkpoints, name),
         }

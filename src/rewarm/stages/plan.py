@@ -6,16 +6,19 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from rewarm.corpus.bins import ensure_packing, load_packing
 from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.place import load_facts
 from rewarm.corpus.rehearsed import estimate_rehearsal
 from rewarm.errors import PlanError, UserError
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
+from rewarm.planning.size import sequence_length_of
 from rewarm.recipe.advice import Advice, advise
 from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
+from rewarm.records.packing import Packing, PackingFacts
 from rewarm.stages.job import Job, keep_plan, open_job
 from rewarm.stages.survey import Survey, note_unmade, survey
 
@@ -59,7 +62,8 @@ def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = 
     Problems of the base, of every source and of the recipe's own arithmetic are told together.
     """
     found = survey(job)
-    corpora = _corpora(job, found, estimates_allowed, open_chat)
+    packings: dict[str, PackingFacts] = {}
+    corpora = _corpora(job, found, estimates_allowed, packings, open_chat)
     try:
         return resolve(
             job.recipe,
@@ -68,6 +72,7 @@ def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = 
             base_folder=str(found.base_folder),
             recipe_folder=str(job.folder),
             optimizer_state=found.optimizer_state,
+            packings=packings,
             problems=found.problems,
         )
     except PlanError:
@@ -88,9 +93,17 @@ def _advice(recipe: Recipe, plan: Plan) -> Advice:
 
 
 def _corpora(
-    job: Job, found: Survey, estimates_allowed: bool, open_chat: OpenChat | None
+    job: Job,
+    found: Survey,
+    estimates_allowed: bool,
+    packings: dict[str, PackingFacts],
+    open_chat: OpenChat | None,
 ) -> dict[str, CorpusFacts]:
-    """Return the facts of every source that has them, noting as problems where there are none."""
+    """Return the facts of every source that has them, noting as problems where there are none.
+
+    Into `packings` goes what is known of both ways of packing them.
+    """
+    length = sequence_length_of(job.recipe, found.model)
     corpora: dict[str, CorpusFacts] = {}
     for text in found.texts:
         assert found.model is not None
@@ -102,6 +115,9 @@ def _corpora(
                 facts = estimate_source(
                     text, vocab_size=found.model.vocab_size, open_chat=open_chat
                 )
+            packed = None
+            if facts is not None and facts.measured and length is not None:
+                packed = _packing(facts, length, job.recipe.batch.packing)
         except UserError as error:
             found.problems.extend(error.problems)
             continue
@@ -113,9 +129,23 @@ def _corpora(
             )
         else:
             corpora[text.name] = facts
+            if packed is not None:
+                packings[text.name] = packed
     for rehearsal in found.unmade():
         if estimates_allowed:
             corpora[rehearsal.name] = estimate_rehearsal(rehearsal)
         else:
             note_unmade(rehearsal, found.problems)
     return corpora
+
+
+def _packing(facts: CorpusFacts, sequence_length: int, packing: Packing) -> PackingFacts | None:
+    """Return what is known of both ways of packing a prepared source.
+
+    `prepare` packs for the recipe's sequence length; a plan of best-fit windows of another length
+    has to know how many there are, and packs then and there. One of contiguous windows can do
+    without the comparison.
+    """
+    if packing == "contiguous":
+        return load_packing(facts, sequence_length)
+    return ensure_packing(facts, sequence_length)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rewarm.corpus.bins import ensure_packing
 from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.errors import BaseModelError, CorpusError, Problems, UserError
 from rewarm.planning.blends import used_sources
+from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
@@ -64,6 +66,7 @@ def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
     assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
+    length = sequence_length_of(job.recipe, found.model)
     with PrepareConsole() as console:
         for text in found.texts:
 
@@ -80,6 +83,8 @@ def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
                         open_chat=open_chat,
                     )
                 )
+                if length is not None:
+                    ensure_packing(facts[-1], length, verified=True)
             except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rewarm.artifacts import canonical_json
-from rewarm.corpus.views import open_view
+from rewarm.corpus.packed import open_windows
 from rewarm.errors import PlanError
 from rewarm.order.position import slots_of_rank
 from rewarm.planning.amendments import read_amendments
@@ -67,7 +67,10 @@ def trace_step(plan: Plan, step: int) -> Iterator[dict[str, object]]:
             "it stands on estimates, so there are no tokens to trace",
             "run `rewarm prepare`, then `rewarm plan`",
         )
-    views = [open_view(plan.conduct.corpora[source.name]) for source in science.sources]
+    views = [
+        open_windows(plan.conduct.corpora[source.name], science.sequence_length, source.bins)
+        for source in science.sources
+    ]
     slots = slots_of_rank(science.order(), step, 0, 1)
     for sequence in range(science.sequences_per_step):
         index = int(slots.source[sequence])

@@ -11,9 +11,10 @@ from rich.console import Console
 from torch import nn
 
 from rewarm.corpus.overlap import check_held_out_apart
+from rewarm.corpus.packed import PackedView, open_windows
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.top_k import SourceTopK, open_top_k
-from rewarm.corpus.views import View, open_view
+from rewarm.corpus.views import View
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, CorpusError, PlanError, Problems
@@ -101,7 +102,7 @@ def train_plan(
     if plan.science.optimizer.kind == "adamw8bit":
         ranks.together(lambda: bool(import_adamw8bit()))
     ranks.on_main(lambda: _check_mirror(plan, run))
-    views: dict[str, View] = {}
+    views: dict[str, View | PackedView] = {}
     ranks.together(lambda: views.update(open_views(plan)))
     stored: dict[str, SourceTopK] = {}
     ranks.together(lambda: stored.update(_open_stored(plan, views)))
@@ -210,26 +211,30 @@ def _check_mirror(plan: Plan, run: RunFolder) -> None:
         raise PlanError(problem)
 
 
-def open_views(plan: Plan) -> dict[str, View]:
-    """Return the training view of every source that is read, verified against its manifest.
+def open_views(plan: Plan) -> dict[str, View | PackedView]:
+    """Return the windows of every source that is trained on, verified against its manifest.
 
-    Raises CorpusError naming every file that changed since it was prepared.
+    Raises CorpusError naming every file that changed since it was prepared, of sources that are
+    only evaluated too.
     """
     problems = Problems()
-    views: dict[str, View] = {}
+    science = plan.science
+    read = {source.name: source.bins for source in (*science.sources, *science.memory)}
+    views: dict[str, View | PackedView] = {}
     for name, facts in plan.conduct.corpora.items():
         try:
             verify_prepared(facts)
-            views[name] = open_view(facts)
+            windows = open_windows(facts, science.sequence_length, read.get(name))
         except CorpusError as error:
             problems.extend(error.problems)
+            continue
+        if name in read:
+            views[name] = windows
     problems.raise_as(CorpusError)
-    return {
-        source.name: views[source.name] for source in (*plan.science.sources, *plan.science.memory)
-    }
+    return views
 
 
-def _open_stored(plan: Plan, views: dict[str, View]) -> dict[str, SourceTopK]:
+def _open_stored(plan: Plan, views: dict[str, View | PackedView]) -> dict[str, SourceTopK]:
     """Return what the base said of the sources that are held to it by what is stored.
 
     Raises CorpusError naming every source of which nothing is stored.
