@@ -1434,8 +1434,8 @@ MUTATIONS = [
     Mutation(
         promise="a chat is measured on the same text every day",
         file="model/chat_template.py",
-        old="chat_template=_FIXED_DATE + tokenizer.get_chat_template()",
-        new="chat_template=tokenizer.get_chat_template()",
+        old="_FIXED_DATE + tokenizer.get_chat_template()",
+        new="tokenizer.get_chat_template()",
         test="tests/unit/test_evaluation_chat.py::test_the_date_that_a_template_writes_is_the_same_every_day",
     ),
     Mutation(

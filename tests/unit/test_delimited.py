@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewarm.corpus.records import Rejections
@@ -134,6 +134,7 @@ def test_columns_that_do_not_serve_are_told_with_those_that_are_there(tmp_path: 
     assert read(tmp_path / "c.csv", source())[0] == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.text('ab",\n\r\t ü', max_size=8), st.text('xy",\n\t', max_size=5)),
