@@ -10,12 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rewarm import __version__
 from rewarm.errors import FaultElsewhere, RewarmError, UserError
+
+if TYPE_CHECKING:
+    from rewarm.corpus.scores import DocumentScorer, Scoring
+    from rewarm.corpus.views import View
+    from rewarm.stages.job import Job
 
 __all__ = ["app", "main"]
 
@@ -170,10 +175,17 @@ def plan(
 
 @app.command()
 def prepare(recipe: RecipePath, override: Override = None) -> None:
-    """Read, check, split and tokenize the text of every source."""
+    """Read, check, split and tokenize the text of every source; score it where some is kept."""
     from rewarm.stages.prepare import run_prepare
 
-    run_prepare(recipe, override or ())
+    run_prepare(recipe, override or (), _base_scorer)
+
+
+def _base_scorer(job: Job, scoring: Scoring, view: View) -> DocumentScorer:
+    """Return what scores documents by the base's own loss; torch is loaded where that is asked."""
+    from rewarm.stages.base_loss import base_scorer
+
+    return base_scorer(job, scoring, view)
 
 
 @app.command()

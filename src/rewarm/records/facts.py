@@ -23,6 +23,7 @@ __all__ = [
     "Record",
     "RehearsalFacts",
     "Role",
+    "SelectionFacts",
     "StepRecord",
 ]
 
@@ -113,6 +114,24 @@ class OptimizerStateFacts(Record):
     )
 
 
+class SelectionFacts(Record):
+    """Which of a source's training documents are kept, by a score of each."""
+
+    score: Literal["perplexity", "classifier", "base-loss"]
+    lowest: bool = Field(description="False: what scores highest is kept")
+    share: float | None = Field(description="of the source's training tokens, if that was asked")
+    tokens: int | None = Field(description="training tokens, if those were asked")
+    reference: str | None = Field(description="source that a score of likeness reads")
+    scores: str = Field(description="folder of the scores; empty while they are not there")
+    key: str = Field(description="fingerprint of scorer, reference, text and tokenizer")
+    kept: str = Field(
+        description="SHA-256 of the numbers of the kept among the training documents, int64"
+    )
+    worst: float | None = Field(description="score of the last document that was kept")
+    of_documents: int = Field(description="training documents to choose from")
+    of_tokens: int
+
+
 class CorpusFacts(Record):
     """What is known of one prepared (or, before that, sampled) source."""
 
@@ -142,6 +161,9 @@ class CorpusFacts(Record):
     tokenizer_fingerprint: str
     licence: str | None = None
     warnings: tuple[str, ...] = ()
+    selection: SelectionFacts | None = Field(
+        None, description="what was chosen of the training documents; None: all of them"
+    )
 
     def num_windows(self, sequence_length: int) -> int:
         """Return how many windows of `sequence_length` inputs plus one label the view holds."""

@@ -32,6 +32,7 @@ from rewarm.recipe.schema import Recipe
 from rewarm.recipe.steps import BatchRecipe, BudgetRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
+from rewarm.stages.base_loss import base_scorer
 from rewarm.stages.continued_folder import make_folder
 from rewarm.stages.continued_trunk import check_what_trains, notes_of_the_whole, sized_as_before
 from rewarm.stages.job import Job, command_line, open_run
@@ -260,7 +261,7 @@ def _go_on(
     trunk: Plan, run: RunFolder, start: _Start, job: Job, *, name: str, plan_only: bool
 ) -> int:
     console = Console()
-    prepare_job(job)
+    prepare_job(job, base_scorer)
     more = plan_job(job, estimates_allowed=False)
     plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))

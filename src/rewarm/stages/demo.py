@@ -30,6 +30,7 @@ from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.arms import ArmView, load_arm
+from rewarm.stages.base_loss import base_scorer
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import keep_plan, open_job
 from rewarm.stages.plan import plan_job
@@ -302,7 +303,7 @@ def _base(work: Path, text: DemoText, sizes: DemoSizes, console: Console) -> Non
     recipe = work / "base.toml"
     write_atomically(recipe, _BASE_RECIPE.format(**sizes.values(), sources=_sources(work, text)))
     job = open_job(recipe)
-    prepare_job(job)
+    prepare_job(job, base_scorer)
     if (work / "base" / "config.json").exists():
         return
     plan = plan_job(job, estimates_allowed=False)

@@ -16,6 +16,7 @@ from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.job import Job, keep_plan, open_job
+from rewarm.stages.selecting import with_selections
 from rewarm.stages.survey import Survey, note_unmade, survey
 
 __all__ = ["plan_job", "run_plan"]
@@ -105,4 +106,8 @@ def _corpora(job: Job, found: Survey, estimates_allowed: bool) -> dict[str, Corp
             corpora[rehearsal.name] = estimate_rehearsal(rehearsal)
         else:
             note_unmade(rehearsal, found.problems)
-    return corpora
+    if found.model is None:
+        return corpora
+    return with_selections(
+        job.recipe, corpora, found.model, found.problems, estimates_allowed=estimates_allowed
+    )

@@ -15,17 +15,19 @@ from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
+from rewarm.stages.selecting import MakeBaseScorer, select_documents, show_selections
 from rewarm.stages.survey import note_unmade, survey
 
 __all__ = ["prepare_job", "run_prepare"]
 
 
-def run_prepare(path: Path, overrides: Iterable[str]) -> None:
-    """Prepare every source of the recipe and show the ledger."""
+def run_prepare(path: Path, overrides: Iterable[str], base_scorer: MakeBaseScorer) -> None:
+    """Prepare every source of the recipe and show the ledger; see `prepare_job`."""
     job = open_job(path, overrides)
-    facts = prepare_job(job)
+    facts = prepare_job(job, base_scorer)
     console = Console()
     console.print(ledger_table(facts))
+    show_selections(facts, console)
     _show_exposure(job, console)
     console.print(
         f"tokens are in {job.prepared_root}", markup=False, highlight=False, soft_wrap=True
@@ -47,8 +49,11 @@ def _show_exposure(job: Job, console: Console) -> None:
         console.print("", exposure_table(plan))
 
 
-def prepare_job(job: Job) -> list[CorpusFacts]:
+def prepare_job(job: Job, base_scorer: MakeBaseScorer) -> list[CorpusFacts]:
     """Return the measured facts of every source, preparing what is not prepared yet.
+
+    Documents are scored where the recipe keeps some of them by a score; `base_scorer` is asked for
+    where that is the base's own loss.
 
     Raises UserError with every mistake in base and files before the work begins. Sources that fail
     later do not stop the others; their problems are raised together at the end.
@@ -78,6 +83,7 @@ def prepare_job(job: Job) -> list[CorpusFacts]:
             except CorpusError as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
+    facts = select_documents(job, facts, found, base_scorer)
     trained = set(used_sources(job.recipe))
     check_held_out_apart(facts, trained)
     return facts

@@ -12,6 +12,7 @@ from rich.prompt import Confirm
 from rewarm.errors import UserError
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.reporting.report import write_run_report
+from rewarm.stages.base_loss import base_scorer
 from rewarm.stages.console import ledger_table
 from rewarm.stages.evaluate import show_verdicts
 from rewarm.stages.export import export_run
@@ -19,6 +20,7 @@ from rewarm.stages.job import command_line, keep_plan, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.rehearse import rehearse_job, show_rehearsals
+from rewarm.stages.selecting import show_selections
 from rewarm.stages.train import FINISHED, train_plan
 from rewarm.training.sinks import check_sinks
 
@@ -39,7 +41,9 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     # Mistakes in the recipe show before hours of tokenization.
     plan_job(job, estimates_allowed=True)
     show_rehearsals(console, rehearse_job(job))
-    console.print(ledger_table(prepare_job(job)))
+    facts = prepare_job(job, base_scorer)
+    console.print(ledger_table(facts))
+    show_selections(facts, console)
     plan = plan_job(job, estimates_allowed=False)
     console.print(plan_summary(plan))
     begun = job.run.checkpoints.exists()
