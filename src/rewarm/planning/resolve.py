@@ -244,7 +244,7 @@ def _used_sources(
                 f"sources.{name}",
                 f"its {corpus.num_tokens} training tokens do not fill one window of "
                 f"{size.sequence_length} + 1",
-                "add text, lower its held_out share, keep more of it, or lower batch.sequence_length",
+                "add text, lower its held_out share, keep more, or lower batch.sequence_length",
             )
         key = corpus.tokens if corpus.measured else corpus.key
         used.append(PlannedSource(name=name, role=corpus.role, key=key, num_windows=num_windows))
