@@ -54,11 +54,11 @@ SHARE = 0.1
 PASSAGE_CHARACTERS = 2000
 NUM_RESAMPLES = 4000
 MIXTURE = {
-    "trials": 2.0e6,
-    "health": 1.0e6,
-    "shuffled": 3.0e6,
-    "psychology": 1.5e6,
-    "novels": 4.5e6,
+    "trials": 1.0e6,
+    "health": 0.5e6,
+    "shuffled": 1.5e6,
+    "psychology": 0.75e6,
+    "novels": 2.25e6,
 }
 IN_ORDER = ("trials", "health")
 MEDICAL = (*IN_ORDER, "shuffled")
@@ -68,7 +68,7 @@ KEEPS = {
     "base-loss": '{ lowest = "base-loss", share = 0.1 }',
 }
 SEEDS = (1, 2, 3, 4)
-ARM_TOKENS, BASE_TOKENS, STEP_TOKENS = 204_800, 1_024_000, 2048
+ARM_TOKENS, BASE_TOKENS, STEP_TOKENS = 204_800, 2_048_000, 2048
 
 Passages = list[tuple[str, str]]
 Floats = NDArray[np.float64]
@@ -169,11 +169,12 @@ name = "{name}"
 seed = {seed}
 base = {{ path = "{base}", pretraining = {{ peak_lr = 2e-3, final_lr = 2e-4 }} }}
 budget = {{ tokens = {tokens} }}
-batch = {{ tokens = {STEP_TOKENS}, sequence_length = 256, mask_documents = true }}
+batch = {{ tokens = {STEP_TOKENS}, sequence_length = 128 }}
 schedule = {{ peak_lr = 1e-3, warmup_fraction = 0.1 }}
 evaluation = {{ every_steps = {every}, max_bytes_per_domain = 200000, stride_fraction = 1.0, \
 matched_continuation_items = 0 }}
 checkpoints = {{ every_steps = {every}, keep = 1 }}
+training = {{ num_threads = 1 }}
 phases = [{{ name = "all", weights = {{ {weights} = 1.0 }} }}]
 {sources}
 """
@@ -194,13 +195,13 @@ def make_base(folder: Path) -> None:
     texts = [json.loads(line)["text"] for line in (folder / "general.jsonl").open("rb")]
     new_llama(
         folder / "new-model",
-        tokenizer_json=train_bpe(texts, 4096),
+        tokenizer_json=train_bpe(texts, 2048),
         bos_token="<s>",
         eos_token="</s>",
-        hidden_size=160,
-        num_layers=4,
-        num_heads=4,
-        max_positions=256,
+        hidden_size=96,
+        num_layers=3,
+        num_heads=3,
+        max_positions=128,
         seed=0,
     )
     sources = 'sources.general = { path = "general.jsonl", role = "new", held_out = 0.02 }'
