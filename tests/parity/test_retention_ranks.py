@@ -60,6 +60,8 @@ def test_matrices_cut_over_ranks_hold_on_as_one_process_does(
     check_ranks(tmp_path, ("all", "kl-alone"), 2, num_ranks=num_ranks)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_a_run_with_every_term_changes_its_number_of_ranks(tmp_path: Path) -> None:
     """1 → 2 → 1: importance, average and memory go on, whoever wrote them."""
     train_retaining(tmp_path / "moved", ALL, until_step=2)

@@ -26,12 +26,14 @@ def one_at_a_time(num_units: int, caps: list[int]) -> tuple[list[int], int]:
     return units, 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), CAPS)
 def test_it_deals_as_if_unit_by_unit(num_units: int, caps: list[int]) -> None:
     dealt = deal_evenly(num_units, caps)
     assert (list(dealt.units), dealt.num_short) == one_at_a_time(num_units, caps)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 10**6), min_size=1, max_size=300))
 def test_no_one_could_be_dealt_more_evenly(num_units: int, caps: list[int]) -> None:
     dealt = deal_evenly(num_units, caps)
