@@ -147,6 +147,8 @@ def write_texts(folder: Path, text: Path) -> None:
     ]
     mixed += passages("psychology", read("openstax_psychology"), MIXTURE["psychology"])
     mixed += passages("novels", read("eltec_eng"), MIXTURE["novels"])
+    measured_on = {body for _, body in target}  # health pages repeat themselves
+    mixed = [row for row in mixed if row[1] not in measured_on]
     rng.shuffle(mixed)
     general = [
         row
@@ -192,6 +194,8 @@ def trained(folder: Path, name: str, text: str) -> RunFolder:
 
 
 def make_base(folder: Path) -> None:
+    if (folder / "base" / "config.json").exists():
+        return
     texts = [json.loads(line)["text"] for line in (folder / "general.jsonl").open("rb")]
     new_llama(
         folder / "new-model",
