@@ -275,7 +275,7 @@ def main() -> None:
         folder = Path(name)
         recipe = write_inputs(folder)
         rehearse_job(open_job(recipe, MADE))
-        prepare_job(open_job(recipe, MADE))
+        prepare_job(open_job(recipe, MADE), base_scorer)
         steps = {
             term: Step.of(recipe, overrides, RunFolder(folder / f"run-{index}"))
             for index, (term, overrides) in enumerate(TERMS.items())

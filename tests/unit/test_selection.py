@@ -18,7 +18,8 @@ HASHES = np.array([4, 3, 2, 1], dtype=np.uint64)
 def kept(scores: list[float], *, lowest: bool = True, **asked: float | int | None) -> list[int]:
     ranking = rank(np.array(scores), TOKENS, HASHES, lowest=lowest)
     share, tokens = asked.get("share"), asked.get("tokens")
-    return ranking.kept(share=share, tokens=None if tokens is None else int(tokens)).tolist()
+    found = ranking.kept(share=share, tokens=None if tokens is None else int(tokens))
+    return [int(index) for index in found]
 
 
 def test_the_fewest_best_that_hold_what_is_asked_for() -> None:
