@@ -35,6 +35,7 @@ from rewarm.planning.plan import Plan
 from rewarm.planning.retention import fisher_order, retention_cost
 from rewarm.records.run_folder import RunFolder
 from rewarm.retention.fisher import fisher_diagonal
+from rewarm.stages.base_loss import base_scorer
 from rewarm.stages.job import open_job
 from rewarm.stages.objective import Objective
 from rewarm.stages.plan import plan_job
