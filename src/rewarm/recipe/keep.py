@@ -35,7 +35,7 @@ class KeepRecipe(Section):
         "good text looks like; no phase has to show it",
     )
     reference_tokens: Count = Field(
-        20_000_000, description="of a larger reference, documents of about so many are drawn"
+        10_000_000, description="of a larger reference, documents of about so many are drawn"
     )
     ngram: int | None = Field(
         None, ge=2, le=8, description="perplexity: tokens that a run has; default 5"
