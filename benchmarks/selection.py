@@ -2,9 +2,10 @@
 
 The corpus: passages (about 2,000 characters) of reports of clinical trials and of consumer health
 pages, of a psychology textbook, of English novels, and of other trial reports with the sentences of
-each passage shuffled. The reference is a textbook of anatomy, the base a small model of general
-English. A tenth of the tokens is kept by each score, by BM25 (each passage of the reference is a
-query; a document's score is the mean over queries) and at random.
+each passage shuffled. The reference is a textbook of anatomy, or (-kin) other reports and health
+pages than the corpus has; the base is a small model of general English. A tenth of the tokens is
+kept by each score, by BM25 (each passage of the reference is a query; a document's score is the
+mean over queries) and at random.
 
 Precision is the share of kept tokens that are medical and in order (or medical at all). Intervals
 are 95 %, by resampling the articles and chapters that passages were cut from. Arms are paired by
@@ -66,6 +67,8 @@ KEEPS = {
     "perplexity": '{ lowest = "perplexity", share = 0.1, reference = "anatomy" }',
     "classifier": '{ highest = "classifier", share = 0.1, reference = "anatomy" }',
     "base-loss": '{ lowest = "base-loss", share = 0.1 }',
+    "perplexity-kin": '{ lowest = "perplexity", share = 0.1, reference = "kin" }',
+    "classifier-kin": '{ highest = "classifier", share = 0.1, reference = "kin" }',
 }
 SEEDS = (1, 2, 3, 4)
 ARM_TOKENS, BASE_TOKENS, STEP_TOKENS = 204_800, 2_048_000, 2048
@@ -139,8 +142,9 @@ def write_texts(folder: Path, text: Path) -> None:
     trials, health = read("pmc_trials"), read("medquad")
     # Articles are dealt out whole: nothing of what is measured on stands elsewhere.
     target = passages("target", trials[:30], 4e5) + passages("target", health[:100], 2e5)
-    mixed = passages("trials", trials[30:240], MIXTURE["trials"])
-    mixed += passages("health", health[100:], MIXTURE["health"])
+    kin = passages("kin", trials[140:240], 8e5) + passages("kin", health[1000:], 4e5)
+    mixed = passages("trials", trials[30:140], MIXTURE["trials"])
+    mixed += passages("health", health[100:1000], MIXTURE["health"])
     mixed += [
         (name, shuffled(rng, body))
         for name, body in passages("shuffled", trials[240:], MIXTURE["shuffled"])
@@ -149,6 +153,7 @@ def write_texts(folder: Path, text: Path) -> None:
     mixed += passages("novels", read("eltec_eng"), MIXTURE["novels"])
     measured_on = {body for _, body in target}  # health pages repeat themselves
     mixed = [row for row in mixed if row[1] not in measured_on]
+    kin = [row for row in kin if row[1] not in measured_on]
     rng.shuffle(mixed)
     general = [
         row
@@ -157,6 +162,7 @@ def write_texts(folder: Path, text: Path) -> None:
     ]
     write(folder / "mixed.jsonl", mixed)
     write(folder / "target.jsonl", target)
+    write(folder / "kin.jsonl", kin)
     write(folder / "general.jsonl", general)
     write(folder / "anatomy.jsonl", passages("anatomy", read("openstax_anatomy_physiology"), 1e9))
 
@@ -236,6 +242,7 @@ def sources(keep: str = "", subset: str = "") -> str:
     return f"""\
 sources.mixed = {{ path = "mixed.jsonl", role = "new", held_out = 0.02{more} }}
 sources.anatomy = {{ path = "anatomy.jsonl", role = "quality", held_out = 0.02 }}
+sources.kin = {{ path = "kin.jsonl", role = "quality", held_out = 0.02 }}
 sources.target = {{ path = "target.jsonl", role = "new", held_out = 0.95 }}
 """
 
@@ -252,7 +259,7 @@ def precisions(folder: Path) -> list[Figure]:
     path = folder / "whole.toml"
     path.write_text(recipe("whole", "base", sources(), "mixed", ARM_TOKENS))
     facts = prepare_job(open_job(path), base_scorer)
-    mixed, anatomy = facts[0], facts[1]
+    mixed, anatomy, kin = facts[:3]
     view = open_view(mixed)
     hashes = text_hashes(Path(mixed.folder))[np.load(Path(mixed.folder) / "train.view.npy")]
     found: dict[str, Floats] = {}
@@ -271,6 +278,7 @@ def precisions(folder: Path) -> list[Figure]:
         print("left out: BM25, for bm25s is not installed")
     else:
         found["BM25"] = -bm25(folder, view, open_view(anatomy))
+        found["BM25-kin"] = -bm25(folder, view, open_view(kin))
     kinds, articles = kinds_and_articles(view)
     kept = {}
     for name, values in found.items():
@@ -346,7 +354,7 @@ def compared(kept: Mapping[str, Kept]) -> list[Figure]:
                 versus=interval(spread[name] - spread[other]),
             )
             for name in KEEPS
-            for other in ("random", "BM25")
+            for other in ("random", "BM25-kin" if name.endswith("-kin") else "BM25")
             if other in kept
         ]
     return figures
