@@ -12,7 +12,7 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,13 +157,11 @@ def score_source(
     scoring: Scoring,
     make_scorer: Callable[[View], DocumentScorer],
     *,
-    about: Mapping[str, Any],
     progress: Callable[[ScoreProgress], None],
 ) -> CorpusFacts:
     """Return the selected facts of a source, scoring only what is not scored yet.
 
-    `make_scorer` is called only where something is left to score; `about` goes into the manifest.
-    Raises CorpusError where the text cannot be read or scored, EnvironmentFault where the disk
+    `make_scorer` is called only where something is left to score. Raises CorpusError where the text cannot be read or scored, EnvironmentFault where the disk
     refuses.
     """
     folder = scoring.folder
@@ -171,7 +169,7 @@ def score_source(
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             if not _is_complete(folder):
-                _score(scoring, make_scorer, about, progress)
+                _score(scoring, make_scorer, progress)
     except OSError as error:
         raise EnvironmentFault(
             f"{folder} cannot be written ({error.strerror or error})",
@@ -192,7 +190,6 @@ def _is_complete(folder: Path) -> bool:
 def _score(
     scoring: Scoring,
     make_scorer: Callable[[View], DocumentScorer],
-    about: Mapping[str, Any],
     progress: Callable[[ScoreProgress], None],
 ) -> None:
     folder, view = scoring.folder, open_view(scoring.source)
@@ -217,7 +214,7 @@ def _score(
         )
         progress(told)
     _write_array(folder / SCORES, np.concatenate(found))
-    seal(folder, [], {"key": scoring.key, "settings": scoring.settings(), **about})
+    seal(folder, [], {"key": scoring.key, "settings": scoring.settings()})
     shutil.rmtree(folder / _PIECES, ignore_errors=True)
 
 

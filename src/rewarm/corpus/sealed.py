@@ -15,7 +15,15 @@ from rewarm.records.facts import CorpusFacts
 
 __all__ = ["alone", "changed_files", "discard_changed", "seal", "verify_prepared"]
 
-_PACKAGES = ("rewarm", "tokenizers", "pyarrow", "numpy", "torch", "transformers")
+_PACKAGES = (
+    "rewarm",
+    "tokenizers",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+    "torch",
+    "transformers",
+)
 
 
 @contextlib.contextmanager

@@ -216,7 +216,7 @@ def _explain_selections(corpora: Mapping[str, CorpusFacts], notes: Notes) -> Non
             continue
         by = f"{'lowest' if chosen.lowest else 'highest'} {chosen.score}"
         against = "" if chosen.reference is None else f" against {chosen.reference}"
-        edge = "" if chosen.worst is None else f", up to {chosen.worst:.4g}"
+        edge = "" if chosen.worst is None else f", cut at {chosen.worst:.4g}"
         notes.because(
             f"sources.{name}.keep",
             f"{format_count(corpus.num_tokens)} of {format_count(chosen.of_tokens)} tokens",

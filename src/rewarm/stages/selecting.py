@@ -7,7 +7,6 @@ from functools import partial
 
 from rich.console import Console
 
-from rewarm.artifacts import provenance
 from rewarm.corpus.quality import reference_scorer
 from rewarm.corpus.scores import DocumentScorer, Scoring, load_selected, score_source
 from rewarm.corpus.selection import selected_estimate
@@ -26,7 +25,6 @@ MakeBaseScorer = Callable[[Job, Scoring, View], DocumentScorer]
 """Makes what scores documents by the base's own loss: that needs torch, and planning does not."""
 
 _MOST_WINDOW_TOKENS = 1024
-_VERSIONS_OF = ("rewarm", "numpy", "scikit-learn", "torch", "transformers")
 
 
 def with_selections(
@@ -87,7 +85,6 @@ def select_documents(
                     score_source(
                         scoring,
                         partial(_scorer, job, scoring, base_scorer, say),
-                        about={"provenance_of_scores": provenance(_VERSIONS_OF)},
                         progress=console.update,
                     )
                 )
