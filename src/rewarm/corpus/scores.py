@@ -161,8 +161,8 @@ def score_source(
 ) -> CorpusFacts:
     """Return the selected facts of a source, scoring only what is not scored yet.
 
-    `make_scorer` is called only where something is left to score. Raises CorpusError where the text cannot be read or scored, EnvironmentFault where the disk
-    refuses.
+    `make_scorer` is called only where something is left to score. Raises CorpusError where the text
+    cannot be read or scored, EnvironmentFault where the disk refuses.
     """
     folder = scoring.folder
     try:
