@@ -121,9 +121,12 @@ def passages(kind: str, found: Sequence[tuple[str, str]], num_characters: float)
 
 
 def shuffled(rng: random.Random, text: str) -> str:
-    sentences = re.split(r"(?<=[.!?])\s+", text)
+    """Return a text with its sentences in another order, in paragraphs of as many as before."""
+    paragraphs = [re.split(r"(?<=[.!?])\s+", paragraph) for paragraph in text.split("\n\n")]
+    sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
     rng.shuffle(sentences)
-    return " ".join(sentences)
+    rest = iter(sentences)
+    return "\n\n".join(" ".join(next(rest) for _ in paragraph) for paragraph in paragraphs)
 
 
 def write(path: Path, rows: Sequence[tuple[str, str]]) -> None:
