@@ -27,7 +27,6 @@ from rewarm.batches.loader import BatchLoader
 from rewarm.corpus.top_k import SourceTopK, open_top_k
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE
-from rewarm.model.chat_template import chat_renderer
 from rewarm.model.load import new_llama
 from rewarm.model.vocabulary import train_bpe
 from rewarm.planning.amendments import Amendments
@@ -37,6 +36,7 @@ from rewarm.planning.retention import fisher_order, retention_cost
 from rewarm.records.run_folder import RunFolder
 from rewarm.retention.fisher import fisher_diagonal
 from rewarm.stages.job import open_job
+from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.objective import Objective
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -276,7 +276,7 @@ def main() -> None:
         folder = Path(name)
         recipe = write_inputs(folder)
         rehearse_job(open_job(recipe, MADE))
-        prepare_job(open_job(recipe, MADE), open_chat=chat_renderer)
+        prepare_job(open_job(recipe, MADE), MODEL_TOOLS)
         steps = {
             term: Step.of(recipe, overrides, RunFolder(folder / f"run-{index}"))
             for index, (term, overrides) in enumerate(TERMS.items())

@@ -27,6 +27,7 @@ BENCHMARKS = (
     "eight_bit",
     "expansion_start",
     "retention_cost",
+    "selection",
 )
 
 

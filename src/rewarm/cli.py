@@ -19,6 +19,9 @@ from rewarm.errors import FaultElsewhere, RewarmError, UserError
 
 if TYPE_CHECKING:
     from rewarm.corpus.chat import ChatTemplate
+    from rewarm.corpus.scores import DocumentScorer, Scoring
+    from rewarm.corpus.views import View
+    from rewarm.stages.job import Job
 
 __all__ = ["app", "main"]
 
@@ -180,10 +183,17 @@ def plan(
 
 @app.command()
 def prepare(recipe: RecipePath, override: Override = None) -> None:
-    """Read, check, split and tokenize the text of every source."""
-    from rewarm.stages.prepare import run_prepare
+    """Read, check, split and tokenize the text of every source; score it where some is kept."""
+    from rewarm.stages.prepare import ModelTools, run_prepare
 
-    run_prepare(recipe, override or (), open_chat=_open_chat)
+    run_prepare(recipe, override or (), ModelTools(_open_chat, _base_scorer))
+
+
+def _base_scorer(job: Job, scoring: Scoring, view: View) -> DocumentScorer:
+    """Return what scores documents by the base's own loss; torch is loaded where that is asked."""
+    from rewarm.stages.base_loss import base_scorer
+
+    return base_scorer(job, scoring, view)
 
 
 @app.command()

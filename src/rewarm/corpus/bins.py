@@ -148,7 +148,9 @@ def _compared(offsets: Integers, bins: Bins, digest: str) -> PackingFacts:
 
 
 def _folder(facts: CorpusFacts, sequence_length: int) -> Path:
-    return Path(facts.folder) / f"bins-{sequence_length}"
+    """Where the bins are: a selection has bins of its own, so that none undoes another's."""
+    of = "" if facts.selection is None else f"-{facts.tokens[:12]}"
+    return Path(facts.folder) / f"bins-{sequence_length}{of}"
 
 
 def load_packing(facts: CorpusFacts, sequence_length: int) -> PackingFacts | None:

@@ -6,14 +6,13 @@ agree. Other shares, or a split by group, can part two copies: what is measured 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.corpus.encoding import TEXT_HASHES
-from rewarm.corpus.views import HELD_OUT, TRAIN, shard_prefixes
+from rewarm.corpus.views import kept_documents, text_hashes
 from rewarm.errors import CorpusError, Problems
 from rewarm.records.facts import CorpusFacts
 
@@ -23,24 +22,35 @@ Hashes = NDArray[np.uint64]
 
 
 def check_held_out_apart(corpora: Sequence[CorpusFacts], trained: Collection[str]) -> None:
-    """Raise CorpusError where a source in `trained` has a text that some source holds out.
+    """Raise CorpusError where a source in `trained` has a text that some source holds out, or where
+    the reference has one by which such a source's documents were selected.
 
     `corpora` are measured facts. 8 bytes a document are read, no text and no token.
     """
-    held_out = {facts.name: np.unique(_hashes(facts, HELD_OUT)) for facts in corpora}
+    references = {
+        facts.selection.reference
+        for facts in corpora
+        if facts.name in trained and facts.selection is not None
+    }
+    held_out = {facts.name: np.unique(_hashes(facts, held_out=True)) for facts in corpora}
     problems = Problems()
     for facts in corpora:
-        if facts.name not in trained:
+        if facts.name not in trained and facts.name not in references:
             continue
-        seen = _hashes(facts, TRAIN)
+        would = (
+            "would be trained on" if facts.name in trained else "would choose what is trained on"
+        )
+        seen = _hashes(facts, held_out=False)
         for other, hashes in held_out.items():
             num_both = int(np.isin(seen, hashes).sum()) if hashes.size else 0
             if num_both:
-                _note(problems, facts.name, other, num_both, hashes.size)
+                _note(problems, facts.name, other, num_both, hashes.size, would)
     problems.raise_as(CorpusError)
 
 
-def _note(problems: Problems, name: str, other: str, num_both: int, num_held_out: int) -> None:
+def _note(
+    problems: Problems, name: str, other: str, num_both: int, num_held_out: int, would: str
+) -> None:
     texts = f"{num_both} of its training documents are" if num_both > 1 else "1 document is"
     if name == other:
         problems.add(
@@ -52,25 +62,20 @@ def _note(problems: Problems, name: str, other: str, num_both: int, num_held_out
         problems.add(
             f"sources.{name}",
             f"{texts} also held out by source {other!r} ({num_held_out} texts): what is measured "
-            "would be trained on",
+            f"{would}",
             f"give sources.{name} and sources.{other} the same held_out (copies then fall on one "
             "side), or take the copies out",
         )
 
 
-def _hashes(facts: CorpusFacts, view: str) -> Hashes:
+def _hashes(facts: CorpusFacts, *, held_out: bool) -> Hashes:
     """Return the text hashes of a view's documents."""
     folder = Path(facts.folder)
-    try:
-        every = np.concatenate([*_shards(folder), np.empty(0, dtype=np.uint64)])
-        found: Hashes = every[np.load(folder / view)]
-        return found
-    except (OSError, ValueError, IndexError) as error:
+    every = text_hashes(folder)
+    kept = kept_documents(facts, held_out=held_out)
+    if kept.size and kept[-1] >= len(every):
         raise CorpusError.one(
-            str(folder), f"its hashes cannot be read ({error})", "run `rewarm prepare` again"
-        ) from error
-
-
-def _shards(folder: Path) -> Iterator[Hashes]:
-    for prefix in shard_prefixes(folder):
-        yield np.load(f"{prefix}{TEXT_HASHES}")
+            str(folder), "its hashes do not fit its shards", "run `rewarm prepare` again"
+        )
+    found: Hashes = every[kept]
+    return found

@@ -16,7 +16,15 @@ from rewarm.records.facts import CorpusFacts
 
 __all__ = ["alone", "changed_files", "discard_changed", "seal", "verify_prepared"]
 
-_PACKAGES = ("rewarm", "tokenizers", "pyarrow", "numpy", "torch", "transformers")
+_PACKAGES = (
+    "rewarm",
+    "tokenizers",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+    "torch",
+    "transformers",
+)
 
 
 @contextlib.contextmanager
@@ -141,10 +149,17 @@ def discard_changed(folder: Path) -> None:
 
 
 def verify_prepared(facts: CorpusFacts) -> None:
-    """Raise CorpusError naming every file of a prepared source that changed since."""
-    folder = Path(facts.folder)
+    """Raise CorpusError naming every file of a prepared source that changed since, those of its
+    scores too where some of its documents are selected."""
     problems = Problems()
-    if _manifest(folder).get("key") != facts.key:
+    _verify(Path(facts.folder), facts.key, problems)
+    if facts.selection is not None:
+        _verify(Path(facts.selection.scores), facts.selection.key, problems)
+    problems.raise_as(CorpusError)
+
+
+def _verify(folder: Path, key: str, problems: Problems) -> None:
+    if _manifest(folder).get("key") != key:
         problems.add(
             str(folder),
             "it holds other text than was planned with (its key differs)",
@@ -154,4 +169,3 @@ def verify_prepared(facts: CorpusFacts) -> None:
         problems.add(
             str(folder / name), what, "run `rewarm prepare` with the recipe: it is made again"
         )
-    problems.raise_as(CorpusError)

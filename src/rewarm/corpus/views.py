@@ -1,6 +1,6 @@
 """A view: the documents of a source that are kept, as one long row of tokens.
 
-Held-out split and every later selection are views over the same shards, so none of them needs a
+Held-out split and selection by scores are views over the same shards, so none of them needs a
 second pass over the text. Window q of length L is the view's tokens [qL, qL + L]: L inputs and one
 label more, which is the next window's first input. `corpus/packed.py` has windows that documents
 are packed into instead.
@@ -16,12 +16,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.encoding import TEXT_HASHES
 from rewarm.corpus.label_mask import LabelMask, open_label_mask
+from rewarm.corpus.selection import chosen_documents
 from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.errors import CorpusError, UserError
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["HELD_OUT", "IGNORED_LABEL", "TRAIN", "Sequences", "View", "open_view", "shard_prefixes"]
+__all__ = [
+    "HELD_OUT",
+    "IGNORED_LABEL",
+    "TRAIN",
+    "Sequences",
+    "View",
+    "kept_documents",
+    "open_view",
+    "shard_prefixes",
+    "text_hashes",
+]
 
 TRAIN = "train.view.npy"
 HELD_OUT = "held_out.view.npy"
@@ -29,6 +41,8 @@ IGNORED_LABEL = -100
 """A label that does not count, as in torch.nn.functional.cross_entropy."""
 
 Integers = NDArray[np.int64]
+
+_NONE: Integers = np.empty(0, dtype=np.int64)
 
 
 class Sequences(NamedTuple):
@@ -105,6 +119,17 @@ class View:
     def num_tokens(self) -> int:
         """Tokens of the kept documents, frames included."""
         return int(self._offsets[-1])
+
+    @property
+    def document_tokens(self) -> Integers:
+        """Tokens of each kept document, frames included, int64 [documents]."""
+        return np.diff(self._offsets)
+
+    @property
+    def document_bytes(self) -> Integers:
+        """UTF-8 bytes of each kept document's text, int64 [documents]."""
+        found: Integers = self._num_bytes_of[self._kept]
+        return found
 
     @property
     def total_bytes(self) -> int:
@@ -295,17 +320,18 @@ def shard_prefixes(folder: Path) -> list[Path]:
 
 
 def open_view(facts: CorpusFacts, *, held_out: bool = False) -> View:
-    """Open the training or held-out view of a prepared source; raises CorpusError."""
+    """Open the training or held-out view of a prepared source; raises CorpusError.
+
+    Of a source with a selection, the training view holds what is selected.
+    """
     folder = Path(facts.folder)
     prefixes = shard_prefixes(folder)
     shards = [open_shard(prefix) for prefix in prefixes]
-    num_documents = sum(shard.num_documents for shard in shards)
-    kept = _load_integers(folder / (HELD_OUT if held_out else TRAIN))
-    if kept.size and not (kept[0] >= 0 and kept[-1] < num_documents and (np.diff(kept) > 0).all()):
-        raise _unusable(folder, "its view does not fit its shards")
+    num_tokens = np.concatenate([np.diff(shard.document_starts) for shard in shards] or [_NONE])
+    kept = _kept(facts, num_tokens, held_out=held_out)
     num_bytes = [_load_integers(Path(f"{prefix}.bytes.npy")) for prefix in prefixes]
-    total = np.concatenate([*num_bytes, np.empty(0, dtype=np.int64)])
-    if len(total) != num_documents:
+    total = np.concatenate([*num_bytes, _NONE])
+    if len(total) != len(num_tokens):
         raise _unusable(folder, "its shards and their byte counts disagree")
     masks = [
         mask
@@ -316,6 +342,41 @@ def open_view(facts: CorpusFacts, *, held_out: bool = False) -> View:
     if (facts.num_label_tokens is not None or masks) and len(masks) != len(shards):
         raise _unusable(folder, f"{len(shards) - len(masks)} of its masks of labels are gone")
     return View(shards, kept, total, masks)
+
+
+def kept_documents(facts: CorpusFacts, *, held_out: bool = False) -> Integers:
+    """Return the numbers of a view's documents over all shards, in order; raises CorpusError.
+
+    Shards are opened only where lengths decide.
+    """
+    if held_out or facts.selection is None:
+        return _load_integers(Path(facts.folder) / (HELD_OUT if held_out else TRAIN))
+    shards = [open_shard(prefix) for prefix in shard_prefixes(Path(facts.folder))]
+    num_tokens = np.concatenate([np.diff(shard.document_starts) for shard in shards] or [_NONE])
+    return _kept(facts, num_tokens, held_out=held_out)
+
+
+def _kept(facts: CorpusFacts, num_tokens: Integers, *, held_out: bool) -> Integers:
+    """Return a view's documents; `num_tokens` are those of every document of the shards."""
+    folder, num_documents = Path(facts.folder), len(num_tokens)
+    kept = _load_integers(folder / (HELD_OUT if held_out else TRAIN))
+    if kept.size and not (kept[0] >= 0 and kept[-1] < num_documents and (np.diff(kept) > 0).all()):
+        raise _unusable(folder, "its view does not fit its shards")
+    if held_out or facts.selection is None:
+        return kept
+    hashes = text_hashes(folder)
+    if len(hashes) != num_documents:
+        raise _unusable(folder, "its shards and their hashes disagree")
+    return kept[chosen_documents(facts.selection, num_tokens[kept], hashes[kept])]
+
+
+def text_hashes(folder: Path) -> NDArray[np.uint64]:
+    """Return the 64-bit hash of every document's text, over all shards; raises CorpusError."""
+    every: list[NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
+    for prefix in shard_prefixes(folder):
+        path = Path(f"{prefix}{TEXT_HASHES}")
+        every.append(_load_integers(path).view(np.uint64))
+    return np.concatenate(every)
 
 
 def _load_integers(path: Path) -> Integers:

@@ -11,7 +11,7 @@ from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.exposure import note_exposure
 from rewarm.planning.known_bases import with_known_base
-from rewarm.planning.notes import CHAT_VECTOR, REUSE, Notes
+from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
@@ -34,6 +34,7 @@ from rewarm.recipe.schema import Recipe
 from rewarm.recipe.setting import as_toml, told_of_preset
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts
 from rewarm.records.packing import PackingFacts
+from rewarm.units import format_count
 
 __all__ = ["resolve"]
 
@@ -68,6 +69,7 @@ def resolve(
         _warn_of_chat_template(recipe, model, notes)
     _explain_documents(recipe, corpora, notes)
     _explain_answers(corpora, notes)
+    _explain_selections(corpora, notes)
     packings = {} if packings is None else packings
     recipe = with_known_base(recipe, model, notes)
     size = resolve_size(recipe, model, notes)
@@ -236,6 +238,23 @@ def _explain_answers(corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
             )
 
 
+def _explain_selections(corpora: Mapping[str, CorpusFacts], notes: Notes) -> None:
+    """Say of which sources only the best documents are kept, and how much that is."""
+    for name, corpus in corpora.items():
+        chosen = corpus.selection
+        if chosen is None:
+            continue
+        by = f"{'lowest' if chosen.lowest else 'highest'} {chosen.score}"
+        against = "" if chosen.reference is None else f" against {chosen.reference}"
+        edge = "" if chosen.worst is None else f", cut at {chosen.worst:.4g}"
+        notes.because(
+            f"sources.{name}.keep",
+            f"{format_count(corpus.num_tokens)} of {format_count(chosen.of_tokens)} tokens",
+            f"its training documents of the {by}{against}{edge}",
+            GAP if chosen.score == "perplexity" else "recipe",
+        )
+
+
 def _used_sources(
     recipe: Recipe,
     corpora: Mapping[str, CorpusFacts],
@@ -262,7 +281,7 @@ def _used_sources(
                 f"sources.{name}",
                 f"its {corpus.num_tokens} training tokens do not fill one window of "
                 f"{size.sequence_length} + 1",
-                "add text, lower its held_out share, or lower batch.sequence_length",
+                "add text, lower its held_out share, keep more, or lower batch.sequence_length",
             )
         used.append(source)
     return tuple(used)

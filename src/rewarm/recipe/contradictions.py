@@ -27,6 +27,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 "use letters, digits, '-', '_' or '.' (up to 64)",
             )
         yield from _contradictions_of_rehearsal(name, sources)
+        yield from _contradictions_of_keep(name, sources)
     for name in _table(_table(tree, "evaluation"), "tasks"):
         if name in sources:
             yield (
@@ -48,6 +49,34 @@ def _contradictions_of_rehearsal(
             f"sources.{name}.rehearse.prefixes",
             f"source {wanted!r} is made by rehearsal too",
             "take prefixes from a source of real text",
+        )
+
+
+def _contradictions_of_keep(
+    name: str, sources: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    wanted = _table(_table(sources, name), "keep").get("reference")
+    if not isinstance(wanted, str):
+        return
+    where = f"sources.{name}.keep.reference"
+    others = sorted(set(sources) - {name})
+    if wanted == name:
+        yield (
+            where,
+            f"{name!r} would be its own reference",
+            "name another source: what good text looks like has to come from elsewhere",
+        )
+    elif wanted not in sources:
+        yield (
+            where,
+            f"no source is called {wanted!r}",
+            f"name one of: {', '.join(others)}" if others else "add a source of good text",
+        )
+    elif _table(sources, wanted).get("keep") is not None:
+        yield (
+            where,
+            f"source {wanted!r} keeps a part of itself, and a reference is read whole",
+            f"leave keep out of sources.{wanted}, or name another reference",
         )
 
 

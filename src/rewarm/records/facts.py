@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "RehearsalFacts",
     "Role",
+    "SelectionFacts",
     "StepRecord",
 ]
 
@@ -120,6 +121,24 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{tag} ({count:,})" for tag, count in ranked[:3]) + more
 
 
+class SelectionFacts(Record):
+    """Which of a source's training documents are kept, by a score of each."""
+
+    score: Literal["perplexity", "classifier", "base-loss"]
+    lowest: bool = Field(description="False: what scores highest is kept")
+    share: float | None = Field(description="of the source's training tokens, if that was asked")
+    tokens: int | None = Field(description="training tokens, if those were asked")
+    reference: str | None = Field(description="source that a score of likeness reads")
+    scores: str = Field(description="folder of the scores; empty while they are not there")
+    key: str = Field(description="fingerprint of scorer, reference, text and tokenizer")
+    kept: str = Field(
+        description="SHA-256 of the numbers of the kept among the training documents, int64"
+    )
+    worst: float | None = Field(description="score of the last document that was kept")
+    of_documents: int = Field(description="training documents to choose from")
+    of_tokens: int
+
+
 class CorpusFacts(Record):
     """What is known of one prepared (or, before that, sampled) source."""
 
@@ -150,15 +169,20 @@ class CorpusFacts(Record):
     licence: str | None = None
     language: str | None = Field(None, description="of all of it, as the recipe says")
     languages: dict[str, int] = Field(
-        default_factory=dict, description="training documents by what a field of theirs says"
+        default_factory=dict,
+        description="training documents by what a field of theirs says, before a selection",
     )
     licences: dict[str, int] = Field(
-        default_factory=dict, description="training documents by what a field of theirs says"
+        default_factory=dict,
+        description="training documents by what a field of theirs says, before a selection",
     )
     num_label_tokens: int | None = Field(
         None, description="training tokens that the loss counts, where not all do: answers of chats"
     )
     warnings: tuple[str, ...] = ()
+    selection: SelectionFacts | None = Field(
+        None, description="what was chosen of the training documents; None: all of them"
+    )
 
     @property
     def stated_licence(self) -> str | None:

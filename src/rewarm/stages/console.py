@@ -19,9 +19,17 @@ from rewarm.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from rewarm.corpus.prepare import PrepareProgress
+    from rewarm.corpus.scores import ScoreProgress
     from rewarm.retention.tally import RehearsalProgress
 
-__all__ = ["PrepareConsole", "RehearseConsole", "TrainConsole", "deltas_line", "ledger_table"]
+__all__ = [
+    "PrepareConsole",
+    "RehearseConsole",
+    "ScoreConsole",
+    "TrainConsole",
+    "deltas_line",
+    "ledger_table",
+]
 
 _PLAIN_EVERY_S = 10.0
 _WIDE = 70
@@ -101,6 +109,22 @@ def _prepare_rates(progress: PrepareProgress) -> str:
         f"{progress.documents / elapsed:,.0f}/s, {progress.bytes / elapsed / 1e6:.1f} MB/s, "
         f"{format_duration(left)} left"
     )
+
+
+class ScoreConsole(_SourceBars):
+    """Progress of the scores of documents: documents, tokens/s and the time left, by source."""
+
+    _verb = "score"
+
+    def update(self, progress: ScoreProgress) -> None:
+        """Show how far the scores of one source are."""
+        elapsed = max(progress.elapsed_s, 1e-9)
+        left = (progress.total_tokens - progress.tokens) * elapsed / max(progress.tokens, 1)
+        rates = (
+            f"{format_count(progress.documents)} documents, "
+            f"{format_count(progress.tokens / elapsed)} tokens/s, {format_duration(left)} left"
+        )
+        self._show(progress.source, progress.tokens, progress.total_tokens, rates)
 
 
 class RehearseConsole(_SourceBars):

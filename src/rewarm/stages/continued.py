@@ -15,7 +15,6 @@ from rich.console import Console
 
 from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
-from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import (
@@ -36,6 +35,7 @@ from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.continued_folder import make_folder
 from rewarm.stages.continued_trunk import check_what_trains, notes_of_the_whole, sized_as_before
 from rewarm.stages.job import Job, command_line, open_run
+from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.train import train_plan
@@ -262,7 +262,7 @@ def _go_on(
     trunk: Plan, run: RunFolder, start: _Start, job: Job, *, name: str, plan_only: bool
 ) -> int:
     console = Console()
-    prepare_job(job, open_chat=chat_renderer)
+    prepare_job(job, MODEL_TOOLS)
     more = plan_job(job, estimates_allowed=False)
     plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))

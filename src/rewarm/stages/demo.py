@@ -26,13 +26,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rewarm import __version__
 from rewarm.artifacts import fingerprint, write_atomically
 from rewarm.errors import RewarmError
-from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import keep_plan, open_job
+from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.units import format_count, format_duration
@@ -303,7 +303,7 @@ def _base(work: Path, text: DemoText, sizes: DemoSizes, console: Console) -> Non
     recipe = work / "base.toml"
     write_atomically(recipe, _BASE_RECIPE.format(**sizes.values(), sources=_sources(work, text)))
     job = open_job(recipe)
-    prepare_job(job, open_chat=chat_renderer)
+    prepare_job(job, MODEL_TOOLS)
     if (work / "base" / "config.json").exists():
         return
     plan = plan_job(job, estimates_allowed=False)

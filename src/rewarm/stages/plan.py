@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rewarm.corpus.bins import ensure_packing, load_packing
@@ -18,8 +18,9 @@ from rewarm.recipe.advice import Advice, advise
 from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
-from rewarm.records.packing import Packing, PackingFacts
+from rewarm.records.packing import PackingFacts
 from rewarm.stages.job import Job, keep_plan, open_job
+from rewarm.stages.selecting import with_selections
 from rewarm.stages.survey import Survey, note_unmade, survey
 
 __all__ = ["plan_job", "run_plan"]
@@ -62,8 +63,8 @@ def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = 
     Problems of the base, of every source and of the recipe's own arithmetic are told together.
     """
     found = survey(job)
-    packings: dict[str, PackingFacts] = {}
-    corpora = _corpora(job, found, estimates_allowed, packings, open_chat)
+    corpora = _corpora(job, found, estimates_allowed, open_chat)
+    packings = _packings(job, found, corpora)
     try:
         return resolve(
             job.recipe,
@@ -96,14 +97,9 @@ def _corpora(
     job: Job,
     found: Survey,
     estimates_allowed: bool,
-    packings: dict[str, PackingFacts],
     open_chat: OpenChat | None,
 ) -> dict[str, CorpusFacts]:
-    """Return the facts of every source that has them, noting as problems where there are none.
-
-    Into `packings` goes what is known of both ways of packing them.
-    """
-    length = sequence_length_of(job.recipe, found.model)
+    """Return the facts of every source that has them, noting as problems where there are none."""
     corpora: dict[str, CorpusFacts] = {}
     for text in found.texts:
         assert found.model is not None
@@ -115,9 +111,6 @@ def _corpora(
                 facts = estimate_source(
                     text, vocab_size=found.model.vocab_size, open_chat=open_chat
                 )
-            packed = None
-            if facts is not None and facts.measured and length is not None:
-                packed = _packing(facts, length, job.recipe.batch.packing)
         except UserError as error:
             found.problems.extend(error.problems)
             continue
@@ -129,23 +122,42 @@ def _corpora(
             )
         else:
             corpora[text.name] = facts
-            if packed is not None:
-                packings[text.name] = packed
     for rehearsal in found.unmade():
         if estimates_allowed:
             corpora[rehearsal.name] = estimate_rehearsal(rehearsal)
         else:
             note_unmade(rehearsal, found.problems)
-    return corpora
+    if found.model is None:
+        return corpora
+    return with_selections(
+        job.recipe, corpora, found.model, found.problems, estimates_allowed=estimates_allowed
+    )
 
 
-def _packing(facts: CorpusFacts, sequence_length: int, packing: Packing) -> PackingFacts | None:
-    """Return what is known of both ways of packing a prepared source.
+def _packings(
+    job: Job, found: Survey, corpora: Mapping[str, CorpusFacts]
+) -> dict[str, PackingFacts]:
+    """Return what is known of both ways of packing what is kept of each prepared source.
 
-    `prepare` packs for the recipe's sequence length; a plan of best-fit windows of another length
-    has to know how many there are, and packs then and there. One of contiguous windows can do
-    without the comparison.
+    `prepare` packs for the recipe's sequence length; a plan of best-fit windows of another length,
+    or of another selection, has to know how many there are, and packs then and there. One of
+    contiguous windows can do without the comparison. What cannot be packed is noted as a problem.
     """
-    if packing == "contiguous":
-        return load_packing(facts, sequence_length)
-    return ensure_packing(facts, sequence_length)
+    length = sequence_length_of(job.recipe, found.model)
+    packings: dict[str, PackingFacts] = {}
+    if length is None:
+        return packings
+    for name, facts in corpora.items():
+        if not facts.measured:
+            continue
+        try:
+            if job.recipe.batch.packing == "contiguous":
+                packing = load_packing(facts, length)
+            else:
+                packing = ensure_packing(facts, length)
+        except UserError as error:
+            found.problems.extend(error.problems)
+            continue
+        if packing is not None:
+            packings[name] = packing
+    return packings

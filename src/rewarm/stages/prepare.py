@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,17 +19,31 @@ from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
+from rewarm.stages.selecting import MakeBaseScorer, select_documents, show_selections
 from rewarm.stages.survey import note_unmade, survey
 
-__all__ = ["prepare_job", "run_prepare"]
+__all__ = ["ModelTools", "prepare_job", "run_prepare"]
 
 
-def run_prepare(path: Path, overrides: Iterable[str], *, open_chat: OpenChat) -> None:
+@dataclass(frozen=True, slots=True)
+class ModelTools:
+    """What preparing asks of the base itself.
+
+    It needs torch and transformers, which `rewarm prepare` does not load where nothing asks for
+    them: so whoever calls hands it in.
+    """
+
+    open_chat: OpenChat
+    base_scorer: MakeBaseScorer
+
+
+def run_prepare(path: Path, overrides: Iterable[str], tools: ModelTools) -> None:
     """Prepare every source of the recipe and show the ledger; see `prepare_job`."""
     job = open_job(path, overrides)
-    facts = prepare_job(job, open_chat=open_chat)
+    facts = prepare_job(job, tools)
     console = Console()
     console.print(ledger_table(facts))
+    show_selections(facts, console)
     _show_exposure(job, console)
     console.print(
         f"tokens are in {job.prepared_root}", markup=False, highlight=False, soft_wrap=True
@@ -50,11 +65,11 @@ def _show_exposure(job: Job, console: Console) -> None:
         console.print("", exposure_table(plan))
 
 
-def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
+def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
     """Return the measured facts of every source, preparing what is not prepared yet.
 
-    `open_chat` opens the template of a base, by which conversations are written: it needs
-    transformers, which this stage does without where there are none.
+    Documents are scored where the recipe keeps some of them by a score, and packed for the recipe's
+    sequence length.
 
     Raises UserError with every mistake in base and files before the work begins. Sources that fail
     later do not stop the others; their problems are raised together at the end.
@@ -66,7 +81,6 @@ def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
     assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
-    length = sequence_length_of(job.recipe, found.model)
     with PrepareConsole() as console:
         for text in found.texts:
 
@@ -80,14 +94,27 @@ def prepare_job(job: Job, *, open_chat: OpenChat) -> list[CorpusFacts]:
                         prepared_root=job.prepared_root,
                         vocab_size=found.model.vocab_size,
                         progress=show,
-                        open_chat=open_chat,
+                        open_chat=tools.open_chat,
                     )
                 )
-                if length is not None:
-                    ensure_packing(facts[-1], length, verified=True)
             except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
+    facts = select_documents(job, facts, found, tools.base_scorer)
+    _pack(facts, sequence_length_of(job.recipe, found.model))
     trained = set(used_sources(job.recipe))
     check_held_out_apart(facts, trained)
     return facts
+
+
+def _pack(corpora: Sequence[CorpusFacts], sequence_length: int | None) -> None:
+    """Make the bins of what is kept of each source; raises CorpusError with all that fail."""
+    if sequence_length is None:
+        return
+    problems = Problems()
+    for facts in corpora:
+        try:
+            ensure_packing(facts, sequence_length, verified=True)
+        except CorpusError as error:
+            problems.extend(error.problems)
+    problems.raise_as(CorpusError)

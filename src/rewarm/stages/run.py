@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from rewarm.errors import UserError
-from rewarm.model.chat_template import chat_renderer
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.reporting.report import write_run_report
 from rewarm.stages.console import ledger_table
 from rewarm.stages.evaluate import show_verdicts
 from rewarm.stages.export import export_run
 from rewarm.stages.job import command_line, keep_plan, open_job
+from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.rehearse import rehearse_job, show_rehearsals
+from rewarm.stages.selecting import show_selections
 from rewarm.stages.train import FINISHED, train_plan
 from rewarm.training.sinks import check_sinks
 
@@ -38,9 +39,11 @@ def run_road(path: Path, overrides: Iterable[str], *, yes: bool, sinks: tuple[st
     overrides = list(overrides)
     job = open_job(path, overrides)
     # Mistakes in the recipe show before hours of tokenization.
-    plan_job(job, estimates_allowed=True, open_chat=chat_renderer)
+    plan_job(job, estimates_allowed=True, open_chat=MODEL_TOOLS.open_chat)
     show_rehearsals(console, rehearse_job(job))
-    console.print(ledger_table(prepare_job(job, open_chat=chat_renderer)))
+    facts = prepare_job(job, MODEL_TOOLS)
+    console.print(ledger_table(facts))
+    show_selections(facts, console)
     plan = plan_job(job, estimates_allowed=False)
     console.print(plan_summary(plan))
     begun = job.run.checkpoints.exists()

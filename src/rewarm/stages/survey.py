@@ -151,6 +151,17 @@ def _check_packages(job: Job, problems: Problems) -> None:
             "adamw8bit is torchao's, which is not installed",
             "pip install torchao, or leave it at adamw",
         )
+    classified = [
+        name
+        for name, source in job.recipe.sources.items()
+        if source.keep is not None and source.keep.score == "classifier"
+    ]
+    if classified and importlib.util.find_spec("sklearn") is None:
+        problems.add(
+            f"sources.{classified[0]}.keep",
+            "the classifier is scikit-learn's, which is not installed",
+            "pip install 'rewarm[classifier]', or keep by perplexity",
+        )
     if job.recipe.parameters.adapter is not None and importlib.util.find_spec("peft") is None:
         problems.add(
             "parameters.adapter",
