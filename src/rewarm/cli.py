@@ -430,6 +430,91 @@ def trace(
 
 
 @app.command()
+def inspect(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="The recipe (TOML), a run folder, or a source's prepared folder.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Argument(help="One source of it; default: all.", show_default=False)
+    ] = None,
+    override: Override = None,
+    document: Annotated[
+        str | None, typer.Option(help="One document, by number (from 0) or id.")
+    ] = None,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="What was rejected, with some of each reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="What was rejected for this reason.")] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Scores: how they lie, best, worst, at the cut.")
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Some of the windows that it is trained in.")
+    ] = False,
+    window: Annotated[int | None, typer.Option(help="One window, by number (from 0).")] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="The first windows that this phase shows.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a window; default: the recipe's.")
+    ] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="contiguous or best-fit; default: the recipe's.")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Held-out documents, not training ones.")
+    ] = False,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--number", "-n", min=1, help="How many documents, windows, rejects a reason."
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens of each are shown.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another number draws others.")] = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the base, where a prepared folder lost it.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write all of it into one HTML file instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at prepared text: sources, documents, rejects, scores, windows; as text or a page."""
+    from rewarm.stages.inspect import InspectRequest, run_inspect
+
+    run_inspect(
+        target,
+        override or (),
+        InspectRequest(
+            source=source,
+            document=document,
+            rejects=rejects,
+            reason=reason,
+            scores=scores,
+            windows=windows,
+            window=window,
+            phase=phase,
+            length=length,
+            packing=packing,
+            held_out=held_out,
+            number=number,
+            tokens=tokens,
+            seed=seed,
+            tokenizer=tokenizer,
+            page=page,
+            as_json=as_json,
+        ),
+    )
+
+
+@app.command()
 def tune(
     recipe: Annotated[
         Path | None, typer.Argument(help="The recipe, a TOML file.", show_default=False)
@@ -520,5 +605,8 @@ def _stopped_by_keyboard() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"rewarm: {message}\n")
+    """Say it; what text and files are called in it comes from anywhere, and a terminal obeys."""
+    from rewarm.reporting.text import harmless
+
+    sys.stderr.write(f"rewarm: {harmless(message)}\n")
     return code

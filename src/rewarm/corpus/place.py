@@ -21,7 +21,7 @@ from rewarm.recipe.base import TokenizerRecipe
 from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
+__all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts", "read_facts"]
 
 FORMAT = 6
 FACTS = "facts.json"
@@ -147,7 +147,7 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     `SourceText.key` does.
     """
     folder = find_place(text, prepared_root).folder
-    facts = _facts_in(folder)
+    facts = read_facts(folder)
     if facts is None:
         return None
     # Role and licence are the recipe's to say and decide no token, so they are not in the key.
@@ -162,7 +162,7 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     )
 
 
-def _facts_in(folder: Path) -> CorpusFacts | None:
+def read_facts(folder: Path) -> CorpusFacts | None:
     """Return the facts of a complete prepared folder: its manifest comes last."""
     if not (folder / MANIFEST_NAME).is_file():
         return None

@@ -225,7 +225,12 @@ def _score(
         )
         progress(told)
     _write_array(folder / SCORES, np.concatenate(found))
-    seal(folder, [], {"key": scoring.key, "settings": scoring.settings()})
+    about = {
+        "key": scoring.key,
+        "settings": scoring.settings(),
+        "tokenizer_fingerprint": scoring.source.tokenizer_fingerprint,
+    }
+    seal(folder, [], about)
     shutil.rmtree(folder / _PIECES, ignore_errors=True)
 
 

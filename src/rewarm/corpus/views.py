@@ -155,6 +155,22 @@ class View:
         first, last = int(self._offsets[index]), int(self._offsets[index + 1])
         return self._read(np.array([first]), min(num_tokens, last - first))[0]  # type: ignore[no-any-return]
 
+    def stretch(
+        self, index: int, first: int, last: int
+    ) -> tuple[Integers, NDArray[np.bool_] | None]:
+        """Return tokens [first, last) of one kept document, int64 [tokens], and which of them the
+        loss counts, bool [tokens]; None where it counts all of them.
+
+        Raises CorpusError where a shard or a mask was cut while in use.
+        """
+        begin = np.array([self._offsets[index] + first])
+        ids: Integers = self._read(begin, last - first)[0]
+        if not self._label_masks:
+            return ids, None
+        marked = ids.copy()
+        self.drop_uncounted(marked, self.pieces(*_rows(begin, last - first)))
+        return ids, marked != IGNORED_LABEL
+
     def gather(self, windows: NDArray[np.integer], sequence_length: int, /) -> Integers:
         """Return windows, int64 [windows, sequence_length + 1].
 
