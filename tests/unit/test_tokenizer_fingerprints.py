@@ -14,8 +14,8 @@ from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
 from rewarm.corpus.bins import open_bins
 from rewarm.corpus.sealed import verify_prepared
-from rewarm.corpus.top_k import IDS, TopKWriter, check_top_k
 from rewarm.corpus.tokenize import template_fingerprint, tokenizer_fingerprint
+from rewarm.corpus.top_k import IDS, TopKWriter, check_top_k
 from rewarm.errors import CorpusError
 from rewarm.planning.plan import Plan, load_plan
 from tests.support.chat import give_chat_template
