@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,19 +101,23 @@ class Encoder:
         """Return how the tokenizer spells these ids."""
         return tuple(self.tokenizer.id_to_token(token_id) or str(token_id) for token_id in ids)
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return the framed ids of each text, int64 [tokens].
+    def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+        """Yield the framed ids of each text, int64 [tokens]; all are encoded before the first one.
 
         The name of a special token that occurs in a text is text; see `holds_special_token` for
         tokenizers that know no difference. Raises CorpusError for an id that the model has no
         embedding for.
         """
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        begin, end = list(self.frame.begin), list(self.frame.end)
-        framed = [np.array(begin + e.ids + end, dtype=np.int64) for e in encodings]
-        for ids in framed:
+        begin, end = len(self.frame.begin), len(self.frame.end)
+        for encoding in encodings:
+            body = encoding.ids
+            ids = np.empty(begin + len(body) + end, dtype=np.int64)
+            ids[:begin] = self.frame.begin
+            ids[begin : begin + len(body)] = np.fromiter(body, np.int64, len(body))
+            ids[begin + len(body) :] = self.frame.end
             check_ids(ids, self.vocab_size)
-        return framed
+            yield ids
 
 
 def check_ids(ids: NDArray[np.int64], vocab_size: int) -> None:
