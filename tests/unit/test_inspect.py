@@ -183,6 +183,28 @@ def test_neither_rejects_errors_nor_traces_let_them_through(
     assert not ACTS.search(capsys.readouterr().out)
 
 
+def test_a_trace_shows_ids_as_they_are(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"[red]{number}\x1b[2J", "text": "a text " * 20} for number in range(30)]
+    write_lines(tmp_path / "a.jsonl", rows)
+    (tmp_path / "r.toml").write_text(
+        f"""
+name = "ids"
+base = {{ path = "{folder / "base"}", pretraining = {{ peak_lr = 1e-3, final_lr = 1e-4 }} }}
+sources.a = {{ path = "a.jsonl", role = "new", held_out = 0.0 }}
+batch = {{ tokens = 64, sequence_length = 32 }}
+budget.tokens = 640
+""",
+        encoding="utf-8",
+    )
+    recipe = str(tmp_path / "r.toml")
+    assert main(["prepare", recipe]) == main(["plan", recipe]) == 0
+    capsys.readouterr()
+    assert main(["trace", recipe, "--step", "0"]) == 0
+    assert re.search(r"\[red\]\d+␛\[2J", capsys.readouterr().out)
+
+
 def test_a_script_in_a_document_is_text_on_the_page(folder: Path, shown: Shown) -> None:
     shown("papers", "--page", str(folder / "look.html"), "--document", f"id:{EVIL_ID}")
     html = (folder / "look.html").read_text(encoding="utf-8")

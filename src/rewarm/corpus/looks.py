@@ -100,7 +100,7 @@ class SourceLook:
         self._speller = speller
         whole = facts.model_copy(update={"selection": None})
         self.view = open_view(whole, held_out=held_out)
-        self._numbers = kept_documents(whole, held_out=held_out)
+        self._numbers = self.view.kept
         self.selected: Integers | None = None
         if facts.selection is not None and not held_out:
             self.selected = np.searchsorted(self._numbers, kept_documents(facts))

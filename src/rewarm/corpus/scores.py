@@ -112,7 +112,7 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
     view = open_view(facts)
     num_tokens = view.document_tokens
     scores = load_scores(scoring.folder, view.num_documents)
-    hashes = text_hashes(Path(facts.folder))[kept_documents(facts)]
+    hashes = text_hashes(Path(facts.folder))[view.kept]
     ranking = rank(scores, num_tokens, hashes, lowest=keep.lowest is not None)
     kept = ranking.kept(share=keep.share, tokens=keep.tokens)
     worst = float(scores[ranking.best_first[len(kept) - 1]]) if len(kept) else float("nan")

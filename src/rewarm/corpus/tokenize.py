@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,24 @@ def tokenizer_fingerprint(folder: Path) -> str:
             "it is not there",
             "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
+    return _sha256_of(path, _version(path))
+
+
+# A recipe of a thousand sources asks a thousand times, of files of megabytes.
+_Version = tuple[int, int, int, int]
+
+
+def _version(path: Path) -> _Version | None:
+    """Return what changes whenever a file does; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of(path: Path, version: _Version | None) -> str:
     return file_sha256(path)
 
 
@@ -266,11 +285,19 @@ def declared_eos(folder: Path) -> tuple[str | int, ...]:
 
     Two bases may share `tokenizer.json` and end their documents with different tokens.
     """
-    token = _read(folder / "tokenizer_config.json").get("eos_token")
+    return _declared_eos(folder, tuple(_version(folder / name) for name in _SAYS_EOS))
+
+
+_SAYS_EOS = ("tokenizer_config.json", "generation_config.json", "config.json")
+
+
+@functools.lru_cache(maxsize=64)
+def _declared_eos(folder: Path, versions: tuple[_Version | None, ...]) -> tuple[str | int, ...]:
+    token = _read(folder / _SAYS_EOS[0]).get("eos_token")
     if isinstance(token, dict):
         token = token.get("content")
     said: list[str | int] = [token] if isinstance(token, str) else []
-    for name in ("generation_config.json", "config.json"):
+    for name in _SAYS_EOS[1:]:
         value = _read(folder / name).get("eos_token_id")
         if isinstance(value, list):
             value = value[0] if value else None

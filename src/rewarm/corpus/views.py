@@ -116,6 +116,11 @@ class View:
         return len(self._kept)
 
     @property
+    def kept(self) -> Integers:
+        """Numbers of the kept documents over all shards, in order, int64 [documents]."""
+        return self._kept
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of the kept documents, frames included."""
         return int(self._offsets[-1])
