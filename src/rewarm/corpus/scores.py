@@ -106,12 +106,13 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
 
     None where they are not, or changed since. No text is read: a selection is a view.
     """
-    if not _is_complete(scoring.folder):
+    folder, key = scoring.folder, scoring.key
+    if not _is_complete(folder):
         return None
     facts, keep = scoring.source, scoring.keep
     view = open_view(facts)
     num_tokens = view.document_tokens
-    scores = load_scores(scoring.folder, view.num_documents)
+    scores = load_scores(folder, view.num_documents)
     hashes = text_hashes(Path(facts.folder))[view.kept]
     ranking = rank(scores, num_tokens, hashes, lowest=keep.lowest is not None)
     kept = ranking.kept(share=keep.share, tokens=keep.tokens)
@@ -130,8 +131,8 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
                 share=keep.share,
                 tokens=keep.tokens,
                 reference=keep.reference,
-                scores=str(scoring.folder),
-                key=scoring.key,
+                scores=str(folder),
+                key=key,
                 kept=digest,
                 worst=None if np.isnan(worst) else worst,
                 of_documents=view.num_documents,

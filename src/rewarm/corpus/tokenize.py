@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,32 +55,33 @@ def body_span(
 
 def tokenizer_fingerprint(folder: Path) -> str:
     """Return the SHA-256 of `tokenizer.json`; raises BaseModelError where it is not there."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    path = f"{os.fspath(folder)}/tokenizer.json"
+    version = _version(path)
+    if version is None or not os.path.isfile(path):
         raise BaseModelError.one(
-            str(path),
+            path,
             "it is not there",
             "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
-    return _sha256_of(path, _version(path))
+    return _sha256_of(path, version)
 
 
 # A recipe of a thousand sources asks a thousand times, of files of megabytes.
 _Version = tuple[int, int, int, int]
 
 
-def _version(path: Path) -> _Version | None:
+def _version(path: str) -> _Version | None:
     """Return what changes whenever a file does; None where there is none."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256_of(path: Path, version: _Version | None) -> str:
-    return file_sha256(path)
+def _sha256_of(path: str, version: _Version) -> str:
+    return file_sha256(Path(path))
 
 
 # What says how messages are written, and which tokens a template may name.
@@ -285,7 +287,8 @@ def declared_eos(folder: Path) -> tuple[str | int, ...]:
 
     Two bases may share `tokenizer.json` and end their documents with different tokens.
     """
-    return _declared_eos(folder, tuple(_version(folder / name) for name in _SAYS_EOS))
+    place = os.fspath(folder)
+    return _declared_eos(folder, tuple(_version(f"{place}/{name}") for name in _SAYS_EOS))
 
 
 _SAYS_EOS = ("tokenizer_config.json", "generation_config.json", "config.json")
