@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,7 +209,7 @@ def test_rendering_takes_a_twentieth_of_the_time(
         return "page"
 
     monkeypatch.setattr(live_page, "render_run_report", render)
-    monkeypatch.setattr(live_page.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     page = LivePage(run)
     for _ in range(1_000):
         os.utime(run.steps_log)
@@ -221,11 +222,14 @@ def test_rendering_takes_a_twentieth_of_the_time(
 def test_a_page_is_rendered_once_for_all_readers(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rendered = []
+    rendered: list[RunFolder] = []
+
+    def render(run: RunFolder, *, live: bool) -> str:
+        rendered.append(run)
+        return "page"
+
     monkeypatch.setattr(live_page, "_LEAST_INTERVAL_S", 0.0)
-    monkeypatch.setattr(
-        live_page, "render_run_report", lambda run, *, live: rendered.append(1) or "page"
-    )
+    monkeypatch.setattr(live_page, "render_run_report", render)
     page = LivePage(run)
     threads = [threading.Thread(target=page.current) for _ in range(8)]
     for thread in threads:
