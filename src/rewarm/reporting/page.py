@@ -15,12 +15,16 @@ from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
 __all__ = ["render_page"]
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Return the page; characters that no page can hold are shown as U+FFFD."""
+def render_page(template: str, *, live: bool = False, **values: Any) -> str:
+    """Return the page; characters that no page can hold are shown as U+FFFD.
+
+    A `live` one fetches itself again.
+    """
     page = (
         _environment()
         .get_template(template)
         .render(
+            live=live,
             version=__version__,
             light=Markup(variables(LIGHT)),
             dark=Markup(variables(DARK)),
