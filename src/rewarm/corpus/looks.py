@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rewarm.corpus.histogram import Histogram, histogram_of_counts, histogram_of_values
 from rewarm.corpus.packed import PackedView
-from rewarm.corpus.score_sets import ScoreSet
+from rewarm.corpus.score_sets import ScoreSet, score_sets_of
 from rewarm.corpus.spelling import Piece, Speller
 from rewarm.corpus.views import IGNORED_LABEL, View, kept_documents, open_view, shard_prefixes
 from rewarm.errors import CorpusError
@@ -92,15 +92,17 @@ class SourceLook:
         *,
         held_out: bool,
         speller: Speller | None,
-        score_sets: Sequence[ScoreSet] = (),
     ) -> None:
         self.facts = facts
         self.held_out = held_out
-        self.score_sets = tuple(score_sets)
         self._speller = speller
         whole = facts.model_copy(update={"selection": None})
         self.view = open_view(whole, held_out=held_out)
         self._numbers = self.view.kept
+        # Held-out documents have none.
+        self.score_sets: tuple[ScoreSet, ...] = ()
+        if not held_out:
+            self.score_sets = tuple(score_sets_of(facts, self.view.num_documents))
         self.selected: Integers | None = None
         if facts.selection is not None and not held_out:
             self.selected = np.searchsorted(self._numbers, kept_documents(facts))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, parse_json
-from rewarm.corpus.selection import load_scores
+from rewarm.corpus.selection import SCORES, load_scores
 from rewarm.records.facts import CorpusFacts
 
 __all__ = ["ScoreSet", "score_sets_of"]
@@ -34,9 +34,10 @@ class ScoreSet:
 
 
 def score_sets_of(facts: CorpusFacts, num_documents: int) -> list[ScoreSet]:
-    """Return the scores that a source's selection goes by; without one, all that are complete.
+    """Return the scores that a source's selection goes by; without one, all that are complete and
+    of just these documents.
 
-    Raises CorpusError where they do not fit the source.
+    Raises CorpusError where they cannot be read, or a selection's do not fit the source.
     """
     selection = facts.selection
     if selection is not None:
@@ -55,7 +56,16 @@ def score_sets_of(facts: CorpusFacts, num_documents: int) -> list[ScoreSet]:
     return [
         ScoreSet(path.parent.name, _unit(path), load_scores(path.parent, num_documents))
         for path in folders
+        if _num_scores(path.parent) in (None, num_documents)
     ]
+
+
+def _num_scores(folder: Path) -> int | None:
+    """Return how many scores a folder has; None where that cannot be told."""
+    try:
+        return len(np.load(folder / SCORES, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
 
 
 def _unit(manifest: Path) -> str:

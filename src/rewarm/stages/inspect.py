@@ -13,10 +13,9 @@ from rich.console import Console
 
 from rewarm.artifacts import canonical_json
 from rewarm.corpus.bins import load_packing
-from rewarm.corpus.looks import SourceLook
+from rewarm.corpus.looks import ShownWindow, SourceLook
 from rewarm.corpus.packed import PackedView, open_windows
 from rewarm.corpus.reject_log import counted_rejects, read_rejects
-from rewarm.corpus.score_sets import ScoreSet, score_sets_of
 from rewarm.corpus.spelling import Speller, open_speller
 from rewarm.corpus.views import View, open_view
 from rewarm.errors import CorpusError, Problems
@@ -157,7 +156,10 @@ def _of_rejects(
 ) -> Inspection:
     """Return what a source rejected, with some of it; raises CorpusError for an unknown reason."""
     rejected = counted_rejects(folder, facts)
-    if request.reason is not None and request.reason not in rejected:
+    most = request.number or (_PAGE_NUMBER if request.page else _NUMBER)
+    examples = request.wants_rejects or request.page is not None or facts is None
+    rejects = read_rejects(folder, most=most, reason=request.reason) if examples else []
+    if request.reason is not None and request.reason not in rejected and not rejects:
         near = difflib.get_close_matches(request.reason, rejected, n=1, cutoff=0.4)
         known = f"its reasons are {', '.join(sorted(rejected))}" if rejected else "leave it out"
         raise CorpusError.one(
@@ -165,9 +167,6 @@ def _of_rejects(
             f"source {name!r} rejected nothing as {request.reason!r}",
             f"did you mean {near[0]!r}?" if near else known,
         )
-    most = request.number or (_PAGE_NUMBER if request.page else _NUMBER)
-    examples = request.wants_rejects or request.page is not None or facts is None
-    rejects = read_rejects(folder, most=most, reason=request.reason) if examples else []
     return Inspection(name=name, facts=facts, rejected=rejected, rejects=tuple(rejects))
 
 
@@ -217,18 +216,15 @@ class _Looking:
 
     def _look(self, facts: CorpusFacts) -> SourceLook:
         request = self.request
-        sets: list[ScoreSet] = []
-        if not request.held_out:
-            whole = open_view(facts.model_copy(update={"selection": None}))
-            sets = score_sets_of(facts, whole.num_documents)
-        if request.scores and not sets and request.source is not None:
+        look = SourceLook(facts, held_out=request.held_out, speller=self.speller)
+        if request.scores and not look.score_sets and request.source is not None:
             raise CorpusError.one(
                 "--scores",
                 f"the documents of source {facts.name!r} are not scored",
                 "scores are made where the recipe keeps the best of a source (keep = …), by "
                 "`rewarm prepare`",
             )
-        return SourceLook(facts, held_out=request.held_out, speller=self.speller, score_sets=sets)
+        return look
 
     def _tokens(self, usual: int) -> int:
         request = self.request
@@ -246,7 +242,7 @@ class _Looking:
         tokens = self._tokens(_SAMPLE_TOKENS)
         return [(one, tokens) for one in look.sample(number, request.seed)]
 
-    def _windows(self, look: SourceLook) -> tuple[tuple, str]:  # type: ignore[type-arg]
+    def _windows(self, look: SourceLook) -> tuple[tuple[ShownWindow, ...], str]:
         request, target = self.request, self.target
         length = request.length or target.sequence_length
         wanted = request.wants_windows
