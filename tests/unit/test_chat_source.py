@@ -108,6 +108,13 @@ def test_answers_with_their_end_are_learned_and_nothing_else_is(base: Path) -> N
     assert one.tokens.tolist().count(1) == 2
 
 
+@pytest.mark.parametrize("answer", ["", " ", "s", "/s", ">", "</", "ss"])
+def test_an_answer_ends_with_its_token_whatever_it_spells(base: Path, answer: str) -> None:
+    """Nothing at all, and what the token that ends it is spelt with: never the line feed after."""
+    one = encoded(base, *talk("a?", answer, "b?", answer))
+    assert learned(base, one).replace(" ", "") == 2 * f"{answer.strip()}</s>"
+
+
 def test_marks_of_a_template_are_followed_as_the_library_does(base: Path) -> None:
     """The same tokens count as in transformers' own mask, token by token."""
     from transformers import AutoTokenizer
