@@ -33,6 +33,44 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="small remote files are fetched side by side",
+        file="corpus/files.py",
+        old="    return side_by_side(asked, files)\n",
+        new="    return map(asked, files)\n",
+        test="tests/unit/test_remote_inputs.py::test_small_files_are_fetched_side_by_side",
+    ),
+    Mutation(
+        promise="a small remote file that came short is not taken for a whole one",
+        file="corpus/files.py",
+        old="return content if len(content) == file.size else None",
+        new="return content",
+        test="tests/unit/test_remote_inputs.py"
+        "::test_what_fails_while_it_is_fetched_ahead_is_read_again",
+    ),
+    Mutation(
+        promise="a web server that fails is not told as a file that is not there",
+        file="corpus/files.py",
+        old="            error = _as_it_is(raised)\n",
+        new="            error = raised\n",
+        test="tests/unit/test_remote_inputs.py"
+        "::test_a_web_server_that_fails_is_no_file_that_is_absent",
+    ),
+    Mutation(
+        promise="what an answer says is not looked for in the token that ends it",
+        file="corpus/chat.py",
+        old="        spoken = self._without_special_tokens(whole)\n",
+        new="        spoken = whole\n",
+        test="tests/unit/test_chat_source.py"
+        "::test_an_answer_ends_with_its_token_whatever_it_spells",
+    ),
+    Mutation(
+        promise="a recipe that a run spelt out is read again",
+        file="recipe/section.py",
+        old="getattr(self, name) != fields[name].get_default(call_default_factory=True)",
+        new="name in self.model_fields_set",
+        test="tests/unit/test_recipe.py::test_a_recipe_as_a_run_keeps_it_is_read_again",
+    ),
+    Mutation(
         promise="packing is best-fit: the fullest bin that has room",
         file="corpus/best_fit.py",
         old="room = length + (fitting & -fitting).bit_length() - 1",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
-from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamp, stamp_of
+from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamps, stamp_of
 from rewarm.corpus.tokenize import declared_eos, template_fingerprint, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
@@ -104,8 +104,9 @@ class Place:
     def check_unchanged(self) -> None:
         """Raise CorpusError naming the inputs that were written to since the key was taken."""
         problems = Problems()
-        for path, stamp in zip(self.inputs, self.stamps, strict=True):
-            if fresh_stamp(path) != stamp:
+        now = fresh_stamps(self.inputs)
+        for path, stamp, is_now in zip(self.inputs, self.stamps, now, strict=True):
+            if is_now != stamp:
                 problems.add(
                     str(path),
                     "it changed while it was prepared",
