@@ -33,6 +33,21 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="UniMax in an extension counts what the run has shown",
+        file="planning/shares.py",
+        old="            - shown_before.get(source.name, 0),\n",
+        new="            - 0 * shown_before.get(source.name, 0),\n",
+        test="tests/unit/test_continuation.py"
+        "::test_unimax_in_what_follows_counts_what_the_run_has_shown",
+    ),
+    Mutation(
+        promise="an index of bins with a damaged manifest is made again",
+        file="corpus/bins.py",
+        old="        except CorpusError:  # its manifest is damaged\n            return None",
+        new="        except ZeroDivisionError:\n            return None",
+        test="tests/unit/test_bins.py::test_a_manifest_that_lists_no_files_is_made_again",
+    ),
+    Mutation(
         promise="small remote files are fetched side by side",
         file="corpus/files.py",
         old="    return side_by_side(asked, files)\n",
