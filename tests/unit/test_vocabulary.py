@@ -178,7 +178,7 @@ def test_a_tokenizer_that_takes_whole_words_first(tmp_path: Path) -> None:
                 assert ids == before
                 as_before += 1
         assert as_before > 10
-        (word,) = new.encode(" Kardiologie", add_special_tokens=False).ids
+        (word,) = new.encode(" der", add_special_tokens=False).ids
         assert word >= 320
 
 
