@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="licences are counted over what is kept",
+        file="corpus/scores.py",
+        old='            "licences": licences,\n',
+        new="",
+        test="tests/unit/test_quality.py::test_tags_of_what_is_kept_are_counted_and_no_others",
+    ),
+    Mutation(
         promise="UniMax in an extension counts what the run has shown",
         file="planning/shares.py",
         old="            - shown_before.get(source.name, 0),\n",
