@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a selection has bins of its own",
+        file="corpus/bins.py",
+        old='f"-{facts.tokens[:12]}"',
+        new='""',
+        test="tests/unit/test_quality.py::test_each_selection_has_bins_of_its_own",
+    ),
+    Mutation(
         promise="licences are counted over what is kept",
         file="corpus/scores.py",
         old='            "licences": licences,\n',

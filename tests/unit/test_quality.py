@@ -16,6 +16,7 @@ import torch
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
 from rewarm.corpus import classifier, quality, scores
+from rewarm.corpus.bins import ensure_packing, open_bins
 from rewarm.corpus.ngram import fit_ngrams
 from rewarm.corpus.scores import DocumentScorer
 from rewarm.corpus.sealed import verify_prepared
@@ -431,3 +432,13 @@ def test_tags_of_what_is_kept_are_counted_and_no_others(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="tags do not fit its shards"):
         plan_job(job_in(folder, f"{fields}, {PERPLEXITY}"), estimates_allowed=True)
     assert prepare_job(job_in(folder, f"{fields}, {PERPLEXITY}"), MODEL_TOOLS)[0] == kept
+
+
+def test_each_selection_has_bins_of_its_own(made: Path) -> None:
+    """Packing what another share keeps leaves the bins that a plan was made with."""
+    facts = facts_in(made, PERPLEXITY)
+    planned = ensure_packing(facts, 32)
+    for other in (facts_in(made, PERPLEXITY.replace("0.2", "0.5")), whole(made)):
+        assert ensure_packing(other, 32).fingerprint != planned.fingerprint
+    bins = open_bins(facts, 32, planned.fingerprint)
+    assert bins.counts.sum() == facts.num_tokens - 1
