@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="the answers of a selection are those of what it keeps",
+        file="corpus/scores.py",
+        old='            "num_label_tokens": num_labels,\n',
+        new="",
+        test="tests/unit/test_chat_source.py::test_of_what_is_kept_the_answers_are_counted",
+    ),
+    Mutation(
         promise="a selection has bins of its own",
         file="corpus/bins.py",
         old='f"-{facts.tokens[:12]}"',
