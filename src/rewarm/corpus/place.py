@@ -24,6 +24,8 @@ from rewarm.records.facts import CorpusFacts
 __all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
 
 FORMAT = 6
+CHAT_FORMAT = 2
+"""Of what is made of conversations alone."""
 FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
@@ -61,9 +63,12 @@ class SourceText:
         inputs: object = self.made_by
         if inputs is None:
             inputs = [[self._name(path), *stamp_of(path)] for path in self.inputs]
-        template = {}
+        template: dict[str, object] = {}
         if self.source.format == "chat":
-            template = {"template": template_fingerprint(self.tokenizer_folder)}
+            template = {
+                "template": template_fingerprint(self.tokenizer_folder),
+                "chat": CHAT_FORMAT,
+            }
         return fingerprint(
             {
                 **template,
