@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="messages hold no NUL, lone surrogate or byte-order mark",
+        file="corpus/records.py",
+        old='unfit(message["content"], may_be_empty=True) for',
+        new="None for",
+        test="tests/unit/test_chat_source.py::test_what_no_text_may_hold_no_message_may",
+    ),
+    Mutation(
         promise="the answers of a selection are those of what it keeps",
         file="corpus/scores.py",
         old='            "num_label_tokens": num_labels,\n',

@@ -29,7 +29,7 @@ from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.packed import PackedView
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import HELD_OUT_CHATS, prepare_source
-from rewarm.corpus.records import Document
+from rewarm.corpus.records import Document, document_of
 from rewarm.corpus.scores import Scoring, load_selected, score_source
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import open_shard
@@ -487,3 +487,14 @@ def test_of_what_is_kept_the_answers_are_counted(tmp_path: Path, base: Path) -> 
     Path(f"{shard.with_suffix('')}{LABEL_COUNTS}").write_bytes(b"")
     with pytest.raises(CorpusError, match="cannot be read"):
         load_selected(scoring)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(
+    ("said", "reason"), [("a\0b", "nul"), ("a\ufeffb", "bom"), ("a\ud800", "lone_surrogate")]
+)
+def test_what_no_text_may_hold_no_message_may(turn: int, said: str, reason: str) -> None:
+    messages = [dict(message) for message in talk("why?", "because")]
+    assert not isinstance(document_of({"messages": messages}, recipe(), "here"), str)
+    messages[turn]["content"] = said
+    assert document_of({"messages": messages}, recipe(), "here") == reason
