@@ -221,8 +221,8 @@ MUTATIONS = [
     Mutation(
         promise="prepare mends a damaged bin index",
         file="corpus/bins.py",
-        old="if found is not None and verified and changed_files",
-        new="if found is None and changed_files",
+        old="return None if changed_files(_folder(facts, sequence_length)) else found",
+        new="return found",
         test="tests/unit/test_bins.py::test_a_changed_index_is_told_and_made_again",
     ),
     Mutation(
@@ -2114,8 +2114,8 @@ MUTATIONS = [
     Mutation(
         promise="a remote file is asked for anew before it is sealed",
         file="corpus/files.py",
-        old="    if file.is_pinned:\n",
-        new="    if True:\n",
+        old="return file if isinstance(file, RemoteFile) and not file.is_pinned else None",
+        new="return None",
         test="tests/unit/test_remote_inputs.py::"
         "test_a_file_that_changes_while_it_is_prepared_is_refused",
     ),
@@ -2165,7 +2165,7 @@ MUTATIONS = [
     Mutation(
         promise="languages and licences are counted over what is trained on",
         file="corpus/tags.py",
-        old="            if kept:\n",
+        old="            if is_shown:\n",
         new="            if True:\n",
         test="tests/unit/test_source_provenance.py::test_only_what_is_trained_on_is_counted",
     ),
