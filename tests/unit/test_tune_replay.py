@@ -46,7 +46,7 @@ def test_the_runs_are_the_recipe_in_small(folder: Path) -> None:
     found = found_in(folder)
     assert len(found["runs"]) == len(found["trials"]) == 13
     sizes = [(trial["replay"], trial["num_tokens"]) for trial in found["trials"]]
-    assert sizes[:4] == [(0.0, 512), (0.05, 512), (0.2, 512), (0.5, 512)]
+    assert sizes[:4] == [(0.0, 512), (0.05, 512), (0.25, 512), (0.75, 512)]
     assert sizes[-1] == (0.1, 4096)
     assert found["tokens_spent"] == 4 * (512 + 1024 + 2048) + 4096
     for place, (replay, tokens) in zip(found["runs"], sizes, strict=True):

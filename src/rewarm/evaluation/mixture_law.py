@@ -36,6 +36,7 @@ from rewarm.records.facts import Record
 
 __all__ = [
     "FEWEST_RUNS",
+    "MOST_REPLAY",
     "LawDraws",
     "Measured",
     "Prediction",
@@ -53,7 +54,9 @@ _BETA = (0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.46, 0.66, 0.9, 1.2)
 _ETA = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5)
 _GAMMA = (0.1, 0.2, 0.35, 0.55, 0.8, 1.1, 1.5, 2.0)
 _EPSILON = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-_SHARES = np.linspace(0.0, 1.0, 201)
+MOST_REPLAY = 0.8
+"""The share that is looked at: runs of no new text say nothing of what is learned."""
+_SHARES = np.linspace(0.0, MOST_REPLAY, 161)
 _TAIL = 0.025
 
 
@@ -197,7 +200,7 @@ class ShareFinding(Record):
 
     tolerance: float = Field(description="bits per byte that old text may lose on the base")
     share: float | None = Field(
-        description="smallest replay share within the tolerance; None: not even old text alone is"
+        description="smallest replay share within the tolerance; None: none up to MOST_REPLAY"
     )
     low: float | None = Field(description="95 % of the laws that agree need at least this")
     high: float | None = Field(description="and at most this; None: some are never within it")

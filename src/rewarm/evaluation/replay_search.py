@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rewarm.evaluation.forgetting import KEPT_WITHIN, NEW_ROLES, OLD_ROLES, delta_curve
 from rewarm.evaluation.mixture_law import (
+    MOST_REPLAY,
     Measured,
     Prediction,
     ShareFinding,
@@ -39,7 +40,7 @@ __all__ = [
     "try_share",
 ]
 
-SHARES = (0.0, 0.05, 0.2, 0.5)
+SHARES = (0.0, 0.05, 0.25, 0.75)
 LENGTHS = (0.25, 0.5, 1.0)
 """Of the longest run that the law is fitted to."""
 CHECK_SHARE, CHECK_LENGTH = 0.1, 2.0
@@ -50,7 +51,7 @@ RULE = (
     "predicts, for the budget, that old text stays within the tolerance of the base (CMR)."
 )
 _NATS_PER_BIT = math.log(2.0)
-_CURVE = tuple(round(0.01 * i, 2) for i in (0, 1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 100))
+_CURVE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, MOST_REPLAY)
 
 Floats = NDArray[np.float64]
 
@@ -225,7 +226,7 @@ def _remarks(
         )
     if finding.share is None:
         remarks.append(
-            "no share keeps old text within the tolerance, not even old text alone: lower the "
+            f"no share up to {MOST_REPLAY:.0%} keeps old text within the tolerance: lower the "
             "learning rate, or accept more"
         )
     elif finding.high is None or (finding.low is not None and finding.high - finding.low > 0.25):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from rewarm.evaluation.mixture_law import Measured, Prediction
+from rewarm.evaluation.mixture_law import MOST_REPLAY, Measured, Prediction
 from rewarm.evaluation.replay_search import Check, ReplayFinding
 from rewarm.reporting import numbers
 from rewarm.reporting.curves import LineChart, Point, Series, line_figure
@@ -79,7 +79,7 @@ def _answer(finding: ReplayFinding) -> str:
     found = finding.finding
     within = f"old text within {found.tolerance:g} of the base at {format_count(found.num_tokens)}"
     if found.share is None:
-        return f"No replay share keeps {within} tokens."
+        return f"No replay share up to {MOST_REPLAY:.0%} keeps {within} tokens."
     assert found.old is not None
     assert found.new is not None
     low = "0 %" if found.low is None else f"{found.low:.1%}"
