@@ -27,9 +27,9 @@ ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 RECIPE = """
 name = "look"
 base = { path = "base", pretraining = { peak_lr = 1e-3, final_lr = 1e-4 } }
-sources.papers = { path = "papers.jsonl", role = "new", held_out = 0.1, licence_field = "licence", \
+sources.papers = { path = "papers.jsonl", role = "new", held_out = 0.1, \
 keep = { lowest = "perplexity", share = 0.25, reference = "book" } }
-sources.book = { path = "book.jsonl", role = "quality" }
+sources.book = { path = "book.jsonl", role = "quality", licence_field = "licence" }
 sources.talk = { path = "talk.jsonl", role = "new", format = "chat" }
 batch = { tokens = 128, sequence_length = 32, packing = "best-fit" }
 budget.tokens = "2k"
@@ -57,12 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     papers: list[dict[str, Any]] = [
         {"id": f"paper-{number}", "text": f"{text} {number}"} for number, text in enumerate(texts)
     ]
-    papers.append({"id": EVIL_ID, "text": EVIL, "licence": "\x1b[2Jfree"})
+    papers.append({"id": EVIL_ID, "text": EVIL})
     papers += [{"id": "no text"}, {"id": "zero", "text": f"zero\x00 {EVIL}"}]
     write_lines(place / "papers.jsonl", papers)
     write_lines(
         place / "book.jsonl",
-        [{"text": f"{text} in a book {number}"} for number, text in enumerate(texts[:80])],
+        [
+            {"text": f"{text} in a book {number}", "licence": "\x1b[2Jfree"}
+            for number, text in enumerate(texts[:80])
+        ],
     )
     write_lines(
         place / "talk.jsonl",

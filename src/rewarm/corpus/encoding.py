@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rewarm.corpus.ahead import Ahead
 from rewarm.corpus.documents import DocumentEncoder, Encoded, Refused
-from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.files import Input, read_ahead, size_of
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.records import Document, Rejections
 from rewarm.corpus.shards import dtype_for, write_shard
@@ -239,7 +239,7 @@ class ShardEncoder:
         """
         batch: list[Document] = []
         size = num_read = 0
-        for path in paths:
+        for path in read_ahead(paths):
             before = num_read + rejections.counts.total()
             for document, position in read_documents(path, self.source, rejections):
                 num_read += 1
