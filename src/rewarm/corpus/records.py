@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,13 @@ class Rejections:
             self.examples.append(f"{where} ({reason})")
         if self.counts[reason] <= _KEPT_PER_REASON:
             self.kept.append(Reject(where, reason, _excerpt(content)))
+
+    def add_told(self, reason: str, where: Callable[[], str], told: Callable[[], str]) -> None:
+        """Count one document; where it stands and what is told of it is asked for the first ones of
+        each reason alone."""
+        self.counts[reason] += 1
+        if self.counts[reason] <= _KEPT_PER_REASON:
+            self.kept.append(Reject(where(), reason, _excerpt(told())))
 
 
 def _excerpt(content: object) -> str:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, write_atomically
 from rewarm.corpus.label_mask import LABEL_COUNTS
+from rewarm.corpus.pieces import pieces_of
 from rewarm.corpus.sealed import alone, changed_files, seal
 from rewarm.corpus.selection import SCORES, digest_of, load_scores, rank
 from rewarm.corpus.views import View, kept_documents, open_view, shard_prefixes, text_hashes
@@ -209,7 +210,7 @@ def _score(
     started = time.monotonic()
     found: list[Floats] = [np.empty(0)]
     ends = np.cumsum(view.document_tokens)
-    for number, (first, last) in enumerate(_pieces(ends, scorer.tokens_per_piece)):
+    for number, (first, last) in enumerate(pieces_of(ends, scorer.tokens_per_piece)):
         path = folder / _PIECES / f"{number:06d}.npy"
         piece = _read_piece(path, last - first)
         if piece is None:
@@ -227,16 +228,6 @@ def _score(
     _write_array(folder / SCORES, np.concatenate(found))
     seal(folder, [], {"key": scoring.key, "settings": scoring.settings()})
     shutil.rmtree(folder / _PIECES, ignore_errors=True)
-
-
-def _pieces(ends: NDArray[np.int64], tokens_per_piece: int) -> Iterator[tuple[int, int]]:
-    """Yield [first, last) documents of each piece, by the lengths of documents alone."""
-    first = 0
-    for number in np.unique((ends - 1) // tokens_per_piece):
-        last = int(np.searchsorted(ends, (number + 1) * tokens_per_piece, side="right"))
-        if last > first:
-            yield first, last
-            first = last
 
 
 def _read_piece(path: Path, num_documents: int) -> Floats | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from rewarm.errors import masked
+from rewarm.recipe.curate import CurateRecipe
 from rewarm.recipe.keep import KeepRecipe
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.records.facts import Role
@@ -192,6 +193,9 @@ class SourceRecipe(Section):
     held_out: Share = Field(0.01, description="share of documents (or groups) kept for evaluation")
     max_epochs: float = Field(4.0, gt=0, description="how often the source may be repeated")
     max_epochs_reason: str | None = Field(None, description="why more than 4 epochs are right here")
+    curate: CurateRecipe = Field(
+        default_factory=CurateRecipe, description="what is left out of its documents"
+    )
     keep: KeepRecipe | None = Field(
         None, description="keep the best of its documents, by a score of each"
     )

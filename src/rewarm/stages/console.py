@@ -18,11 +18,13 @@ from rewarm.records.facts import CorpusFacts, EvalRecord, StepRecord
 from rewarm.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from rewarm.corpus.decontaminate import CurateProgress
     from rewarm.corpus.prepare import PrepareProgress
     from rewarm.corpus.scores import ScoreProgress
     from rewarm.retention.tally import RehearsalProgress
 
 __all__ = [
+    "CurateConsole",
     "PrepareConsole",
     "RehearseConsole",
     "ScoreConsole",
@@ -118,13 +120,26 @@ class ScoreConsole(_SourceBars):
 
     def update(self, progress: ScoreProgress) -> None:
         """Show how far the scores of one source are."""
-        elapsed = max(progress.elapsed_s, 1e-9)
-        left = (progress.total_tokens - progress.tokens) * elapsed / max(progress.tokens, 1)
-        rates = (
-            f"{format_count(progress.documents)} documents, "
-            f"{format_count(progress.tokens / elapsed)} tokens/s, {format_duration(left)} left"
-        )
-        self._show(progress.source, progress.tokens, progress.total_tokens, rates)
+        self._show(progress.source, progress.tokens, progress.total_tokens, _token_rates(progress))
+
+
+def _token_rates(progress: ScoreProgress | CurateProgress) -> str:
+    elapsed = max(progress.elapsed_s, 1e-9)
+    left = (progress.total_tokens - progress.tokens) * elapsed / max(progress.tokens, 1)
+    return (
+        f"{format_count(progress.documents)} documents, "
+        f"{format_count(progress.tokens / elapsed)} tokens/s, {format_duration(left)} left"
+    )
+
+
+class CurateConsole(_SourceBars):
+    """Progress of looking for documents to drop: documents, tokens/s, time left, by source."""
+
+    _verb = "curate"
+
+    def update(self, progress: CurateProgress) -> None:
+        """Show how far the documents of one source are looked through."""
+        self._show(progress.source, progress.tokens, progress.total_tokens, _token_rates(progress))
 
 
 class RehearseConsole(_SourceBars):

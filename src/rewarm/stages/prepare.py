@@ -17,6 +17,7 @@ from rewarm.planning.blends import used_sources
 from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
+from rewarm.stages.curating import curate_documents
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.selecting import MakeBaseScorer, select_documents, show_selections
@@ -100,6 +101,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
             except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
+    facts = curate_documents(job, facts, found)
     facts = select_documents(job, facts, found, tools.base_scorer)
     _pack(facts, sequence_length_of(job.recipe, found.model))
     trained = set(used_sources(job.recipe))
