@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from rewarm.corpus.documents import DocumentEncoder, Encoded, Refused
 from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.filters import Filters
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.records import Document, Rejections
 from rewarm.corpus.shards import dtype_for, write_shard
@@ -170,6 +171,7 @@ class ShardEncoder:
     source: SourceRecipe
     encoder: DocumentEncoder
     meter: Meter
+    filters: Filters | None = None
 
     def write(self, prefix: Path, paths: Sequence[Input]) -> dict[str, Any]:
         """Write the files of a shard under a prefix, flushed to the disk, and return its facts.
@@ -234,7 +236,12 @@ class ShardEncoder:
         size = 0
         for path in paths:
             before = self.meter.documents + len(batch) + rejections.counts.total()
-            for document, position in read_documents(path, self.source, rejections):
+            for read, position in read_documents(path, self.source, rejections):
+                document = read if self.filters is None else self.filters.judge(read)
+                if isinstance(document, str):
+                    rejections.add(document, read.id, read.text)
+                    self.meter.tell(position)
+                    continue
                 batch.append(document)
                 size += len(document.text) + sum(len(m["content"]) for m in document.messages)
                 if size >= _BATCH_BYTES:

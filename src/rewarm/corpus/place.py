@@ -64,9 +64,11 @@ class SourceText:
         template = {}
         if self.source.format == "chat":
             template = {"template": template_fingerprint(self.tokenizer_folder)}
+        curate = self.source.curate.text_settings()
         return fingerprint(
             {
                 **template,
+                **({"curate": curate} if curate else {}),
                 "format": FORMAT,
                 "reader": self.source.model_dump(mode="json", include=set(_READER_KEYS)),
                 "inputs": inputs,

@@ -41,6 +41,7 @@ from rewarm.corpus.encoding import (
     split_hashes,
 )
 from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.filters import Filters, open_filters
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.open_documents import document_encoder
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
@@ -118,6 +119,7 @@ def prepare_source(
                     place,
                     encoder,
                     document_encoder(text, encoder, open_chat),
+                    open_filters(text.name, text.source),
                     tokenizer,
                     meter,
                 )
@@ -151,6 +153,7 @@ class _Work:
     place: Place
     encoder: Encoder
     documents: DocumentEncoder
+    filters: Filters | None
     tokenizer: str
     meter: Meter
 
@@ -174,7 +177,7 @@ class _Work:
     def _maker(self) -> ShardEncoder | ShardTaker:
         if self.source.holds_tokens:
             return ShardTaker(self.encoder, self.tokenizer, self.meter, self.place.folder)
-        return ShardEncoder(self.source, self.documents, self.meter)
+        return ShardEncoder(self.source, self.documents, self.meter, self.filters)
 
     def _is_complete(self, prefix: Path) -> bool:
         """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""

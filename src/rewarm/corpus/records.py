@@ -10,7 +10,7 @@ from typing import Any
 from rewarm.corpus.conversations import Message, read_messages
 from rewarm.recipe.sources import SourceRecipe
 
-__all__ = ["Document", "Reject", "Rejections", "document_of", "unfit"]
+__all__ = ["Document", "Reject", "Rejections", "document_of", "is_curated", "unfit"]
 
 _NUM_EXAMPLES = 3
 _KEPT_PER_REASON = 20
@@ -45,6 +45,12 @@ class Reject:
     excerpt: str
 
 
+def is_curated(reason: str) -> bool:
+    """Tell whether a reason (`family:detail`) is of curation: the document is sound, and not
+    wanted."""
+    return ":" in reason
+
+
 @dataclass(slots=True)
 class Rejections:
     """Documents that were not taken, by reason, with the first ones of each."""
@@ -56,7 +62,7 @@ class Rejections:
     def add(self, reason: str, where: str, content: object = "") -> None:
         """Count one rejected document; of the first of each reason the beginning is kept."""
         self.counts[reason] += 1
-        if len(self.examples) < _NUM_EXAMPLES:
+        if len(self.examples) < _NUM_EXAMPLES and not is_curated(reason):
             self.examples.append(f"{where} ({reason})")
         if self.counts[reason] <= _KEPT_PER_REASON:
             self.kept.append(Reject(where, reason, _excerpt(content)))

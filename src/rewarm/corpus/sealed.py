@@ -22,6 +22,9 @@ _PACKAGES = (
     "pyarrow",
     "numpy",
     "scikit-learn",
+    "datatrove",
+    "spacy",
+    "py3langid",
     "torch",
     "transformers",
 )

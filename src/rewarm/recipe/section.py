@@ -53,4 +53,4 @@ class Section(BaseModel):
 def _names(annotation: Any, value: bool) -> bool:
     """Tell whether an annotation names this truth value among what a field may be."""
     parts = get_args(annotation)
-    return any(part is value or _names(part, value) for part in parts)
+    return any(part is value or part is bool or _names(part, value) for part in parts)

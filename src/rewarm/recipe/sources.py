@@ -254,6 +254,11 @@ class SourceRecipe(Section):
             given = sorted((_FIELDS_OF_TEXT | {"csv"}) & self.model_fields_set)
             if given:
                 raise ValueError(f"tokens have no fields: leave out {', '.join(given)}")
+            if self.curate.text_settings():
+                raise ValueError(
+                    "token shards are used as they lie, and are not filtered by language or "
+                    "quality: leave these out of curate"
+                )
         return self
 
     @model_validator(mode="after")
@@ -273,6 +278,11 @@ class SourceRecipe(Section):
                 )
         elif self.messages_field is not None:
             raise ValueError('messages_field goes with format = "chat"')
+        if "c4" in self.curate.qualities and (self.format == "chat" or self.question_field):
+            raise ValueError(
+                "c4 takes lines out of documents, and would tear questions from answers: use "
+                "another quality filter here"
+            )
         if self.order == "stored" and self.subset is not None and self.subset.redraw:
             raise ValueError("a source in stored order cannot be drawn anew for each pass")
         return self
