@@ -353,11 +353,11 @@ def test_the_plan_says_what_is_not_known_yet(
     write_rows(folder / "quiz.jsonl", rows)
     capsys.readouterr()
     assert main(["plan", "r.toml"]) == 0
-    assert "not held against what is measured on yet" in capsys.readouterr().out
+    assert "which of its documents are dropped" in capsys.readouterr().out
     assert main(["train", "r.toml"]) == 2
     told = capsys.readouterr().err
-    assert "sources.web: its documents are not held against what is measured on" in told
-    assert "sources.old: its documents are not held against what is measured on" in told
+    assert "sources.web: which of its documents are dropped" in told
+    assert "sources.old: which of its documents are dropped" in told
 
 
 def test_a_list_that_changed_is_told_and_made_again(

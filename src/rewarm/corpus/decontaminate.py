@@ -28,14 +28,14 @@ from rewarm.corpus.contamination import (
     copies_of_held_out,
 )
 from rewarm.corpus.contamination_index import Indexes, MeasuredText, load_indexes
-from rewarm.corpus.drops import digest_of, drop_folder, load_drop, save_drop
-from rewarm.corpus.label_mask import LABEL_COUNTS
+from rewarm.corpus.drops import drop_folder, drop_of, load_drop, save_drop
+from rewarm.corpus.executors import Executor
 from rewarm.corpus.pieces import load_arrays, pieces_of, save_arrays
 from rewarm.corpus.records import Rejections
 from rewarm.corpus.sealed import alone
 from rewarm.corpus.texts import texts_of
 from rewarm.corpus.tokenize import Encoder, open_encoder
-from rewarm.corpus.views import View, kept_documents, open_view, shard_prefixes, text_hashes
+from rewarm.corpus.views import View, kept_documents, open_view, text_hashes
 from rewarm.corpus.words import hash_words, spell_words
 from rewarm.errors import EnvironmentFault
 from rewarm.recipe.base import TokenizerRecipe
@@ -46,7 +46,7 @@ __all__ = ["BY_HELD_OUT", "BY_TASK", "CurateProgress", "Decontamination", "decon
 FORMAT = 1
 BY_TASK = "contaminated:tasks"
 BY_HELD_OUT = "contaminated:held-out"
-_PIECES = "pieces"
+_PIECES, _TASKS = "pieces", "tasks"
 _TOKENS_PER_PIECE = 2**22
 _MANY_DROPPED = 0.05
 
@@ -91,14 +91,10 @@ class Decontamination:
         return load_drop(self.folder, self.key, verified=verified)
 
 
-RunTasks = Callable[[Callable[[int], None], int], None]
-"""Calls a function, which can be pickled, with every number below another: see `executors`."""
-
-
 def decontaminate(
     wanted: Decontamination,
     index_folder: Callable[[], Path],
-    run_tasks: RunTasks,
+    executor: Executor,
     *,
     progress: Callable[[CurateProgress], None],
 ) -> DropFacts:
@@ -113,7 +109,7 @@ def decontaminate(
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             found = wanted.load(verified=True)
-            return found or _find(wanted, index_folder(), run_tasks, progress)
+            return found or _find(wanted, index_folder(), executor, progress)
     except OSError as error:
         raise EnvironmentFault(
             f"{folder} cannot be written ({error.strerror or error})",
@@ -124,38 +120,26 @@ def decontaminate(
 def _find(
     wanted: Decontamination,
     index_folder: Path,
-    run_tasks: RunTasks,
+    executor: Executor,
     progress: Callable[[CurateProgress], None],
 ) -> DropFacts:
     task = _Search(wanted, index_folder, progress)
-    run_tasks(task, len(task.pieces))
+    executor.run(task, range(len(task.pieces)), wanted.folder / _TASKS, wanted.source.name)
     documents, rejections, by, warnings = _decided(task)
-    view, kept = task.view, kept_documents(wanted.source)
-    dropped = kept[documents]
-    drop = DropFacts(
-        kind="contaminated",
-        folder=str(wanted.folder),
-        key=wanted.key,
-        digest=digest_of(dropped),
-        reasons=dict(sorted(rejections.counts.items())),
-        by=dict(sorted(by.items())),
-        num_documents=len(dropped),
-        num_tokens=int(view.document_tokens[documents].sum()),
-        num_bytes=int(view.document_bytes[documents].sum()),
-        num_label_tokens=_label_tokens(wanted.source, dropped),
+    drop = drop_of(
+        wanted.source,
+        "contaminated",
+        wanted.folder,
+        wanted.key,
+        documents,
+        task.view,
+        reasons=rejections.counts,
+        by=by,
         warnings=warnings,
     )
-    save_drop(drop, dropped, rejections.kept)
+    save_drop(drop, task.view.kept[documents], rejections.kept)
     shutil.rmtree(wanted.folder / _PIECES, ignore_errors=True)
     return drop
-
-
-def _label_tokens(facts: CorpusFacts, dropped: Integers) -> int:
-    if facts.num_label_tokens is None:
-        return 0
-    prefixes = shard_prefixes(Path(facts.folder))
-    counts = np.concatenate([np.load(f"{prefix}{LABEL_COUNTS}") for prefix in prefixes])
-    return int(counts[dropped].sum())
 
 
 class _Piece(NamedTuple):

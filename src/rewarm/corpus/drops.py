@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from rewarm.artifacts import (
     write_atomically,
     write_json,
 )
+from rewarm.corpus.label_mask import LABEL_COUNTS
 from rewarm.corpus.records import Reject
 from rewarm.corpus.sealed import changed_files, seal
 from rewarm.errors import CorpusError
@@ -34,6 +36,7 @@ __all__ = [
     "REJECTS",
     "digest_of",
     "drop_folder",
+    "drop_of",
     "dropped_documents",
     "load_drop",
     "save_drop",
@@ -45,6 +48,25 @@ _DROPPED = "dropped.npy"
 _FACTS = "facts.json"
 
 Integers = NDArray[np.int64]
+
+
+class TrainingView(Protocol):
+    """What is asked of a view: each kept document's number over all shards, tokens and bytes."""
+
+    @property
+    def kept(self) -> Integers:
+        """Numbers over all shards."""
+        ...
+
+    @property
+    def document_tokens(self) -> Integers:
+        """Tokens of each."""
+        ...
+
+    @property
+    def document_bytes(self) -> Integers:
+        """UTF-8 bytes of each."""
+        ...
 
 
 def drop_folder(facts: CorpusFacts, kind: str, key: str) -> Path:
@@ -71,6 +93,39 @@ def load_drop(folder: Path, key: str, *, verified: bool = False) -> DropFacts | 
     except (OSError, ValueError, CorpusError):
         return None
     return found.model_copy(update={"folder": str(folder)}) if found.key == key else None
+
+
+def drop_of(
+    facts: CorpusFacts,
+    kind: Literal["duplicates", "contaminated"],
+    folder: Path,
+    key: str,
+    documents: Integers,
+    view: TrainingView,
+    *,
+    reasons: Mapping[str, int],
+    by: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+) -> DropFacts:
+    """Return the facts of dropped documents, which are numbered within the training view."""
+    dropped = view.kept[documents]
+    labels = 0
+    if facts.num_label_tokens is not None:
+        prefixes = sorted(Path(facts.folder).glob(f"shard-*{LABEL_COUNTS}"))
+        labels = int(np.concatenate([np.load(path) for path in prefixes])[dropped].sum())
+    return DropFacts(
+        kind=kind,
+        folder=str(folder),
+        key=key,
+        digest=digest_of(dropped),
+        reasons=dict(sorted(reasons.items())),
+        by=dict(sorted((by or {}).items())),
+        num_documents=len(dropped),
+        num_tokens=int(view.document_tokens[documents].sum()),
+        num_bytes=int(view.document_bytes[documents].sum()),
+        num_label_tokens=labels,
+        warnings=tuple(warnings),
+    )
 
 
 def save_drop(drop: DropFacts, dropped: Integers, rejects: Iterable[Reject]) -> None:

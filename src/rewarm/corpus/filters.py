@@ -48,6 +48,8 @@ def curation_packages(curate: CurateRecipe) -> tuple[str, ...]:
         found += ["py3langid"] if own else ["datatrove", "fasttext"]
     if curate.qualities or curate.repetition is not None:
         found += ["datatrove", "spacy", "regex"]
+    if curate.dedup == "minhash":
+        found += ["datatrove", "spacy", "regex", "xxhash"]
     return tuple(dict.fromkeys(found))
 
 

@@ -112,6 +112,11 @@ class View:
         return np.searchsorted(self._first_document, documents, side="right") - 1
 
     @property
+    def kept(self) -> Integers:
+        """Numbers over all shards of the kept documents, int64 [documents]."""
+        return self._kept
+
+    @property
     def num_documents(self) -> int:
         """Documents that are kept."""
         return len(self._kept)

@@ -15,6 +15,7 @@ __all__ = [
     "GopherRecipe",
     "LanguageModel",
     "Measured",
+    "MinHashRecipe",
     "Quality",
     "RepetitionRecipe",
 ]
@@ -101,6 +102,16 @@ class RepetitionRecipe(Section):
         return value
 
 
+class MinHashRecipe(Section):
+    """datatrove's MinHash: a pair with the share s of runs in common is found with the probability
+    1 - (1 - s^hashes_per_bucket)^num_buckets, by default 0.92 at s = 0.8 and 0.05 at s = 0.5."""
+
+    n_grams: int = Field(5, gt=0, description="words of a run")
+    num_buckets: int = Field(14, gt=0, description="more find more")
+    hashes_per_bucket: int = Field(8, gt=0, description="more are stricter")
+    seed: int = Field(1, ge=0, lt=2**32, description="of the hashes")
+
+
 class CurateRecipe(Section):
     """What is left out of a source's documents; every drop is counted, with its reason."""
 
@@ -124,6 +135,12 @@ class CurateRecipe(Section):
     repetition: RepetitionRecipe | None = Field(
         None, description="true, or thresholds: drop documents that repeat themselves"
     )
+    dedup: Literal["minhash", "exact", False] = Field(
+        False,
+        description="training documents that are copies of another one of the source are dropped: "
+        "exact, or near ones too (minhash)",
+    )
+    minhash: MinHashRecipe | None = Field(None, description="how near, with dedup = minhash")
     decontaminate: list[Measured] | Literal[False] = Field(
         ["tasks", "held-out"],
         description="training documents that hold text of these are dropped: the evaluation's "
@@ -162,6 +179,8 @@ class CurateRecipe(Section):
             raise ValueError(
                 f'{unused[0]} has settings, but quality does not name it: quality = "{unused[0]}"'
             )
+        if self.minhash is not None and self.dedup != "minhash":
+            raise ValueError('minhash has settings, but dedup is not "minhash"')
         given = sorted({"language_score", "language_model"} & self.model_fields_set)
         if given and not self.languages:
             raise ValueError(f"{given[0]} goes with language")

@@ -1,9 +1,10 @@
-"""Which documents of prepared sources are dropped: those that hold text that is measured on."""
+"""Which documents of prepared sources are dropped: copies, and those that hold what is measured
+on."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rewarm.artifacts import file_sha256, fingerprint, temporary_folder
 from rewarm.corpus.contamination_index import MeasuredText, TaskText, build_indexes
 from rewarm.corpus.decontaminate import Decontamination, decontaminate
 from rewarm.corpus.drops import with_drop
+from rewarm.corpus.duplicates import Deduplication, deduplicate
+from rewarm.corpus.executors import Executor
 from rewarm.corpus.tokenize import open_encoder
 from rewarm.corpus.views import View
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
@@ -39,23 +42,35 @@ def with_curation(
     curated: dict[str, CorpusFacts] = {}
     measured = _Measured(job, corpora)
     for name, facts in corpora.items():
-        wanted = measured.decontamination(facts, found) if facts.measured else None
-        if wanted is None:
-            curated[name] = facts
-            continue
-        drop = wanted.load() if measured.is_known else None
         try:
-            curated[name] = _undecided(facts) if drop is None else with_drop(facts, drop)
+            known = _known(job, facts, measured, found) if facts.measured else facts
         except CorpusError as error:
             found.problems.extend(error.problems)
             continue
-        if drop is None and not estimates_allowed:
+        if known is None and not estimates_allowed:
             found.problems.add(
                 f"sources.{name}",
-                "its documents are not held against what is measured on, or that changed since",
+                "which of its documents are dropped (copies, and what is measured on) is not known,"
+                " or what that depends on changed since",
                 "run `rewarm prepare` with this recipe",
             )
+        curated[name] = known or _undecided(facts)
     return curated
+
+
+def _known(job: Job, facts: CorpusFacts, measured: _Measured, found: Survey) -> CorpusFacts | None:
+    """Return the facts of a source without what is dropped; None where that is not known."""
+    copies = _deduplication(job, facts, found)
+    if copies is not None:
+        drop = copies.load()
+        if drop is None:
+            return None
+        facts = with_drop(facts, drop)
+    against = measured.decontamination(facts, found)
+    if against is None:
+        return facts
+    drop = against.load() if measured.is_known else None
+    return None if drop is None else with_drop(facts, drop)
 
 
 def _undecided(facts: CorpusFacts) -> CorpusFacts:
@@ -66,8 +81,8 @@ def _undecided(facts: CorpusFacts) -> CorpusFacts:
             "folder": "",
             "warnings": (
                 *facts.warnings,
-                "its documents are not held against what is measured on yet (`rewarm prepare`): "
-                "some may be dropped",
+                "which of its documents are dropped (copies, and what is measured on) is not known "
+                "yet (`rewarm prepare`)",
             ),
         }
     )
@@ -81,30 +96,43 @@ def curate_documents(job: Job, corpora: Sequence[CorpusFacts], found: Survey) ->
     problems = Problems()
     curated: list[CorpusFacts] = []
     measured = _Measured(job, {facts.name: facts for facts in corpora})
+    executor = Executor(job.recipe.prepare).here()
     with contextlib.ExitStack() as stack, CurateConsole() as console:
         indexes = _IndexFolders(job, found, stack)
         for facts in corpora:
-            wanted = measured.decontamination(facts, found)
-            if wanted is None:
-                curated.append(facts)
-                continue
             try:
-                drop = decontaminate(
-                    wanted,
-                    partial(indexes.of, wanted.measured),
-                    _one_by_one,
-                    progress=console.update,
-                )
-                curated.append(with_drop(facts, drop))
+                copies = _deduplication(job, facts, found)
+                if copies is not None:
+                    if copies.load() is None:
+                        console.say(facts.name, "looking for copies")
+                    facts = with_drop(facts, deduplicate(copies, executor))
+                against = measured.decontamination(facts, found)
+                if against is not None:
+                    index = partial(indexes.of, against.measured)
+                    drop = decontaminate(against, index, executor, progress=console.update)
+                    facts = with_drop(facts, drop)
             except CorpusError as error:
                 problems.extend(error.problems)
+                continue
+            curated.append(facts)
     problems.raise_as(CorpusError)
     return curated
 
 
-def _one_by_one(task: Callable[[int], None], num_tasks: int) -> None:
-    for number in range(num_tasks):
-        task(number)
+def _deduplication(job: Job, facts: CorpusFacts, found: Survey) -> Deduplication | None:
+    """Return what decides which copies a prepared source goes without; None where they stay."""
+    curate = job.recipe.sources[facts.name].curate
+    if curate.dedup is False:
+        return None
+    assert found.model is not None
+    assert found.base_folder is not None
+    return Deduplication(
+        source=facts,
+        curate=curate,
+        tokenizer_folder=found.base_folder,
+        tokenizer_recipe=job.recipe.tokenizer,
+        vocab_size=found.model.vocab_size,
+    )
 
 
 class _Measured:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rewarm.corpus.bins import ensure_packing
 from rewarm.corpus.chat import OpenChat
+from rewarm.corpus.executors import Executor
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.errors import BaseModelError, CorpusError, Problems, UserError
@@ -82,6 +83,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
     assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
+    executor = Executor(job.recipe.prepare)
     with PrepareConsole() as console:
         for text in found.texts:
 
@@ -96,6 +98,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
                         vocab_size=found.model.vocab_size,
                         progress=show,
                         open_chat=tools.open_chat,
+                        executor=executor,
                     )
                 )
             except (CorpusError, BaseModelError) as error:

@@ -9,6 +9,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rewarm.corpus.executors import executor_packages
 from rewarm.corpus.filters import curation_packages
 from rewarm.corpus.inputs import find_inputs
 from rewarm.corpus.place import SourceText
@@ -152,6 +153,13 @@ def _check_packages(job: Job, problems: Problems) -> None:
             "adamw8bit is torchao's, which is not installed",
             "pip install torchao, or leave it at adamw",
         )
+    for module in executor_packages(job.recipe.prepare):
+        if importlib.util.find_spec(module) is None:
+            problems.add(
+                "prepare.executor",
+                f"it needs {module}, which is not installed",
+                f"pip install 'rewarm[{'ray' if module == 'ray' else 'curate'}]'",
+            )
     for name, source in job.recipe.sources.items():
         missing = [
             module
