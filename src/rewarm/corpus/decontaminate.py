@@ -109,7 +109,10 @@ def decontaminate(
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             found = wanted.load(verified=True)
-            return found or _find(wanted, index_folder(), executor, progress)
+            found = found or _find(wanted, index_folder(), executor, progress)
+            for leftover in (_PIECES, _TASKS):
+                shutil.rmtree(folder / leftover, ignore_errors=True)
+            return found
     except OSError as error:
         raise EnvironmentFault(
             f"{folder} cannot be written ({error.strerror or error})",
@@ -138,7 +141,6 @@ def _find(
         warnings=warnings,
     )
     save_drop(drop, task.view.kept[documents], rejections.kept)
-    shutil.rmtree(wanted.folder / _PIECES, ignore_errors=True)
     return drop
 
 
@@ -162,7 +164,7 @@ class _Search:
 
     def __getstate__(self) -> dict[str, object]:
         # Elsewhere, files are opened anew, and nobody looks at a bar.
-        fields = ("wanted", "index_folder", "started")
+        fields = ("wanted", "index_folder", "started", "pieces")
         return {name: getattr(self, name) for name in fields} | {"progress": None}
 
     @cached_property

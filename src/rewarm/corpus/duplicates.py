@@ -95,7 +95,9 @@ def deduplicate(wanted: Deduplication, executor: Executor) -> DropFacts:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            return wanted.load(verified=True) or _find(wanted, executor)
+            found = wanted.load(verified=True) or _find(wanted, executor)
+            shutil.rmtree(folder / _WORK, ignore_errors=True)
+            return found
     except OSError as error:
         raise EnvironmentFault(
             f"{folder} cannot be written ({error.strerror or error})",
@@ -126,7 +128,6 @@ def _find(wanted: Deduplication, executor: Executor) -> DropFacts:
         facts, "duplicates", folder, wanted.key, documents, view, reasons=rejections.counts
     )
     save_drop(drop, view.kept[documents], rejections.kept)
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
     return drop
 
 
@@ -170,7 +171,7 @@ class _Signatures:
     work: Path
 
     def __getstate__(self) -> dict[str, object]:
-        return {"wanted": self.wanted, "work": self.work}
+        return {"wanted": self.wanted, "work": self.work, "pieces": self.pieces}
 
     @cached_property
     def view(self) -> View:

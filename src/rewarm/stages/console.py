@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _PLAIN_EVERY_S = 10.0
 _WIDE = 70
+_MOST_DETAILS = 3
 _SHORT = {
     "bits_per_byte": "bpb",
     "answer_bits_per_byte": "answer bpb",
@@ -315,7 +317,7 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
     for corpus in facts:
         rejected = sum(corpus.rejected.values())
         reasons = ", ".join(
-            f"{reason} {count}" for reason, count in sorted(corpus.rejected.items())
+            f"{reason} {count}" for reason, count in sorted(_folded(corpus.rejected).items())
         )
         table.add_row(
             corpus.name,
@@ -327,6 +329,16 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
             f"{rejected} ({reasons})" if rejected else "0",
         )
     return table
+
+
+def _folded(rejected: Mapping[str, int]) -> dict[str, int]:
+    """Return reasons with those of one family as one where it has many; files have them all."""
+    details = Counter(reason.partition(":")[0] for reason in rejected if ":" in reason)
+    folded = Counter[str]()
+    for reason, count in rejected.items():
+        family = reason.partition(":")[0]
+        folded[family if details[family] > _MOST_DETAILS else reason] += count
+    return dict(folded)
 
 
 def _provenance(corpus: CorpusFacts) -> str:
