@@ -138,6 +138,137 @@ MUTATIONS = [
         test="tests/unit/test_executors.py::test_a_job_under_way_is_not_submitted_again",
     ),
     Mutation(
+        promise="messages hold no NUL, lone surrogate or byte-order mark",
+        file="corpus/records.py",
+        old='unfit(message["content"], may_be_empty=True) for',
+        new="None for",
+        test="tests/unit/test_chat_source.py::test_what_no_text_may_hold_no_message_may",
+    ),
+    Mutation(
+        promise="the answers of a selection are those of what it keeps",
+        file="corpus/scores.py",
+        old='            "num_label_tokens": num_labels,\n',
+        new="",
+        test="tests/unit/test_chat_source.py::test_of_what_is_kept_the_answers_are_counted",
+    ),
+    Mutation(
+        promise="a selection has bins of its own",
+        file="corpus/bins.py",
+        old='f"-{facts.tokens[:12]}"',
+        new='""',
+        test="tests/unit/test_quality.py::test_each_selection_has_bins_of_its_own",
+    ),
+    Mutation(
+        promise="licences are counted over what is kept",
+        file="corpus/scores.py",
+        old='            "licences": licences,\n',
+        new="",
+        test="tests/unit/test_quality.py::test_tags_of_what_is_kept_are_counted_and_no_others",
+    ),
+    Mutation(
+        promise="UniMax in an extension counts what the run has shown",
+        file="planning/shares.py",
+        old="            - shown_before.get(source.name, 0),\n",
+        new="            - 0 * shown_before.get(source.name, 0),\n",
+        test="tests/unit/test_continuation.py"
+        "::test_unimax_in_what_follows_counts_what_the_run_has_shown",
+    ),
+    Mutation(
+        promise="an index of bins with a damaged manifest is made again",
+        file="corpus/bins.py",
+        old="        except CorpusError:  # its manifest is damaged\n            return None",
+        new="        except ZeroDivisionError:\n            return None",
+        test="tests/unit/test_bins.py::test_a_manifest_that_lists_no_files_is_made_again",
+    ),
+    Mutation(
+        promise="small remote files are fetched side by side",
+        file="corpus/files.py",
+        old="    return side_by_side(asked, files)\n",
+        new="    return map(asked, files)\n",
+        test="tests/unit/test_remote_inputs.py::test_small_files_are_fetched_side_by_side",
+    ),
+    Mutation(
+        promise="a small remote file that came short is not taken for a whole one",
+        file="corpus/files.py",
+        old="return content if len(content) == file.size else None",
+        new="return content",
+        test="tests/unit/test_remote_inputs.py"
+        "::test_what_fails_while_it_is_fetched_ahead_is_read_again",
+    ),
+    Mutation(
+        promise="a web server that fails is not told as a file that is not there",
+        file="corpus/files.py",
+        old="            error = _as_it_is(raised)\n",
+        new="            error = raised\n",
+        test="tests/unit/test_remote_inputs.py"
+        "::test_a_web_server_that_fails_is_no_file_that_is_absent",
+    ),
+    Mutation(
+        promise="what an answer says is not looked for in the token that ends it",
+        file="corpus/chat.py",
+        old="        spoken = self._without_special_tokens(whole)\n",
+        new="        spoken = whole\n",
+        test="tests/unit/test_chat_source.py"
+        "::test_an_answer_ends_with_its_token_whatever_it_spells",
+    ),
+    Mutation(
+        promise="a recipe that a run spelt out is read again",
+        file="recipe/section.py",
+        old="getattr(self, name) != fields[name].get_default(call_default_factory=True)",
+        new="name in self.model_fields_set",
+        test="tests/unit/test_recipe.py::test_a_recipe_as_a_run_keeps_it_is_read_again",
+    ),
+    Mutation(
+        promise="a law of replay is not believed beyond the noise of its measurements",
+        file="evaluation/mixture_law.py",
+        old="    floor = float(sum(point.standard_error**2 for point in measured))\n",
+        new="    floor = 0.0\n",
+        test="tests/unit/test_mixture_law.py::test_noise_of_the_evaluation_widens_what_is_said",
+    ),
+    Mutation(
+        promise="the run that checks a law of replay is not in it",
+        file="evaluation/replay_search.py",
+        old="    check = _check(trials, unseen, seed)\n",
+        new="    check = _check([*trials, unseen], unseen, seed)\n",
+        test="tests/unit/test_mixture_law.py::"
+        "test_a_law_is_held_against_a_run_that_it_has_not_seen",
+    ),
+    Mutation(
+        promise="the live page answers to this machine's names alone",
+        file="reporting/watch.py",
+        old='if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:',
+        new="if False:",
+        test="tests/unit/test_watch.py::test_a_foreign_name_is_refused",
+    ),
+    Mutation(
+        promise="the live page is bound to this machine",
+        file="reporting/watch.py",
+        old='ADDRESS = "127.0.0.1"',
+        new='ADDRESS = "0.0.0.0"',
+        test="tests/unit/test_watch.py::test_it_is_bound_to_this_machine_alone",
+    ),
+    Mutation(
+        promise="every answer of the live page has its policy",
+        file="reporting/watch.py",
+        old='    "Content-Security-Policy": _POLICY,\n',
+        new="",
+        test="tests/unit/test_watch.py::test_every_answer_has_the_policy",
+    ),
+    Mutation(
+        promise="the live page refuses what is neither GET nor HEAD",
+        file="reporting/watch.py",
+        old="if code == HTTPStatus.NOT_IMPLEMENTED:",
+        new="if False:",
+        test="tests/unit/test_watch.py::test_other_methods_are_refused",
+    ),
+    Mutation(
+        promise="rendering the live page takes little of the machine's time",
+        file="reporting/live_page.py",
+        old="max(_LEAST_INTERVAL_S, spent / _MOST_SHARE)",
+        new="_LEAST_INTERVAL_S",
+        test="tests/unit/test_watch.py::test_rendering_takes_a_twentieth_of_the_time",
+    ),
+    Mutation(
         promise="packing is best-fit: the fullest bin that has room",
         file="corpus/best_fit.py",
         old="room = length + (fitting & -fitting).bit_length() - 1",
@@ -210,8 +341,8 @@ MUTATIONS = [
     Mutation(
         promise="prepare mends a damaged bin index",
         file="corpus/bins.py",
-        old="if found is not None and verified and changed_files",
-        new="if found is None and changed_files",
+        old="return None if changed_files(_folder(facts, sequence_length)) else found",
+        new="return found",
         test="tests/unit/test_bins.py::test_a_changed_index_is_told_and_made_again",
     ),
     Mutation(
@@ -2103,8 +2234,8 @@ MUTATIONS = [
     Mutation(
         promise="a remote file is asked for anew before it is sealed",
         file="corpus/files.py",
-        old="    if file.is_pinned:\n",
-        new="    if True:\n",
+        old="return file if isinstance(file, RemoteFile) and not file.is_pinned else None",
+        new="return None",
         test="tests/unit/test_remote_inputs.py::"
         "test_a_file_that_changes_while_it_is_prepared_is_refused",
     ),
@@ -2154,7 +2285,7 @@ MUTATIONS = [
     Mutation(
         promise="languages and licences are counted over what is trained on",
         file="corpus/tags.py",
-        old="            if kept:\n",
+        old="            if is_shown:\n",
         new="            if True:\n",
         test="tests/unit/test_source_provenance.py::test_only_what_is_trained_on_is_counted",
     ),

@@ -300,6 +300,17 @@ def test_planted_text_is_dropped_and_counted_and_the_rest_stays(
     assert "contaminated:tasks" in shown
 
 
+def test_licences_of_what_is_dropped_are_not_counted(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "old.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["licence"] = "theirs" if row["id"] == "copy" else f"ours{number % 2}"
+    write_rows(folder / "old.jsonl", rows)
+    given = 'sources.old.licence_field="licence"'
+    assert planned(folder, given).conduct.corpora["old"].licences == {"ours0": 10, "ours1": 10}
+    off = planned(folder, given, "sources.old.curate.decontaminate=false").conduct.corpora["old"]
+    assert off.licences == {"ours0": 10, "ours1": 10, "theirs": 1}
+
+
 def test_what_is_held_out_is_measured_as_before(folder: Path) -> None:
     plan = planned(folder)
     off = planned(folder, "sources.web.curate.decontaminate=false")

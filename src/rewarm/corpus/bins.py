@@ -179,9 +179,12 @@ def ensure_packing(
 
     def done() -> PackingFacts | None:
         found = load_packing(facts, sequence_length)
-        if found is not None and verified and changed_files(_folder(facts, sequence_length)):
+        if found is None or not verified:
+            return found
+        try:
+            return None if changed_files(_folder(facts, sequence_length)) else found
+        except CorpusError:  # its manifest is damaged
             return None
-        return found
 
     found = done()
     if found is not None:

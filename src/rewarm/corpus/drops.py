@@ -29,6 +29,7 @@ from rewarm.artifacts import (
 from rewarm.corpus.label_mask import LABEL_COUNTS
 from rewarm.corpus.records import Reject
 from rewarm.corpus.sealed import changed_files, seal
+from rewarm.corpus.tags import count_tags
 from rewarm.errors import CorpusError
 from rewarm.records.facts import CorpusFacts, DropFacts
 
@@ -56,6 +57,11 @@ class TrainingView(Protocol):
     @property
     def kept(self) -> Integers:
         """Numbers over all shards."""
+        ...
+
+    @property
+    def num_stored(self) -> int:
+        """Documents of all shards."""
         ...
 
     @property
@@ -113,6 +119,12 @@ def drop_of(
     if facts.num_label_tokens is not None:
         prefixes = sorted(Path(facts.folder).glob(f"shard-*{LABEL_COUNTS}"))
         labels = int(np.concatenate([np.load(path) for path in prefixes])[dropped].sum())
+    languages, licences = dict[str, int](), dict[str, int]()
+    if facts.languages or facts.licences:
+        shards = [path.with_suffix("") for path in sorted(Path(facts.folder).glob("shard-*.idx"))]
+        shown = np.zeros(view.num_stored, dtype=np.bool_)
+        shown[dropped] = True
+        languages, licences = count_tags(shards, shown)
     return DropFacts(
         kind=kind,
         folder=str(folder),
@@ -124,6 +136,8 @@ def drop_of(
         num_tokens=int(view.document_tokens[documents].sum()),
         num_bytes=int(view.document_bytes[documents].sum()),
         num_label_tokens=labels,
+        languages=languages,
+        licences=licences,
         warnings=tuple(warnings),
     )
 
@@ -179,6 +193,8 @@ def with_drop(facts: CorpusFacts, drop: DropFacts) -> CorpusFacts:
             "num_tokens": facts.num_tokens - drop.num_tokens,
             "num_bytes": facts.num_bytes - drop.num_bytes,
             "num_label_tokens": None if labels is None else labels - drop.num_label_tokens,
+            "languages": dict(Counter(facts.languages) - Counter(drop.languages)),
+            "licences": dict(Counter(facts.licences) - Counter(drop.licences)),
             "rejected": dict(sorted((Counter(facts.rejected) + Counter(drop.reasons)).items())),
         }
     )

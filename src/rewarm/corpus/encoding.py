@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.corpus.documents import DocumentEncoder, Encoded, Refused
-from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.files import Input, read_ahead, size_of
 from rewarm.corpus.filters import Filters
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.records import Document, Rejections
@@ -234,7 +234,7 @@ class ShardEncoder:
         """
         batch: list[Document] = []
         size = 0
-        for path in paths:
+        for path in read_ahead(paths):
             before = self.meter.documents + len(batch) + rejections.counts.total()
             for read, position in read_documents(path, self.source, rejections):
                 document = read if self.filters is None else self.filters.judge(read)

@@ -37,6 +37,7 @@ from rewarm.corpus.encoding import (
     Meter,
     PrepareProgress,
     ShardEncoder,
+    has_tags,
     shard_files,
     split_hashes,
 )
@@ -281,7 +282,8 @@ def _finish(work: _Shards) -> CorpusFacts:
     is_chat = work.source.format == "chat"
     if is_chat:
         write_atomically(folder / HELD_OUT_CHATS, _joined(prefixes, CHATS))
-    languages, licences = count_tags(work.source, prefixes, trained)
+    has_any = has_tags(work.source)
+    languages, licences = count_tags(prefixes, trained) if has_any else ({}, {})
     hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.text.name,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rewarm.corpus.drops import dropped_documents
 from rewarm.corpus.encoding import TEXT_HASHES
-from rewarm.corpus.label_mask import LabelMask, open_label_mask
+from rewarm.corpus.label_mask import LABEL_COUNTS, LabelMask, open_label_mask
 from rewarm.corpus.selection import chosen_documents
 from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.errors import CorpusError, UserError
@@ -31,6 +31,7 @@ __all__ = [
     "Sequences",
     "View",
     "kept_documents",
+    "label_counts",
     "open_view",
     "shard_prefixes",
     "text_hashes",
@@ -115,6 +116,11 @@ class View:
     def kept(self) -> Integers:
         """Numbers over all shards of the kept documents, int64 [documents]."""
         return self._kept
+
+    @property
+    def num_stored(self) -> int:
+        """Documents of all shards, kept or not."""
+        return int(self._first_document[-1])
 
     @property
     def num_documents(self) -> int:
@@ -388,6 +394,18 @@ def text_hashes(folder: Path) -> NDArray[np.uint64]:
         path = Path(f"{prefix}{TEXT_HASHES}")
         every.append(_load_integers(path).view(np.uint64))
     return np.concatenate(every)
+
+
+def label_counts(facts: CorpusFacts) -> Integers:
+    """Return how many tokens of each training document of conversations count as labels, of those
+    that are kept; raises CorpusError."""
+    folder = Path(facts.folder)
+    every = [_load_integers(Path(f"{prefix}{LABEL_COUNTS}")) for prefix in shard_prefixes(folder)]
+    counts, kept = np.concatenate([*every, _NONE]), kept_documents(facts)
+    if kept.size and kept[-1] >= len(counts):
+        raise _unusable(folder, "its shards and their counts of labels disagree")
+    found: Integers = counts[kept]
+    return found
 
 
 def _load_integers(path: Path) -> Integers:

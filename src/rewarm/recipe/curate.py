@@ -181,7 +181,7 @@ class CurateRecipe(Section):
             )
         if self.minhash is not None and self.dedup != "minhash":
             raise ValueError('minhash has settings, but dedup is not "minhash"')
-        given = sorted({"language_score", "language_model"} & self.model_fields_set)
+        given = self.said({"language_score", "language_model"})
         if given and not self.languages:
             raise ValueError(f"{given[0]} goes with language")
         for language in self.languages:

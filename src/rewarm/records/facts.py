@@ -157,6 +157,8 @@ class DropFacts(Record):
     num_tokens: int
     num_bytes: int
     num_label_tokens: int = 0
+    languages: dict[str, int] = Field(default_factory=dict, description="of them, as facts have it")
+    licences: dict[str, int] = Field(default_factory=dict, description="of them, as facts have it")
     warnings: tuple[str, ...] = ()
 
 
