@@ -82,7 +82,7 @@ def _kind(field: FieldInfo) -> str:
 def _named(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
-        return ", ".join(f'`"{part}"`' for part in parts)
+        return ", ".join(f"`{json.dumps(part)}`" for part in parts)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_named(part) for part in parts if part is not type(None))
     if origin is typing.Annotated:
@@ -90,8 +90,11 @@ def _named(annotation: Any) -> str:
         return "count" if is_count else _named(parts[0])
     if origin is dict:
         return f"table of {_named(parts[1])}s"
+    if origin is tuple and parts[-1] is not ...:
+        return f"[{', '.join(map(_named, parts))}]"
     if origin in (list, tuple):
-        return f"list of {_named(parts[0])}s"
+        inner = _named(parts[0])
+        return f"list of {inner}s" if inner.isalpha() else f"list of {inner}"
     names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
     return "rate" if annotation is LrExpression else names[annotation]
 

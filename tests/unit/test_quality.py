@@ -15,9 +15,10 @@ import torch
 
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
-from rewarm.corpus import classifier, quality, scores
+from rewarm.corpus import classifier, quality
 from rewarm.corpus.bins import ensure_packing, open_bins
 from rewarm.corpus.ngram import fit_ngrams
+from rewarm.corpus.pieces import pieces_of
 from rewarm.corpus.scores import DocumentScorer
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.selection import SCORES
@@ -259,10 +260,10 @@ def test_pieces_cover_every_document_once() -> None:
     rng = np.random.default_rng(0)
     for high in (3, 50, 2000):
         ends = np.cumsum(rng.integers(1, high, size=200))
-        pieces = list(scores._pieces(ends, 100))
+        pieces = list(pieces_of(ends, 100))
         assert [first for first, _ in pieces] == [0, *(last for _, last in pieces[:-1])]
         assert pieces[-1][1] == 200
-    assert list(scores._pieces(np.empty(0, dtype=np.int64), 100)) == []
+    assert list(pieces_of(np.empty(0, dtype=np.int64), 100)) == []
 
 
 @pytest.mark.parametrize("damage", ["scores", "manifest"])
@@ -339,7 +340,8 @@ def test_held_out_text_in_a_reference_is_told(tmp_path: Path) -> None:
     """It would choose what is trained on, though no phase shows the reference."""
     folder = make_mixed_folder(tmp_path, copies=60)
     text = recipe_text(PERPLEXITY).replace(
-        'role = "quality", held_out = 0.1', 'role = "quality", held_out = 0.0'
+        'role = "quality", held_out = 0.1',
+        'role = "quality", held_out = 0.0, curate = { decontaminate = false }',
     )
     (folder / "recipe.toml").write_text(text)
     with pytest.raises(CorpusError, match="also held out by source 'web'") as caught:

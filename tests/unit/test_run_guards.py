@@ -188,6 +188,7 @@ def test_held_out_text_that_another_source_trains_on_is_refused(
     assert main(["prepare", "r.toml"]) == 0, "with one share, copies fall on one side"
     capsys.readouterr()
     shares = ["-o", "sources.new.held_out=0.4", "-o", "sources.replay.held_out=0.01"]
+    shares += ["-o", "sources.replay.curate.decontaminate=false"]
     assert main(["prepare", "r.toml", *shares]) == 2
     told = capsys.readouterr().err
     assert "sources.replay" in told
@@ -207,7 +208,7 @@ def test_one_text_in_two_groups_is_refused(
     (folder / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changed = [
         *("-o", "sources.new.path=groups.jsonl", "-o", "sources.new.group_field=group"),
-        *("-o", "sources.new.held_out=0.3"),
+        *("-o", "sources.new.held_out=0.3", "-o", "sources.new.curate.decontaminate=false"),
     ]
     capsys.readouterr()
     assert main(["prepare", "r.toml", *changed]) == 2

@@ -148,8 +148,8 @@ def _compared(offsets: Integers, bins: Bins, digest: str) -> PackingFacts:
 
 
 def _folder(facts: CorpusFacts, sequence_length: int) -> Path:
-    """Where the bins are: a selection has bins of its own, so that none undoes another's."""
-    of = "" if facts.selection is None else f"-{facts.tokens[:12]}"
+    """Where the bins are: a part of a source has bins of its own, so that none undoes another's."""
+    of = "" if facts.is_whole else f"-{facts.tokens[:12]}"
     return Path(facts.folder) / f"bins-{sequence_length}{of}"
 
 

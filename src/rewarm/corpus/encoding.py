@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rewarm.corpus.ahead import Ahead
 from rewarm.corpus.documents import DocumentEncoder, Encoded, Refused
 from rewarm.corpus.files import Input, read_ahead, size_of
+from rewarm.corpus.filters import Filters
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.records import Document, Rejections
 from rewarm.corpus.shards import dtype_for, write_shard
@@ -172,6 +173,7 @@ class ShardEncoder:
     source: SourceRecipe
     encoder: DocumentEncoder
     meter: Meter
+    filters: Filters | None = None
 
     def write(self, prefix: Path, paths: Sequence[Input]) -> dict[str, Any]:
         """Write the files of a shard under a prefix, flushed to the disk, and return its facts.
@@ -241,7 +243,12 @@ class ShardEncoder:
         size = num_read = 0
         for path in read_ahead(paths):
             before = num_read + rejections.counts.total()
-            for document, position in read_documents(path, self.source, rejections):
+            for read, position in read_documents(path, self.source, rejections):
+                document = read if self.filters is None else self.filters.judge(read)
+                if isinstance(document, str):
+                    rejections.add(document, read.id, read.text)
+                    self.meter.tell(position)
+                    continue
                 num_read += 1
                 batch.append(document)
                 size += len(document.text) + sum(len(m["content"]) for m in document.messages)

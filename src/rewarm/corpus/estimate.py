@@ -5,9 +5,10 @@ from __future__ import annotations
 from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.documents import Encoded, Refused
 from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.filters import Filters, open_filters
 from rewarm.corpus.open_documents import document_encoder
 from rewarm.corpus.place import SourceText
-from rewarm.corpus.records import Document, Rejections
+from rewarm.corpus.records import Document, Rejections, is_curated
 from rewarm.corpus.rejected import check_rejected
 from rewarm.corpus.sources import read_documents
 from rewarm.corpus.token_shards import estimate_shards
@@ -39,6 +40,7 @@ def estimate_source(
     encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
     documents_encoder = document_encoder(text, encoder, open_chat)
     rejections = Rejections()
+    filters = open_filters(text.name, source)
     documents: list[Document] = []
     sampled = 0.0
     num_files = min(_MAX_FILES, len(inputs))
@@ -46,7 +48,7 @@ def estimate_source(
     for path in chosen:
         share, found = _sample(path, source, rejections, max_bytes=_SAMPLE_BYTES // len(chosen))
         sampled += share * size_of(path)
-        documents += found
+        documents += _taken(found, filters, rejections)
     encoded = list[Encoded]()
     for one in documents_encoder.encode(documents):
         if isinstance(one, Refused):
@@ -85,6 +87,22 @@ def estimate_source(
     )
 
 
+def _taken(
+    documents: list[Document], filters: Filters | None, rejections: Rejections
+) -> list[Document]:
+    """Return what filters leave of documents; curation that looks at all text comes later."""
+    if filters is None:
+        return documents
+    taken: list[Document] = []
+    for document in documents:
+        judged = filters.judge(document)
+        if isinstance(judged, str):
+            rejections.add(judged, document.id)
+        else:
+            taken.append(judged)
+    return taken
+
+
 def _warnings(name: str, num_documents: int, rejections: Rejections) -> tuple[str, ...]:
     """Return what `prepare` would not take of a sample; raise where it would take nothing."""
     try:
@@ -94,7 +112,16 @@ def _warnings(name: str, num_documents: int, rejections: Rejections) -> tuple[st
             raise
         (problem,) = error.problems
         return (f"in a sample, {problem.what}; `rewarm prepare` would refuse it: {problem.fix}",)
-    return ()
+    left_out = {reason: n for reason, n in rejections.counts.items() if is_curated(reason)}
+    if not left_out:
+        return ()
+    total = num_documents + sum(left_out.values())
+    most = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))[:3]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in most)
+    return (
+        f"of a sample of {total} documents, {sum(left_out.values())} are left out ({reasons}"
+        f"{', …' if len(left_out) > 3 else ''}); tokens are estimated for the others",
+    )
 
 
 def _sample(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.drops import dropped_documents
 from rewarm.corpus.histogram import Histogram, histogram_of_counts, histogram_of_values
 from rewarm.corpus.packed import PackedView
 from rewarm.corpus.score_sets import ScoreSet, score_sets_of
@@ -193,6 +194,12 @@ class SourceLook:
         place = int(np.searchsorted(self._numbers, found)) if found is not None else count
         if place < count and self._numbers[place] == found:
             return place
+        if found is not None and not self.held_out and found in self._dropped():
+            raise CorpusError.one(
+                told,
+                f"document {name!r} is dropped: a copy, or with text that is measured on",
+                "see --rejects, and sources.NAME.curate",
+            )
         if found is not None:
             other = "without --held-out" if self.held_out else "with --held-out"
             raise CorpusError.one(
@@ -206,6 +213,10 @@ class SourceLook:
             if near
             else f"give an id of its own, or a number below {count}",
         )
+
+    def _dropped(self) -> set[int]:
+        """Return the numbers over all shards of the documents that are dropped."""
+        return {int(one) for drop in self.facts.drops for one in dropped_documents(drop)}
 
     @property
     def _side(self) -> str:

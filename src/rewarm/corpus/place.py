@@ -69,9 +69,11 @@ class SourceText:
                 "template": template_fingerprint(self.tokenizer_folder),
                 "chat": CHAT_FORMAT,
             }
+        curate = self.source.curate.text_settings()
         return fingerprint(
             {
                 **template,
+                **({"curate": curate} if curate else {}),
                 "format": FORMAT,
                 "reader": self.source.model_dump(mode="json", include=set(_READER_KEYS)),
                 "inputs": inputs,

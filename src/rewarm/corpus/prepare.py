@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,6 @@ from rewarm.artifacts import (
     write_json,
 )
 from rewarm.corpus.chat import OpenChat
-from rewarm.corpus.documents import DocumentEncoder
 from rewarm.corpus.encoding import (
     ANSWERS,
     CHATS,
@@ -41,7 +41,9 @@ from rewarm.corpus.encoding import (
     shard_files,
     split_hashes,
 )
+from rewarm.corpus.executors import Executor, watched
 from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.filters import open_filters
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.open_documents import document_encoder
 from rewarm.corpus.place import FACTS, Place, SourceText, find_place, load_facts
@@ -58,6 +60,7 @@ from rewarm.corpus.tokenize import (
 )
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault
+from rewarm.recipe.prepare import PrepareRecipe
 from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
@@ -72,6 +75,7 @@ __all__ = [
 HELD_OUT_ANSWERS = "held_out_answers.jsonl"
 HELD_OUT_CHATS = "held_out_chats.jsonl"
 REJECTED = "rejects.jsonl"
+TASKS = "tasks"
 _MAX_REJECTS_BYTES = 4 * 2**20
 
 
@@ -89,13 +93,15 @@ def prepare_source(
     vocab_size: int,
     progress: Callable[[PrepareProgress], None] | None = None,
     open_chat: OpenChat | None = None,
+    executor: Executor | None = None,
 ) -> CorpusFacts:
     """Return the measured facts of a source, doing only the work that is not done yet.
 
     A prepared folder whose files changed since is mended: what is damaged is made again.
-    `open_chat` opens the template that conversations are written by. Raises CorpusError (nothing to
-    read, above 1 % rejected, a file that cannot be read), BaseModelError (tokenizer) and
-    EnvironmentFault (the disk refuses, a remote file cannot be reached).
+    `open_chat` opens the template that conversations are written by; `executor` runs the tasks, one
+    for each shard (default: here). Raises CorpusError (nothing to read, above 1 % rejected, a file
+    that cannot be read), BaseModelError (tokenizer) and EnvironmentFault (the disk refuses, a
+    remote file cannot be reached, a task did not end).
     """
 
     def done() -> CorpusFacts | None:
@@ -111,24 +117,14 @@ def prepare_source(
     if facts is not None:
         return facts
     place = find_place(text, prepared_root)
-    encoder = open_encoder(text.tokenizer_folder, text.tokenizer_recipe, vocab_size=vocab_size)
-    tokenizer = tokenizer_fingerprint(text.tokenizer_folder)
+    shards = _Shards(
+        text, place, vocab_size, open_chat, Meter(text.name, place.total_bytes, progress)
+    )
+    assert shards.encoder.vocab_size == vocab_size  # opened before a folder is made for it
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
         with alone(place.folder):
-            meter = Meter(text.name, place.total_bytes, progress)
-            return done() or _prepare(
-                _Work(
-                    text.name,
-                    text.source,
-                    place,
-                    encoder,
-                    document_encoder(text, encoder, open_chat),
-                    tokenizer,
-                    text.tokenizer_folder,
-                    meter,
-                )
-            )
+            return done() or _prepare(shards, executor or Executor(PrepareRecipe()))
     except OSError as error:
         raise EnvironmentFault(
             f"{place.folder} cannot be written ({error.strerror or error})",
@@ -136,56 +132,125 @@ def prepare_source(
         ) from error
 
 
-def _prepare(work: _Work) -> CorpusFacts:
+def _prepare(shards: _Shards, executor: Executor) -> CorpusFacts:
     """Make the shards that are not complete, then everything that stands on them."""
-    folder = work.place.folder
+    folder = shards.place.folder
     discard_changed(folder)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for number, paths in enumerate(work.place.shards()):
-        work.shard(number, paths)
-    work.place.check_unchanged()
-    return _finish(work)
+    left = [number for number in range(shards.num_shards) if not shards.is_complete(number)]
+    shards.meter.bytes_before = shards.num_bytes - sum(map(shards.bytes_of, left))
+    if executor.in_this_process:
+        for leftover in folder.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        executor.run(shards, left, folder / TASKS, shards.text.name)
+    else:
+        with watched(partial(_tell, shards)):
+            executor.run(shards, left, folder / TASKS, shards.text.name)
+    shards.place.check_unchanged()
+    return _finish(shards)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One source under preparation."""
+def _tell(shards: _Shards) -> None:
+    """Tell what other processes have done since it was told last."""
+    done = [number for number in range(shards.num_shards) if shards.is_complete(number)]
+    num_bytes = sum(map(shards.bytes_of, done))
+    if num_bytes != shards.meter.bytes_before:
+        shards.meter.bytes_before = num_bytes
+        shards.meter.documents = sum(shards.documents_of(number) for number in done)
+        shards.meter.tell(always=True)
 
-    name: str
-    source: SourceRecipe
+
+@dataclass
+class _Shards:
+    """The shards of one source, as tasks that can be sent to other processes."""
+
+    text: SourceText
     place: Place
-    encoder: Encoder
-    documents: DocumentEncoder
-    tokenizer: str
-    tokenizer_folder: Path
+    vocab_size: int
+    open_chat: OpenChat | None
     meter: Meter
 
-    def shard(self, number: int, paths: Sequence[Input]) -> None:
-        """Make the shard of these input files, unless it is complete."""
-        prefix = self.place.folder / f"shard-{number:05d}"
-        if self._is_complete(prefix):
-            self.meter.bytes_before += sum(map(size_of, paths))
-        else:
-            Path(f"{prefix}.json").unlink(missing_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
-            try:
-                facts = self._maker().write(temporary / prefix.name, paths)
-                for ending in facts["bytes"]:
-                    os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            write_json(Path(f"{prefix}.json"), facts)
+    def __getstate__(self) -> dict[str, Any]:
+        # Elsewhere, the tokenizer is opened anew, and nobody looks at a bar.
+        fields = ("text", "place", "vocab_size", "open_chat", "inputs")
+        unseen = Meter(self.text.name, self.place.total_bytes, None)
+        return {name: getattr(self, name) for name in fields} | {"meter": unseen}
+
+    def __call__(self, number: int) -> None:
+        """Make a shard, unless it is complete."""
+        prefix = self.prefix(number)
+        if self.is_complete(number):
+            return
+        Path(f"{prefix}.json").unlink(missing_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.place.folder))
+        try:
+            facts = self._maker.write(temporary / prefix.name, self.inputs[number])
+            for ending in facts["bytes"]:
+                os.replace(f"{temporary / prefix.name}{ending}", f"{prefix}{ending}")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        write_json(Path(f"{prefix}.json"), facts)
         self.meter.tell(always=True)
 
+    @property
+    def source(self) -> SourceRecipe:
+        """What the recipe says of it."""
+        return self.text.source
+
+    @cached_property
+    def inputs(self) -> list[list[Input]]:
+        """The inputs of each shard."""
+        return self.place.shards()
+
+    @property
+    def num_shards(self) -> int:
+        """Shards, and tasks."""
+        return len(self.inputs)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all inputs on disk."""
+        return self.place.total_bytes
+
+    def bytes_of(self, number: int) -> int:
+        """Return the size of a shard's inputs on disk."""
+        return sum(map(size_of, self.inputs[number]))
+
+    def documents_of(self, number: int) -> int:
+        """Return the documents of a shard that is complete."""
+        note = read_json(
+            Path(f"{self.prefix(number)}.json"), what="the shard's manifest", error=CorpusError
+        )
+        return int(note["frame"]["documents"])
+
+    def prefix(self, number: int) -> Path:
+        """Return where a shard's files lie, without their endings."""
+        return self.place.folder / f"shard-{number:05d}"
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The base's tokenizer."""
+        text = self.text
+        return open_encoder(
+            text.tokenizer_folder, text.tokenizer_recipe, vocab_size=self.vocab_size
+        )
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """The tokenizer's fingerprint."""
+        return tokenizer_fingerprint(self.text.tokenizer_folder)
+
+    @cached_property
     def _maker(self) -> ShardEncoder | ShardTaker:
         if self.source.holds_tokens:
             return ShardTaker(self.encoder, self.tokenizer, self.meter, self.place.folder)
-        return ShardEncoder(self.source, self.documents, self.meter)
+        documents = document_encoder(self.text, self.encoder, self.open_chat)
+        filters = open_filters(self.text.name, self.source)
+        return ShardEncoder(self.source, documents, self.meter, filters)
 
-    def _is_complete(self, prefix: Path) -> bool:
+    def is_complete(self, number: int) -> bool:
         """Tell whether a shard's own manifest is there, and its files in the sizes that it says."""
+        prefix = self.prefix(number)
         try:
             sizes = parse_json(Path(f"{prefix}.json").read_bytes())["bytes"]
             return sizes.keys() >= set(shard_files(self.source)) and all(
@@ -195,10 +260,10 @@ class _Work:
             return False
 
 
-def _finish(work: _Work) -> CorpusFacts:
+def _finish(work: _Shards) -> CorpusFacts:
     """Write views, answers, facts and (last) the manifest of a source whose shards are complete."""
     folder = work.place.folder
-    prefixes = [folder / f"shard-{number:05d}" for number in range(len(work.place.shards()))]
+    prefixes = [work.prefix(number) for number in range(work.num_shards)]
     notes = [
         read_json(Path(f"{prefix}.json"), what="the shard's manifest", error=CorpusError)
         for prefix in prefixes
@@ -212,7 +277,7 @@ def _finish(work: _Work) -> CorpusFacts:
     digests = np.concatenate([np.load(f"{prefix}{split}") for prefix in prefixes])
     lengths = np.concatenate([np.diff(open_shard(prefix).document_starts) for prefix in prefixes])
     shown = _write_rejects(folder, prefixes) if rejected else None
-    check_rejected(work.name, int((lengths > 0).sum()), rejected, examples, shown=shown)
+    check_rejected(work.text.name, int((lengths > 0).sum()), rejected, examples, shown=shown)
     held_out = digests.astype(np.float64) / 2.0**64 < work.source.held_out
     trained = ~held_out & (lengths > 0)  # only shards that were taken over have empty documents
     held_out &= lengths > 0
@@ -226,7 +291,7 @@ def _finish(work: _Work) -> CorpusFacts:
     languages, licences = count_tags(prefixes, trained) if has_any else ({}, {})
     hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
-        name=work.name,
+        name=work.text.name,
         role=work.source.role,
         key=work.place.key,
         tokens=fingerprint(hashes),
@@ -257,11 +322,13 @@ def _finish(work: _Work) -> CorpusFacts:
         "key": work.place.key,
         "reader": work.source.model_dump(mode="json"),
         "tokenizer_fingerprint": work.tokenizer,
-        "tokenizer_folder": str(work.tokenizer_folder),
+        "tokenizer_folder": str(work.text.tokenizer_folder),
     }
     if is_chat:
-        about["template_fingerprint"] = template_fingerprint(work.tokenizer_folder)
+        about["template_fingerprint"] = template_fingerprint(work.text.tokenizer_folder)
     seal(folder, work.place.inputs, about, known_hashes=hashes)
+    for leftover in (folder / TASKS, *folder.glob(".tmp-*")):  # of tasks elsewhere
+        shutil.rmtree(leftover, ignore_errors=True)
     return facts
 
 
@@ -296,7 +363,7 @@ def _hashes_of_tokens(folder: Path, prefixes: Sequence[Path]) -> dict[str, str]:
 
 
 def _warnings(
-    work: _Work,
+    work: _Shards,
     lengths: NDArray[np.int64],
     held_out: NDArray[np.bool_],
     notes: Sequence[dict[str, Any]],
@@ -325,7 +392,7 @@ def _warnings(
     return tuple(warnings)
 
 
-def _frame_warning(work: _Work, notes: Sequence[dict[str, Any]]) -> str | None:
+def _frame_warning(work: _Shards, notes: Sequence[dict[str, Any]]) -> str | None:
     """Return how many documents of shards that were taken over, or of conversations, lack the
     base's first or last tokens; None where all have them."""
     counts = Counter[str]()

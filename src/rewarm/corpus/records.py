@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rewarm.corpus.conversations import Message, read_messages
 from rewarm.recipe.sources import SourceRecipe
 
-__all__ = ["Document", "Reject", "Rejections", "document_of", "unfit"]
+__all__ = ["Document", "Reject", "Rejections", "document_of", "is_curated", "unfit"]
 
 _NUM_EXAMPLES = 3
 _KEPT_PER_REASON = 20
@@ -45,6 +45,12 @@ class Reject:
     excerpt: str
 
 
+def is_curated(reason: str) -> bool:
+    """Tell whether a reason (`family:detail`) is of curation: the document is sound, and not
+    wanted."""
+    return ":" in reason
+
+
 @dataclass(slots=True)
 class Rejections:
     """Documents that were not taken, by reason, with the first ones of each."""
@@ -68,10 +74,17 @@ class Rejections:
     def add(self, reason: str, where: str, content: object = "") -> None:
         """Count one rejected document; of the first of each reason the beginning is kept."""
         self.counts[reason] += 1
-        if len(self.examples) < _NUM_EXAMPLES:
+        if len(self.examples) < _NUM_EXAMPLES and not is_curated(reason):
             self.examples.append(f"{where} ({reason})")
         if self.counts[reason] <= _KEPT_PER_REASON:
             self.kept.append(Reject(where, reason, _excerpt(content)))
+
+    def add_told(self, reason: str, where: Callable[[], str], told: Callable[[], str]) -> None:
+        """Count one document; where it stands and what is told of it is asked for the first ones of
+        each reason alone."""
+        self.counts[reason] += 1
+        if self.counts[reason] <= _KEPT_PER_REASON:
+            self.kept.append(Reject(where(), reason, _excerpt(told())))
 
 
 def _excerpt(content: object) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rewarm.corpus.records import is_curated
 from rewarm.errors import CorpusError
 
 __all__ = ["check_rejected"]
@@ -25,11 +26,12 @@ def check_rejected(
 ) -> None:
     """Raise CorpusError where nothing is left of a source, or above 1 % of it is rejected.
 
-    What is empty does not count: there is nothing in it to mend. `shown` is where some of what was
+    What is empty, and what curation leaves out, does not count: there is nothing in it to mend.
+    `shown` is where some of what was
     rejected can be looked at.
     """
     look = "" if shown is None else f"; some of them are in {shown}"
-    harmful = sum(count for reason, count in rejected.items() if reason not in _HARMLESS)
+    harmful = sum(count for reason, count in rejected.items() if not _is_harmless(reason))
     total = num_documents + harmful
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
     if num_documents == 0:
@@ -46,6 +48,10 @@ def check_rejected(
             f"e.g. {'; '.join(examples[:3])}",
             _remedy(rejected) + look,
         )
+
+
+def _is_harmless(reason: str) -> bool:
+    return reason in _HARMLESS or is_curated(reason)
 
 
 _REMEDIES = {
@@ -73,7 +79,9 @@ _REMEDIES = {
 
 def _remedy(rejected: Counter[str]) -> str:
     """Return what to do about the most frequent reason."""
-    reasons = [reason for reason, _ in rejected.most_common() if reason not in _HARMLESS]
+    reasons = [reason for reason, _ in rejected.most_common() if not _is_harmless(reason)]
+    if not reasons and any(map(is_curated, rejected)):
+        return "look at them, and set its curate accordingly"
     return _REMEDIES.get(
         reasons[0] if reasons else "", "mend or leave out these documents, or check path and format"
     )

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, write_atomically
+from rewarm.corpus.pieces import pieces_of
 from rewarm.corpus.sealed import alone, changed_files, seal
 from rewarm.corpus.selection import SCORES, digest_of, load_scores, rank
 from rewarm.corpus.tags import count_tags
@@ -228,7 +229,7 @@ def _score(
     started = time.monotonic()
     found: list[Floats] = [np.empty(0)]
     ends = np.cumsum(view.document_tokens)
-    for number, (first, last) in enumerate(_pieces(ends, scorer.tokens_per_piece)):
+    for number, (first, last) in enumerate(pieces_of(ends, scorer.tokens_per_piece)):
         path = folder / _PIECES / f"{number:06d}.npy"
         piece = _read_piece(path, last - first)
         if piece is None:
@@ -251,16 +252,6 @@ def _score(
     }
     seal(folder, [], about)
     shutil.rmtree(folder / _PIECES, ignore_errors=True)
-
-
-def _pieces(ends: NDArray[np.int64], tokens_per_piece: int) -> Iterator[tuple[int, int]]:
-    """Yield [first, last) documents of each piece, by the lengths of documents alone."""
-    first = 0
-    for number in np.unique((ends - 1) // tokens_per_piece):
-        last = int(np.searchsorted(ends, (number + 1) * tokens_per_piece, side="right"))
-        if last > first:
-            yield first, last
-            first = last
 
 
 def _read_piece(path: Path, num_documents: int) -> Floats | None:

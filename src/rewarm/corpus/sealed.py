@@ -29,6 +29,9 @@ _PACKAGES = (
     "pyarrow",
     "numpy",
     "scikit-learn",
+    "datatrove",
+    "spacy",
+    "py3langid",
     "torch",
     "transformers",
 )
@@ -156,10 +159,12 @@ def discard_changed(folder: Path) -> None:
 
 
 def verify_prepared(facts: CorpusFacts) -> None:
-    """Raise CorpusError naming every file of a prepared source that changed since, those of its
-    scores too where some of its documents are selected."""
+    """Raise CorpusError naming every file of a prepared source that changed since, with what says
+    which of its documents are dropped or, by their scores, selected."""
     problems = Problems()
     _verify(Path(facts.folder), facts.key, facts, problems)
+    for drop in facts.drops:
+        _verify(Path(drop.folder), drop.key, facts, problems)
     if facts.selection is not None:
         _verify(Path(facts.selection.scores), facts.selection.key, facts, problems)
     problems.raise_as(CorpusError)

@@ -1,9 +1,9 @@
 """A view: the documents of a source that are kept, as one long row of tokens.
 
-Held-out split and selection by scores are views over the same shards, so none of them needs a
-second pass over the text. Window q of length L is the view's tokens [qL, qL + L]: L inputs and one
-label more, which is the next window's first input. `corpus/packed.py` has windows that documents
-are packed into instead.
+Held-out split, documents that are dropped as copies or as contaminated, and selection by scores are
+views over the same shards, so none of them needs the text tokenized again. Window q of length L is
+the view's tokens [qL, qL + L]: L inputs and one label more, which is the next window's first input.
+`corpus/packed.py` has windows that documents are packed into instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.drops import dropped_documents
 from rewarm.corpus.encoding import TEXT_HASHES
 from rewarm.corpus.label_mask import LABEL_COUNTS, LabelMask, open_label_mask
 from rewarm.corpus.selection import chosen_documents
@@ -112,14 +113,19 @@ class View:
         return np.searchsorted(self._first_document, documents, side="right") - 1
 
     @property
+    def kept(self) -> Integers:
+        """Numbers over all shards of the kept documents, int64 [documents]."""
+        return self._kept
+
+    @property
+    def num_stored(self) -> int:
+        """Documents of all shards, kept or not."""
+        return int(self._first_document[-1])
+
+    @property
     def num_documents(self) -> int:
         """Documents that are kept."""
         return len(self._kept)
-
-    @property
-    def kept(self) -> Integers:
-        """Numbers of the kept documents over all shards, in order, int64 [documents]."""
-        return self._kept
 
     @property
     def num_tokens(self) -> int:
@@ -344,7 +350,8 @@ def shard_prefixes(folder: Path) -> list[Path]:
 def open_view(facts: CorpusFacts, *, held_out: bool = False) -> View:
     """Open the training or held-out view of a prepared source; raises CorpusError.
 
-    Of a source with a selection, the training view holds what is selected.
+    The training view is without what is dropped, and of a source with a selection it holds what is
+    selected.
     """
     folder = Path(facts.folder)
     prefixes = shard_prefixes(folder)
@@ -371,7 +378,7 @@ def kept_documents(facts: CorpusFacts, *, held_out: bool = False) -> Integers:
 
     Shards are opened only where lengths decide.
     """
-    if held_out or facts.selection is None:
+    if held_out or facts.is_whole:
         return _load_integers(Path(facts.folder) / (HELD_OUT if held_out else TRAIN))
     shards = [open_shard(prefix) for prefix in shard_prefixes(Path(facts.folder))]
     num_tokens = np.concatenate([np.diff(shard.document_starts) for shard in shards] or [_NONE])
@@ -384,7 +391,11 @@ def _kept(facts: CorpusFacts, num_tokens: Integers, *, held_out: bool) -> Intege
     kept = _load_integers(folder / (HELD_OUT if held_out else TRAIN))
     if kept.size and not (kept[0] >= 0 and kept[-1] < num_documents and (np.diff(kept) > 0).all()):
         raise _unusable(folder, "its view does not fit its shards")
-    if held_out or facts.selection is None:
+    if held_out:
+        return kept
+    for drop in facts.drops:
+        kept = kept[~np.isin(kept, dropped_documents(drop), assume_unique=True)]
+    if facts.selection is None:
         return kept
     hashes = text_hashes(folder)
     if len(hashes) != num_documents:

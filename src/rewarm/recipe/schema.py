@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from rewarm.recipe.base import BaseRecipe, TokenizerRecipe
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from rewarm.recipe.phases import PhaseRecipe
+from rewarm.recipe.prepare import PrepareRecipe
 from rewarm.recipe.records import CheckpointRecipe, EvaluationRecipe
 from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.schedule import ScheduleRecipe
@@ -48,6 +49,7 @@ class Recipe(Section):
     seed: int = Field(1, ge=0, lt=2**63, description="of the data order")
     run_folder: str | None = Field(None, description="default: runs/<name> beside the recipe")
     prepared_folder: str = Field("prepared", description="token shards, shared between recipes")
+    prepare: PrepareRecipe = Field(PrepareRecipe(), description="where text is prepared")
     base: BaseRecipe = Field(description="the checkpoint to continue from")
     tokenizer: TokenizerRecipe = Field(TokenizerRecipe(), description="how documents begin and end")
     sources: dict[str, SourceRecipe] = Field(min_length=1, description="text by name")

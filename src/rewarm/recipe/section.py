@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -54,9 +54,16 @@ class Section(BaseModel):
     @classmethod
     def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
-        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        wants_bool = annotation is bool
         if wants_bool and not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
-        if not wants_bool and isinstance(value, bool):
+        if not wants_bool and isinstance(value, bool) and not _names(annotation, value):
             raise ValueError(f"{str(value).lower()} is not what belongs here")
         return value
+
+
+def _names(annotation: Any, value: bool) -> bool:
+    """Tell whether an annotation names this truth value among what a field may be."""
+    parts = get_args(annotation)
+    return any(part is value or part is bool or _names(part, value) for part in parts)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from rewarm.errors import masked
+from rewarm.recipe.curate import CurateRecipe
 from rewarm.recipe.keep import KeepRecipe
 from rewarm.recipe.section import Count, Section, Share
 from rewarm.records.facts import Role
@@ -192,6 +193,9 @@ class SourceRecipe(Section):
     held_out: Share = Field(0.01, description="share of documents (or groups) kept for evaluation")
     max_epochs: float = Field(4.0, gt=0, description="how often the source may be repeated")
     max_epochs_reason: str | None = Field(None, description="why more than 4 epochs are right here")
+    curate: CurateRecipe = Field(
+        default_factory=CurateRecipe, description="what is left out of its documents"
+    )
     keep: KeepRecipe | None = Field(
         None, description="keep the best of its documents, by a score of each"
     )
@@ -250,6 +254,11 @@ class SourceRecipe(Section):
             given = self.said(_FIELDS_OF_TEXT | {"csv"})
             if given:
                 raise ValueError(f"tokens have no fields: leave out {', '.join(given)}")
+            if self.curate.text_settings():
+                raise ValueError(
+                    "token shards are used as they lie, and are not filtered by language or "
+                    "quality: leave these out of curate"
+                )
         return self
 
     @model_validator(mode="after")
@@ -269,6 +278,11 @@ class SourceRecipe(Section):
                 )
         elif self.messages_field is not None:
             raise ValueError('messages_field goes with format = "chat"')
+        if "c4" in self.curate.qualities and (self.format == "chat" or self.question_field):
+            raise ValueError(
+                "c4 takes lines out of documents, and would tear questions from answers: use "
+                "another quality filter here"
+            )
         if self.order == "stored" and self.subset is not None and self.subset.redraw:
             raise ValueError("a source in stored order cannot be drawn anew for each pass")
         return self

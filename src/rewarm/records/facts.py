@@ -15,6 +15,7 @@ __all__ = [
     "LOSS_METRICS",
     "Amendment",
     "CorpusFacts",
+    "DropFacts",
     "EvalRecord",
     "EventRecord",
     "Metric",
@@ -139,6 +140,28 @@ class SelectionFacts(Record):
     of_tokens: int
 
 
+class DropFacts(Record):
+    """Training documents that are left out of a source's view, though its shards have them."""
+
+    kind: Literal["duplicates", "contaminated"] = Field(
+        description="duplicates: copies and near copies; contaminated: of what is measured on"
+    )
+    folder: str = Field(description="where they are listed")
+    key: str = Field(description="fingerprint of the text and of all that decides what is dropped")
+    digest: str = Field(description="SHA-256 of their numbers over all shards, int64")
+    reasons: dict[str, int] = Field(description="documents by reason")
+    by: dict[str, int] = Field(
+        default_factory=dict, description="documents by the task or source that they hold text of"
+    )
+    num_documents: int
+    num_tokens: int
+    num_bytes: int
+    num_label_tokens: int = 0
+    languages: dict[str, int] = Field(default_factory=dict, description="of them, as facts have it")
+    licences: dict[str, int] = Field(default_factory=dict, description="of them, as facts have it")
+    warnings: tuple[str, ...] = ()
+
+
 class CorpusFacts(Record):
     """What is known of one prepared (or, before that, sampled) source."""
 
@@ -180,9 +203,17 @@ class CorpusFacts(Record):
         None, description="training tokens that the loss counts, where not all do: answers of chats"
     )
     warnings: tuple[str, ...] = ()
+    drops: tuple[DropFacts, ...] = Field(
+        (), description="what is left out of the training documents, before a selection"
+    )
     selection: SelectionFacts | None = Field(
         None, description="what was chosen of the training documents; None: all of them"
     )
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the training view is all that is not held out."""
+        return self.selection is None and not any(drop.num_documents for drop in self.drops)
 
     @property
     def stated_licence(self) -> str | None:

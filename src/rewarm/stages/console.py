@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,11 +20,13 @@ from rewarm.reporting.text import harmless
 from rewarm.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from rewarm.corpus.decontaminate import CurateProgress
     from rewarm.corpus.prepare import PrepareProgress
     from rewarm.corpus.scores import ScoreProgress
     from rewarm.retention.tally import RehearsalProgress
 
 __all__ = [
+    "CurateConsole",
     "PrepareConsole",
     "RehearseConsole",
     "ScoreConsole",
@@ -34,6 +37,7 @@ __all__ = [
 
 _PLAIN_EVERY_S = 10.0
 _WIDE = 70
+_MOST_DETAILS = 3
 _SHORT = {
     "bits_per_byte": "bpb",
     "answer_bits_per_byte": "answer bpb",
@@ -119,13 +123,26 @@ class ScoreConsole(_SourceBars):
 
     def update(self, progress: ScoreProgress) -> None:
         """Show how far the scores of one source are."""
-        elapsed = max(progress.elapsed_s, 1e-9)
-        left = (progress.total_tokens - progress.tokens) * elapsed / max(progress.tokens, 1)
-        rates = (
-            f"{format_count(progress.documents)} documents, "
-            f"{format_count(progress.tokens / elapsed)} tokens/s, {format_duration(left)} left"
-        )
-        self._show(progress.source, progress.tokens, progress.total_tokens, rates)
+        self._show(progress.source, progress.tokens, progress.total_tokens, _token_rates(progress))
+
+
+def _token_rates(progress: ScoreProgress | CurateProgress) -> str:
+    elapsed = max(progress.elapsed_s, 1e-9)
+    left = (progress.total_tokens - progress.tokens) * elapsed / max(progress.tokens, 1)
+    return (
+        f"{format_count(progress.documents)} documents, "
+        f"{format_count(progress.tokens / elapsed)} tokens/s, {format_duration(left)} left"
+    )
+
+
+class CurateConsole(_SourceBars):
+    """Progress of looking for documents to drop: documents, tokens/s, time left, by source."""
+
+    _verb = "curate"
+
+    def update(self, progress: CurateProgress) -> None:
+        """Show how far the documents of one source are looked through."""
+        self._show(progress.source, progress.tokens, progress.total_tokens, _token_rates(progress))
 
 
 class RehearseConsole(_SourceBars):
@@ -301,7 +318,7 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
     for corpus in facts:
         rejected = sum(corpus.rejected.values())
         reasons = ", ".join(
-            f"{reason} {count}" for reason, count in sorted(corpus.rejected.items())
+            f"{reason} {count}" for reason, count in sorted(_folded(corpus.rejected).items())
         )
         table.add_row(
             corpus.name,
@@ -313,6 +330,16 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
             f"{rejected} ({reasons})" if rejected else "0",
         )
     return table
+
+
+def _folded(rejected: Mapping[str, int]) -> dict[str, int]:
+    """Return reasons with those of one family as one where it has many; files have them all."""
+    details = Counter(reason.partition(":")[0] for reason in rejected if ":" in reason)
+    folded = Counter[str]()
+    for reason, count in rejected.items():
+        family = reason.partition(":")[0]
+        folded[family if details[family] > _MOST_DETAILS else reason] += count
+    return dict(folded)
 
 
 def _provenance(corpus: CorpusFacts) -> str:

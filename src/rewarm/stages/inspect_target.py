@@ -17,6 +17,7 @@ from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.packing import Packing
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.curating import with_curation
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.selecting import with_selections
@@ -104,9 +105,11 @@ def _of_recipe(job: Job) -> Target:
     for name in job.recipe.sources:
         if name not in whole and name not in target.missing:
             target.missing[name] = _told_of(name, found.problems) or _not_prepared(name)
-    problems = Problems()
-    selected = with_selections(job.recipe, whole, found.model, problems, estimates_allowed=True)
-    # What is not scored yet is looked at whole.
+    problems = found.problems = Problems()
+    curated = with_curation(job, whole, found, estimates_allowed=True)
+    whole |= {name: facts for name, facts in curated.items() if facts.measured}
+    selected = with_selections(job.recipe, curated, found.model, problems, estimates_allowed=True)
+    # What is not looked through or not scored yet is looked at whole.
     target.corpora = {
         name: facts if facts.measured else whole[name] for name, facts in selected.items()
     }

@@ -19,6 +19,7 @@ from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.packing import PackingFacts
+from rewarm.stages.curating import with_curation
 from rewarm.stages.job import Job, keep_plan, open_job
 from rewarm.stages.selecting import with_selections
 from rewarm.stages.survey import Survey, note_unmade, survey
@@ -137,6 +138,7 @@ def _corpora(
             note_unmade(rehearsal, found.problems)
     if found.model is None:
         return corpora
+    corpora = with_curation(job, corpora, found, estimates_allowed=estimates_allowed)
     return with_selections(
         job.recipe, corpora, found.model, found.problems, estimates_allowed=estimates_allowed
     )

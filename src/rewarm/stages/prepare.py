@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rewarm.corpus.bins import ensure_packing
 from rewarm.corpus.chat import OpenChat
+from rewarm.corpus.executors import Executor
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.corpus.prepare import PrepareProgress, prepare_source
 from rewarm.errors import BaseModelError, CorpusError, Problems, UserError
@@ -17,6 +18,7 @@ from rewarm.planning.blends import used_sources
 from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
+from rewarm.stages.curating import curate_documents
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.selecting import MakeBaseScorer, select_documents, show_selections
@@ -81,6 +83,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
     assert found.model is not None
     problems = Problems()
     facts: list[CorpusFacts] = []
+    executor = Executor(job.recipe.prepare)
     with PrepareConsole() as console:
         for text in found.texts:
 
@@ -95,11 +98,13 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
                         vocab_size=found.model.vocab_size,
                         progress=show,
                         open_chat=tools.open_chat,
+                        executor=executor,
                     )
                 )
             except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
+    facts = curate_documents(job, facts, found)
     facts = select_documents(job, facts, found, tools.base_scorer)
     _pack(facts, sequence_length_of(job.recipe, found.model))
     trained = set(used_sources(job.recipe))

@@ -9,6 +9,8 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rewarm.corpus.executors import executor_packages
+from rewarm.corpus.filters import curation_packages
 from rewarm.corpus.inputs import find_inputs
 from rewarm.corpus.place import SourceText
 from rewarm.corpus.rehearsed import Rehearsal, find_rehearsal, load_rehearsal
@@ -151,6 +153,26 @@ def _check_packages(job: Job, problems: Problems) -> None:
             "adamw8bit is torchao's, which is not installed",
             "pip install torchao, or leave it at adamw",
         )
+    for module in executor_packages(job.recipe.prepare):
+        if importlib.util.find_spec(module) is None:
+            problems.add(
+                "prepare.executor",
+                f"it needs {module}, which is not installed",
+                f"pip install 'rewarm[{'ray' if module == 'ray' else 'curate'}]'",
+            )
+    for name, source in job.recipe.sources.items():
+        missing = [
+            module
+            for module in curation_packages(source.curate)
+            if importlib.util.find_spec(module) is None
+        ]
+        if missing:
+            problems.add(
+                f"sources.{name}.curate",
+                f"it needs what is not installed: {', '.join(missing)}",
+                "pip install 'rewarm[curate]'"
+                + (" fasttext-numpy2-wheel fasteners" if "fasttext" in missing else ""),
+            )
     classified = [
         name
         for name, source in job.recipe.sources.items()
