@@ -1791,7 +1791,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="near-duplicates of what is kept are dropped",
-        file="retention/near_duplicates.py",
+        file="corpus/near_duplicates.py",
         old="> self._max_similarity for index in near):",
         new="> 1 for index in near):",
         test="tests/unit/test_degenerate.py::test_near_duplicates_are_told_from_the_rest",

@@ -15,8 +15,9 @@ import torch
 
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
-from rewarm.corpus import classifier, quality, scores
+from rewarm.corpus import classifier, quality
 from rewarm.corpus.ngram import fit_ngrams
+from rewarm.corpus.pieces import pieces_of
 from rewarm.corpus.scores import DocumentScorer
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.selection import SCORES
@@ -30,6 +31,7 @@ from rewarm.stages.job import Job, open_job
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import ModelTools, prepare_job
+from rewarm.stages.selecting import ScoringModels
 from tests.support.mixed_folder import (
     BASE_LOSS,
     CLASSIFIER,
@@ -57,7 +59,7 @@ def _never(*_: object) -> Any:
     raise AssertionError("the base is not asked for")
 
 
-never = ModelTools(_never, _never)
+never = ModelTools(_never, ScoringModels(_never, _never))
 
 
 def facts_in(folder: Path, keep: str) -> CorpusFacts:
@@ -233,7 +235,8 @@ class Counting:
 
 def with_scorer(folder: Path, scorer: Counting) -> CorpusFacts:
     return prepare_job(
-        job_in(folder, BASE_LOSS), ModelTools(_never, lambda job, scoring, view: scorer)
+        job_in(folder, BASE_LOSS),
+        ModelTools(_never, ScoringModels(lambda job, scoring, view: scorer, _never)),
     )[0]
 
 
@@ -258,10 +261,10 @@ def test_pieces_cover_every_document_once() -> None:
     rng = np.random.default_rng(0)
     for high in (3, 50, 2000):
         ends = np.cumsum(rng.integers(1, high, size=200))
-        pieces = list(scores._pieces(ends, 100))
+        pieces = list(pieces_of(ends, 100))
         assert [first for first, _ in pieces] == [0, *(last for _, last in pieces[:-1])]
         assert pieces[-1][1] == 200
-    assert list(scores._pieces(np.empty(0, dtype=np.int64), 100)) == []
+    assert list(pieces_of(np.empty(0, dtype=np.int64), 100)) == []
 
 
 @pytest.mark.parametrize("damage", ["scores", "manifest"])

@@ -23,7 +23,7 @@ from rewarm.records.facts import CorpusFacts
 
 __all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
 
-FORMAT = 6
+FORMAT = 7
 FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from rewarm.records.facts import CorpusFacts
+from rewarm.records.facts import CorpusFacts, SelectionFacts
 from rewarm.reporting.terminal_table import ByWidth, bullets, titled_table
 from rewarm.units import format_count
 
@@ -25,13 +25,10 @@ def selection_table(corpora: Sequence[CorpusFacts]) -> RenderableType:
     for facts in corpora:
         selection = facts.selection
         assert selection is not None
-        direction = "lowest" if selection.lowest else "highest"
-        keeps = f"{direction} {selection.score}"
-        if selection.reference is not None:
-            keeps += f" ({selection.reference})"
+        keeps = _words(selection)
         documents, of_documents = f"{facts.num_documents:,}", f"{selection.of_documents:,}"
         tokens, of_tokens = format_count(facts.num_tokens), format_count(selection.of_tokens)
-        edge = "–" if selection.worst is None else f"{selection.worst:.4g}"
+        edge = selection.edge or "–"
         table.add_row(
             Text(facts.name), Text(keeps), documents, of_documents, tokens, of_tokens, edge
         )
@@ -40,3 +37,10 @@ def selection_table(corpora: Sequence[CorpusFacts]) -> RenderableType:
             f"{of_tokens} tokens, cut at {edge}"
         )
     return ByWidth(table, Group(Text("Kept by score", style="bold"), bullets(lines)))
+
+
+def _words(selection: SelectionFacts) -> str:
+    if selection.of_neighbours:
+        return f"nearest to {selection.reference}"
+    against = "" if selection.reference is None else f" ({selection.reference})"
+    return f"{'lowest' if selection.lowest else 'highest'} {selection.score}{against}"

@@ -129,9 +129,7 @@ def _corpora(
             note_unmade(rehearsal, found.problems)
     if found.model is None:
         return corpora
-    return with_selections(
-        job.recipe, corpora, found.model, found.problems, estimates_allowed=estimates_allowed
-    )
+    return with_selections(job.recipe, corpora, found, estimates_allowed=estimates_allowed)
 
 
 def _packings(
