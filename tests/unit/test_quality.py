@@ -387,7 +387,7 @@ def test_a_missing_scikit_learn_is_told_before_any_work(
 @pytest.mark.parametrize(
     ("keep", "told"),
     [
-        ('keep = { share = 0.1, reference = "good" }', "give lowest or highest"),
+        ('keep = { share = 0.1, reference = "good" }', "give lowest, highest or nearest"),
         ('keep = { lowest = "base-loss" }', "give share or tokens"),
         ('keep = { lowest = "base-loss", share = 0.1, tokens = 5 }', "give share or tokens"),
         ('keep = { lowest = "perplexity", share = 0.1 }', "perplexity needs a reference"),

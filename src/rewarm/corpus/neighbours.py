@@ -198,7 +198,9 @@ class DenseSearch:
             block = np.ascontiguousarray(self._queries[first : first + _QUERIES_AT_ONCE])
             products, documents = index.search(block, count)
             # Of those as near as the last, faiss may have left out any.
-            tied = (count > self._num_neighbours) & (products[:, -1] == products[:, -2:-1].ravel())
+            tied = np.zeros(len(block), dtype=np.bool_)
+            if count > self._num_neighbours:
+                tied = products[:, -1] == products[:, -2]
             last = tied[:, None] & (products == products[:, -1:])
             queries = np.broadcast_to(first + np.arange(len(block))[:, None], products.shape)
             yield _reaching(queries[~last], documents[~last], products[~last], floors)

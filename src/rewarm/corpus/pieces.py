@@ -39,7 +39,8 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 def load_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]] | None:
     """Return arrays that `save_arrays` has written; None where they are not there as it was."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it cannot make sense of.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
         return None
