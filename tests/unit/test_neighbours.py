@@ -93,7 +93,7 @@ def weighted(
 
 def test_similarities_are_those_of_the_formula() -> None:
     corpus, queries = texts(60, 0), texts(9, 1, words=4)
-    search = TermSearch(TermWeights.fit([corpus[:13], corpus[13:]]), queries)
+    search = TermSearch(TermWeights.fit([corpus[:13], corpus[13:]]), queries, 60)
     (found,) = search.candidates([search.vectors(corpus)], np.zeros(9))
     got = dict(
         zip(
@@ -156,7 +156,7 @@ def test_pieces_change_no_bit(kind: str) -> None:
     corpus, queries = sorted(set(texts(150, 2))), texts(7, 3)
     search: TermSearch | DenseSearch
     if kind == "terms":
-        search = TermSearch(TermWeights.fit([corpus]), queries)
+        search = TermSearch(TermWeights.fit([corpus]), queries, 4)
     else:
         search = DenseSearch(Whole(), queries, 4)
     one = all_nearest(search, corpus, 1, 7)

@@ -14,7 +14,7 @@ similarities.npy  float64, likewise; 0: none
 questions.npy     int64 [questions], documents of the questions' own training view
 
 Memory: 16 bytes for each question and neighbour, the questions' vectors, one piece of documents
-with its vectors, and 9 bytes a document; nothing else grows with the source.
+with its vectors and similarities, and some tens of bytes a document; nothing else grows.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class NeighbourScores:
         self.say(f"counting the words of {format_count(len(sample))} documents")
         weights = TermWeights.fit(source.texts(sample, self.encoder))
         if keep.embedding != LSA:
-            return TermSearch(weights, queries)
+            return TermSearch(weights, queries, keep.neighbours)
         self.say("reducing weighted words to their main components")
         few = chain.from_iterable(source.texts(sample[:_LATENT_DOCUMENTS], self.encoder))
         latent = LatentEmbedding.fit(weights, weights.documents(list(few)))

@@ -117,8 +117,9 @@ class Nearest:
 class TermSearch:
     """Search by weighted words: every document that shares one with a query is compared."""
 
-    def __init__(self, weights: TermWeights, queries: Sequence[str]) -> None:
+    def __init__(self, weights: TermWeights, queries: Sequence[str], num_neighbours: int) -> None:
         self._weights = weights
+        self._num_neighbours = num_neighbours
         vectors = weights.queries(queries)
         # Words that no query has add nothing: columns are those of the queries' words alone.
         own = np.unique(vectors.indices)
@@ -157,9 +158,23 @@ class TermSearch:
         step = max(1, _PAIRS_AT_ONCE // max(by_word.shape[1], 1))
         for first in range(0, self._queries.shape[0], step):
             found = self._queries[first : first + step] @ by_word
-            queries = first + np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-            near = found.data >= floors[queries]
-            yield Candidates(queries[near], found.indices[near].astype(np.int64), found.data[near])
+            own = self._own_floors(found, floors[first : first + step])
+            queries = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+            near = found.data >= own[queries]
+            yield Candidates(
+                first + queries[near], found.indices[near].astype(np.int64), found.data[near]
+            )
+
+    def _own_floors(self, found: csr_matrix, floors: Floats) -> Floats:
+        """Return floors that each row's own nearest raise, so that little is left to be sorted."""
+        raised = floors.copy()
+        for row in np.flatnonzero(np.diff(found.indptr) > self._num_neighbours):
+            values = found.data[found.indptr[row] : found.indptr[row + 1]]
+            values = values[values >= floors[row]]
+            if len(values) > self._num_neighbours:
+                last = len(values) - self._num_neighbours
+                raised[row] = np.partition(values, last)[last]
+        return raised
 
 
 def quantised(vectors: Vectors) -> Vectors:
