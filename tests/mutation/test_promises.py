@@ -2134,8 +2134,8 @@ MUTATIONS = [
     Mutation(
         promise="a document ranks by its best place before its similarity",
         file="corpus/mining.py",
-        old="scores = places + (1 - np.clip(nearest.similarities, 0, 1)) / 2",
-        new="scores = places * 0 + (1 - np.clip(nearest.similarities, 0, 1)) / 2",
+        old="scores = places + 1 / (1 + nearest.similarities)",
+        new="scores = places * 0 + 1 / (1 + nearest.similarities)",
         test="tests/unit/test_mining.py::test_a_score_is_the_best_place_and_how_unlike_it_is_there",
     ),
     Mutation(

@@ -111,8 +111,9 @@ def test_best_places_first_until_they_hold_the_tokens(made: Path) -> None:
     assert web.selection.worst == max(kept_scores)
     others = [s for name, s in zip(names, scores, strict=True) if name not in kept]
     assert not [s for s in others if s < max(kept_scores)]
-    assert web.selection.edge is not None
-    assert web.selection.edge.startswith("neighbour 1, similarity 0.")
+    last = array(web, NEIGHBOURS)[:, 0] == names.index(kept[int(np.argmax(kept_scores))])
+    nearness = array(web, SIMILARITIES)[last, 0].max()
+    assert web.selection.edge == f"neighbour 1, similarity {nearness:.2f}"
     assert len(open_view(qa).document_tokens) == qa.num_documents
 
 
@@ -123,7 +124,7 @@ def test_a_score_is_the_best_place_and_how_unlike_it_is_there(made: Path) -> Non
     for documents, nearness in zip(neighbours.tolist(), similarities.tolist(), strict=True):
         for place, (document, similarity) in enumerate(zip(documents, nearness, strict=True)):
             if document >= 0:
-                score = place + (1 - similarity) / 2
+                score = place + 1 / (1 + similarity)
                 wanted[document] = min(score, wanted.get(document, score))
     scores = array(web, SCORES)
     assert {i: s for i, s in enumerate(scores.tolist()) if s == s} == pytest.approx(wanted)

@@ -1,7 +1,7 @@
 """Document mining: the documents of a large source that lie nearest to questions of another.
 
 Each question has its nearest documents, of which none is a copy or near copy of a nearer one. A
-document's score is its best place among them, from 0 on, plus (1 − its similarity there) / 2: first
+document's score is its best place among them, from 0 on, plus 1 / (1 + its similarity there): first
 come the documents that are some question's nearest, the most similar first, then the second
 nearest, and so on. So every question is served before any is served twice, whatever the similarity
 that its wording can reach. What is no question's neighbour has no score.
@@ -182,8 +182,8 @@ def _body(view: View, document: int, encoder: Encoder) -> Integers:
 def _best_places(nearest: Nearest, num_documents: int) -> Floats:
     """Return each document's best place and, as a fraction, how unlike it is there; NaN: none."""
     places = np.broadcast_to(np.arange(nearest.documents.shape[1]), nearest.documents.shape)
-    # A fraction of 1 would be the next place; similarities are above 0.
-    scores = places + (1 - np.clip(nearest.similarities, 0, 1)) / 2
+    # Similarities are above 0, so the fraction is below 1.
+    scores = places + 1 / (1 + nearest.similarities)
     found = np.full(num_documents, np.inf)
     there = nearest.documents >= 0
     np.minimum.at(found, nearest.documents[there], scores[there])

@@ -1,10 +1,10 @@
-"""Texts as vectors of weighted words, whose inner product is a similarity of 0 to 1.
+"""Texts as vectors of weighted words, whose inner product is their similarity.
 
 A document's word weighs √idf · 2.2 f / (f + 1.2 (0.25 + 0.75 n/n̄)), f its occurrences, n the words
 of the document and n̄ their mean; idf = ln(1 + (N − d + ½) / (d + ½)), d of N documents having it.
 A query's word weighs √idf times the share of the queries that do not have it: what all of them say
-("question", "which") tells none apart. Both are scaled to length 1. Up to that length and the share
-this is BM25 (Robertson et al. 1994).
+("question", "which") tells none apart. A query is scaled to length 1, a document by the root of its
+length. Up to these scales and the share this is BM25 (Robertson et al. 1994).
 
 Words are known by 20 bits of their hash. Sums go by rising column, so that a vector and an inner
 product have the same bits whatever stands beside them.
@@ -82,14 +82,14 @@ class TermWeights:
         room = _SATURATION * (1 - _BY_LENGTH + _BY_LENGTH * num_words / self.mean_words)
         frequency = counts.data
         saturated = (_SATURATION + 1) * frequency / (frequency + _per_entry(counts, room))
-        return _scaled(counts, saturated * self._root_idf(counts.indices))
+        return _scaled(counts, saturated * self._root_idf(counts.indices), by=0.5)
 
     def queries(self, texts: Sequence[str]) -> csr_matrix:
         """Return the vectors of queries, all of them at a time, float64 [texts, columns]."""
         counts = term_counts(texts)
         having = np.bincount(counts.indices, minlength=NUM_COLUMNS)[counts.indices]
         without = 1 - having / (len(texts) + 1)
-        return _scaled(counts, without * self._root_idf(counts.indices))
+        return _scaled(counts, without * self._root_idf(counts.indices), by=1.0)
 
 
 def _per_entry(rows: csr_matrix, values: Floats) -> Floats:
@@ -97,12 +97,13 @@ def _per_entry(rows: csr_matrix, values: Floats) -> Floats:
     return found
 
 
-def _scaled(rows: csr_matrix, values: Floats) -> csr_matrix:
-    """Return rows with other values, scaled to length 1; a row of nothing stays one."""
+def _scaled(rows: csr_matrix, values: Floats, *, by: float) -> csr_matrix:
+    """Return rows with other values, divided by a power of their lengths; a row of nothing stays
+    one."""
     from scipy.sparse import csr_matrix
 
     squares = csr_matrix((np.square(values), rows.indices, rows.indptr), shape=rows.shape)
     lengths = np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
     lengths[lengths == 0] = 1.0
-    scaled = values / _per_entry(rows, lengths)
+    scaled = values / _per_entry(rows, lengths**by)
     return csr_matrix((scaled, rows.indices, rows.indptr), shape=rows.shape)

@@ -247,7 +247,10 @@ def _explain_selections(corpora: Mapping[str, CorpusFacts], notes: Notes) -> Non
             continue
         edge = "" if chosen.edge is None else f", cut at {chosen.edge}"
         if chosen.of_neighbours:
-            which = f"nearest to the questions of {chosen.reference}, each question's first first"
+            which = (
+                f"nearest to the questions of {chosen.reference}, every question's first neighbour "
+                "before any second"
+            )
         else:
             against = "" if chosen.reference is None else f" against {chosen.reference}"
             which = f"of the {'lowest' if chosen.lowest else 'highest'} {chosen.score}{against}"

@@ -125,7 +125,7 @@ class SelectionFacts(Record):
     """Which of a source's training documents are kept, by a score of each.
 
     The score of a neighbour is its best place among those of a question, from 0 on, and to that
-    (1 − its similarity there) / 2.
+    1 / (1 + its similarity there).
     """
 
     score: Literal["perplexity", "classifier", "base-loss", "neighbours"]
@@ -157,7 +157,7 @@ class SelectionFacts(Record):
         if not self.of_neighbours:
             return f"{self.worst:.4g}"
         place = int(self.worst)
-        return f"neighbour {place + 1}, similarity {1 - 2 * (self.worst - place):.2f}"
+        return f"neighbour {place + 1}, similarity {1 / (self.worst - place) - 1:.2f}"
 
 
 class CorpusFacts(Record):
