@@ -39,8 +39,10 @@ __all__ = [
     "main_figure_svg",
     "main_merge_svg",
     "render_comparison_report",
+    "render_file",
     "render_merge_report",
     "render_run_report",
+    "render_waiting",
     "write_comparison_report",
     "write_merge_report",
     "write_run_report",
@@ -68,15 +70,17 @@ def write_run_report(run: RunFolder) -> Path:
     return run.report
 
 
-def render_run_report(run: RunFolder) -> str:
+def render_run_report(run: RunFolder, *, live: bool = False) -> str:
     """Return the run's report; raises PlanError where the run has no plan that can be trusted.
 
-    Everything else may be missing: the page then says what.
+    Everything else may be missing: the page then says what. With `live`, style and scripts are
+    files beside the page, of the server that shows it (`reporting/watch.py`).
     """
     view = load_run_view(run)
     plan = view.plan
     return _render(
         "run.html",
+        live=live,
         title=plan.name,
         sections=(
             ("verdict", "Verdict"),
@@ -113,6 +117,16 @@ def render_run_report(run: RunFolder) -> str:
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
+
+
+def render_waiting(title: str, why: str) -> str:
+    """Return the live page of a run that cannot be shown (yet)."""
+    return _render("waiting.html", live=True, title=title, sections=(), why=why)
+
+
+def render_file(name: str) -> str:
+    """Return a file that the live page needs beside it: sheet.css, page.js or live.js."""
+    return _render(name)
 
 
 def write_merge_report(run: RunFolder, sweep: MergeSweep) -> Path:
@@ -286,12 +300,13 @@ def _arm_details(arm: ArmView, folder: Path | None) -> _ArmDetails:
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def _render(template: str, *, live: bool = False, **values: Any) -> str:
     """Return the page; characters that no page can hold are shown as U+FFFD."""
     page = (
         _environment()
         .get_template(template)
         .render(
+            live=live,
             version=__version__,
             light=Markup(variables(LIGHT)),
             dark=Markup(variables(DARK)),
