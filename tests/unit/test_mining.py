@@ -20,6 +20,7 @@ from rewarm.corpus.selection import SCORES
 from rewarm.corpus.tokenize import open_encoder
 from rewarm.corpus.views import open_view
 from rewarm.errors import BaseModelError, CorpusError, RecipeError
+from rewarm.model.chat_template import chat_renderer
 from rewarm.recipe.base import TokenizerRecipe
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
@@ -29,6 +30,7 @@ from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import ModelTools, prepare_job
 from rewarm.stages.selecting import ScoringModels
 from tests.support.asked_folder import asked_recipe, make_asked_folder, nearest
+from tests.support.chat import give_chat_template
 
 LSA = 'embedding = "lsa"'
 FILES = (SCORES, NEIGHBOURS, SIMILARITIES, QUESTIONS)
@@ -176,6 +178,37 @@ def test_text_without_questions_is_looked_for_as_it_stands(made: Path, tmp_path:
     texts = {f"{r['question']} {r['answer']}" for r in rows}
     assert set(found.texts) <= texts
     assert len([name for name in ids_of(web) if name.startswith("asked")]) > 20
+
+
+def test_of_conversations_what_is_asked_or_all_is_looked_for(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "f", ignore=shutil.ignore_patterns("prepared"))
+    give_chat_template(folder / "base")
+    rows = [json.loads(line) for line in (folder / "qa.jsonl").read_text().splitlines()]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": row["question"]},
+                {"role": "assistant", "content": f"it is {row['answer']}"},
+            ]
+        }
+        for row in rows
+    ]
+    (folder / "qa.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    text = asked_recipe(nearest('queries = "questions"'), qa='path = "qa.jsonl", format = "chat"')
+    (folder / "recipe.toml").write_text(text)
+    web, qa = prepare_job(
+        open_job(folder / "recipe.toml"), ModelTools(chat_renderer, never.scoring)
+    )
+    assert len([name for name in ids_of(web) if name.startswith("asked")]) > 20
+    answers = {f"it is {row['answer']}" for row in rows}
+    asked = queries_of(folder, qa, "questions")
+    told = queries_of(folder, qa, "questions-and-answers")
+    assert len(asked) == len(told) == qa.num_documents
+    for question, whole in zip(asked, told, strict=True):
+        (row,) = [row for row in rows if row["question"] in question]
+        assert row["question"] in whole
+        assert f"it is {row['answer']}" in whole
+        assert not [answer for answer in answers if answer in question]
 
 
 def test_of_copies_one_is_mined_and_of_near_copies_the_nearest(made: Path) -> None:

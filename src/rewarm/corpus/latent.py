@@ -49,7 +49,7 @@ class LatentEmbedding:
         num_dims = max(1, min(_NUM_DIMS, sample.shape[0] - 1, len(columns) - 1))
         svd = TruncatedSVD(num_dims, n_iter=_NUM_ITERATIONS, random_state=0)
         with threadpool_limits(1):
-            svd.fit(sample[:, columns])
+            svd.fit(sample[:, columns].astype(np.float32))
         return cls(weights, places, np.ascontiguousarray(svd.components_.T, dtype=np.float32))
 
     def documents(self, texts: Sequence[str], /) -> Vectors:

@@ -21,7 +21,10 @@ _PACKAGES = (
     "tokenizers",
     "pyarrow",
     "numpy",
+    "scipy",
     "scikit-learn",
+    "faiss-cpu",
+    "sentence-transformers",
     "torch",
     "transformers",
 )
