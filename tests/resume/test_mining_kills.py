@@ -16,6 +16,9 @@ import pytest
 from rewarm.corpus.mining import NEIGHBOURS, QUESTIONS, SIMILARITIES
 from rewarm.corpus.selection import SCORES
 from tests.support.asked_folder import asked_recipe, make_asked_folder, nearest
+from tests.support.extras import skip_without
+
+skip_without("scipy", "sklearn", "faiss")
 
 # Pieces are small and made slowly, so that kills land in the midst of each step.
 CHILD = """

@@ -31,6 +31,9 @@ from rewarm.stages.prepare import ModelTools, prepare_job
 from rewarm.stages.selecting import ScoringModels
 from tests.support.asked_folder import asked_recipe, make_asked_folder, nearest
 from tests.support.chat import give_chat_template
+from tests.support.extras import skip_without
+
+skip_without("scipy", "sklearn", "faiss")
 
 LSA = 'embedding = "lsa"'
 FILES = (SCORES, NEIGHBOURS, SIMILARITIES, QUESTIONS)

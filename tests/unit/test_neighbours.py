@@ -21,6 +21,9 @@ from rewarm.corpus.near_duplicates import NUM_HASHES
 from rewarm.corpus.neighbours import Candidates, DenseSearch, Nearest, TermSearch, quantised
 from rewarm.corpus.term_vectors import TermWeights
 from rewarm.corpus.words import spell_words
+from tests.support.extras import skip_without
+
+skip_without("scipy", "sklearn", "faiss")
 
 WORDS = ("heart", "lung", "liver", "blood", "cell", "drug", "trial", "dose", "the", "of", "a")
 
