@@ -466,6 +466,10 @@ def tune(
     lr: Annotated[
         bool, typer.Option("--lr", help="Measure three constant learning rates in short runs.")
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Fit a law of replay to short runs, and ask it for a share."),
+    ] = False,
     around: Annotated[
         float | None,
         typer.Option(help="Middle of the three rates; default: the peak of the recipe's schedule."),
@@ -473,20 +477,37 @@ def tune(
     tokens: Annotated[
         str | None,
         typer.Option(
-            help='Tokens of each short run, e.g. "10M"; default: a fiftieth of the budget, and at '
-            "least 40 steps."
+            help="Tokens of each short run (--replay: of the longest but one); default: "
+            "a fiftieth of the budget, and at least 40 steps each."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="--replay: bits per byte that old text may lose on the base; default 0.05."
         ),
     ] = None,
 ) -> None:
-    """Measure in short runs what the plan would assume: --lr, the learning rate to begin from.
+    """Measure in short runs what the plan would assume: --lr, the rate; --replay, the share of old
+    text.
 
-    The rule that picks a rate is printed before the runs begin. Each is a run folder under the
+    The rule that picks an answer is printed before the runs begin. Each is a run folder under the
     recipe's; the same command goes on where it was, and done runs are skipped. The result goes to
-    tune/lr.json in the run folder; the recipe is never edited.
+    tune/lr.json or tune/replay.json in the run folder; the recipe is never edited.
     """
     from rewarm.stages.tune import run_tune
 
-    raise _EndedError(run_tune(recipe, override or (), lr=lr, around=around, tokens=tokens))
+    raise _EndedError(
+        run_tune(
+            recipe,
+            override or (),
+            lr=lr,
+            replay=replay,
+            around=around,
+            tokens=tokens,
+            tolerance=tolerance,
+        )
+    )
 
 
 @app.command()

@@ -33,6 +33,21 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a law of replay is not believed beyond the noise of its measurements",
+        file="evaluation/mixture_law.py",
+        old="    floor = float(sum(point.standard_error**2 for point in measured))\n",
+        new="    floor = 0.0\n",
+        test="tests/unit/test_mixture_law.py::test_noise_of_the_evaluation_widens_what_is_said",
+    ),
+    Mutation(
+        promise="the run that checks a law of replay is not in it",
+        file="evaluation/replay_search.py",
+        old="    check = _check(trials, unseen, seed)\n",
+        new="    check = _check([*trials, unseen], unseen, seed)\n",
+        test="tests/unit/test_mixture_law.py::"
+        "test_a_law_is_held_against_a_run_that_it_has_not_seen",
+    ),
+    Mutation(
         promise="the live page answers to this machine's names alone",
         file="reporting/watch.py",
         old='if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:',
