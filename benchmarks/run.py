@@ -28,6 +28,7 @@ BENCHMARKS = (
     "expansion_start",
     "retention_cost",
     "selection",
+    "mining",
 )
 
 

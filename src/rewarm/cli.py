@@ -19,6 +19,7 @@ from rewarm.errors import FaultElsewhere, RewarmError, UserError
 
 if TYPE_CHECKING:
     from rewarm.corpus.chat import ChatTemplate
+    from rewarm.corpus.neighbours import Embedding
     from rewarm.corpus.scores import DocumentScorer, Scoring
     from rewarm.corpus.views import View
     from rewarm.stages.job import Job
@@ -185,8 +186,10 @@ def plan(
 def prepare(recipe: RecipePath, override: Override = None) -> None:
     """Read, check, split and tokenize the text of every source; score it where some is kept."""
     from rewarm.stages.prepare import ModelTools, run_prepare
+    from rewarm.stages.selecting import ScoringModels
 
-    run_prepare(recipe, override or (), ModelTools(_open_chat, _base_scorer))
+    models = ScoringModels(_base_scorer, _open_embedding)
+    run_prepare(recipe, override or (), ModelTools(_open_chat, models))
 
 
 def _base_scorer(job: Job, scoring: Scoring, view: View) -> DocumentScorer:
@@ -194,6 +197,13 @@ def _base_scorer(job: Job, scoring: Scoring, view: View) -> DocumentScorer:
     from rewarm.stages.base_loss import base_scorer
 
     return base_scorer(job, scoring, view)
+
+
+def _open_embedding(job: Job, folder: Path) -> Embedding:
+    """Open a model that embeds texts; torch is loaded where that is asked."""
+    from rewarm.stages.text_embedding import open_embedding
+
+    return open_embedding(job, folder)
 
 
 @app.command()

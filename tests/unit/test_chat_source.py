@@ -30,7 +30,7 @@ from rewarm.corpus.packed import PackedView
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import HELD_OUT_CHATS, prepare_source
 from rewarm.corpus.records import Document, document_of
-from rewarm.corpus.scores import Scoring, load_selected, score_source
+from rewarm.corpus.scores import EachAlone, Scoring, load_selected, score_source
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tokenize import open_encoder
@@ -473,7 +473,7 @@ def test_of_what_is_kept_the_answers_are_counted(tmp_path: Path, base: Path) -> 
     facts = prepare(tmp_path, base, recipe())
     keep = KeepRecipe.model_validate({"lowest": "base-loss", "share": 0.3})
     scoring = Scoring(facts, keep, None, "weights", 320, 64)
-    kept = score_source(scoring, lambda view: ByPlace(), progress=lambda told: None)
+    kept = score_source(scoring, lambda view: EachAlone(ByPlace()), progress=lambda told: None)
     (shard,) = Path(facts.folder).glob("shard-*.idx")
     starts = open_shard(shard.with_suffix("")).document_starts
     mask = np.fromfile(f"{shard.with_suffix('')}{LABEL_MASK}", dtype=np.uint8)

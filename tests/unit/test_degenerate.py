@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+from rewarm.corpus.near_duplicates import NUM_HASHES, NearDuplicates, signature
 from rewarm.retention.degenerate import Sieve, compressed_share, repeat_share
-from rewarm.retention.near_duplicates import NUM_HASHES, NearDuplicates, signature
 from rewarm.retention.tally import Runs, Tally
 
 SIEVE = Sieve(min_tokens=8, max_repeat_share=0.5, min_compressed_share=0.15)

@@ -308,6 +308,13 @@ def test_held_out_documents_are_the_other_side(shown: Shown) -> None:
     assert "with --held-out" in said
 
 
+def test_a_document_that_is_dropped_is_said_to_be(shown: Shown) -> None:
+    found = shown.json("book", "--rejects")[0]["rejects"]
+    dropped = [one["where"] for one in found if one["reason"] == "contaminated:held-out"]
+    assert dropped
+    assert "is dropped" in shown("book", "--document", f"id:{dropped[0]}", code=2)
+
+
 def test_a_prepared_folder_is_looked_at_by_itself(folder: Path, shown: Shown) -> None:
     place = prepared(folder, "papers").relative_to(folder)
     assert "tokens per byte" in shown(target=str(place))
@@ -335,7 +342,7 @@ def test_a_run_folder_is_looked_at(folder: Path, shown: Shown) -> None:
         (("papers", "--phase", "frist"), "did you mean 'first'"),
         (("talk", "--phase", "first"), "does not show source 'talk'"),
         (("papers", "--reason", "nol"), "did you mean 'nul'"),
-        (("book", "--reason", "nul"), "leave it out"),
+        (("talk", "--reason", "nul"), "leave it out"),
         (("papers", "--windows", "--packing", "best"), "did you mean 'best-fit'"),
         (("papers", "--windows", "--length", "77"), "--packing contiguous"),
         (("book", "--windows", "--packing", "contiguous", "--length", "999999"), "shorter"),

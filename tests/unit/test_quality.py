@@ -32,6 +32,7 @@ from rewarm.stages.job import Job, open_job
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import ModelTools, prepare_job
+from rewarm.stages.selecting import ScoringModels
 from tests.support.mixed_folder import (
     BASE_LOSS,
     CLASSIFIER,
@@ -59,7 +60,7 @@ def _never(*_: object) -> Any:
     raise AssertionError("the base is not asked for")
 
 
-never = ModelTools(_never, _never)
+never = ModelTools(_never, ScoringModels(_never, _never))
 
 
 def facts_in(folder: Path, keep: str) -> CorpusFacts:
@@ -235,7 +236,8 @@ class Counting:
 
 def with_scorer(folder: Path, scorer: Counting) -> CorpusFacts:
     return prepare_job(
-        job_in(folder, BASE_LOSS), ModelTools(_never, lambda job, scoring, view: scorer)
+        job_in(folder, BASE_LOSS),
+        ModelTools(_never, ScoringModels(lambda job, scoring, view: scorer, _never)),
     )[0]
 
 
@@ -387,7 +389,7 @@ def test_a_missing_scikit_learn_is_told_before_any_work(
 @pytest.mark.parametrize(
     ("keep", "told"),
     [
-        ('keep = { share = 0.1, reference = "good" }', "give lowest or highest"),
+        ('keep = { share = 0.1, reference = "good" }', "give lowest, highest or nearest"),
         ('keep = { lowest = "base-loss" }', "give share or tokens"),
         ('keep = { lowest = "base-loss", share = 0.1, tokens = 5 }', "give share or tokens"),
         ('keep = { lowest = "perplexity", share = 0.1 }', "perplexity needs a reference"),

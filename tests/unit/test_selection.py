@@ -42,13 +42,22 @@ def test_equal_scores_go_by_hash_and_no_score_comes_last_either_way() -> None:
     assert kept([nan, 5.0, nan, 6.0], tokens=61) == [1, 2, 3]
 
 
-def test_one_of_share_and_tokens() -> None:
+def test_share_or_tokens_or_all_that_are_ranked() -> None:
     ranking = rank(np.zeros(4), TOKENS, HASHES, lowest=True)
-    for share, tokens in ((None, None), (0.5, 10)):
-        with pytest.raises(ValueError, match="one of the two"):
-            ranking.kept(share=share, tokens=tokens)
+    with pytest.raises(ValueError, match="one of the two"):
+        ranking.kept(share=0.5, tokens=10)
+    assert ranking.kept(share=None, tokens=None).tolist() == [0, 1, 2, 3]
     nothing = rank(np.empty(0), np.empty(0, np.int64), np.empty(0, np.uint64), lowest=True)
     assert nothing.kept(share=0.5, tokens=None).tolist() == []
+
+
+def test_what_has_no_score_is_not_kept_where_scores_alone_are() -> None:
+    scores = np.array([np.nan, 5.0, np.nan, 3.0])
+    ranking = rank(scores, TOKENS, HASHES, lowest=True, scored_alone=True)
+    assert ranking.kept(share=None, tokens=None).tolist() == [1, 3]
+    assert ranking.kept(share=None, tokens=1000).tolist() == [1, 3]
+    assert ranking.kept(share=0.4, tokens=None).tolist() == [3]  # of all tokens, 100
+    assert ranking.kept(share=0.5, tokens=None).tolist() == [1, 3]
 
 
 @given(st.data())

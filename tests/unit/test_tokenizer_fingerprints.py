@@ -69,7 +69,7 @@ def test_every_manifest_names_the_tokenizer(trained: Path) -> None:
     wanted = tokenizer_fingerprint(trained / "base")
     manifests = sorted((trained / "prepared").rglob(MANIFEST_NAME))
     kinds = {path.parent.name.split("-")[0] for path in manifests}
-    assert kinds == {"old", "book", "talk", "bins", "perplexity"}
+    assert kinds == {"old", "book", "talk", "bins", "perplexity", "contaminated"}
     for path in manifests:
         assert json.loads(path.read_bytes())["tokenizer_fingerprint"] == wanted, path
     chats = next((trained / "prepared").glob(f"talk-*/{MANIFEST_NAME}"))
@@ -86,7 +86,7 @@ def test_every_manifest_names_the_tokenizer(trained: Path) -> None:
         assert path.name in listed
 
 
-@pytest.mark.parametrize("kind", ["old-*", "old-*/scores/*"])
+@pytest.mark.parametrize("kind", ["old", "scores", "dropped"])
 def test_text_and_scores_of_another_tokenizer_are_refused(
     trained: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -95,9 +95,12 @@ def test_text_and_scores_of_another_tokenizer_are_refused(
     place = copied(Path(facts.folder), tmp_path / Path(facts.folder).name)
     scores = place / "scores" / Path(facts.selection.scores).name
     selection = facts.selection.model_copy(update={"scores": str(scores)})
-    facts = facts.model_copy(update={"folder": str(place), "selection": selection})
+    dropped = place / "dropped" / Path(facts.drops[0].folder).name
+    drops = (facts.drops[0].model_copy(update={"folder": str(dropped)}),)
+    facts = facts.model_copy(update={"folder": str(place), "selection": selection, "drops": drops})
     verify_prepared(facts)
-    change((scores if "scores" in kind else place) / MANIFEST_NAME, tokenizer_fingerprint="ab" * 32)
+    other = {"old": place, "scores": scores, "dropped": dropped}[kind]
+    change(other / MANIFEST_NAME, tokenizer_fingerprint="ab" * 32)
     with pytest.raises(CorpusError) as told:
         verify_prepared(facts)
     assert "abababababab" in str(told.value)

@@ -5,6 +5,7 @@
 .hash.npy     64-bit hash of the text      .group.npy      hash of the group, where there is one
 .labels.bin   of conversations: u8, 1 where a token is trained on; .label_counts.npy by document
 .chats.jsonl  conversations held out       .rejects.jsonl  some of what was not taken, with reasons
+.questions.jsonl  [question, answer] of each document, null of those held out
 .tags.jsonl   [language, licence] of each document, where its fields say so
 """
 
@@ -50,6 +51,7 @@ TAGS = ".tags.jsonl"
 REJECTS = ".rejects.jsonl"
 ANSWERS = ".answers.jsonl"
 CHATS = ".chats.jsonl"
+QUESTIONS = ".questions.jsonl"
 GROUP_HASHES = ".group.npy"
 _BATCH_BYTES = 2 * 2**20
 # Of a conversation's line, escaped, the evaluation reads a megabyte.
@@ -126,6 +128,8 @@ def shard_files(source: SourceRecipe) -> tuple[str, ...]:
         endings.append(REJECTS)
     if has_tags(source):
         endings.append(TAGS)
+    if source.question_field is not None:
+        endings.append(QUESTIONS)
     if source.format == "chat":
         endings += [LABEL_MASK, LABEL_COUNTS, CHATS]
     return tuple(endings)
@@ -271,6 +275,7 @@ class _Beside:
         self._stack = stack
         self._ids = self._lines(".ids")
         self._answers = self._lines(ANSWERS)
+        self._questions = self._lines(QUESTIONS) if source.question_field is not None else None
         self._tags = self._lines(TAGS) if has_tags(source) else None
         is_chat = source.format == "chat"
         self._chats = self._lines(CHATS) if is_chat else None
@@ -290,6 +295,9 @@ class _Beside:
         if document.question is not None and held_out:
             pair = {"question": document.question, "answer": document.answer}
             self._answers.write(json.dumps(pair, sort_keys=True) + "\n")
+        if self._questions is not None:
+            asked = None if held_out else [document.question, document.answer]
+            self._questions.write(json.dumps(asked) + "\n")
         if self._tags is not None:
             self._tags.write(json.dumps([document.language, document.licence]) + "\n")
         if self._mask is not None and encoded.counted is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +38,9 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def load_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]] | None:
     """Return arrays that `save_arrays` has written; None where they are not there as it was."""
-    damaged = contextlib.suppress(OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile)
-    with damaged, np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in names}
-    return None
+    try:
+        # numpy leaves a file open that it cannot make sense of.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+        return None

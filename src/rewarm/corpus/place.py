@@ -23,7 +23,7 @@ from rewarm.records.facts import CorpusFacts
 
 __all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts", "read_facts"]
 
-FORMAT = 6
+FORMAT = 7
 CHAT_FORMAT = 2
 """Of what is made of conversations alone."""
 FACTS = "facts.json"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.corpus.classifier import LinearClassifier, fit_classifier
+from rewarm.corpus.draws import drawing_order, spread
 from rewarm.corpus.ngram import NgramModel, fit_ngrams
 from rewarm.corpus.scores import DocumentScorer, Scoring
 from rewarm.corpus.tokenize import body_span
@@ -59,20 +60,14 @@ class Bodies:
     def drawn(self, indices: Integers, num_tokens: int) -> Integers:
         """Return the first of documents in an order that their hashes alone give, as few as hold
         `num_tokens`; all where they hold less."""
-        order = indices[np.lexsort((indices, _mixed(self.hashes[indices])))]
+        order = indices[drawing_order(self.hashes[indices])]
         held = np.cumsum(self.view.document_tokens[order])
         return order[: int(np.searchsorted(held, num_tokens, side="left")) + 1]
 
 
-def _mixed(hashes: Hashes) -> Hashes:
-    """Return hashes whose order says nothing of the hashes' own, which decided the split."""
-    mixed = hashes * np.uint64(0x9E3779B97F4A7C15)
-    return mixed ^ (mixed >> np.uint64(29))
-
-
 def fold_of(hashes: Hashes) -> Integers:
     """Return the fold of texts by their hashes, int64 [texts]."""
-    return (_mixed(hashes) % np.uint64(NUM_FOLDS)).astype(np.int64)
+    return (spread(hashes) % np.uint64(NUM_FOLDS)).astype(np.int64)
 
 
 class Reference(NamedTuple):

@@ -15,7 +15,7 @@ from rewarm.records.facts import CorpusFacts
 __all__ = ["ScoreSet", "score_sets_of"]
 
 _FOLDER = "scores"
-_UNITS = {"base-loss": "bits per byte"}
+_UNITS = {"base-loss": "bits per byte", "neighbours": "place among a question's neighbours"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 A folder of scores is named after the key of all that decides them (scorer, text, reference,
 tokenizer or weights). What was scored before a kill stays; `scores.npy` (float64, one a document of
 the training view, NaN where nothing could be scored) and the manifest come last. Held-out documents
-have no score.
+have no score. `corpus/mining.py` has the scores of neighbours, which no document has alone.
 """
 
 from __future__ import annotations
@@ -37,10 +37,20 @@ from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.keep import KeepRecipe
 from rewarm.records.facts import CorpusFacts, SelectionFacts
 
-__all__ = ["DocumentScorer", "ScoreProgress", "Scoring", "load_selected", "score_source"]
+__all__ = [
+    "PIECES",
+    "DocumentScorer",
+    "EachAlone",
+    "ScoreProgress",
+    "ScoresMaker",
+    "Scoring",
+    "load_selected",
+    "score_source",
+]
 
-FORMAT = 1
-_PIECES = "pieces"
+FORMAT = 2
+PIECES = "pieces"
+"""Folder, within that of the scores, of what a kill must not cost; gone once they are complete."""
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +65,18 @@ class DocumentScorer(Protocol):
 
     def scores(self, first: int, last: int, /) -> Floats:
         """Return the scores of the view's documents [first, last), NaN where there is none."""
+        ...
+
+
+class ScoresMaker(Protocol):
+    """Makes the scores of all documents of one view."""
+
+    def make(self, folder: Path, view: View, done: Callable[[int], None], /) -> Floats:
+        """Return the score of every document, float64; NaN where there is none.
+
+        Files that belong to the scores go into `folder`, what is done so far into its `PIECES`;
+        `done` is told up to which document that is.
+        """
         ...
 
 
@@ -79,6 +101,7 @@ class Scoring:
     base_weights: str
     vocab_size: int
     window_tokens: int
+    embedding: str | None = None  # fingerprint of the model's weights, where one embeds
 
     @property
     def key(self) -> str:
@@ -94,6 +117,14 @@ class Scoring:
         }
         if self.reference is None:
             found |= {"base": self.base_weights, "window_tokens": self.window_tokens}
+        elif self.keep.nearest is not None:
+            keep = self.keep
+            found |= {
+                "queries": [self.reference.tokens, keep.queries, keep.max_queries],
+                "neighbours": keep.neighbours,
+                "embedding": self.embedding or keep.embedding,
+                "max_similarity": keep.max_similarity,
+            }
         else:
             found |= {
                 "reference": self.reference.tokens,
@@ -123,7 +154,13 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
     scores = load_scores(folder, view.num_documents)
     hashes_of_all = text_hashes(Path(facts.folder))
     hashes = hashes_of_all[view.kept]
-    ranking = rank(scores, num_tokens, hashes, lowest=keep.lowest is not None)
+    ranking = rank(
+        scores,
+        num_tokens,
+        hashes,
+        lowest=keep.keeps_lowest,
+        scored_alone=keep.nearest is not None,
+    )
     kept = ranking.kept(share=keep.share, tokens=keep.tokens)
     worst = float(scores[ranking.best_first[len(kept) - 1]]) if len(kept) else float("nan")
     digest = digest_of(kept)
@@ -141,10 +178,10 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
             "licences": licences,
             "selection": SelectionFacts(
                 score=keep.score,
-                lowest=keep.lowest is not None,
+                lowest=keep.keeps_lowest,
                 share=keep.share,
                 tokens=keep.tokens,
-                reference=keep.reference,
+                reference=keep.compared_with,
                 scores=str(folder),
                 key=key,
                 kept=digest,
@@ -152,7 +189,10 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
                 of_documents=view.num_documents,
                 of_tokens=view.num_tokens,
             ),
-            "warnings": (*facts.warnings, *_warnings(facts, keep, scores, kept)),
+            "warnings": (
+                *facts.warnings,
+                *_warnings(keep, facts.num_tokens, int(num_tokens[kept].sum()), scores[kept]),
+            ),
         }
     )
 
@@ -172,21 +212,25 @@ def _tags(
 
 
 def _warnings(
-    facts: CorpusFacts, keep: KeepRecipe, scores: Floats, kept: NDArray[np.int64]
+    keep: KeepRecipe, num_tokens: int, num_kept_tokens: int, kept_scores: Floats
 ) -> Iterator[str]:
-    if keep.tokens is not None and keep.tokens > facts.num_tokens:
+    wanted = keep.tokens or round((keep.share or 0) * num_tokens)
+    if keep.nearest is not None and num_kept_tokens < wanted:
         yield (
-            f"keep asks for {keep.tokens:,} tokens and it has {facts.num_tokens:,}: all of it is "
-            "kept"
+            f"keep asks for {wanted:,} tokens, and the {keep.neighbours} neighbours of each "
+            f"question of {keep.nearest} hold {num_kept_tokens:,}: those are kept; raise "
+            "keep.neighbours for more"
         )
-    unscored = int(np.isnan(scores[kept]).sum())
+    elif keep.tokens is not None and keep.tokens > num_tokens:
+        yield f"keep asks for {keep.tokens:,} tokens and it has {num_tokens:,}: all of it is kept"
+    unscored = int(np.isnan(kept_scores).sum())
     if unscored:
         yield f"{unscored:,} of the documents that are kept have nothing in them to score"
 
 
 def score_source(
     scoring: Scoring,
-    make_scorer: Callable[[View], DocumentScorer],
+    make_scorer: Callable[[View], ScoresMaker],
     *,
     progress: Callable[[ScoreProgress], None],
 ) -> CorpusFacts:
@@ -220,22 +264,16 @@ def _is_complete(folder: Path) -> bool:
 
 def _score(
     scoring: Scoring,
-    make_scorer: Callable[[View], DocumentScorer],
+    make_scorer: Callable[[View], ScoresMaker],
     progress: Callable[[ScoreProgress], None],
 ) -> None:
     folder, view = scoring.folder, open_view(scoring.source)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
-    scorer = make_scorer(view)
+    maker = make_scorer(view)
     started = time.monotonic()
-    found: list[Floats] = [np.empty(0)]
-    ends = np.cumsum(view.document_tokens)
-    for number, (first, last) in enumerate(pieces_of(ends, scorer.tokens_per_piece)):
-        path = folder / _PIECES / f"{number:06d}.npy"
-        piece = _read_piece(path, last - first)
-        if piece is None:
-            piece = scorer.scores(first, last)
-            _write_array(path, piece)
-        found.append(piece)
+    ends = view.offsets[1:]
+
+    def done(last: int) -> None:
         told = ScoreProgress(
             source=scoring.source.name,
             documents=last,
@@ -244,14 +282,36 @@ def _score(
             elapsed_s=time.monotonic() - started,
         )
         progress(told)
-    _write_array(folder / SCORES, np.concatenate(found))
+
+    _write_array(folder / SCORES, maker.make(folder, view, done))
     about = {
         "key": scoring.key,
         "settings": scoring.settings(),
         "tokenizer_fingerprint": scoring.source.tokenizer_fingerprint,
     }
     seal(folder, [], about)
-    shutil.rmtree(folder / _PIECES, ignore_errors=True)
+    shutil.rmtree(folder / PIECES, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EachAlone:
+    """Makes scores that each document has by itself, in pieces."""
+
+    scorer: DocumentScorer
+
+    def make(self, folder: Path, view: View, done: Callable[[int], None], /) -> Floats:
+        """Return the score of every document, those of stored pieces as they are."""
+        found: list[Floats] = [np.empty(0)]
+        pieces = pieces_of(view.offsets[1:], self.scorer.tokens_per_piece)
+        for number, (first, last) in enumerate(pieces):
+            path = folder / PIECES / f"{number:06d}.npy"
+            piece = _read_piece(path, last - first)
+            if piece is None:
+                piece = self.scorer.scores(first, last)
+                _write_array(path, piece)
+            found.append(piece)
+            done(last)
+        return np.concatenate(found)
 
 
 def _read_piece(path: Path, num_documents: int) -> Floats | None:

@@ -28,10 +28,13 @@ _PACKAGES = (
     "tokenizers",
     "pyarrow",
     "numpy",
+    "scipy",
     "scikit-learn",
     "datatrove",
     "spacy",
     "py3langid",
+    "faiss-cpu",
+    "sentence-transformers",
     "torch",
     "transformers",
 )

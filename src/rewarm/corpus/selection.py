@@ -1,7 +1,8 @@
 """Which documents a score keeps: a pure function of scores, lengths and hashes.
 
 Best first; equal scores go by the hash of the text (and then by place), so that neither the order
-of the files nor of the documents decides. A document that could not be scored comes last.
+of the files nor of the documents decides. A document that could not be scored comes last; one that
+is no question's neighbour is never kept.
 """
 
 from __future__ import annotations
@@ -39,30 +40,42 @@ class Ranking:
     def __init__(self, best_first: Integers, num_tokens: Integers) -> None:
         self.best_first = best_first
         self._held = np.cumsum(num_tokens[best_first])
+        self._all_tokens = int(num_tokens.sum())
 
     def kept(self, *, share: float | None, tokens: int | None) -> Integers:
         """Return the fewest best documents that hold `share` of all tokens, or `tokens` of them.
 
-        Numbers of documents in increasing order; all where there is not so much. Raises ValueError
-        unless exactly one is given.
+        Numbers of documents in increasing order; all that are ranked where there is not so much, or
+        neither is given. Raises ValueError where both are.
         """
-        if (share is None) == (tokens is None):
+        if share is not None and tokens is not None:
             raise ValueError("share or tokens, one of the two")
-        if not len(self._held):
-            return self.best_first
-        wanted = share * float(self._held[-1]) if share is not None else float(tokens or 0)
+        if share is None and tokens is None:
+            return np.sort(self.best_first)
+        wanted = share * float(self._all_tokens) if share is not None else float(tokens or 0)
         count = int(np.searchsorted(self._held, wanted, side="left")) + 1
         return np.sort(self.best_first[:count])
 
 
 def rank(
-    scores: Floats, num_tokens: Integers, hashes: NDArray[np.uint64], *, lowest: bool
+    scores: Floats,
+    num_tokens: Integers,
+    hashes: NDArray[np.uint64],
+    *,
+    lowest: bool,
+    scored_alone: bool = False,
 ) -> Ranking:
-    """Return the ranking of documents by their scores (NaN: none), all [documents]."""
+    """Return the ranking of documents by their scores (NaN: none), all [documents].
+
+    With `scored_alone` a document without a score has no rank, else it comes last.
+    """
     worst_last = np.where(np.isnan(scores), np.inf, scores if lowest else -scores)
     unscored = np.isnan(scores)
     places = np.arange(len(scores))
-    return Ranking(np.lexsort((places, hashes, worst_last, unscored)), num_tokens)
+    best_first = np.lexsort((places, hashes, worst_last, unscored))
+    if scored_alone:
+        best_first = best_first[: int((~unscored).sum())]
+    return Ranking(best_first, num_tokens)
 
 
 def digest_of(kept: Integers) -> str:
@@ -93,7 +106,9 @@ def chosen_documents(
     """
     folder = Path(selection.scores)
     scores = load_scores(folder, len(num_tokens))
-    ranking = rank(scores, num_tokens, hashes, lowest=selection.lowest)
+    ranking = rank(
+        scores, num_tokens, hashes, lowest=selection.lowest, scored_alone=selection.of_neighbours
+    )
     kept = ranking.kept(share=selection.share, tokens=selection.tokens)
     if digest_of(kept) != selection.kept:
         raise _unusable(folder, "its scores keep other documents than were planned with")
@@ -113,8 +128,8 @@ def selected_estimate(facts: CorpusFacts, keep: KeepRecipe) -> CorpusFacts:
     """
     share = keep.share
     if share is None:
-        assert keep.tokens is not None
-        share = min(1.0, keep.tokens / max(facts.num_tokens, 1))
+        tokens = facts.num_tokens if keep.tokens is None else keep.tokens
+        share = min(1.0, tokens / max(facts.num_tokens, 1))
     return facts.model_copy(
         update={
             "measured": False,
@@ -126,10 +141,10 @@ def selected_estimate(facts: CorpusFacts, keep: KeepRecipe) -> CorpusFacts:
             "num_bytes": round(share * facts.num_bytes),
             "selection": SelectionFacts(
                 score=keep.score,
-                lowest=keep.lowest is not None,
+                lowest=keep.keeps_lowest,
                 share=keep.share,
                 tokens=keep.tokens,
-                reference=keep.reference,
+                reference=keep.compared_with,
                 scores="",
                 key="",
                 kept="",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from rewarm.corpus.tokenize import Encoder, body_span
 from rewarm.corpus.views import View
 
-__all__ = ["TextBatch", "as_tokenized", "texts_of"]
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["TextBatch", "as_tokenized", "texts_of", "texts_of_some"]
+
+Integers = NDArray[np.int64]
 
 _BATCH_TOKENS = 2**18
 # A longer document is decoded in parts, so that one of gigabytes takes no more memory than others;
@@ -38,6 +42,18 @@ def texts_of(
         stop = min(max(stop, first + 1), last)
         documents = [view.document(index) for index in range(first, stop)]
         yield TextBatch(first, _decoded(documents, encoder))
+        first = stop
+
+
+def texts_of_some(view: View, encoder: Encoder, documents: Integers) -> Iterator[list[str]]:
+    """Yield the texts of some documents of a view, in their order, in batches of bounded size."""
+    held = np.concatenate(([0], np.cumsum(view.document_tokens[documents])))
+    first = 0
+    while first < len(documents):
+        stop = int(np.searchsorted(held, held[first] + _BATCH_TOKENS, side="right")) - 1
+        stop = max(stop, first + 1)
+        chosen = documents[first:stop].tolist()
+        yield _decoded([view.document(index) for index in chosen], encoder)
         first = stop
 
 

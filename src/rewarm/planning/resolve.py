@@ -41,6 +41,7 @@ __all__ = ["resolve"]
 _DEFAULT_EVALUATIONS = 20
 # Real corpora of mixed lengths come to under 4 % at any length (benchmarks/results/packing.json).
 _MUCH_PADDING = 0.05
+_SELECTION_SOURCES = {"perplexity": GAP, "neighbours": REUSE}
 
 
 def resolve(
@@ -249,14 +250,20 @@ def _explain_selections(corpora: Mapping[str, CorpusFacts], notes: Notes) -> Non
         chosen = corpus.selection
         if chosen is None:
             continue
-        by = f"{'lowest' if chosen.lowest else 'highest'} {chosen.score}"
-        against = "" if chosen.reference is None else f" against {chosen.reference}"
-        edge = "" if chosen.worst is None else f", cut at {chosen.worst:.4g}"
+        edge = "" if chosen.edge is None else f", cut at {chosen.edge}"
+        if chosen.of_neighbours:
+            which = (
+                f"nearest to the questions of {chosen.reference}, every question's first neighbour "
+                "before any second"
+            )
+        else:
+            against = "" if chosen.reference is None else f" against {chosen.reference}"
+            which = f"of the {'lowest' if chosen.lowest else 'highest'} {chosen.score}{against}"
         notes.because(
             f"sources.{name}.keep",
             f"{format_count(corpus.num_tokens)} of {format_count(chosen.of_tokens)} tokens",
-            f"its training documents of the {by}{against}{edge}",
-            GAP if chosen.score == "perplexity" else "recipe",
+            f"its training documents {which}{edge}",
+            _SELECTION_SOURCES.get(chosen.score, "recipe"),
         )
 
 

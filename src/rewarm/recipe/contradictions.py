@@ -55,29 +55,35 @@ def _contradictions_of_rehearsal(
 def _contradictions_of_keep(
     name: str, sources: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    wanted = _table(_table(sources, name), "keep").get("reference")
-    if not isinstance(wanted, str):
-        return
-    where = f"sources.{name}.keep.reference"
+    keep = _table(_table(sources, name), "keep")
     others = sorted(set(sources) - {name})
-    if wanted == name:
-        yield (
-            where,
-            f"{name!r} would be its own reference",
-            "name another source: what good text looks like has to come from elsewhere",
-        )
-    elif wanted not in sources:
-        yield (
-            where,
-            f"no source is called {wanted!r}",
-            f"name one of: {', '.join(others)}" if others else "add a source of good text",
-        )
-    elif _table(sources, wanted).get("keep") is not None:
-        yield (
-            where,
-            f"source {wanted!r} keeps a part of itself, and a reference is read whole",
-            f"leave keep out of sources.{wanted}, or name another reference",
-        )
+    for key, itself, read in (
+        ("reference", "its own reference", "a reference is read whole"),
+        ("nearest", "near to itself", "its questions are read whole"),
+    ):
+        wanted = keep.get(key)
+        if not isinstance(wanted, str):
+            continue
+        where = f"sources.{name}.keep.{key}"
+        if wanted == name:
+            yield (
+                where,
+                f"{name!r} would be {itself}",
+                "name another source: what its documents are held against has to come from "
+                "elsewhere",
+            )
+        elif wanted not in sources:
+            yield (
+                where,
+                f"no source is called {wanted!r}",
+                f"name one of: {', '.join(others)}" if others else "add such a source",
+            )
+        elif _table(sources, wanted).get("keep") is not None:
+            yield (
+                where,
+                f"source {wanted!r} keeps a part of itself, and {read}",
+                f"leave keep out of sources.{wanted}, or name another source",
+            )
 
 
 def _contradictions_of_phases(

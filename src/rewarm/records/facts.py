@@ -123,13 +123,19 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
 
 
 class SelectionFacts(Record):
-    """Which of a source's training documents are kept, by a score of each."""
+    """Which of a source's training documents are kept, by a score of each.
 
-    score: Literal["perplexity", "classifier", "base-loss"]
+    The score of a neighbour is its best place among those of a question, from 0 on, and to that
+    1 / (1 + its similarity there).
+    """
+
+    score: Literal["perplexity", "classifier", "base-loss", "neighbours"]
     lowest: bool = Field(description="False: what scores highest is kept")
     share: float | None = Field(description="of the source's training tokens, if that was asked")
     tokens: int | None = Field(description="training tokens, if those were asked")
-    reference: str | None = Field(description="source that a score of likeness reads")
+    reference: str | None = Field(
+        description="source that a score of likeness reads, or whose questions have neighbours"
+    )
     scores: str = Field(description="folder of the scores; empty while they are not there")
     key: str = Field(description="fingerprint of scorer, reference, text and tokenizer")
     kept: str = Field(
@@ -138,6 +144,29 @@ class SelectionFacts(Record):
     worst: float | None = Field(description="score of the last document that was kept")
     of_documents: int = Field(description="training documents to choose from")
     of_tokens: int
+
+    @property
+    def of_neighbours(self) -> bool:
+        """Tell whether documents were chosen as neighbours of questions."""
+        return self.score == "neighbours"
+
+    @property
+    def in_words(self) -> str:
+        """What is kept, and what it was held against."""
+        if self.of_neighbours:
+            return f"nearest to {self.reference}"
+        against = "" if self.reference is None else f" ({self.reference})"
+        return f"{'lowest' if self.lowest else 'highest'} {self.score}{against}"
+
+    @property
+    def edge(self) -> str | None:
+        """The last kept document's score in words; None where it has none."""
+        if self.worst is None:
+            return None
+        if not self.of_neighbours:
+            return f"{self.worst:.4g}"
+        place = int(self.worst)
+        return f"neighbour {place + 1}, similarity {1 / (self.worst - place) - 1:.2f}"
 
 
 class DropFacts(Record):

@@ -118,10 +118,9 @@ def selection_sentence(facts: CorpusFacts) -> str:
     selection = facts.selection
     if selection is None:
         return ""
-    edge = "" if selection.worst is None else f", cut at {brief(selection.worst)}"
-    by = "lowest" if selection.lowest else "highest"
+    edge = "" if selection.edge is None else f", cut at {selection.edge}"
     return (
-        f"kept by {by} {selection.score}: {facts.num_documents:,} of {selection.of_documents:,} "
+        f"kept, {selection.in_words}: {facts.num_documents:,} of {selection.of_documents:,} "
         f"documents, {facts.num_tokens:,} of {selection.of_tokens:,} tokens{edge}"
     )
 

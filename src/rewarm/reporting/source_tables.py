@@ -93,17 +93,14 @@ def selection_rows(corpora: Iterable[CorpusFacts]) -> list[SelectionRow]:
         selection = facts.selection
         if selection is None:
             continue
-        keeps = f"{'lowest' if selection.lowest else 'highest'} {selection.score}"
-        if selection.reference is not None:
-            keeps += f" ({selection.reference})"
         cells = (
             f"{facts.num_documents:,}",
             f"{selection.of_documents:,}",
             format_count(facts.num_tokens),
             format_count(selection.of_tokens),
-            "–" if selection.worst is None else f"{selection.worst:.4g}",
+            selection.edge or "–",
         )
-        rows.append(SelectionRow(facts.name, keeps, cells))
+        rows.append(SelectionRow(facts.name, selection.in_words, cells))
     return rows
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from rewarm.corpus.near_duplicates import signature
 from rewarm.corpus.prefixes import Prefixes
 from rewarm.corpus.rehearsed import Rehearsal
 from rewarm.corpus.tokenize import Encoder
@@ -18,7 +19,6 @@ from rewarm.errors import BaseModelError, CorpusError
 from rewarm.model.growing_cache import check_cache
 from rewarm.order.shuffle import derive_key, permute
 from rewarm.retention.degenerate import REASONS, Sieve
-from rewarm.retention.near_duplicates import signature
 from rewarm.retention.parts import Part
 from rewarm.retention.sampling import Choice, Sampled, sample_batch, uniforms
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.retention.near_duplicates import run_hashes
+from rewarm.corpus.near_duplicates import run_hashes
 
 __all__ = ["KEPT", "REASONS", "Sieve", "compressed_share", "repeat_share"]
 

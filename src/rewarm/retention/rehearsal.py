@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, write_json
+from rewarm.corpus.near_duplicates import NearDuplicates
 from rewarm.corpus.rehearsed import FACTS, SHARD, Rehearsal, load_rehearsal
 from rewarm.corpus.sealed import alone, seal
 from rewarm.corpus.shards import dtype_for, write_shard
@@ -31,7 +32,6 @@ from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.records.facts import RehearsalFacts
 from rewarm.retention.batch_maker import BatchMaker, Sampler
 from rewarm.retention.degenerate import KEPT, REASONS
-from rewarm.retention.near_duplicates import NearDuplicates
 from rewarm.retention.parts import Part, part_path, read_part, write_part
 from rewarm.retention.tally import RehearsalProgress, Runs, Tally
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarm.retention.near_duplicates import run_hashes
+from rewarm.corpus.near_duplicates import run_hashes
 
 __all__ = ["RehearsalProgress", "Runs", "Tally"]
 

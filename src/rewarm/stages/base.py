@@ -58,8 +58,8 @@ def find_model(path: str, revision: str | None, folder: Path, *, where: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Where a model was named: a section of the recipe, or an option (`--base`) or argument
-    (`BASE`) of the command line."""
+    """Where a model was named: a section of the recipe or, with dots, a field of it, or an option
+    (`--base`) or argument (`BASE`) of the command line."""
 
     where: str
 
@@ -74,7 +74,7 @@ class _Field:
         return self._key("revision")
 
     def _key(self, key: str) -> str:
-        is_given_itself = self.where.startswith("-") or self.where.isupper()
+        is_given_itself = self.where.startswith("-") or self.where.isupper() or "." in self.where
         return self.where if is_given_itself else f"{self.where}.{key}"
 
 

@@ -108,7 +108,7 @@ def _of_recipe(job: Job) -> Target:
     problems = found.problems = Problems()
     curated = with_curation(job, whole, found, estimates_allowed=True)
     whole |= {name: facts for name, facts in curated.items() if facts.measured}
-    selected = with_selections(job.recipe, curated, found.model, problems, estimates_allowed=True)
+    selected = with_selections(job.recipe, curated, found, estimates_allowed=True)
     # What is not looked through or not scored yet is looked at whole.
     target.corpora = {
         name: facts if facts.measured else whole[name] for name, facts in selected.items()

@@ -139,9 +139,7 @@ def _corpora(
     if found.model is None:
         return corpora
     corpora = with_curation(job, corpora, found, estimates_allowed=estimates_allowed)
-    return with_selections(
-        job.recipe, corpora, found.model, found.problems, estimates_allowed=estimates_allowed
-    )
+    return with_selections(job.recipe, corpora, found, estimates_allowed=estimates_allowed)
 
 
 def _packings(

@@ -21,7 +21,7 @@ from rewarm.stages.console import PrepareConsole, ledger_table
 from rewarm.stages.curating import curate_documents
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
-from rewarm.stages.selecting import MakeBaseScorer, select_documents, show_selections
+from rewarm.stages.selecting import ScoringModels, select_documents, show_selections
 from rewarm.stages.survey import note_unmade, survey
 
 __all__ = ["ModelTools", "prepare_job", "run_prepare"]
@@ -36,7 +36,7 @@ class ModelTools:
     """
 
     open_chat: OpenChat
-    base_scorer: MakeBaseScorer
+    scoring: ScoringModels
 
 
 def run_prepare(path: Path, overrides: Iterable[str], tools: ModelTools) -> None:
@@ -105,7 +105,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
     facts = curate_documents(job, facts, found)
-    facts = select_documents(job, facts, found, tools.base_scorer)
+    facts = select_documents(job, facts, found, tools.scoring)
     _pack(facts, sequence_length_of(job.recipe, found.model))
     trained = set(used_sources(job.recipe))
     check_held_out_apart(facts, trained)

@@ -1,28 +1,59 @@
-"""Which documents of a source are kept, where the recipe keeps the best by a score of each."""
+"""Which documents of a source are kept, where the recipe keeps the best of them, or the nearest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
+from rewarm.corpus.mining import NeighbourScores
+from rewarm.corpus.neighbours import Embedding
 from rewarm.corpus.quality import reference_scorer
-from rewarm.corpus.scores import DocumentScorer, Scoring, load_selected, score_source
+from rewarm.corpus.scores import (
+    DocumentScorer,
+    EachAlone,
+    ScoresMaker,
+    Scoring,
+    load_selected,
+    score_source,
+)
 from rewarm.corpus.selection import selected_estimate
+from rewarm.corpus.tokenize import open_encoder
 from rewarm.corpus.views import View
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.schema import Recipe
-from rewarm.records.facts import CorpusFacts, ModelFacts
+from rewarm.records.facts import CorpusFacts
 from rewarm.reporting.selections import selection_table
 from rewarm.stages.console import ScoreConsole
 from rewarm.stages.job import Job
 from rewarm.stages.survey import Survey
 
-__all__ = ["MakeBaseScorer", "select_documents", "show_selections", "with_selections"]
+__all__ = [
+    "MakeBaseScorer",
+    "OpenEmbedding",
+    "ScoringModels",
+    "select_documents",
+    "show_selections",
+    "with_selections",
+]
 
 MakeBaseScorer = Callable[[Job, Scoring, View], DocumentScorer]
 """Makes what scores documents by the base's own loss: that needs torch, and planning does not."""
+
+OpenEmbedding = Callable[[Job, Path], Embedding]
+"""Opens the folder of a model that embeds texts, which needs torch too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringModels:
+    """What scoring asks of models; handed in by whoever may load torch."""
+
+    base_scorer: MakeBaseScorer
+    open_embedding: OpenEmbedding
+
 
 _MOST_WINDOW_TOKENS = 1024
 
@@ -30,23 +61,23 @@ _MOST_WINDOW_TOKENS = 1024
 def with_selections(
     recipe: Recipe,
     corpora: Mapping[str, CorpusFacts],
-    model: ModelFacts,
-    problems: Problems,
+    found: Survey,
     *,
     estimates_allowed: bool,
 ) -> dict[str, CorpusFacts]:
     """Return the facts of every source with what is kept of it, from scores that are there.
 
-    Where they are not, what will be kept is estimated, or (where that is not allowed) noted as a
-    problem. No text is read.
+    Where they are not, what will be kept is estimated, or (where that is not allowed) noted among
+    the problems of what was `found`, as is what is wrong with them. No text is read.
     """
-    found: dict[str, CorpusFacts] = {}
+    problems = found.problems
+    selections: dict[str, CorpusFacts] = {}
     for name, facts in corpora.items():
         keep = recipe.sources[name].keep
         if keep is None:
-            found[name] = facts
+            selections[name] = facts
             continue
-        scoring = _scoring(recipe, name, corpora, model)
+        scoring = _scoring(recipe, name, corpora, found)
         try:
             selected = None if scoring is None else load_selected(scoring)
         except CorpusError as error:
@@ -58,24 +89,23 @@ def with_selections(
                 "its documents are not scored, or text or reference changed since",
                 "run `rewarm prepare` with this recipe",
             )
-        found[name] = selected or selected_estimate(facts, keep)
-    return found
+        selections[name] = selected or selected_estimate(facts, keep)
+    return selections
 
 
 def select_documents(
-    job: Job, corpora: Sequence[CorpusFacts], found: Survey, base_scorer: MakeBaseScorer
+    job: Job, corpora: Sequence[CorpusFacts], found: Survey, models: ScoringModels
 ) -> list[CorpusFacts]:
     """Return the measured facts of every source with what is kept of it, scoring what is left.
 
     Sources that fail do not stop the others; their problems are raised together (CorpusError).
     """
-    assert found.model is not None
     by_name = {facts.name: facts for facts in corpora}
     problems = Problems()
     selected: list[CorpusFacts] = []
     with ScoreConsole() as console:
         for facts in corpora:
-            scoring = _scoring(job.recipe, facts.name, by_name, found.model)
+            scoring = _scoring(job.recipe, facts.name, by_name, found)
             if scoring is None:
                 selected.append(facts)
                 continue
@@ -84,7 +114,7 @@ def select_documents(
                 selected.append(
                     score_source(
                         scoring,
-                        partial(_scorer, job, scoring, base_scorer, say),
+                        partial(_maker, job, scoring, found, models, say),
                         progress=console.update,
                     )
                 )
@@ -94,29 +124,47 @@ def select_documents(
     return selected
 
 
-def _scorer(
+def _maker(
     job: Job,
     scoring: Scoring,
-    base_scorer: MakeBaseScorer,
+    found: Survey,
+    models: ScoringModels,
     say: Callable[[str], None],
     view: View,
-) -> DocumentScorer:
+) -> ScoresMaker:
+    if scoring.keep.nearest is not None:
+        return _neighbours(job, scoring, found, models, say)
     if scoring.keep.score == "base-loss":
         say("loading the base, whose loss is the score")
-        return base_scorer(job, scoring, view)
-    return reference_scorer(scoring, view, say)
+        return EachAlone(models.base_scorer(job, scoring, view))
+    return EachAlone(reference_scorer(scoring, view, say))
+
+
+def _neighbours(
+    job: Job, scoring: Scoring, found: Survey, models: ScoringModels, say: Callable[[str], None]
+) -> NeighbourScores:
+    assert found.base_folder is not None
+    encoder = open_encoder(found.base_folder, job.recipe.tokenizer, vocab_size=scoring.vocab_size)
+    embedding = None
+    if scoring.source.name in found.embeddings:
+        say(f"loading {scoring.keep.embedding}")
+        embedding = models.open_embedding(job, found.embeddings[scoring.source.name].folder)
+    return NeighbourScores(scoring, encoder, embedding, say)
 
 
 def _scoring(
-    recipe: Recipe, name: str, corpora: Mapping[str, CorpusFacts], model: ModelFacts
+    recipe: Recipe, name: str, corpora: Mapping[str, CorpusFacts], found: Survey
 ) -> Scoring | None:
     """Return what decides the scores of a source; None where it keeps everything, or where its text
-    or its reference is not prepared yet."""
-    keep = recipe.sources[name].keep
-    if keep is None or not corpora[name].measured:
+    or what it is held against is not prepared yet, or not there."""
+    keep, model = recipe.sources[name].keep, found.model
+    if keep is None or model is None or not corpora[name].measured:
         return None
-    reference = None if keep.reference is None else corpora.get(keep.reference)
-    if keep.reference is not None and (reference is None or not reference.measured):
+    reference = None if keep.compared_with is None else corpora.get(keep.compared_with)
+    if keep.compared_with is not None and (reference is None or not reference.measured):
+        return None
+    embedding = found.embeddings.get(name)
+    if keep.embedding_model is not None and embedding is None:
         return None
     return Scoring(
         source=corpora[name],
@@ -125,6 +173,7 @@ def _scoring(
         base_weights=model.weights_fingerprint,
         vocab_size=model.vocab_size,
         window_tokens=min(model.max_positions, _MOST_WINDOW_TOKENS),
+        embedding=None if embedding is None else embedding.fingerprint,
     )
 
 

@@ -20,6 +20,7 @@ from rewarm.planning.model_facts import read_model_facts
 from rewarm.records.facts import ModelFacts, OptimizerStateFacts
 from rewarm.stages.base import find_base
 from rewarm.stages.job import Job
+from rewarm.stages.keeping import EmbeddingModel, check_packages, find_embedding
 from rewarm.stages.optimizer_state import find_optimizer_state
 
 __all__ = ["Survey", "note_unmade", "survey"]
@@ -31,6 +32,7 @@ class Survey:
 
     `texts` are the sources whose files were found, in the recipe's order; without a base there are
     none. `rehearsals` are those that the base makes up, of which `texts` holds what is made.
+    `embeddings` are the models by which sources keep what lies nearest, by the sources' names.
     `fault` is set where the hub cannot be reached: no mistake of the person's, yet nothing can go
     on without it.
     """
@@ -40,6 +42,7 @@ class Survey:
     optimizer_state: OptimizerStateFacts | None = None
     texts: list[SourceText] = field(default_factory=list)
     rehearsals: list[Rehearsal] = field(default_factory=list)
+    embeddings: dict[str, EmbeddingModel] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
     fault: EnvironmentFault | None = None
 
@@ -72,6 +75,7 @@ def survey(job: Job) -> Survey:
     except UserError as error:
         found.problems.extend(error.problems)
     _check_packages(job, found.problems)
+    _find_embeddings(job, found)
     faults: list[EnvironmentFault] = []
     inputs = find_inputs(job.recipe.sources, job.folder, found.problems, faults)
     if faults and found.fault is None:
@@ -133,6 +137,22 @@ def _find_rehearsals(
             texts[name] = rehearsal.text(job.folder, is_made=True)
 
 
+def _find_embeddings(job: Job, found: Survey) -> None:
+    """Note the models that embed texts, and those that are not there."""
+    for name, source in job.recipe.sources.items():
+        model = None if source.keep is None else source.keep.embedding_model
+        if model is None:
+            continue
+        where = f"sources.{name}.keep.embedding"
+        try:
+            found.embeddings[name] = find_embedding(model, job.folder, where)
+        except UserError as error:
+            found.problems.extend(error.problems)
+        except EnvironmentFault as fault:
+            found.fault = found.fault or fault
+            found.problems.add(where, fault.what, fault.fix)
+
+
 def _check_templates(job: Job, model: ModelFacts, problems: Problems) -> None:
     """Note conversations that the base has no template to write by."""
     for name, source in job.recipe.sources.items():
@@ -173,17 +193,9 @@ def _check_packages(job: Job, problems: Problems) -> None:
                 "pip install 'rewarm[curate]'"
                 + (" fasttext-numpy2-wheel fasteners" if "fasttext" in missing else ""),
             )
-    classified = [
-        name
-        for name, source in job.recipe.sources.items()
-        if source.keep is not None and source.keep.score == "classifier"
-    ]
-    if classified and importlib.util.find_spec("sklearn") is None:
-        problems.add(
-            f"sources.{classified[0]}.keep",
-            "the classifier is scikit-learn's, which is not installed",
-            "pip install 'rewarm[classifier]', or keep by perplexity",
-        )
+    for name, source in job.recipe.sources.items():
+        if source.keep is not None:
+            check_packages(source.keep, f"sources.{name}.keep", problems)
     if job.recipe.parameters.adapter is not None and importlib.util.find_spec("peft") is None:
         problems.add(
             "parameters.adapter",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUM_HASHES", "NearDuplicates", "run_hashes", "signature"]
+__all__ = ["NUM_HASHES", "NearDuplicates", "Signature", "run_hashes", "signature"]
 
 NUM_HASHES = 128
 RUN_TOKENS = 5
