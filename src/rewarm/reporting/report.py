@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from rewarm import __version__
 from rewarm.artifacts import write_atomically
 from rewarm.planning.schedule import lr_curve
 from rewarm.records.merging import MergeSweep
@@ -20,10 +15,10 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.reporting import arm_sections, numbers, run_sections
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
+from rewarm.reporting.page import render_page
 from rewarm.reporting.run_view import RunView, load_run_view
 from rewarm.reporting.tables import Mood, Table
 from rewarm.reporting.text import clean
-from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
 from rewarm.reporting.trade_off import (
     sweep_provenance,
     sweep_statement,
@@ -75,7 +70,7 @@ def render_run_report(run: RunFolder) -> str:
     """
     view = load_run_view(run)
     plan = view.plan
-    return _render(
+    return render_page(
         "run.html",
         title=plan.name,
         sections=(
@@ -123,7 +118,7 @@ def write_merge_report(run: RunFolder, sweep: MergeSweep) -> Path:
 
 def render_merge_report(sweep: MergeSweep) -> str:
     """Return the page of a merge's trade-off curve: the choice, the curve, its numbers."""
-    return _render(
+    return render_page(
         "merge.html",
         title=f"{sweep.model}, merged into {sweep.base}",
         sections=(("curve", "Curve"), ("provenance", "Provenance")),
@@ -228,7 +223,7 @@ def render_comparison_report(
         raise ValueError("a comparison needs at least one arm")
     sections = [("arms", "Arms"), ("front", "Trade-off"), ("curves", "Curves"), ("rate", "Rate")]
     sections += [("data", "Data"), *([("notes", "Notes")] if notes else []), ("each", "Each arm")]
-    return _render(
+    return render_page(
         "comparison.html",
         title=title,
         sections=sections,
@@ -283,31 +278,4 @@ def _arm_details(arm: ArmView, folder: Path | None) -> _ArmDetails:
         verdicts=run_sections.verdict_table(view.verdicts),
         reasons=run_sections.reasons_table(view),
         provenance=run_sections.provenance_table(view),
-    )
-
-
-def _render(template: str, **values: Any) -> str:
-    """Return the page; characters that no page can hold are shown as U+FFFD."""
-    page = (
-        _environment()
-        .get_template(template)
-        .render(
-            version=__version__,
-            light=Markup(variables(LIGHT)),
-            dark=Markup(variables(DARK)),
-            figure_style=Markup(FIGURE_STYLE),
-            **values,
-        )
-    )
-    return clean(page)
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("rewarm.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
