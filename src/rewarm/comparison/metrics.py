@@ -99,12 +99,11 @@ def metric_problem(metric: str) -> tuple[str, str] | None:
         names = [f"{name}.SOURCE" if kind.by_subject else name for name, kind in KINDS.items()]
         if head in KINDS and KINDS[head].by_subject:
             return f"{head!r} is of one source", f"name it, e.g. {head}.new"
-        near = difflib.get_close_matches(metric, [*KINDS, head], n=1, cutoff=0.6)
+        near = difflib.get_close_matches(metric, KINDS, n=1, cutoff=0.6)
+        near = near or difflib.get_close_matches(head, KINDS, n=1, cutoff=0.6)
         known = f"known are {', '.join(names)}"
-        return (
-            f"no metric is called {metric!r}",
-            f"did you mean {near[0]!r}? {known}" if near and near[0] != head else known,
-        )
+        told = f"did you mean {near[0]!r}? {known}" if near else known
+        return f"no metric is called {metric!r}", told
     return None
 
 

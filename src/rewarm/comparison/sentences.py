@@ -25,9 +25,10 @@ def sentence(effect: PairedEffect, noise: PairedEffect | None) -> str:
     interval = f"95 % interval {_signed(effect.low, effect)} to {_signed(effect.high, effect)}"
     value += f" ({interval}, {len(effect.seeds)} seeds, {_p(effect)})"
     parts = [value + (f": {_called(effect)}" if effect.word else "")]
-    if effect.word == "not resolved" and effect.detectable is not None:
+    if effect.word and effect.detectable is not None:
         parts.append(
-            f"So many seeds of this spread find {_plain(effect.detectable, effect)} with 80 % power"
+            f"{len(effect.seeds)} seeds of this spread would find "
+            f"{_plain(effect.detectable, effect)} with 80 % power"
         )
     if noise is not None and noise.differences:
         most = max(abs(difference) for difference in noise.differences)
@@ -127,14 +128,15 @@ def notes_on(
 
 
 def _p(effect: PairedEffect) -> str:
-    told = f"p = {_three(effect.p)}"
-    return told if effect.p_holm is None else f"{told}, after Holm {_three(effect.p_holm)}"
+    of = "p of equality" if effect.expect == "equal" else "p"
+    told = f"{of} = {_two_digits(effect.p)}"
+    return told if effect.p_holm is None else f"{told}, after Holm {_two_digits(effect.p_holm)}"
 
 
-def _three(p: float | None) -> str:
+def _two_digits(p: float | None) -> str:
     assert p is not None
     if p < 1e-4:
-        return "below 0.0001"
+        return "0.0000…"
     return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 

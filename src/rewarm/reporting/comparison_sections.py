@@ -78,7 +78,7 @@ def _row(effect: PairedEffect) -> IntervalRow:
         note=f"− {effect.against}",
         change=Estimate(effect.mean, effect.low, effect.high),
         mood=mood_of_effect(effect),
-        verdict=effect.word,
+        verdict=effect.word.removesuffix(" expectation"),
         points=effect.differences if len(effect.differences) > 1 else (),
     )
 
@@ -133,7 +133,7 @@ def effects_table(effects: Sequence[PairedEffect], result: ComparisonResult) -> 
         row: list[str | Cell] = [
             Cell(effect.metric, below=f"{effect.arm} − {effect.against}"),
             Cell(effect_value(effect), below=interval_of(effect)),
-            per_seed(effect).replace(", ", "  "),
+            _by_seed(effect),
             p_value(effect.p),
         ]
         if judged:
@@ -163,6 +163,12 @@ def effects_table(effects: Sequence[PairedEffect], result: ComparisonResult) -> 
         if effects and effects[0].arm == result.noise_floor:
             note = "The control against itself with the data in another order: nothing but noise."
     return Table(columns, tuple(rows), note)
+
+
+def _by_seed(effect: PairedEffect) -> Cell:
+    count = len(effect.seeds)
+    told = "1 seed" if count == 1 else f"{count} seeds"
+    return Cell(told, below=per_seed(effect).replace(", ", "\n"))
 
 
 def arms_table(result: ComparisonResult) -> Table:

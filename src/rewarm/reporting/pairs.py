@@ -150,7 +150,7 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
 
 
 def _draw_singles(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> str:
-    marks = (marker(pair.color, *at((x, y)), 2.6) for _, x, y in pair.points)
+    marks = (marker(pair.color, *at((x, y)), 3.2) for _, x, y in pair.points)
     return element("g", *marks, class_=f"{color_class(pair.color)} pale")
 
 
