@@ -486,9 +486,8 @@ MUTATIONS = [
     Mutation(
         promise="a mistake in a field hides no contradiction",
         file="recipe/load.py",
-        old="        problems.extend(_as_problem(details) for details in "
-        "_of_the_meant_branch(error.errors()))\n",
-        new="        raise RecipeError([_as_problem(details) for details in error.errors()])\n",
+        old="        problems.extend(problems_of(error, Recipe))\n",
+        new="        raise RecipeError(problems_of(error, Recipe)) from error\n",
         test="tests/unit/test_recipe.py::test_fields_overrides_and_contradictions_are_told_at_once",
     ),
     Mutation(
@@ -1199,7 +1198,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a name shows as text in the report",
-        file="reporting/report.py",
+        file="reporting/page.py",
         old="autoescape=True",
         new="autoescape=False",
         test="tests/unit/test_reporting_report.py::test_names_show_as_text",
@@ -2130,6 +2129,91 @@ MUTATIONS = [
         old="places = np.concatenate((counted[0].last, begin_a_document))",
         new="places = np.flatnonzero(text.depth >= length)",
         test="tests/unit/test_ngram.py",
+    ),
+    Mutation(
+        promise="runs of one seed are paired",
+        file="comparison/arms.py",
+        old='tree["seed"] = order_seed(seed) if self.kind == "noise floor" else seed',
+        new='tree["seed"] = order_seed(seed) + len(self.name)',
+        test="tests/unit/test_comparison_experiment.py::test_seeds_are_shared_and_mark_the_base",
+    ),
+    Mutation(
+        promise="differences are taken within a seed",
+        file="comparison/verdict.py",
+        old="- by_place[against, seed].run.values[metric]",
+        new="- by_place[against, seeds[0]].run.values[metric]",
+        test="tests/unit/test_comparison_verdict.py::test_pairs_are_of_one_seed",
+    ),
+    Mutation(
+        promise="Holm adjusts over all primary tests",
+        file="comparison/paired.py",
+        old="min(1.0, (len(p_values) - rank) * p_values[index])",
+        new="min(1.0, p_values[index])",
+        test="tests/unit/test_comparison_statistics.py::test_holm_by_hand",
+    ),
+    Mutation(
+        promise="adjusted p-values never fall",
+        file="comparison/paired.py",
+        old="least = max(least, min(1.0,",
+        new="least = max(0.0, min(1.0,",
+        test="tests/unit/test_comparison_statistics.py::test_holm_by_hand",
+    ),
+    Mutation(
+        promise="tests that could not be made stay in the family",
+        file="comparison/verdict.py",
+        old="    adjusted = holm([1.0 if effect.p is None else effect.p for effect in effects])",
+        new="    known = iter(holm([e.p for e in effects if e.p is not None]))\n"
+        "    adjusted = [1.0 if effect.p is None else next(known) for effect in effects]",
+        test="tests/unit/test_comparison_verdict.py::test_what_failed_stays_in_the_family",
+    ),
+    Mutation(
+        promise="the detectable effect counts both tails of the noncentral t",
+        file="comparison/student.py",
+        old="threshold = t_quantile(1.0 - level / 2.0, degrees)",
+        new="threshold = t_quantile(1.0 - level, degrees)",
+        test="tests/unit/test_comparison_statistics.py::test_three_and_five_seeds",
+    ),
+    Mutation(
+        promise="claims cannot change once a run has begun",
+        file="comparison/registration.py",
+        old="        _check_same(known, claims, written)\n",
+        new="        pass\n",
+        test="tests/unit/test_compare.py::test_claims_are_fixed_once_a_run_has_begun",
+    ),
+    Mutation(
+        promise="claims that are younger than the runs are told",
+        file="comparison/registration.py",
+        old="before_runs=not has_begun",
+        new="before_runs=True",
+        test="tests/unit/test_compare.py::test_a_claim_written_after_the_runs_is_told",
+    ),
+    Mutation(
+        promise="a run that is done is not made again",
+        file="stages/launches.py",
+        old='waiting = [launch for launch in launches if states[launch.name] != "done"]',
+        new="waiting = list(launches)",
+        test="tests/unit/test_compare.py::test_what_is_done_is_not_made_again",
+    ),
+    Mutation(
+        promise="a run ends with the comparison that began it",
+        file="stages/launches.py",
+        old="    os.kill(os.getpid(), signal.SIGTERM)\n",
+        new="",
+        test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
+    ),
+    Mutation(
+        promise="an arm with another budget has to say why",
+        file="stages/compared_runs.py",
+        old="if not same and arm.budget_differs is None:",
+        new="if False:",
+        test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
+    ),
+    Mutation(
+        promise="an arm that begins elsewhere is counted from the control's base",
+        file="comparison/metrics.py",
+        old="    return [*first, *(record for record in records if record.step > 0)]\n",
+        new="    return list(records)\n",
+        test="tests/unit/test_comparison_verdict.py::test_one_base_for_all",
     ),
 ]
 

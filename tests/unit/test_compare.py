@@ -189,6 +189,26 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert any(line[:1] == ["replay"] and "1.54k" in line and "0.0375" in line for line in lines)
 
 
+def test_budgets_and_metrics_of_all_arms_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = EXPERIMENT.replace('"adaptation"', '"answers.new"') + (
+        "\n[arms.longer]\nset.budget.tokens = 2048\n"
+        '[arms.talks]\nbudget_differs = "no reason"\n'
+        '[arms.lost]\nset.sources.new.path = "nowhere.jsonl"\n'
+        '[arms.repeats]\nset.budget.tokens = "1M"\nbudget_differs = "to see it fail"\n'
+    )
+    path = make_comparison_folder(tmp_path, text)
+    assert main(["compare", str(path), "--dry-run"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "arms.longer: its budget is 2.05k tokens, the control's 1.54k" in told
+    assert "arms.talks.budget_differs: its budget is the control's" in told
+    assert "arms.lost: sources.new.path" in told
+    assert "arms.repeats: sources.new: the phases ask" in told
+    assert "primary[1].metric: 'answers.new' is not measured of" in told
+    assert "measured are: forgetting, adaptation, mean_loss" in told
+
+
 def test_one_seed_has_no_verdict(tmp_path: Path) -> None:
     text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
     path = make_comparison_folder(tmp_path, text)

@@ -249,7 +249,7 @@ def test_metrics_of_records_by_hand() -> None:
         fake_choices(0, "new", "new", 0.3, 200, 1),
         fake_choices(8, "new", "new", 0.5, 200, 1),
     ]
-    at = {(r.step, r.domain, r.metric): r.value for r in records}
+    at = {(r.step, r.domain, str(r.metric)): r.value for r in records}
     bits = "bits_per_byte"
     old = at[8, "old", bits] - at[0, "old", bits]
     older = at[8, "older", bits] - at[0, "older", bits]

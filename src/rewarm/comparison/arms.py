@@ -55,11 +55,10 @@ class Arm:
     from_scratch: bool
     budget_differs: str | None
 
-    def recipe(self, seed: int, *, num_threads: int | None = None) -> Recipe:
-        """Return the recipe of the run with this seed.
+    def recipe(self, seed: int) -> Recipe:
+        """Return the recipe of the run with this seed; `{seed}` in `base.path` stands for it.
 
-        `{seed}` in `base.path` stands for it. `num_threads` counts where the recipe says nothing of
-        threads. Raises RecipeError with what is wrong, as a recipe's own problems.
+        Raises RecipeError with what is wrong, as a recipe's own problems.
         """
         tree = copy.deepcopy(dict(self.tree))
         tree["name"] = f"{self.name}-seed-{seed}"
@@ -67,11 +66,7 @@ class Arm:
         base = tree.get("base")
         if isinstance(base, dict) and isinstance(base.get("path"), str):
             base["path"] = base["path"].replace(_SEED_MARK, str(seed))
-        recipe = recipe_of(tree, Problems())
-        if num_threads is None or recipe.training.num_threads is not None:
-            return recipe
-        training = recipe.training.model_copy(update={"num_threads": num_threads})
-        return recipe.model_copy(update={"training": training})
+        return recipe_of(tree, Problems())
 
     def claim(self) -> dict[str, Any]:
         """Return what this arm is, as far as its results hang on it."""

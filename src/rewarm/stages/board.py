@@ -55,7 +55,7 @@ class Board:
             if not (changed or (is_due and state == "running")):
                 continue
             step, rate = _how_far(launch)
-            place = f", {step}, {rate}" if state == "running" and rate else ""
+            place = f", step {step}, {rate} tokens/s" if state == "running" and rate else ""
             line = f"{state}{place}"
             if line != self._told.get(launch.name):
                 self._told[launch.name] = line

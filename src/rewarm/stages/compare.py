@@ -209,11 +209,12 @@ class _Comparison:
                 from rewarm.stages.ray_runs import run_on_ray
 
                 return run_on_ray(launches, settings, command=self.command, show=board.show), None
-            workers, _ = workers_of(self.experiment, len(launches))
+            workers, threads = workers_of(self.experiment, len(launches))
             states = run_here(
                 launches,
                 command=self.command,
                 num_workers=workers,
+                num_threads=threads,
                 gpus_each=settings.gpus_each,
                 show=board.show,
             )

@@ -50,14 +50,11 @@ class PlannedRun:
         return Launch(f"{self.arm.name}, seed {self.seed}", self.plan, self.job.run)
 
 
-def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int | None]:
-    """Return how many runs go on at a time on this machine, and the threads of each.
-
-    Threads are None where the machines of a cluster decide.
-    """
+def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int]:
+    """Return how many runs go on at a time, and the CPU threads of each on this machine."""
     run = experiment.run
     if run.mode in ("slurm", "ray"):
-        return run.workers or num_runs, run.threads_each
+        return run.workers or num_runs, run.threads_each or 1
     cores = num_cores()
     workers = 1 if run.mode == "sequential" else min(run.workers or cores, num_runs)
     return workers, run.threads_each or max(1, cores // workers)
@@ -71,11 +68,10 @@ def jobs_of(
     with_base: Callable[[Arm, int, Recipe], Recipe] = lambda arm, seed, recipe: recipe,
 ) -> Jobs:
     """Return the job of every run; `with_base` gives arms that begin elsewhere their base."""
-    _, threads = workers_of(experiment, len(arms) * len(experiment.seed_list))
     jobs: Jobs = {}
     for arm in arms:
         for seed in experiment.seed_list:
-            recipe = with_base(arm, seed, arm.recipe(seed, num_threads=threads))
+            recipe = with_base(arm, seed, arm.recipe(seed))
             run = root / "runs" / arm.name / f"seed-{seed}"
             jobs[arm.name, seed] = job_of(recipe, arm.folder, run)
     return jobs

@@ -97,17 +97,20 @@ def run_here(
     *,
     command: str,
     num_workers: int,
-    gpus_each: int,
+    num_threads: int,
     show: Callable[[States], None],
+    gpus_each: int = 0,
 ) -> States:
     """Train the launches that are not done, so many at a time, and return what became of each.
+
+    `num_threads` are a run's where its recipe says nothing of them.
 
     `show` is told again and again how they stand; `command` is what goes on after an interruption.
     A key press ends the runs under way in good order, then goes on its way.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["rewarm.stages.train"])
-    pool = _Pool(context, command, gpus_each)
+    pool = _Pool(context, command, num_threads, gpus_each)
     states = {launch.name: "done" if launch.is_done else "waiting" for launch in launches}
     waiting = [launch for launch in launches if states[launch.name] != "done"]
     try:
@@ -130,6 +133,7 @@ class _Pool:
 
     context: ForkServerContext
     command: str
+    num_threads: int
     gpus_each: int
     running: dict[int, tuple[Launch, ForkServerProcess]] = field(default_factory=dict)
 
@@ -141,7 +145,8 @@ class _Pool:
         first = slot * self.gpus_each
         devices = ",".join(str(first + k) for k in range(self.gpus_each))
         process = self.context.Process(
-            target=_train_in_process, args=(launch.run.path, self.command, devices)
+            target=_train_in_process,
+            args=(launch.run.path, self.command, self.num_threads, devices),
         )
         process.start()
         self.running[slot] = (launch, process)
@@ -181,11 +186,14 @@ def _append(run: RunFolder, line: str) -> None:
         log.write(f"{line}\n")
 
 
-def _train_in_process(folder: Path, command: str, devices: str) -> None:
+def _train_in_process(folder: Path, command: str, num_threads: int, devices: str) -> None:
     """Train a run in this process, which is its own, and leave with the code of the training."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    import torch
+
+    torch.set_num_threads(num_threads)
     with RunFolder(folder).output.open("a", encoding="utf-8") as log:
         for stream in (1, 2):  # what libraries print by themselves, too
             os.dup2(log.fileno(), stream)

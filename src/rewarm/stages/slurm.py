@@ -42,6 +42,8 @@ def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: R
         options.append(f"--cpus-per-task={settings.threads_each}")
     if settings.gpus_each:
         options.append(f"--gpus-per-task={settings.gpus_each}")
+    threads = settings.threads_each
+    export = f"export OMP_NUM_THREADS={threads}\n" if threads is not None else ""
     launch = settings.launch or shlex.join([sys.executable, "-m", "rewarm"])
     folders = "\n".join(f"  {shlex.quote(str(run.path))}" for run in runs)
     lines = "\n".join(f"#SBATCH {option}" for option in [*options, *settings.sbatch])
@@ -49,7 +51,7 @@ def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: R
 #!/bin/bash
 {lines}
 # Written by `rewarm compare`; each task trains one run and can be repeated.
-runs=(
+{export}runs=(
 {folders}
 )
 run=${{runs[$SLURM_ARRAY_TASK_ID]}}
