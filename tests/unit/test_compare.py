@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,17 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert ["replay", "1.15k", "384"] in lines  # exposure: 18 and 6 of 24 sequences of 64 tokens
     # 6 cosine steps from 0.01 towards 0.001, by hand: Σ 0.001 + 0.009 (1 + cos(πk/6))/2 = 0.0375
     assert any(line[:1] == ["replay"] and "1.54k" in line and "0.0375" in line for line in lines)
+
+
+def test_a_dry_run_answers_without_torch(tmp_path: Path) -> None:
+    path = make_comparison_folder(tmp_path)
+    asked = (
+        "import sys; from rewarm.cli import main; "
+        f"code = main(['compare', {str(path)!r}, '--dry-run']); "
+        "sys.exit(code or ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_budgets_and_metrics_of_all_arms_are_looked_at(

@@ -73,16 +73,22 @@ def pair_figure(chart: PairChart) -> Figure:
     x = chart.x.scale([0.0, *x_ends, *(single[1] for single in singles)])
     y = chart.y.scale([0.0, *y_ends, *(single[2] for single in singles)])
     wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
+    found = [(pair.name, pair.color, pair.x, pair.y) for pair in chart.pairs]
+    found += [
+        (f"{pair.name}, {name}", pair.color, Estimate(at_x), Estimate(at_y))
+        for pair in chart.pairs
+        for name, at_x, at_y in pair.points
+    ]
     places = (
         Place(
-            x.fraction(pair.x.value),
-            y.fraction(pair.y.value),
-            pair.name,
-            color_class(pair.color),
-            f"{chart.x.short or chart.x.label}: {chart.x.with_interval(pair.x)}\n"
-            f"{chart.y.short or chart.y.label}: {chart.y.with_interval(pair.y)}",
+            x.fraction(at_x.value),
+            y.fraction(at_y.value),
+            name,
+            color_class(color),
+            f"{chart.x.short or chart.x.label}: {chart.x.with_interval(at_x)}\n"
+            f"{chart.y.short or chart.y.label}: {chart.y.with_interval(at_y)}",
         )
-        for pair in chart.pairs
+        for name, color, at_x, at_y in found
     )
     rows = tuple(row for pair in chart.pairs for row in _rows(chart, pair))
     columns = words(chart.row_name) + numeric(

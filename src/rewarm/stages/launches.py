@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm.artifacts import write_atomically
-from rewarm.errors import RewarmError
+from rewarm.errors import RewarmError, RunFolderError
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.run_folder import RunFolder
+from rewarm.training.lock import hold_lock
 
 __all__ = [
     "Launch",
@@ -39,6 +41,8 @@ __all__ = [
 _LOOK_EVERY_S = 0.25
 _NUM_LAST_LINES = 12
 _CODE_FILE = "exit_code"
+_PATIENCE_S = 120.0
+_LOOK_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,7 @@ def train_here(folder: Path, command: str, console: Console) -> int:
 
     run = RunFolder(folder)
     try:
+        _wait_until_free(run, console)
         return train_plan(load_plan(run.plan), run, command=command, console=console)
     except RewarmError as error:
         console.print(f"rewarm: error: {error}", markup=False, highlight=False, soft_wrap=True)
@@ -222,3 +227,17 @@ def train_here(folder: Path, command: str, console: Console) -> int:
     except Exception:
         console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
         return 1
+
+
+def _wait_until_free(run: RunFolder, console: Console) -> None:
+    """Wait while a launch whose comparison was killed saves and ends; raises where it does not."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            with hold_lock(run.lock, lambda message: None):
+                return
+        except RunFolderError:
+            if time.monotonic() > deadline:
+                raise
+            console.print("waiting for an earlier launch to save and end")
+        time.sleep(_LOOK_AGAIN_S)
