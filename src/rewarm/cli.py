@@ -304,6 +304,24 @@ def report(recipe: RecipeOrRun, override: Override = None) -> None:
 
 
 @app.command()
+def watch(
+    recipe: RecipeOrRun,
+    override: Override = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Default: 8473, or a free one where it is taken."),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Show the run's report live, on this machine alone; Ctrl-C ends it."""
+    from rewarm.stages.watch import run_watch
+
+    run_watch(recipe, override or (), port=port, open_browser=browser)
+
+
+@app.command()
 def export(
     recipe: RecipeOrRun,
     override: Override = None,

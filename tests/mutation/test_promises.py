@@ -33,6 +33,41 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="the live page answers to this machine's names alone",
+        file="reporting/watch.py",
+        old='if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:',
+        new="if False:",
+        test="tests/unit/test_watch.py::test_a_foreign_name_is_refused",
+    ),
+    Mutation(
+        promise="the live page is bound to this machine",
+        file="reporting/watch.py",
+        old='ADDRESS = "127.0.0.1"',
+        new='ADDRESS = "0.0.0.0"',
+        test="tests/unit/test_watch.py::test_it_is_bound_to_this_machine_alone",
+    ),
+    Mutation(
+        promise="every answer of the live page has its policy",
+        file="reporting/watch.py",
+        old='    "Content-Security-Policy": _POLICY,\n',
+        new="",
+        test="tests/unit/test_watch.py::test_every_answer_has_the_policy",
+    ),
+    Mutation(
+        promise="the live page refuses what is neither GET nor HEAD",
+        file="reporting/watch.py",
+        old="if code == HTTPStatus.NOT_IMPLEMENTED:",
+        new="if False:",
+        test="tests/unit/test_watch.py::test_other_methods_are_refused",
+    ),
+    Mutation(
+        promise="rendering the live page takes little of the machine's time",
+        file="reporting/live_page.py",
+        old="max(_LEAST_INTERVAL_S, spent / _MOST_SHARE)",
+        new="_LEAST_INTERVAL_S",
+        test="tests/unit/test_watch.py::test_rendering_takes_a_twentieth_of_the_time",
+    ),
+    Mutation(
         promise="packing is best-fit: the fullest bin that has room",
         file="corpus/best_fit.py",
         old="room = length + (fitting & -fitting).bit_length() - 1",

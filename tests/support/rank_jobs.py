@@ -31,6 +31,7 @@ from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base
+from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.mirror.contents import Mirror
 from rewarm.training.optimizer import build_optimizer, moments, trainable_parameters
 from rewarm.training.run import run_training
@@ -266,11 +267,17 @@ def train_and_strike(folder: str, number: str, timeout_s: str) -> None:
 
 
 def train_and_die_once(folder: str) -> None:
-    """Train under torchrun; in the first attempt rank 1 dies after step 6."""
+    """Train under torchrun; in the first attempt rank 1 dies after step 6, with step 4 saved."""
 
     def die() -> None:
-        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+            return
+        # Saves go on beside the steps: on a busy machine this one may not be whole yet.
+        deadline = time.monotonic() + TIMEOUT_S / 2
+        saved = RunFolder(Path(folder)).checkpoints
+        while time.monotonic() < deadline and find_newest_verified(saved).path is None:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def run() -> int:
         with join(launched_world(), device_type="cpu", timeout_s=TIMEOUT_S) as world:

@@ -33,7 +33,7 @@ def test_the_wheel_installs_and_runs(tmp_path: Path) -> None:
     subprocess.run([*pip, "-c", str(constraints), str(wheel)], check=True)
     for code in (
         "import rewarm.cli, sys; sys.exit(rewarm.cli.main(['--version']))",
-        "from rewarm.reporting.report import _environment; _environment().get_template('run.html')",
+        "from rewarm.reporting.page import _environment; _environment().get_template('run.html')",
     ):
         subprocess.run([str(python), "-c", code], cwd=tmp_path, check=True)
     shown = subprocess.run(

@@ -15,12 +15,16 @@ from rewarm.reporting.theme import DARK, FIGURE_STYLE, LIGHT, variables
 __all__ = ["render_page"]
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Return the page; characters that no page can hold are shown as U+FFFD."""
+def render_page(template: str, *, live: bool = False, **values: Any) -> str:
+    """Return the page; characters that no page can hold are shown as U+FFFD.
+
+    `live` is a page that follows its run, and has the script for it.
+    """
     page = (
         _environment()
         .get_template(template)
         .render(
+            live=live,
             version=__version__,
             light=Markup(variables(LIGHT)),
             dark=Markup(variables(DARK)),

@@ -34,8 +34,10 @@ __all__ = [
     "main_figure_svg",
     "main_merge_svg",
     "render_comparison_report",
+    "render_file",
     "render_merge_report",
     "render_run_report",
+    "render_waiting",
     "write_comparison_report",
     "write_merge_report",
     "write_run_report",
@@ -63,15 +65,17 @@ def write_run_report(run: RunFolder) -> Path:
     return run.report
 
 
-def render_run_report(run: RunFolder) -> str:
+def render_run_report(run: RunFolder, *, live: bool = False) -> str:
     """Return the run's report; raises PlanError where the run has no plan that can be trusted.
 
-    Everything else may be missing: the page then says what.
+    Everything else may be missing: the page then says what. With `live`, style and scripts are
+    files beside the page, of the server that shows it (`reporting/watch.py`).
     """
     view = load_run_view(run)
     plan = view.plan
     return render_page(
         "run.html",
+        live=live,
         title=plan.name,
         sections=(
             ("verdict", "Verdict"),
@@ -108,6 +112,16 @@ def render_run_report(run: RunFolder) -> str:
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
+
+
+def render_waiting(title: str, why: str) -> str:
+    """Return the live page of a run that cannot be shown (yet)."""
+    return render_page("waiting.html", live=True, title=title, sections=(), why=why)
+
+
+def render_file(name: str) -> str:
+    """Return a file that the live page needs beside it: sheet.css, page.js or live.js."""
+    return render_page(name)
 
 
 def write_merge_report(run: RunFolder, sweep: MergeSweep) -> Path:

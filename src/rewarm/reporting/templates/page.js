@@ -119,16 +119,24 @@
     });
   }
 
-  for (const plot of document.querySelectorAll(".plot")) follow(plot);
+  const followed = new WeakSet();
+  function dress() {
+    for (const plot of document.querySelectorAll(".plot")) {
+      if (!followed.has(plot)) follow(plot);
+      followed.add(plot);
+    }
+    document.querySelector(".theme").hidden = false;
+  }
+  dress();
+  document.addEventListener("changed", dress); // by live.js, where a server shows the page
 
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details.arm")) details.open = true;
   });
 
-  const button = document.querySelector(".theme");
   const root = document.documentElement;
-  button.hidden = false;
-  button.addEventListener("click", () => {
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest(".theme")) return;
     const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     root.dataset.theme = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
   });
