@@ -209,6 +209,8 @@ def test_budgets_and_metrics_of_all_arms_are_looked_at(
         "\n[arms.longer]\nset.budget.tokens = 2048\n"
         '[arms.talks]\nbudget_differs = "no reason"\n'
         '[arms.lost]\nset.sources.new.path = "nowhere.jsonl"\n'
+        "[arms.half]\nset.evaluation.max_bytes_per_domain = 1000\n"
+        "[arms.kept]\nset.sources.old.held_out = 0.3\n"
         '[arms.repeats]\nset.budget.tokens = "1M"\nbudget_differs = "to see it fail"\n'
     )
     path = make_comparison_folder(tmp_path, text)
@@ -217,6 +219,8 @@ def test_budgets_and_metrics_of_all_arms_are_looked_at(
     assert "arms.longer: its budget is 2.05k tokens, the control's 1.54k" in told
     assert "arms.talks.budget_differs: its budget is the control's" in told
     assert "arms.lost: sources.new.path" in told
+    assert "arms.half: evaluation.max_bytes_per_domain: it is 1000, the control's 2000" in told
+    assert "arms.kept: sources.old: it holds out other text" in told
     assert "arms.repeats: sources.new: the phases ask" in told
     assert "primary[1].metric: 'answers.new' is not measured of" in told
     assert "measured are: forgetting, adaptation, mean_loss" in told

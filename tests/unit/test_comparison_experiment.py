@@ -102,6 +102,14 @@ run = { mode = "screen", sbatch = ["partition"] }
         assert words in found[where], (where, found)
 
 
+def test_a_contrast_that_expects_equality_needs_a_margin(tmp_path: Path) -> None:
+    contrast = 'contrasts = [{ arm = "b", expect = { forgetting = "equal" } }]\n'
+    text = EXPERIMENT.replace("arms.a", contrast + "arms.a")
+    assert "nothing is equal" in problems_of(tmp_path, text)["primary[0].within"]
+    text = text.replace('expect = "lower" }', 'expect = "lower", within = 0.1 }')
+    assert read(tmp_path, text).pairs() == [("b", "a", {"forgetting": "equal"})]
+
+
 @pytest.mark.parametrize("key", ["hypothesis", "primary", "seeds", "control", "recipe"])
 def test_what_is_claimed_must_be_there(tmp_path: Path, key: str) -> None:
     text = "".join(f"{line}\n" for line in EXPERIMENT.splitlines() if not line.startswith(key))

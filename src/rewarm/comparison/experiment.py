@@ -222,7 +222,7 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield from _unknown_arms(tree, names)
     primary = tree.get("primary")
     metrics = _tables(primary)
-    yield from _contradictions_of_primaries(metrics)
+    yield from _contradictions_of_primaries(metrics, _equal_somewhere(tree))
     for index, contrast in enumerate(_tables(tree.get("contrasts"))):
         expected = contrast.get("expect")
         for metric in expected if isinstance(expected, dict) else {}:
@@ -253,8 +253,20 @@ def _unknown_arms(tree: Mapping[str, Any], names: Sequence[str]) -> Iterator[tup
         pairs.append(pair)
 
 
+def _equal_somewhere(tree: Mapping[str, Any]) -> set[str]:
+    """Return the metrics that some contrast of its own expects to be equal."""
+    expectations = [contrast.get("expect") for contrast in _tables(tree.get("contrasts"))]
+    return {
+        metric
+        for expected in expectations
+        if isinstance(expected, dict)
+        for metric, direction in expected.items()
+        if direction == "equal"
+    }
+
+
 def _contradictions_of_primaries(
-    primaries: Sequence[Mapping[str, Any]],
+    primaries: Sequence[Mapping[str, Any]], equal_somewhere: set[str]
 ) -> Iterator[tuple[str, str, str]]:
     seen: list[str] = []
     for index, primary in enumerate(primaries):
@@ -266,13 +278,14 @@ def _contradictions_of_primaries(
             if metric in seen:
                 yield f"primary[{index}].metric", f"{metric!r} is named twice", "leave one out"
             seen.append(metric)
-        if primary.get("expect") == "equal" and "within" not in primary:
+        equal = primary.get("expect") == "equal" or metric in equal_somewhere
+        if equal and "within" not in primary:
             yield (
                 f"primary[{index}].within",
                 "is missing: nothing is equal to the last digit",
                 "say which difference still counts as equal, e.g. within = 0.02",
             )
-        if primary.get("expect") in ("lower", "higher") and "within" in primary:
+        if not equal and primary.get("expect") in ("lower", "higher") and "within" in primary:
             yield (
                 f"primary[{index}].within",
                 f"it has no meaning with expect = {primary['expect']!r}",

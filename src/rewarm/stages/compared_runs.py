@@ -15,6 +15,7 @@ from rewarm.errors import PlanError, Problems, UserError
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparedArm
+from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, job_of
 from rewarm.stages.launches import Launch, States, last_lines, num_cores
@@ -88,7 +89,8 @@ def plan_runs(
     """Return every run with its plan.
 
     Raises PlanError with the mistakes of all arms together: what `rewarm plan` would say of each,
-    budgets that differ without a word, primary metrics that an arm does not measure.
+    budgets that differ without a word, primary metrics that an arm does not measure, arms that are
+    measured on other text than the control.
     """
     mistakes = ArmProblems()
     found: list[PlannedRun] = []
@@ -104,6 +106,7 @@ def plan_runs(
     problems.extend(mistakes.told(len(arms)))
     _check_budgets(experiment, jobs, arms, problems)
     _check_metrics(experiment, found, problems)
+    _check_measured_alike(found, problems)
     problems.raise_as(PlanError)
     return found
 
@@ -145,6 +148,39 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
                 f"{primary.metric!r} is not measured of {', '.join(lacking)}",
                 f"measured are: {', '.join(measured[lacking[0]])}",
             )
+
+
+def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> None:
+    """Note arms that are measured on other items than the control: nothing could be subtracted."""
+    control = next((run.plan for run in runs if run.arm.kind == "control"), None)
+    if control is None:
+        return
+    first = {run.arm.name: run.plan for run in reversed(runs)}
+    for name, plan in first.items():
+        one, other = (p.conduct.evaluation.model_dump(exclude=_TIMES) for p in (plan, control))
+        for key in one:
+            if one[key] != other[key]:
+                problems.add(
+                    f"arms.{name}: evaluation.{key}",
+                    f"it is {one[key]!r}, the control's {other[key]!r}: they would be measured on "
+                    "other text",
+                    "give all arms the same",
+                )
+        theirs = control.conduct.corpora
+        for source, facts in plan.conduct.corpora.items():
+            if source in theirs and _held_out(facts) != _held_out(theirs[source]):
+                problems.add(
+                    f"arms.{name}: sources.{source}",
+                    "it holds out other text than the control's source of this name",
+                    "give both the same text and the same held_out, or call it otherwise",
+                )
+
+
+_TIMES = {"every_steps", "choices_every_evaluation", "average"}
+
+
+def _held_out(facts: CorpusFacts) -> tuple[int, int]:
+    return facts.held_out_documents, facts.held_out_bytes
 
 
 def _measured(run: PlannedRun) -> list[str]:

@@ -181,6 +181,8 @@ def settled(launch: Launch, code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         _append(launch.run, f"the process was ended by {name} (memory is out, or somebody did it)")
+    elif code == 0:
+        _append(launch.run, "it ended without having been measured at its end")
     write_atomically(launch.run.path / _CODE_FILE, f"{code or 1}\n")
     return "failed"
 
