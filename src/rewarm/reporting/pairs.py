@@ -107,12 +107,13 @@ def pair_figure(chart: PairChart) -> Figure:
 
 def _rows(chart: PairChart, pair: Pair) -> list[tuple[str, ...]]:
     """Return what the figure's table says of a pair, and of its single runs under it."""
+    told = f"mean of {len(pair.points)}" if pair.points else ""
     whole = (
         pair.name,
         chart.x.written(pair.x.value),
-        chart.x.interval(pair.x),
+        told or chart.x.interval(pair.x),
         chart.y.written(pair.y.value),
-        chart.y.interval(pair.y),
+        told or chart.y.interval(pair.y),
     )
     singles = [
         (f"{pair.name}, {name}", chart.x.written(x), "", chart.y.written(y), "")
