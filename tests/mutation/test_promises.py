@@ -2224,9 +2224,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a run that is done is not made again",
-        file="stages/launches.py",
-        old='waiting = [launch for launch in launches if states[launch.name] != "done"]',
-        new="waiting = list(launches)",
+        file="records/run_folder.py",
+        old="        return bool(places[0]) and places[0] <= places[step]\n",
+        new="        return False\n",
         test="tests/unit/test_compare.py::test_what_is_done_is_not_made_again",
     ),
     Mutation(

@@ -20,7 +20,7 @@ from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT = EXPERIMENT.replace("seeds = 3", "seeds = 2").replace("noise_floor = true", "")
-NUM_STEPS = 40
+NUM_STEPS = 80
 
 
 def launch(path: Path) -> subprocess.Popen[str]:
@@ -82,7 +82,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
         ),
         child,
     )
-    under_way = list(training_under(child))
+    under_way = training_under(child)
     done = {
         run.path: run.events_log.read_bytes()
         for run in runs_in(folder)
@@ -96,7 +96,10 @@ def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
     again = launch(path)
     output = again.communicate(timeout=400)[0]
     assert again.returncode == 0, output
+    # The runs under way heard that their parent was gone, saved and left before their end.
     assert not [pid for pid in under_way if psutil.pid_exists(pid)]
+    events = [event for run in under_way.values() for event in RunFolder(run).events()]
+    assert any(event.kind == "stop" and "SIGTERM" in event.message for event in events)
     for run, log in done.items():
         assert RunFolder(run).events_log.read_bytes() == log  # not so much as begun again
     # And nothing shows that it was ever interrupted.
