@@ -46,10 +46,14 @@ test-peers: .peers/.ready  ## Tests against torchao and the transformers Trainer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers --group peers
 	@touch $@
 
+.peers-tokenize/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers-tokenize --group peers-tokenize
+	@touch $@
+
 test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the tutorial, the browser.
 	$(BIN)/python tools/test_all.py
 
-bench: $(READY)  ## Run the CPU benchmarks and print the table, what falls short first.
+bench: .peers-tokenize/.ready  ## Run the CPU benchmarks and print the table, what falls short first.
 	$(BIN)/python benchmarks/run.py
 
 constraints: $(READY)  ## Pin what is installed now as what is tested.
@@ -59,4 +63,4 @@ wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## Remove what was built, the environment and the demo included.
-	rm -rf $(VENV) .peers dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .peers-tokenize dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -157,6 +157,10 @@ def _finite(digits: str) -> float:
     return number
 
 
+# One for all: to make a decoder takes as long as to parse a short line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text that may come from anywhere.
 
@@ -166,7 +170,7 @@ def parse_json(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -448,6 +448,91 @@ def trace(
 
 
 @app.command()
+def inspect(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="The recipe (TOML), a run folder, or a source's prepared folder.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Argument(help="One source of it; default: all.", show_default=False)
+    ] = None,
+    override: Override = None,
+    document: Annotated[
+        str | None, typer.Option(help="One document, by number (from 0) or id.")
+    ] = None,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="What was rejected, with some of each reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="What was rejected for this reason.")] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Scores: how they lie, best, worst, at the cut.")
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Some of the windows that it is trained in.")
+    ] = False,
+    window: Annotated[int | None, typer.Option(help="One window, by number (from 0).")] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="The first windows that this phase shows.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a window; default: the recipe's.")
+    ] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="contiguous or best-fit; default: the recipe's.")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Held-out documents, not training ones.")
+    ] = False,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--number", "-n", min=1, help="How many documents, windows, rejects a reason."
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens of each are shown.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another number draws others.")] = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the base, where a prepared folder lost it.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write all of it into one HTML file instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at prepared text: sources, documents, rejects, scores, windows; as text or a page."""
+    from rewarm.stages.inspect import InspectRequest, run_inspect
+
+    run_inspect(
+        target,
+        override or (),
+        InspectRequest(
+            source=source,
+            document=document,
+            rejects=rejects,
+            reason=reason,
+            scores=scores,
+            windows=windows,
+            window=window,
+            phase=phase,
+            length=length,
+            packing=packing,
+            held_out=held_out,
+            number=number,
+            tokens=tokens,
+            seed=seed,
+            tokenizer=tokenizer,
+            page=page,
+            as_json=as_json,
+        ),
+    )
+
+
+@app.command()
 def tune(
     recipe: Annotated[
         Path | None, typer.Argument(help="The recipe, a TOML file.", show_default=False)
@@ -456,6 +541,10 @@ def tune(
     lr: Annotated[
         bool, typer.Option("--lr", help="Measure three constant learning rates in short runs.")
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Fit a law of replay to short runs, and ask it for a share."),
+    ] = False,
     around: Annotated[
         float | None,
         typer.Option(help="Middle of the three rates; default: the peak of the recipe's schedule."),
@@ -463,20 +552,37 @@ def tune(
     tokens: Annotated[
         str | None,
         typer.Option(
-            help='Tokens of each short run, e.g. "10M"; default: a fiftieth of the budget, and at '
-            "least 40 steps."
+            help="Tokens of each short run (--replay: of the longest but one); default: "
+            "a fiftieth of the budget, and at least 40 steps each."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="--replay: bits per byte that old text may lose on the base; default 0.05."
         ),
     ] = None,
 ) -> None:
-    """Measure in short runs what the plan would assume: --lr, the learning rate to begin from.
+    """Measure in short runs what the plan would assume: --lr, the rate; --replay, the share of old
+    text.
 
-    The rule that picks a rate is printed before the runs begin. Each is a run folder under the
+    The rule that picks an answer is printed before the runs begin. Each is a run folder under the
     recipe's; the same command goes on where it was, and done runs are skipped. The result goes to
-    tune/lr.json in the run folder; the recipe is never edited.
+    tune/lr.json or tune/replay.json in the run folder; the recipe is never edited.
     """
     from rewarm.stages.tune import run_tune
 
-    raise _EndedError(run_tune(recipe, override or (), lr=lr, around=around, tokens=tokens))
+    raise _EndedError(
+        run_tune(
+            recipe,
+            override or (),
+            lr=lr,
+            replay=replay,
+            around=around,
+            tokens=tokens,
+            tolerance=tolerance,
+        )
+    )
 
 
 @app.command()
@@ -558,5 +664,8 @@ def _stopped_by_keyboard() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"rewarm: {message}\n")
+    """Say it; what text and files are called in it comes from anywhere, and a terminal obeys."""
+    from rewarm.reporting.text import harmless
+
+    sys.stderr.write(f"rewarm: {harmless(message)}\n")
     return code

@@ -53,6 +53,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.where}: {self.what}\n    → {self.fix}"
 
+    @property
+    def brief(self) -> str:
+        """The problem and its remedy on one line."""
+        return f"{self.where}: {self.what} ({self.fix})"
+
 
 class RewarmError(Exception):
     """Root of the tree; `exit_code` is what the command line returns."""
@@ -153,6 +158,11 @@ class Problems:
 
     def __len__(self) -> int:
         return len(self._problems)
+
+    @property
+    def noted(self) -> tuple[Problem, ...]:
+        """Every problem noted so far."""
+        return tuple(self._problems)
 
     def raise_as(self, error: type[UserError]) -> None:
         """Raise `error` with all that was noted; return where nothing was."""

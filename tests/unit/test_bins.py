@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_a_changed_index_is_told_and_made_again(facts: CorpusFacts, name: str) -
         open_bins(facts, SIZE, planned)
     assert ensure_packing(facts, SIZE, verified=True).fingerprint == planned
     assert path.read_bytes() == whole
+    open_bins(facts, SIZE, planned)
+
+
+@pytest.mark.parametrize("files", [None, [], {"firsts.npy": {}}])
+def test_a_manifest_that_lists_no_files_is_made_again(facts: CorpusFacts, files: object) -> None:
+    planned = ensure_packing(facts, SIZE).fingerprint
+    path = Path(facts.folder) / "bins-6" / "MANIFEST.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "files": files}))
+    with pytest.raises(CorpusError, match="does not list the files"):
+        open_bins(facts, SIZE, planned)
+    assert ensure_packing(facts, SIZE, verified=True).fingerprint == planned
     open_bins(facts, SIZE, planned)
 
 

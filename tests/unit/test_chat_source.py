@@ -25,18 +25,21 @@ from rewarm.corpus.conversations import read_messages
 from rewarm.corpus.documents import Encoded, Refused
 from rewarm.corpus.estimate import estimate_source
 from rewarm.corpus.inputs import resolve_inputs
-from rewarm.corpus.label_mask import LABEL_MASK
+from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.packed import PackedView
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import HELD_OUT_CHATS, prepare_source
-from rewarm.corpus.records import Document
+from rewarm.corpus.records import Document, document_of
+from rewarm.corpus.scores import Scoring, load_selected, score_source
 from rewarm.corpus.sealed import verify_prepared
+from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tokenize import open_encoder
-from rewarm.corpus.views import open_view
+from rewarm.corpus.views import TRAIN, open_view
 from rewarm.errors import BaseModelError, CorpusError
 from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.plan import load_plan
 from rewarm.recipe.base import TokenizerRecipe
+from rewarm.recipe.keep import KeepRecipe
 from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
@@ -106,6 +109,13 @@ def test_answers_with_their_end_are_learned_and_nothing_else_is(base: Path) -> N
     assert learned(base, one).replace(" ", "") == "Größe東京</s>Two.</s>"
     assert one.tokens[0] == 0
     assert one.tokens.tolist().count(1) == 2
+
+
+@pytest.mark.parametrize("answer", ["", " ", "s", "/s", ">", "</", "ss"])
+def test_an_answer_ends_with_its_token_whatever_it_spells(base: Path, answer: str) -> None:
+    """Nothing at all, and what the token that ends it is spelt with: never the line feed after."""
+    one = encoded(base, *talk("a?", answer, "b?", answer))
+    assert learned(base, one).replace(" ", "") == 2 * f"{answer.strip()}</s>"
 
 
 def test_marks_of_a_template_are_followed_as_the_library_does(base: Path) -> None:
@@ -446,3 +456,45 @@ def test_kills_change_no_byte_of_tokens_masks_and_tags(
     shutil.rmtree(tmp_path / "prepared")
     assert contents(Path(prepare(tmp_path, base, source).folder)) == killed
     assert {"shard-00002.labels.bin", "shard-00002.tags.jsonl", HELD_OUT_CHATS} <= killed.keys()
+
+
+class ByPlace:
+    """Scores documents by where they stand: the first are the lowest."""
+
+    tokens_per_piece = 2**20
+
+    def scores(self, first: int, last: int, /) -> np.ndarray:
+        return np.arange(first, last, dtype=np.float64)
+
+
+def test_of_what_is_kept_the_answers_are_counted(tmp_path: Path, base: Path) -> None:
+    """A selection's labels are those of its own documents, counted in the mask itself."""
+    write_chats(tmp_path / "chats.jsonl", 40)
+    facts = prepare(tmp_path, base, recipe())
+    keep = KeepRecipe.model_validate({"lowest": "base-loss", "share": 0.3})
+    scoring = Scoring(facts, keep, None, "weights", 320, 64)
+    kept = score_source(scoring, lambda view: ByPlace(), progress=lambda told: None)
+    (shard,) = Path(facts.folder).glob("shard-*.idx")
+    starts = open_shard(shard.with_suffix("")).document_starts
+    mask = np.fromfile(f"{shard.with_suffix('')}{LABEL_MASK}", dtype=np.uint8)
+    train = np.load(Path(facts.folder) / TRAIN)[: kept.num_documents]
+    expected = sum(int(mask[starts[n] : starts[n + 1]].sum()) for n in train)
+    assert 0 < kept.num_documents < facts.num_documents
+    assert kept.num_label_tokens == expected < (facts.num_label_tokens or 0)
+    np.save(f"{shard.with_suffix('')}{LABEL_COUNTS}", np.arange(3))
+    with pytest.raises(CorpusError, match="counts of labels disagree"):
+        load_selected(scoring)
+    Path(f"{shard.with_suffix('')}{LABEL_COUNTS}").write_bytes(b"")
+    with pytest.raises(CorpusError, match="cannot be read"):
+        load_selected(scoring)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(
+    ("said", "reason"), [("a\0b", "nul"), ("a\ufeffb", "bom"), ("a\ud800", "lone_surrogate")]
+)
+def test_what_no_text_may_hold_no_message_may(turn: int, said: str, reason: str) -> None:
+    messages = [dict(message) for message in talk("why?", "because")]
+    assert not isinstance(document_of({"messages": messages}, recipe(), "here"), str)
+    messages[turn]["content"] = said
+    assert document_of({"messages": messages}, recipe(), "here") == reason

@@ -326,6 +326,27 @@ def test_a_source_is_shown_no_more_often_in_both_than_it_may(
     assert not (trunk / "runs" / "much").exists()
 
 
+def test_unimax_in_what_follows_counts_what_the_run_has_shown(trunk: Path) -> None:
+    """By hand: 28 samples of `new` are shown by step 14, its cap is 38: 10 more, the rest old."""
+    science = load_plan(trunk / "runs" / "trunk" / "plan.json").science
+    windows = {source.name: source.num_windows for source in science.sources}
+    recipe = (trunk / "trunk.toml").read_text()
+    (trunk / "even.toml").write_text(
+        recipe.replace("{ new = 0.5, old = 0.5 }", '"unimax"').replace(
+            'path = "my-text",', f'path = "my-text", max_epochs = {38 / windows["new"]!r},'
+        )
+    )
+    extend = ["extend", str(trunk / "runs" / "trunk"), "--at-step", "14", "--plan-only"]
+    more = ["--budget", "+2560", "--recipe", str(trunk / "even.toml"), "--name", "even"]
+    assert main([*extend, *more]) == 0
+    plan = load_plan(trunk / "runs" / "even" / "plan.json").science
+    names = [source.name for source in plan.sources]
+    first, then = (dict(zip(names, phase.samples, strict=True)) for phase in plan.phases)
+    assert first == {"new": 28, "old": 28}
+    assert 9 <= then["new"] <= 10
+    assert then["new"] + then["old"] == 80
+
+
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a subset that is sized by its length, whose lower layer froze by its gradients."""

@@ -200,6 +200,29 @@ def test_above_one_per_cent_rejected_is_an_error(tmp_path: Path, tiny_base: Path
     assert "→ set text_field" in told
 
 
+@pytest.mark.parametrize("batch_bytes", [1, 60, 2**20])
+def test_batches_decide_nothing(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    """However many are under way at a time: order, counts, and which files are empty."""
+    monkeypatch.setattr(encoding, "_BATCH_BYTES", batch_bytes)
+    some_text(tmp_path, num_files=3)
+    for name in ("0-none", "1-none", "9-none"):
+        (tmp_path / "text" / f"{name}.jsonl").write_text("\n")
+    facts = prepare(tmp_path, tiny_base, recipe(held_out=0.0))
+    told = "0-none.jsonl, 1-none.jsonl, 9-none.jsonl gave no document"
+    assert told in facts.warnings
+    view = open_view(facts)
+    ids = [view.document_id(number) for number in range(view.num_documents)]
+    assert ids == [f"{file}-{number}" for file in range(3) for number in range(20)]
+    tokenizer = Tokenizer.from_file(str(tiny_base / "tokenizer.json"))
+    for number in (0, 19, 20, 59):
+        text = f"Größe {number // 20} of document {number % 20}. " * (number % 20 + 1)
+        begin, *body, end = view.document(number).tolist()
+        assert tokenizer.decode(body) == text
+        assert (begin, end) == (0, 1)
+
+
 def test_empty_inputs(tmp_path: Path, tiny_base: Path) -> None:
     some_text(tmp_path)
     (tmp_path / "text" / "empty.jsonl").write_text("")

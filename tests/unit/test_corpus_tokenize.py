@@ -129,7 +129,7 @@ def test_an_id_beyond_the_vocabulary_is_told_with_its_offset(tmp_path: Path) -> 
     folder = write(tmp_path / "m", LLAMA, eos_token="</s>")
     encoder = open_encoder(folder, TokenizerRecipe(), vocab_size=6)
     with pytest.raises(CorpusError, match="token id 6 at offset 2 of a document is beyond"):
-        encoder.encode(["a hello"])
+        list(encoder.encode(["a hello"]))
 
 
 def test_a_missing_or_broken_tokenizer_is_told(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 from rewarm.cli import main
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.run_folder import RunFolder
+from rewarm.reporting.report import render_run_report
+from tests.support.html_page import Page
 from tests.support.road import make_reader_folder
 
 RECIPE = """
@@ -105,6 +107,28 @@ def test_the_plan_is_of_bins(prepared: Path, capsys: pytest.CaptureFixture[str])
     assert contiguous.science.packing == "contiguous"
     assert [source.bins for source in contiguous.science.sources] == [None, None]
     assert contiguous.fingerprint != plan.fingerprint
+
+
+def test_the_report_has_both_ways_of_packing(trained: Path) -> None:
+    run, plan = run_of(trained)
+    rows = Page(render_run_report(run)).rows("source", "way")
+    assert [row[:2] for row in rows] == [
+        [name, way] for name in ("new", "old") for way in ("contiguous", "best-fit")
+    ]
+    facts = plan.conduct.packing["new"]
+    documents, inputs = facts.num_documents, 64 * facts.best_fit.num_windows
+    assert rows[1][2] == f"{facts.best_fit.num_windows}"
+    assert rows[1][4:] == [
+        f"{100 * (inputs - facts.num_tokens + 1) / inputs:.1f} %",
+        f"{100 * facts.num_long / documents:.1f} %",
+        "0.0 %",
+    ]
+    cut, short = facts.contiguous.num_cut, facts.contiguous.num_cut - facts.num_long
+    assert rows[0][4:] == [
+        "0.0 %",
+        f"{100 * cut / documents:.1f} %",
+        f"{100 * short / documents:.1f} %",
+    ]
 
 
 def test_another_length_is_packed_when_a_plan_asks_for_it(prepared: Path) -> None:

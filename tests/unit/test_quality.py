@@ -16,12 +16,13 @@ import torch
 from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
 from rewarm.corpus import classifier, quality, scores
+from rewarm.corpus.bins import ensure_packing, open_bins
 from rewarm.corpus.ngram import fit_ngrams
 from rewarm.corpus.scores import DocumentScorer
 from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.selection import SCORES
 from rewarm.corpus.views import open_view
-from rewarm.errors import CorpusError, RecipeError
+from rewarm.errors import CorpusError, PlanError, RecipeError
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
@@ -410,3 +411,34 @@ def test_a_reference_keeps_all_of_itself() -> None:
     )
     with pytest.raises(RecipeError, match="a reference is read whole"):
         parse_recipe(text)
+
+
+def test_tags_of_what_is_kept_are_counted_and_no_others(tmp_path: Path) -> None:
+    """Each document's kind is its language here: those of `unlike` are counted where all is kept,
+    and not where the part that is like the reference is."""
+    folder = make_mixed_folder(tmp_path / "f")
+    rows = [json.loads(line) for line in (folder / "web.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["kind"] = row["id"].partition("-")[0]
+    (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = 'language_field = "kind", licence_field = "id"'
+    everything = prepare_job(job_in(folder, fields), MODEL_TOOLS)[0]
+    assert set(everything.languages) == {"like", "unlike"}
+    kept = prepare_job(job_in(folder, f"{fields}, {PERPLEXITY}"), MODEL_TOOLS)[0]
+    assert kept.languages == {"like": kept.num_documents}
+    assert kept.licences == dict.fromkeys(sorted(ids_of(kept)), 1)
+    for path in Path(kept.folder).glob("shard-*.tags.jsonl"):
+        path.write_text(path.read_text()[:-20])
+    with pytest.raises(PlanError, match="tags do not fit its shards"):
+        plan_job(job_in(folder, f"{fields}, {PERPLEXITY}"), estimates_allowed=True)
+    assert prepare_job(job_in(folder, f"{fields}, {PERPLEXITY}"), MODEL_TOOLS)[0] == kept
+
+
+def test_each_selection_has_bins_of_its_own(made: Path) -> None:
+    """Packing what another share keeps leaves the bins that a plan was made with."""
+    facts = facts_in(made, PERPLEXITY)
+    planned = ensure_packing(facts, 32)
+    for other in (facts_in(made, PERPLEXITY.replace("0.2", "0.5")), whole(made)):
+        assert ensure_packing(other, 32).fingerprint != planned.fingerprint
+    bins = open_bins(facts, 32, planned.fingerprint)
+    assert bins.counts.sum() == facts.num_tokens - 1

@@ -7,6 +7,7 @@ import pytest
 from rewarm.errors import RecipeError
 from rewarm.recipe.load import load_recipe, parse_recipe
 from rewarm.recipe.schedule import LrExpression
+from rewarm.recipe.schema import Recipe
 from rewarm.units import format_bytes, format_count, format_duration, parse_count
 
 RECIPE = """
@@ -245,3 +246,23 @@ def test_a_window_advances_by_a_hundredth_at_least() -> None:
 def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf" + RECIPE.encode())
     assert load_recipe(tmp_path / "r.toml").name == "x"
+
+
+SOURCES = {
+    "text": 'path = "a.jsonl"',
+    "tokens": 'path = "a.bin"\nformat = "tokens"',
+    "chat": 'path = "a.jsonl"\nformat = "chat"',
+    "sampled": "rehearse = { tokens = 1000 }",
+    "base-loss": 'path = "a.jsonl"\nkeep = { lowest = "base-loss", share = 0.5 }',
+    "classifier": 'path = "a.jsonl"\n'
+    'keep = { highest = "classifier", tokens = 9, reference = "web" }',
+    "hub": 'hub = { id = "a/b" }',
+    "csv": 'path = "a.csv"\ncsv = { delimiter = ";" }',
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_recipe_as_a_run_keeps_it_is_read_again(kind: str) -> None:
+    """`rewarm branch` and `extend` read it: every field is spelt out there."""
+    recipe = parse_recipe(f'{RECIPE}[sources.more]\nrole = "replay"\n{SOURCES[kind]}\n')
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

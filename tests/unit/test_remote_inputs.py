@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -23,7 +23,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from rewarm.artifacts import read_json
 from rewarm.corpus import encoding, files, place
 from rewarm.corpus.estimate import estimate_source
-from rewarm.corpus.files import RemoteFile, fresh_stamp, open_input
+from rewarm.corpus.files import RemoteFile, fresh_stamps, open_input
 from rewarm.corpus.inputs import find_inputs, resolve_inputs
 from rewarm.corpus.place import SourceText, load_facts
 from rewarm.corpus.prepare import prepare_source
@@ -380,6 +380,16 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 class Silent(SimpleHTTPRequestHandler):
+    """Says nothing; answers requests with `statuses` first, as long as there are some."""
+
+    statuses: ClassVar[list[int]] = []
+
+    def send_head(self) -> Any:
+        if self.statuses:
+            self.send_error(self.statuses.pop(0))
+            return None
+        return super().send_head()
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
@@ -395,9 +405,98 @@ def test_over_http(tmp_path: Path, tiny_base: Path) -> None:
         assert facts.num_documents + facts.held_out_documents == 50
         (file,) = resolve_inputs("s", recipe, Path())
         assert isinstance(file, RemoteFile)
-        assert fresh_stamp(file) == (file.size, file.version)
+        assert fresh_stamps([file]) == [(file.size, file.version)]
         with pytest.raises(CorpusError, match="matches no file"):
             resolve_inputs("s", source(f"{url}/absent.jsonl"), Path())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pattern", ["*.jsonl", "", "a b.jsonl", "**/*.jsonl"])
+def test_a_page_of_links_is_a_folder(tmp_path: Path, pattern: str) -> None:
+    """A web server lists names alone; the size of each is asked for."""
+    pytest.importorskip("aiohttp", reason="pip install aiohttp to read from https://")
+    (tmp_path / "more").mkdir()
+    for name in ("a b.jsonl", "c.jsonl", "more/d.jsonl", ".hidden.jsonl", "page.html.bak"):
+        (tmp_path / name).write_bytes(lines(0, len(name)))
+    expected = {
+        "*.jsonl": ["a b.jsonl", "c.jsonl"],
+        "a b.jsonl": ["a b.jsonl"],
+    }.get(pattern, ["a b.jsonl", "c.jsonl", "d.jsonl"])
+    with serving(tmp_path) as url:
+        found = resolve_inputs("s", source(f"{url}/{pattern}"), Path())
+        assert [file.name for file in found] == expected
+        assert all(isinstance(file, RemoteFile) and file.size for file in found)
+        rejections = Rejections()
+        taken = [doc.id for doc, _ in read_documents(found[0], source("x"), rejections)]
+    assert taken == [str(number) for number in range(len("a b.jsonl"))]
+    assert not rejections.counts
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_web_server_that_fails_is_no_file_that_is_absent(tmp_path: Path) -> None:
+    """fsspec says of every failure that nothing is there: a network that is down is told as such,
+    a closed door as such, and what fails once is tried again."""
+    pytest.importorskip("aiohttp", reason="pip install aiohttp to read from https://")
+    (tmp_path / "a.jsonl").write_bytes(lines(0, 3))
+    with serving(tmp_path) as url:
+        recipe = source(f"{url}/a.jsonl")
+        Silent.statuses[:] = [500, 500]  # HEAD, and GET in its place
+        assert [file.name for file in resolve_inputs("s", recipe, Path())] == ["a.jsonl"]
+        assert not Silent.statuses
+        Silent.statuses[:] = [403] * 2
+        with pytest.raises(CorpusError, match="access is refused"):
+            resolve_inputs("s", recipe, Path())
+        Silent.statuses[:] = [503] * 99
+        with pytest.raises(EnvironmentFault, match="tried 4 times"):
+            resolve_inputs("s", recipe, Path())
+        Silent.statuses.clear()
+    with pytest.raises(EnvironmentFault, match="check the network"):
+        resolve_inputs("s", recipe, Path())
+
+
+def test_small_files_are_fetched_side_by_side(tmp_path: Path, tiny_base: Path) -> None:
+    """Several are asked for at a time, and the tokens are those of files read one by one."""
+    for number in range(20):
+        put(f"{number:02d}.jsonl", lines(3 * number, 3 * number + 3))
+        (tmp_path / f"{number:02d}.jsonl").write_bytes(lines(3 * number, 3 * number + 3))
+    met = threading.Barrier(4, timeout=20)
+    at_work = []
+
+    def meet(operation: str, path: str) -> None:
+        at_work.append(path)
+        if operation == "read" and len(at_work) <= 4:
+            met.wait()
+
+    text = text_of(tmp_path, tiny_base, source())
+    with fault(meet):
+        far = prepare_source(text, prepared_root=tmp_path / "prepared", vocab_size=320)
+    assert not met.broken
+    near = prepare(tmp_path, tiny_base, source("*.jsonl"))
+    assert far.tokens == near.tokens
+    assert far.num_documents + far.held_out_documents == 60
+
+
+@pytest.mark.parametrize("failure", ["raises", "is short"])
+def test_what_fails_while_it_is_fetched_ahead_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    for number in range(4):
+        put(f"{number}.jsonl", lines(10 * number, 10 * number + 10))
+    whole = TestFiles.cat_file
+
+    def cut(self: TestFiles, path: str, *arguments: Any, **more: Any) -> bytes:
+        if failure == "raises" and "2" in path:
+            raise ConnectionResetError("reset")
+        content = bytes(whole(self, path, *arguments, **more))
+        return content[: content.index(b"\n") + 1] if "2" in path else content
+
+    monkeypatch.setattr(TestFiles, "cat_file", cut)
+    found = list(files.read_ahead(resolve_inputs("s", source(), Path())))
+    assert [isinstance(file, RemoteFile) and file.content is None for file in found] == [
+        *(False, False, True, False)
+    ]
+    read = [doc.id for file in found for doc, _ in read_documents(file, source(), Rejections())]
+    assert read == [str(number) for number in range(40)]
 
 
 class Flaky(AbstractFileSystem):  # type: ignore[misc]

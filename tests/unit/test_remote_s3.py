@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rewarm.corpus.files import RemoteFile, fresh_stamp
+from rewarm.corpus.files import RemoteFile, fresh_stamps
 from rewarm.corpus.inputs import resolve_inputs
 from rewarm.corpus.records import Rejections
 from rewarm.corpus.sources import read_documents
@@ -76,9 +76,9 @@ def test_an_object_that_is_written_again_is_another_version() -> None:
     (file,) = resolve_inputs("s", source("s3://texts/one.jsonl"), Path())
     assert isinstance(file, RemoteFile)
     assert file.version.startswith("ETag:")
-    assert fresh_stamp(file) == (file.size, file.version)
+    assert fresh_stamps([file]) == [(file.size, file.version)]
     files.pipe("texts/one.jsonl", b'{"text": "b"}\n')
-    assert fresh_stamp(file) != (file.size, file.version)
+    assert fresh_stamps([file]) != [(file.size, file.version)]
 
 
 def test_a_bucket_that_is_not_there_is_told() -> None:

@@ -171,7 +171,7 @@ def test_a_rate_that_diverges_is_an_answer(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], ["nothing to tune is named", "add --lr: three short runs"]),
+        ([], ["nothing to tune is named", "add --lr (three short runs"]),
         (["--lr"], ["no recipe is named"]),
         (["no.toml", "--lr"], ["the recipe cannot be read"]),
         (

@@ -140,6 +140,48 @@ def slow_pieces(old: Tokenizer, texts: list[str], num_pieces: int) -> list[int]:
     return counts
 
 
+def test_a_tokenizer_that_takes_whole_words_first(tmp_path: Path) -> None:
+    """Llama 3's `ignore_merges`: a word that is a token is that token, whatever merges say of it.
+
+    Old words stay that, though their merges would lead elsewhere; new words become one token.
+    """
+    base = make_tiny_base(tmp_path / "base")
+    path = base / "tokenizer.json"
+    state = json.loads(path.read_text())
+    state["model"]["ignore_merges"] = True
+    old_word = state["model"]["vocab"]
+    taken = next(token for token in old_word if len(token) > 3 and token.startswith("Ġ"))
+    # Without its last merge the merges no longer lead to it: it is found as a word, or not at all.
+    state["model"]["merges"] = [
+        merge for merge in state["model"]["merges"] if "".join(merge).replace(" ", "") != taken
+    ]
+    path.write_text(json.dumps(state))
+    old = Tokenizer.from_file(str(path))
+    spelled = old.decode([old_word[taken]])
+    assert old.encode(spelled, add_special_tokens=False).ids == [old_word[taken]]
+    state["model"]["ignore_merges"] = False
+    by_merges = Tokenizer.from_str(json.dumps(state)).encode(spelled, add_special_tokens=False)
+    assert len(by_merges.ids) > 1, "the merges lead elsewhere"
+    assert extend(base, tmp_path) == 0
+    out = tmp_path / "out"
+    assert json.loads((out / "tokenizer.json").read_text())["model"]["ignore_merges"] is True
+    for new in (
+        Tokenizer.from_file(str(out / "tokenizer.json")),
+        AutoTokenizer.from_pretrained(out).backend_tokenizer,
+    ):
+        assert new.encode(spelled, add_special_tokens=False).ids == [old_word[taken]]
+        as_before = 0
+        for text in [*TEXTS, *SENTENCES[:5], *" ".join(SENTENCES[:5]).split()]:
+            ids, before = new.encode(text).ids, old.encode(text).ids
+            assert new.decode(ids) == old.decode(before)
+            if max(ids) < 320:
+                assert ids == before
+                as_before += 1
+        assert as_before > 10
+        (word,) = new.encode(" der", add_special_tokens=False).ids
+        assert word >= 320
+
+
 def test_the_most_frequent_pairs_are_merged() -> None:
     """Against counting by hand, on a text without ties."""
     old = Tokenizer.from_str(make_tokenizer_json())

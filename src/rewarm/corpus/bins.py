@@ -35,7 +35,7 @@ from rewarm.artifacts import (
     write_json,
 )
 from rewarm.corpus.best_fit import best_fit_decreasing
-from rewarm.corpus.sealed import alone, changed_files, seal
+from rewarm.corpus.sealed import alone, changed_files, note_other_tokenizer, seal
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
 from rewarm.records.facts import CorpusFacts
@@ -161,7 +161,8 @@ def load_packing(facts: CorpusFacts, sequence_length: int) -> PackingFacts | Non
     folder = _folder(facts, sequence_length)
     try:
         manifest = parse_json((folder / MANIFEST_NAME).read_bytes())
-        if (manifest["format"], manifest["tokens"]) != (FORMAT, facts.tokens):
+        made_of = (manifest["format"], manifest["tokens"], manifest["tokenizer_fingerprint"])
+        if made_of != (FORMAT, facts.tokens, facts.tokenizer_fingerprint):
             return None  # of other text, or made by another version
         return PackingFacts.model_validate(parse_json((folder / FACTS).read_bytes()))
     except (OSError, ValueError, LookupError, TypeError):
@@ -179,9 +180,12 @@ def ensure_packing(
 
     def done() -> PackingFacts | None:
         found = load_packing(facts, sequence_length)
-        if found is not None and verified and changed_files(_folder(facts, sequence_length)):
+        if found is None or not verified:
+            return found
+        try:
+            return None if changed_files(_folder(facts, sequence_length)) else found
+        except CorpusError:  # its manifest is damaged
             return None
-        return found
 
     found = done()
     if found is not None:
@@ -206,7 +210,12 @@ def _make(facts: CorpusFacts, sequence_length: int, folder: Path) -> PackingFact
         hashes = {f"{name}.npy": file_sha256(made / f"{name}.npy") for name in _ARRAYS}
         found = _compared(offsets, bins, fingerprint({"format": FORMAT, "files": hashes}))
         write_json(made / FACTS, found.model_dump(mode="json"))
-        about = {"format": FORMAT, "tokens": facts.tokens, "fingerprint": found.fingerprint}
+        about = {
+            "format": FORMAT,
+            "tokens": facts.tokens,
+            "tokenizer_fingerprint": facts.tokenizer_fingerprint,
+            "fingerprint": found.fingerprint,
+        }
         seal(made, [], about, known_hashes=hashes)
         open_to_others(made)
         fsync_folder(made)
@@ -226,6 +235,7 @@ def open_bins(facts: CorpusFacts, sequence_length: int, planned: str) -> Bins:
     problems = Problems()
     for name, what in changed_files(folder).items():
         problems.add(str(folder / name), what, again)
+    note_other_tokenizer(folder, facts, problems)
     problems.raise_as(CorpusError)
     found = load_packing(facts, sequence_length)
     if found is None or found.fingerprint != planned:

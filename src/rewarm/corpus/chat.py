@@ -120,6 +120,7 @@ class ChatEncoder:
     def _by_prefixes(self, document: Document) -> _Written | str:
         messages = document.messages
         whole = self._template(messages, False)
+        spoken = self._without_special_tokens(whole)
         answers = []
         for turn, message in enumerate(messages):
             if message["role"] != "assistant" or turn == 0:
@@ -129,10 +130,17 @@ class ChatEncoder:
             if not behind.startswith(before) or not whole.startswith(behind):
                 return "not_a_prefix"
             said = message["content"].strip()
-            found = whole.rfind(said, len(before), len(behind))
+            found = spoken.rfind(said, len(before), len(behind)) if said else -1
             said_until = len(before) if found < 0 else found + len(said)
             answers.append(_Answer(len(before), len(behind), said_until))
         return _Written(whole, answers)
+
+    def _without_special_tokens(self, text: str) -> str:
+        """Return a text with NUL, which nobody says, for each character of its special tokens: an
+        answer such as "end" is not looked for within <|im_end|>."""
+        for name in self._special_names:
+            text = text.replace(name, "\0" * len(name))
+        return text
 
     def _counted(
         self, encoding: Encoding, tokens: NDArray[np.int64], answers: Sequence[_Answer]

@@ -44,7 +44,10 @@ class DocumentEncoder(Protocol):
         ...
 
     def encode(self, documents: Sequence[Document], /) -> Iterator[Encoded | Refused]:
-        """Yield what becomes of each document; raises CorpusError for an id beyond the model's."""
+        """Yield what becomes of each document; raises CorpusError for an id beyond the model's.
+
+        What takes long, and no interpreter, comes before the first one.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -23,8 +23,9 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rewarm.corpus.ahead import Ahead
 from rewarm.corpus.documents import DocumentEncoder, Encoded, Refused
-from rewarm.corpus.files import Input, size_of
+from rewarm.corpus.files import Input, read_ahead, size_of
 from rewarm.corpus.label_mask import LABEL_COUNTS, LABEL_MASK
 from rewarm.corpus.records import Document, Rejections
 from rewarm.corpus.shards import dtype_for, write_shard
@@ -49,7 +50,7 @@ REJECTS = ".rejects.jsonl"
 ANSWERS = ".answers.jsonl"
 CHATS = ".chats.jsonl"
 GROUP_HASHES = ".group.npy"
-_BATCH_BYTES = 4 * 2**20
+_BATCH_BYTES = 2 * 2**20
 # Of a conversation's line, escaped, the evaluation reads a megabyte.
 _MAX_SCORED_CHARACTERS = 2**16
 _SCORED_ROLES = ("system", "user", "assistant")
@@ -104,9 +105,9 @@ def is_held_out(digest: int, share: float) -> bool:
     return digest / 2**64 < share
 
 
-def hash64(text: str) -> int:
-    """Return the 64-bit hash of a document's text or of its group's name."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+def hash64(content: bytes) -> int:
+    """Return the 64-bit hash of a document's text, or of its group's name, as UTF-8."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def split_hashes(source: SourceRecipe) -> str:
@@ -152,10 +153,11 @@ class _Columns:
         self.num_end += len(tokens) - stop == len(frame.end)
         if counted is not None:
             self.label_counts.append(int(counted.sum()))
-        self.num_bytes.append(len(document.text.encode("utf-8")))
-        self.text_hashes.append(hash64(document.text))
+        content = document.text.encode("utf-8")
+        self.num_bytes.append(len(content))
+        self.text_hashes.append(hash64(content))
         if document.group is not None:
-            self.group_hashes.append(hash64(document.group))
+            self.group_hashes.append(hash64(document.group.encode("utf-8")))
 
     @property
     def split_hash(self) -> int:
@@ -176,20 +178,23 @@ class ShardEncoder:
 
         Raises CorpusError for an input that cannot be read.
         """
-        rejections = Rejections()
+        unread, refused = Rejections(), Rejections()
         empty: list[str] = []
         columns = _Columns()
         with contextlib.ExitStack() as stack:
             beside = _Beside(prefix, self.source, stack)
 
             def encoded() -> Iterator[NDArray[np.int64]]:
-                for batch in self._batches(paths, rejections, empty):
-                    for one in self._encode(batch, rejections):
-                        columns.add(one, self.encoder.frame)
-                        beside.add(one, is_held_out(columns.split_hash, self.source.held_out))
-                        yield one.tokens
+                batches = self._batches(paths, unread, empty)
+                # While this thread hashes and writes one batch, another one is encoded.
+                ahead = stack.enter_context(Ahead(self.encoder.encode))
+                for one in self._taken(ahead.over(batches), refused):
+                    columns.add(one, self.encoder.frame)
+                    beside.add(one, is_held_out(columns.split_hash, self.source.held_out))
+                    yield one.tokens
 
             write_shard(prefix, encoded(), dtype_for(self.encoder.vocab_size))
+        rejections = unread.joined(refused)
         _write_rejects(Path(f"{prefix}{REJECTS}"), rejections)
         np.save(f"{prefix}.bytes.npy", np.array(columns.num_bytes, dtype=np.uint64))
         np.save(f"{prefix}{TEXT_HASHES}", np.array(columns.text_hashes, dtype=np.uint64))
@@ -212,9 +217,11 @@ class ShardEncoder:
             },
         }
 
-    def _encode(self, batch: Sequence[Document], rejections: Rejections) -> Iterator[Encoded]:
+    def _taken(
+        self, encoded: Iterable[Encoded | Refused], rejections: Rejections
+    ) -> Iterator[Encoded]:
         """Yield documents with their tokens, without those that cannot be encoded."""
-        for one in self.encoder.encode(batch):
+        for one in encoded:
             if isinstance(one, Refused):
                 said = "\n".join(message["content"] for message in one.document.messages)
                 rejections.add(one.reason, one.document.id, one.document.text or said)
@@ -231,17 +238,18 @@ class ShardEncoder:
         Names of files that hold no document at all are put into `empty`.
         """
         batch: list[Document] = []
-        size = 0
-        for path in paths:
-            before = self.meter.documents + len(batch) + rejections.counts.total()
+        size = num_read = 0
+        for path in read_ahead(paths):
+            before = num_read + rejections.counts.total()
             for document, position in read_documents(path, self.source, rejections):
+                num_read += 1
                 batch.append(document)
                 size += len(document.text) + sum(len(m["content"]) for m in document.messages)
                 if size >= _BATCH_BYTES:
                     yield batch
                     batch, size = [], 0
                     self.meter.tell(position)
-            if self.meter.documents + len(batch) + rejections.counts.total() == before:
+            if num_read + rejections.counts.total() == before:
                 empty.append(path.name)
             self.meter.bytes_before += size_of(path)
         if batch:

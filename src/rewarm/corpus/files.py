@@ -11,29 +11,33 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import unquote
 
+from rewarm.corpus.side_by_side import side_by_side
 from rewarm.errors import CorpusError, EnvironmentFault, UserError, masked
 
 __all__ = [
     "Input",
     "RemoteFile",
     "Stamp",
-    "fresh_stamp",
+    "fresh_stamps",
     "hash_free_entry",
     "open_input",
     "patiently",
+    "read_ahead",
     "size_of",
     "stamp_of",
     "version_of",
 ]
 
 _BLOCK_BYTES = 8 * 2**20
+# Of files up to this size, 16 are in memory while the first of them is read.
+_SMALL_BYTES = 2**20
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each further try of what failed on the way."""
 
@@ -57,7 +61,8 @@ class RemoteFile:
     """A file behind a URL, as it was when it was found.
 
     `identity` stands for it in the key of what is prepared: its URL, without a pinned commit where
-    `version` follows the content alone. A pinned file cannot change.
+    `version` follows the content alone. A pinned file cannot change. `content` is all of it, where
+    it was fetched ahead (`read_ahead`).
     """
 
     url: str
@@ -65,6 +70,7 @@ class RemoteFile:
     version: str
     identity: str
     is_pinned: bool = False
+    content: bytes | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -118,21 +124,80 @@ def size_of(file: Input) -> int:
     return stamp_of(file)[0]
 
 
-def fresh_stamp(file: Input) -> Stamp:
-    """Return the stamp of a file as it is now, asking its side anew."""
-    if not isinstance(file, RemoteFile):
-        return stamp_of(file)
-    if file.is_pinned:
-        return stamp_of(file)
+def fresh_stamps(files: Sequence[Input]) -> list[Stamp]:
+    """Return the stamps of files as they are now, asking their sides anew; raises as `stamp_of`
+    and `open_input` do."""
+    asked = _each(files, _changeable, _info_once)
+    return [_fresh_stamp(file, info) for file, info in zip(files, asked, strict=True)]
 
-    def ask() -> Mapping[str, Any]:
-        files, path = _file_system(file.url)
-        files.invalidate_cache()
-        found: Mapping[str, Any] = files.info(path)
-        return found
 
-    info = patiently(str(file), ask)
+def _changeable(file: Input) -> RemoteFile | None:
+    return file if isinstance(file, RemoteFile) and not file.is_pinned else None
+
+
+def _fresh_stamp(file: Input, info: Mapping[str, Any] | None) -> Stamp:
+    remote = _changeable(file)
+    if remote is None:
+        return stamp_of(file)
+    if info is None:
+        info = patiently(str(remote), lambda: _info(remote))
     return int(info.get("size") or 0), version_of(info)
+
+
+def _info(file: RemoteFile) -> Mapping[str, Any]:
+    files, path = _file_system(file.url)
+    files.invalidate_cache()
+    found: Mapping[str, Any] = files.info(path)
+    return found
+
+
+def _info_once(file: RemoteFile) -> Mapping[str, Any] | None:
+    """Return what its side says of a file; None where that fails: it is then asked patiently."""
+    with contextlib.suppress(Exception):
+        return _info(file)
+    return None
+
+
+def _each(
+    files: Sequence[Input],
+    wanted: Callable[[Input], RemoteFile | None],
+    ask: Callable[[RemoteFile], _T | None],
+) -> Iterator[_T | None]:
+    """Yield what `ask` returns of each file that is `wanted`, side by side; None for the others."""
+
+    def asked(file: Input) -> _T | None:
+        remote = wanted(file)
+        return None if remote is None else ask(remote)
+
+    if sum(wanted(file) is not None for file in files) < 2:
+        return iter([None] * len(files))  # nothing is gained, and no thread is needed
+    return side_by_side(asked, files)
+
+
+def read_ahead(files: Sequence[Input]) -> Iterator[Input]:
+    """Yield files, small remote ones with their content: several are fetched at a time.
+
+    What fails on the way comes without content, and is then read as any other, patiently.
+    """
+    fetched = _each(files, _small, _fetched)
+    for file, content in zip(files, fetched, strict=True):
+        if content is None or not isinstance(file, RemoteFile):
+            yield file
+        else:
+            yield replace(file, content=content)
+
+
+def _small(file: Input) -> RemoteFile | None:
+    return file if isinstance(file, RemoteFile) and file.size <= _SMALL_BYTES else None
+
+
+def _fetched(file: RemoteFile) -> bytes | None:
+    """Return all of a file; None where that fails, or where it is not as large as it was told."""
+    with contextlib.suppress(Exception):
+        files, path = _file_system(file.url)
+        content = bytes(files.cat_file(path))
+        return content if len(content) == file.size else None
+    return None
 
 
 def version_of(info: Mapping[str, Any]) -> str:
@@ -167,6 +232,9 @@ def open_input(file: Input, *, random_access: bool = False) -> Iterator[BinaryIO
         with file.open("rb") as raw:
             yield raw
         return
+    if file.content is not None:
+        yield io.BytesIO(file.content)
+        return
     with contextlib.closing(_Patient(file, random_access=random_access)) as patient:
         if random_access:
             yield patient  # type: ignore[misc]  # all that Arrow asks of a file
@@ -184,11 +252,29 @@ def patiently(where: str, work: Callable[[], _T]) -> _T:
             return work()
         except (UserError, EnvironmentFault):
             raise
-        except Exception as error:  # file systems raise what their client libraries do
+        except Exception as raised:  # file systems raise what their client libraries do
+            error = _as_it_is(raised)
             if wait_s is None or isinstance(error, _MISTAKES):
                 _tell(where, error)
             time.sleep(wait_s)
     raise AssertionError("the last try returns or raises")
+
+
+def _as_it_is(error: Exception) -> Exception:
+    """Return what failed: for fsspec's http whatever does, no network included, is a file that is
+    not there."""
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+    if isinstance(cause, TimeoutError | ConnectionError):
+        return cause
+    if not isinstance(cause, Exception) or type(cause).__module__.partition(".")[0] != "aiohttp":
+        return error
+    from aiohttp import ClientResponseError
+
+    if not isinstance(cause, ClientResponseError):
+        return cause
+    if cause.status in (401, 403):
+        return PermissionError(f"{cause.status} {cause.message}")
+    return FileNotFoundError(f"{cause.status}") if cause.status in (404, 410) else cause
 
 
 def _tell(where: str, error: Exception) -> NoReturn:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rewarm.corpus.files import Input, RemoteFile
 from rewarm.corpus.hub import find_hub_files
 from rewarm.corpus.remote import find_remote
+from rewarm.corpus.side_by_side import side_by_side
 from rewarm.errors import CorpusError, EnvironmentFault, Problems, masked
 from rewarm.recipe.sources import SourceRecipe, is_url
 
@@ -90,16 +91,17 @@ def _found(
     source: SourceRecipe, where: str, recipe_folder: Path, problems: Problems
 ) -> list[Input]:
     patterns = [source.path] if isinstance(source.path, str) else source.path or []
+    remote = _found_remote([pattern for pattern in patterns if _is_remote(pattern)], source, where)
     found: list[Input] = []
     for pattern in patterns:
         known = len(problems)
         matches: list[Input]
-        if is_url(pattern) and not pattern.startswith("file://"):
-            try:
-                matches = list(find_remote(pattern, where, lambda file: covers(file, source)))
-            except CorpusError as error:
-                problems.extend(error.problems)
+        if _is_remote(pattern):
+            answer = remote[pattern]
+            if isinstance(answer, CorpusError):
+                problems.extend(answer.problems)
                 continue
+            matches = list(answer)
         else:
             local = pattern.removeprefix("file://")
             matches = list(_matches(local, source, recipe_folder, problems))
@@ -112,6 +114,26 @@ def _found(
             )
         found += matches
     return found
+
+
+def _is_remote(pattern: str) -> bool:
+    return is_url(pattern) and not pattern.startswith("file://")
+
+
+def _found_remote(
+    urls: Sequence[str], source: SourceRecipe, where: str
+) -> dict[str, list[RemoteFile] | CorpusError]:
+    """Return what each URL names, or what is wrong with it; asked for side by side."""
+
+    def ask(url: str) -> list[RemoteFile] | CorpusError:
+        try:
+            return find_remote(url, where, lambda file: covers(file, source))
+        except CorpusError as error:
+            return error
+
+    if len(urls) == 1:
+        return {urls[0]: ask(urls[0])}
+    return dict(zip(urls, side_by_side(ask, urls), strict=True))
 
 
 def _hub_formats(source: SourceRecipe) -> tuple[str, ...]:

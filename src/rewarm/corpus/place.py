@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
-from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamp, stamp_of
+from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamps, stamp_of
 from rewarm.corpus.tokenize import declared_eos, template_fingerprint, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
 from rewarm.recipe.sources import SourceRecipe
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts"]
+__all__ = ["FACTS", "Place", "SourceText", "find_place", "load_facts", "read_facts"]
 
 FORMAT = 6
+CHAT_FORMAT = 2
+"""Of what is made of conversations alone."""
 FACTS = "facts.json"
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
@@ -61,9 +63,12 @@ class SourceText:
         inputs: object = self.made_by
         if inputs is None:
             inputs = [[self._name(path), *stamp_of(path)] for path in self.inputs]
-        template = {}
+        template: dict[str, object] = {}
         if self.source.format == "chat":
-            template = {"template": template_fingerprint(self.tokenizer_folder)}
+            template = {
+                "template": template_fingerprint(self.tokenizer_folder),
+                "chat": CHAT_FORMAT,
+            }
         return fingerprint(
             {
                 **template,
@@ -104,8 +109,9 @@ class Place:
     def check_unchanged(self) -> None:
         """Raise CorpusError naming the inputs that were written to since the key was taken."""
         problems = Problems()
-        for path, stamp in zip(self.inputs, self.stamps, strict=True):
-            if fresh_stamp(path) != stamp:
+        now = fresh_stamps(self.inputs)
+        for path, stamp, is_now in zip(self.inputs, self.stamps, now, strict=True):
+            if is_now != stamp:
                 problems.add(
                     str(path),
                     "it changed while it was prepared",
@@ -147,7 +153,7 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     `SourceText.key` does.
     """
     folder = find_place(text, prepared_root).folder
-    facts = _facts_in(folder)
+    facts = read_facts(folder)
     if facts is None:
         return None
     # Role and licence are the recipe's to say and decide no token, so they are not in the key.
@@ -162,7 +168,7 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     )
 
 
-def _facts_in(folder: Path) -> CorpusFacts | None:
+def read_facts(folder: Path) -> CorpusFacts | None:
     """Return the facts of a complete prepared folder: its manifest comes last."""
     if not (folder / MANIFEST_NAME).is_file():
         return None

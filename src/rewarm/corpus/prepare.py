@@ -37,6 +37,7 @@ from rewarm.corpus.encoding import (
     Meter,
     PrepareProgress,
     ShardEncoder,
+    has_tags,
     shard_files,
     split_hashes,
 )
@@ -49,7 +50,12 @@ from rewarm.corpus.sealed import alone, changed_files, discard_changed, seal
 from rewarm.corpus.shards import open_shard
 from rewarm.corpus.tags import count_tags
 from rewarm.corpus.token_shards import UNNAMED_TOKENIZER, ShardTaker
-from rewarm.corpus.tokenize import Encoder, open_encoder, tokenizer_fingerprint
+from rewarm.corpus.tokenize import (
+    Encoder,
+    open_encoder,
+    template_fingerprint,
+    tokenizer_fingerprint,
+)
 from rewarm.corpus.views import HELD_OUT, TRAIN
 from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.sources import SourceRecipe
@@ -119,6 +125,7 @@ def prepare_source(
                     encoder,
                     document_encoder(text, encoder, open_chat),
                     tokenizer,
+                    text.tokenizer_folder,
                     meter,
                 )
             )
@@ -152,6 +159,7 @@ class _Work:
     encoder: Encoder
     documents: DocumentEncoder
     tokenizer: str
+    tokenizer_folder: Path
     meter: Meter
 
     def shard(self, number: int, paths: Sequence[Input]) -> None:
@@ -214,7 +222,8 @@ def _finish(work: _Work) -> CorpusFacts:
     is_chat = work.source.format == "chat"
     if is_chat:
         write_atomically(folder / HELD_OUT_CHATS, _joined(prefixes, CHATS))
-    languages, licences = count_tags(work.source, prefixes, trained)
+    has_any = has_tags(work.source)
+    languages, licences = count_tags(prefixes, trained) if has_any else ({}, {})
     hashes = _hashes_of_tokens(folder, prefixes)
     facts = CorpusFacts(
         name=work.name,
@@ -248,7 +257,10 @@ def _finish(work: _Work) -> CorpusFacts:
         "key": work.place.key,
         "reader": work.source.model_dump(mode="json"),
         "tokenizer_fingerprint": work.tokenizer,
+        "tokenizer_folder": str(work.tokenizer_folder),
     }
+    if is_chat:
+        about["template_fingerprint"] = template_fingerprint(work.tokenizer_folder)
     seal(folder, work.place.inputs, about, known_hashes=hashes)
     return facts
 

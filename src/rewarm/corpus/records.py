@@ -53,6 +53,18 @@ class Rejections:
     examples: list[str] = field(default_factory=list)
     kept: list[Reject] = field(default_factory=list)
 
+    def joined(self, others: Rejections) -> Rejections:
+        """Return these and then the others, as if all had been added here."""
+        kept = [
+            reject
+            for reason in dict.fromkeys(one.reason for one in (*self.kept, *others.kept))
+            for reject in [one for one in (*self.kept, *others.kept) if one.reason == reason][
+                :_KEPT_PER_REASON
+            ]
+        ]
+        examples = [*self.examples, *others.examples][:_NUM_EXAMPLES]
+        return Rejections(self.counts + others.counts, examples, kept)
+
     def add(self, reason: str, where: str, content: object = "") -> None:
         """Count one rejected document; of the first of each reason the beginning is kept."""
         self.counts[reason] += 1

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rewarm.corpus.files import RemoteFile, patiently, version_of
+from rewarm.corpus.side_by_side import side_by_side
 from rewarm.errors import CorpusError, UserError, masked
 
-__all__ = ["find_remote", "remote_files"]
+__all__ = ["find_remote"]
 
 _SIGNS = "*?["
 
@@ -27,13 +28,15 @@ def find_remote(url: str, where: str, covers: Callable[[RemoteFile], bool]) -> l
     def look() -> list[RemoteFile]:
         files.invalidate_cache()
         if any(sign in path for sign in _signs(url)):
-            found = files.glob(path, detail=True)
-            return _visible(files, path, found)
-        info = files.info(path)
-        if info.get("type") == "directory":
-            every = _visible(files, path, files.find(path, detail=True))
-            return [file for file in every if covers(file)]
-        return remote_files(files, {path: info})
+            return _listed(files, _visible(path, files.glob(path, detail=True)))
+        # A folder of the web is a page of links, and a page tells of nothing that it is one.
+        if url.endswith("/") or (info := files.info(path)).get("type") == "directory":
+            found = _visible(path, files.find(path, detail=True))
+            return _listed(files, {name: found[name] for name in found if covers(named(name))})
+        return _listed(files, {path: info})
+
+    def named(path: str) -> RemoteFile:
+        return RemoteFile(str(files.unstrip_protocol(path)), 0, "", "")
 
     try:
         found = patiently(masked(url), look)
@@ -49,7 +52,7 @@ def _signs(url: str) -> str:
     return "*[" if url.startswith(("http://", "https://")) else _SIGNS
 
 
-def _visible(files: Any, root: str, found: Mapping[str, Mapping[str, Any]]) -> list[RemoteFile]:
+def _visible(root: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return what was found under a folder or by a pattern, hidden names only where it spells
     them."""
     fixed = root
@@ -61,21 +64,20 @@ def _visible(files: Any, root: str, found: Mapping[str, Mapping[str, Any]]) -> l
         rest = path[len(fixed.rpartition("/")[0]) :] if fixed != root else path[len(root) :]
         return not spelt and any(part.startswith(".") for part in rest.split("/"))
 
-    return remote_files(
-        files,
-        {
-            path: info
-            for path, info in found.items()
-            if info.get("type", "file") == "file" and not is_hidden(path)
-        },
-    )
+    return {
+        path: info
+        for path, info in found.items()
+        if info.get("type", "file") == "file" and not is_hidden(path)
+    }
 
 
-def remote_files(files: Any, found: Mapping[str, Mapping[str, Any]]) -> list[RemoteFile]:
+def _listed(files: Any, found: Mapping[str, Mapping[str, Any]]) -> list[RemoteFile]:
     """Return what a file system listed, as files to read; raises CorpusError for one whose size its
-    side does not tell."""
+    side does not tell, asked for that file alone."""
+    untold = [path for path, info in found.items() if info.get("size") is None]
+    told = {**found, **dict(zip(untold, side_by_side(files.info, untold), strict=True))}
     listed = []
-    for path, info in found.items():
+    for path, info in told.items():
         address = str(files.unstrip_protocol(path))
         size = info.get("size")
         if size is None:

@@ -21,10 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, write_atomically
-from rewarm.corpus.label_mask import LABEL_COUNTS
 from rewarm.corpus.sealed import alone, changed_files, seal
 from rewarm.corpus.selection import SCORES, digest_of, load_scores, rank
-from rewarm.corpus.views import View, kept_documents, open_view, shard_prefixes, text_hashes
+from rewarm.corpus.tags import count_tags
+from rewarm.corpus.views import (
+    View,
+    kept_documents,
+    label_counts,
+    open_view,
+    shard_prefixes,
+    text_hashes,
+)
 from rewarm.errors import CorpusError, EnvironmentFault
 from rewarm.recipe.keep import KeepRecipe
 from rewarm.records.facts import CorpusFacts, SelectionFacts
@@ -106,32 +113,39 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
 
     None where they are not, or changed since. No text is read: a selection is a view.
     """
-    if not _is_complete(scoring.folder):
+    folder, key = scoring.folder, scoring.key
+    if not _is_complete(folder):
         return None
     facts, keep = scoring.source, scoring.keep
     view = open_view(facts)
     num_tokens = view.document_tokens
-    scores = load_scores(scoring.folder, view.num_documents)
-    hashes = text_hashes(Path(facts.folder))[kept_documents(facts)]
+    scores = load_scores(folder, view.num_documents)
+    hashes_of_all = text_hashes(Path(facts.folder))
+    hashes = hashes_of_all[view.kept]
     ranking = rank(scores, num_tokens, hashes, lowest=keep.lowest is not None)
     kept = ranking.kept(share=keep.share, tokens=keep.tokens)
     worst = float(scores[ranking.best_first[len(kept) - 1]]) if len(kept) else float("nan")
     digest = digest_of(kept)
+    languages, licences = _tags(facts, kept, len(hashes_of_all))
+    is_masked = facts.num_label_tokens is not None
+    num_labels = int(label_counts(facts)[kept].sum()) if is_masked else None
     return facts.model_copy(
         update={
             "tokens": fingerprint([facts.tokens, digest]),
             "num_documents": len(kept),
             "num_tokens": int(num_tokens[kept].sum()),
             "num_bytes": int(view.document_bytes[kept].sum()),
-            "num_label_tokens": _label_tokens(facts, kept),
+            "num_label_tokens": num_labels,
+            "languages": languages,
+            "licences": licences,
             "selection": SelectionFacts(
                 score=keep.score,
                 lowest=keep.lowest is not None,
                 share=keep.share,
                 tokens=keep.tokens,
                 reference=keep.reference,
-                scores=str(scoring.folder),
-                key=scoring.key,
+                scores=str(folder),
+                key=key,
                 kept=digest,
                 worst=None if np.isnan(worst) else worst,
                 of_documents=view.num_documents,
@@ -142,13 +156,18 @@ def load_selected(scoring: Scoring) -> CorpusFacts | None:
     )
 
 
-def _label_tokens(facts: CorpusFacts, kept: NDArray[np.int64]) -> int | None:
-    """Return how many tokens of the kept training documents the loss counts; None: all."""
-    if facts.num_label_tokens is None:
-        return None
-    prefixes = shard_prefixes(Path(facts.folder))
-    counts = np.concatenate([np.load(f"{prefix}{LABEL_COUNTS}") for prefix in prefixes])
-    return int(counts[kept_documents(facts)[kept]].sum())
+def _tags(
+    facts: CorpusFacts, kept: NDArray[np.int64], num_documents: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the kept training documents by language and by licence, where documents say it.
+
+    `num_documents` are those of all shards, held-out ones too.
+    """
+    if not (facts.languages or facts.licences):
+        return {}, {}
+    shown = np.zeros(num_documents, dtype=np.bool_)
+    shown[kept_documents(facts)[kept]] = True
+    return count_tags(shard_prefixes(Path(facts.folder)), shown)
 
 
 def _warnings(
@@ -225,7 +244,12 @@ def _score(
         )
         progress(told)
     _write_array(folder / SCORES, np.concatenate(found))
-    seal(folder, [], {"key": scoring.key, "settings": scoring.settings()})
+    about = {
+        "key": scoring.key,
+        "settings": scoring.settings(),
+        "tokenizer_fingerprint": scoring.source.tokenizer_fingerprint,
+    }
+    seal(folder, [], about)
     shutil.rmtree(folder / _PIECES, ignore_errors=True)
 
 

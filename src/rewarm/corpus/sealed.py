@@ -14,7 +14,14 @@ from rewarm.corpus.files import Input, RemoteFile, hash_free_entry
 from rewarm.errors import CorpusError, Problems
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["alone", "changed_files", "discard_changed", "seal", "verify_prepared"]
+__all__ = [
+    "alone",
+    "changed_files",
+    "discard_changed",
+    "note_other_tokenizer",
+    "seal",
+    "verify_prepared",
+]
 
 _PACKAGES = (
     "rewarm",
@@ -152,13 +159,26 @@ def verify_prepared(facts: CorpusFacts) -> None:
     """Raise CorpusError naming every file of a prepared source that changed since, those of its
     scores too where some of its documents are selected."""
     problems = Problems()
-    _verify(Path(facts.folder), facts.key, problems)
+    _verify(Path(facts.folder), facts.key, facts, problems)
     if facts.selection is not None:
-        _verify(Path(facts.selection.scores), facts.selection.key, problems)
+        _verify(Path(facts.selection.scores), facts.selection.key, facts, problems)
     problems.raise_as(CorpusError)
 
 
-def _verify(folder: Path, key: str, problems: Problems) -> None:
+def note_other_tokenizer(folder: Path, facts: CorpusFacts, problems: Problems) -> None:
+    """Note where the manifest of a folder names another tokenizer than its source's, or none."""
+    named = _manifest(folder).get("tokenizer_fingerprint")
+    if named != facts.tokenizer_fingerprint:
+        problems.add(
+            str(folder),
+            f"it was made with another tokenizer ({str(named)[:12]}) than the text was planned "
+            f"with ({facts.tokenizer_fingerprint[:12]})",
+            "run `rewarm prepare` with the recipe: it is made again",
+        )
+
+
+def _verify(folder: Path, key: str, facts: CorpusFacts, problems: Problems) -> None:
+    note_other_tokenizer(folder, facts, problems)
     if _manifest(folder).get("key") != key:
         problems.add(
             str(folder),

@@ -31,6 +31,7 @@ from rewarm.corpus.tokenize import (
     open_encoder,
     tokenizer_fingerprint,
 )
+from rewarm.corpus.top_k import check_top_k
 from rewarm.errors import CorpusError
 from rewarm.records.facts import CorpusFacts
 
@@ -69,6 +70,7 @@ class ShardTaker:
         named = _check_tokenizer(source, self.tokenizer)
         _check_hashes(source)
         shard = open_shard(source)
+        check_top_k(source, self.encoder.vocab_size)
         columns = _Columns()
         for documents in _batches(shard):
             self._take(documents, shard, columns)

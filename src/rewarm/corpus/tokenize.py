@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,14 +55,33 @@ def body_span(
 
 def tokenizer_fingerprint(folder: Path) -> str:
     """Return the SHA-256 of `tokenizer.json`; raises BaseModelError where it is not there."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    path = f"{os.fspath(folder)}/tokenizer.json"
+    version = _version(path)
+    if version is None or not os.path.isfile(path):
         raise BaseModelError.one(
-            str(path),
+            path,
             "it is not there",
             "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
-    return file_sha256(path)
+    return _sha256_of(path, version)
+
+
+# A recipe of a thousand sources asks a thousand times, of files of megabytes.
+_Version = tuple[int, int, int, int]
+
+
+def _version(path: str) -> _Version | None:
+    """Return what changes whenever a file does; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of(path: str, version: _Version) -> str:
+    return file_sha256(Path(path))
 
 
 # What says how messages are written, and which tokens a template may name.
@@ -101,19 +122,23 @@ class Encoder:
         """Return how the tokenizer spells these ids."""
         return tuple(self.tokenizer.id_to_token(token_id) or str(token_id) for token_id in ids)
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return the framed ids of each text, int64 [tokens].
+    def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+        """Yield the framed ids of each text, int64 [tokens]; all are encoded before the first one.
 
         The name of a special token that occurs in a text is text; see `holds_special_token` for
         tokenizers that know no difference. Raises CorpusError for an id that the model has no
         embedding for.
         """
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        begin, end = list(self.frame.begin), list(self.frame.end)
-        framed = [np.array(begin + e.ids + end, dtype=np.int64) for e in encodings]
-        for ids in framed:
+        begin, end = len(self.frame.begin), len(self.frame.end)
+        for encoding in encodings:
+            body = encoding.ids
+            ids = np.empty(begin + len(body) + end, dtype=np.int64)
+            ids[:begin] = self.frame.begin
+            ids[begin : begin + len(body)] = np.fromiter(body, np.int64, len(body))
+            ids[begin + len(body) :] = self.frame.end
             check_ids(ids, self.vocab_size)
-        return framed
+            yield ids
 
 
 def check_ids(ids: NDArray[np.int64], vocab_size: int) -> None:
@@ -262,11 +287,20 @@ def declared_eos(folder: Path) -> tuple[str | int, ...]:
 
     Two bases may share `tokenizer.json` and end their documents with different tokens.
     """
-    token = _read(folder / "tokenizer_config.json").get("eos_token")
+    place = os.fspath(folder)
+    return _declared_eos(folder, tuple(_version(f"{place}/{name}") for name in _SAYS_EOS))
+
+
+_SAYS_EOS = ("tokenizer_config.json", "generation_config.json", "config.json")
+
+
+@functools.lru_cache(maxsize=64)
+def _declared_eos(folder: Path, versions: tuple[_Version | None, ...]) -> tuple[str | int, ...]:
+    token = _read(folder / _SAYS_EOS[0]).get("eos_token")
     if isinstance(token, dict):
         token = token.get("content")
     said: list[str | int] = [token] if isinstance(token, str) else []
-    for name in ("generation_config.json", "config.json"):
+    for name in _SAYS_EOS[1:]:
         value = _read(folder / name).get("eos_token_id")
         if isinstance(value, list):
             value = value[0] if value else None

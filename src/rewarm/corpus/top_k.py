@@ -25,10 +25,11 @@ from rewarm.corpus.views import View, shard_prefixes
 from rewarm.errors import CorpusError, UserError
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["SourceTopK", "TopK", "TopKRows", "TopKWriter", "open_top_k"]
+__all__ = ["SourceTopK", "TopK", "TopKRows", "TopKWriter", "check_top_k", "open_top_k"]
 
 IDS = ".top_k.ids.npy"
 LOG_PROBS = ".top_k.logp.npy"
+_ROWS_AT_ONCE = 2**16
 
 Integers = NDArray[np.int64]
 
@@ -167,6 +168,21 @@ def open_top_k(facts: CorpusFacts) -> TopKRows | None:
     if len(widths) > 1:
         raise _unfit(Path(facts.folder), f"its shards keep {sorted(widths)} tokens a place")
     return TopKRows(ids, log_probs)
+
+
+def check_top_k(prefix: Path, vocab_size: int) -> None:
+    """Raise CorpusError where the distributions beside a shard name an id that the model has no
+    row for; nothing where there are none."""
+    path = Path(f"{prefix}{IDS}")
+    if not path.exists():
+        return
+    rows = _mapped(path, open_shard(prefix).num_tokens).rows
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        largest = int(rows[first : first + _ROWS_AT_ONCE].max(initial=0))
+        if largest >= vocab_size:
+            raise _unfit(
+                path, f"it names id {largest}, but the model's vocabulary has {vocab_size} entries"
+            )
 
 
 def _mapped(path: Path, num_tokens: int) -> _Mapped:

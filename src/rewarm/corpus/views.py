@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.corpus.encoding import TEXT_HASHES
-from rewarm.corpus.label_mask import LabelMask, open_label_mask
+from rewarm.corpus.label_mask import LABEL_COUNTS, LabelMask, open_label_mask
 from rewarm.corpus.selection import chosen_documents
 from rewarm.corpus.shards import TokenShard, open_shard
 from rewarm.errors import CorpusError, UserError
@@ -30,6 +30,7 @@ __all__ = [
     "Sequences",
     "View",
     "kept_documents",
+    "label_counts",
     "open_view",
     "shard_prefixes",
     "text_hashes",
@@ -116,6 +117,11 @@ class View:
         return len(self._kept)
 
     @property
+    def kept(self) -> Integers:
+        """Numbers of the kept documents over all shards, in order, int64 [documents]."""
+        return self._kept
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of the kept documents, frames included."""
         return int(self._offsets[-1])
@@ -154,6 +160,22 @@ class View:
         """Return the first tokens of one kept document, int64 [at most num_tokens]."""
         first, last = int(self._offsets[index]), int(self._offsets[index + 1])
         return self._read(np.array([first]), min(num_tokens, last - first))[0]  # type: ignore[no-any-return]
+
+    def stretch(
+        self, index: int, first: int, last: int
+    ) -> tuple[Integers, NDArray[np.bool_] | None]:
+        """Return tokens [first, last) of one kept document, int64 [tokens], and which of them the
+        loss counts, bool [tokens]; None where it counts all of them.
+
+        Raises CorpusError where a shard or a mask was cut while in use.
+        """
+        begin = np.array([self._offsets[index] + first])
+        ids: Integers = self._read(begin, last - first)[0]
+        if not self._label_masks:
+            return ids, None
+        marked = ids.copy()
+        self.drop_uncounted(marked, self.pieces(*_rows(begin, last - first)))
+        return ids, marked != IGNORED_LABEL
 
     def gather(self, windows: NDArray[np.integer], sequence_length: int, /) -> Integers:
         """Return windows, int64 [windows, sequence_length + 1].
@@ -377,6 +399,18 @@ def text_hashes(folder: Path) -> NDArray[np.uint64]:
         path = Path(f"{prefix}{TEXT_HASHES}")
         every.append(_load_integers(path).view(np.uint64))
     return np.concatenate(every)
+
+
+def label_counts(facts: CorpusFacts) -> Integers:
+    """Return how many tokens of each training document of conversations count as labels, of those
+    that are kept; raises CorpusError."""
+    folder = Path(facts.folder)
+    every = [_load_integers(Path(f"{prefix}{LABEL_COUNTS}")) for prefix in shard_prefixes(folder)]
+    counts, kept = np.concatenate([*every, _NONE]), kept_documents(facts)
+    if kept.size and kept[-1] >= len(counts):
+        raise _unusable(folder, "its shards and their counts of labels disagree")
+    found: Integers = counts[kept]
+    return found
 
 
 def _load_integers(path: Path) -> Integers:

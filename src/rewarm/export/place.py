@@ -40,6 +40,7 @@ _MARK = "rewarm.json"
 """In an exported folder: what it holds, in which files."""
 
 _CARD = "README.md"
+_TOKENIZER = "tokenizer.json"
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What a tokenizer and a chat format may consist of. Weights, code and the base's card stay behind.
@@ -140,13 +141,16 @@ def copy_files(base: Path, folder: Path) -> None:
 
 
 def write_card_and_mark(folder: Path, card: str, facts: Mapping[str, Any]) -> None:
-    """Write the card, and last the mark: these facts, and the hashes of all files but the card.
+    """Write the card, and last the mark: these facts, the fingerprint of the tokenizer that stands
+    beside the weights, and the hashes of all files but the card.
 
     People complete the card: it is theirs to change.
     """
     write_atomically(folder / _CARD, card)
     names = [path.name for path in folder.iterdir() if path.name != _CARD]
-    write_json(folder / _MARK, {**facts, "files": file_entries(folder, names)})
+    files = file_entries(folder, names)
+    tokenizer = files[_TOKENIZER]["sha256"] if _TOKENIZER in files else None
+    write_json(folder / _MARK, {**facts, "tokenizer_fingerprint": tokenizer, "files": files})
 
 
 class Mark(NamedTuple):

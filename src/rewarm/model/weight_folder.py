@@ -24,7 +24,13 @@ from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.weight_files import WeightFile, read_weight_files
 from rewarm.records.facts import ModelFacts
 
-__all__ = ["WeightFolder", "note_other_network", "note_other_tensors", "note_other_vocabulary"]
+__all__ = [
+    "WeightFolder",
+    "note_other_network",
+    "note_other_tensors",
+    "note_other_vocabulary",
+    "other_tokens",
+]
 
 # Of config.json: where a copy came from, how it is saved and used; nothing that the network is.
 _NO_MATTER = frozenset(
@@ -216,6 +222,22 @@ def note_other_vocabulary(
     A row of the embedding means its token, so an average of rows of different tokens means nothing.
     Added tokens are only told of: a tuned model gives names to what its base had in reserve.
     """
+    others, num_in_reserve = other_tokens(first, other)
+    if others:
+        problems.add(
+            labels[1],
+            f"{len(others)} ids are other tokens than in {labels[0]} "
+            f"({'; '.join(others[:_MOST_TOKENS])})",
+            "merge models that share one tokenizer",
+        )
+    if num_in_reserve:
+        return [f"{labels[1]}: {num_in_reserve} added tokens are others than in {labels[0]}"]
+    return []
+
+
+def other_tokens(first: Path, other: Path) -> tuple[list[str], int]:
+    """Return each id that stands for another token in two folders, with both tokens, and how many
+    more are added tokens in one of them, or both, that the other one has under another name."""
     (ours, ours_added), (theirs, theirs_added) = _tokens(first), _tokens(other)
     differing = {i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i)}
     in_reserve = {
@@ -224,16 +246,7 @@ def note_other_vocabulary(
         if (i not in ours or i in ours_added) and (i not in theirs or i in theirs_added)
     }
     others = sorted(differing - in_reserve)
-    if others:
-        shown = "; ".join(f"{i}: {ours.get(i)!r}, {theirs.get(i)!r}" for i in others[:_MOST_TOKENS])
-        problems.add(
-            labels[1],
-            f"{len(others)} ids are other tokens than in {labels[0]} ({shown})",
-            "merge models that share one tokenizer",
-        )
-    if in_reserve:
-        return [f"{labels[1]}: {len(in_reserve)} added tokens are others than in {labels[0]}"]
-    return []
+    return [f"{i}: {ours.get(i)!r}, {theirs.get(i)!r}" for i in others], len(in_reserve)
 
 
 def _tokens(folder: Path) -> tuple[dict[int, str], frozenset[int]]:

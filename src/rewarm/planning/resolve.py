@@ -52,14 +52,17 @@ def resolve(
     recipe_folder: str = ".",
     optimizer_state: OptimizerStateFacts | None = None,
     packings: Mapping[str, PackingFacts] | None = None,
+    shown_before: Mapping[str, int] | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
 
     `packings` has what is known of the packing of sources into its sequences: of measured ones all
-    where they are packed by best fit. Raises PlanError with every problem: those in `problems`,
-    found before, and its own. Where facts are missing (no model, not all sources in `corpora`) that
-    is because of such a problem, and what can be checked without them is checked.
+    where they are packed by best fit. `shown_before` are the samples of each source that a run
+    which is gone on with has shown: they count against its cap on epochs. Raises PlanError with
+    every problem: those in `problems`, found before, and its own. Where facts are missing (no
+    model, not all sources in `corpora`) that is because of such a problem, and what can be checked
+    without them is checked.
     """
     notes = Notes(problems=Problems() if problems is None else problems)
     if model is not None:
@@ -79,7 +82,9 @@ def resolve(
     if size is not None and corpora.keys() == recipe.sources.keys():
         sources = _used_sources(recipe, corpora, packings, size, notes)
         if spans and all(source.num_windows for source in sources):
-            phases = _planned_phases(recipe, corpora, size, sources, spans, notes)
+            phases = _planned_phases(
+                recipe, corpora, size, sources, spans, shown_before or {}, notes
+            )
         if phases:
             sources = with_subsets(
                 sources, phases, recipe, sequence_length=size.sequence_length, notes=notes
@@ -308,9 +313,10 @@ def _planned_phases(
     size: Size,
     sources: tuple[PlannedSource, ...],
     spans: tuple[PhaseSpan, ...],
+    shown_before: Mapping[str, int],
     notes: Notes,
 ) -> tuple[PlannedPhase, ...]:
-    weights = phase_shares(recipe, corpora, sources, spans, size, notes)
+    weights = phase_shares(recipe, corpora, sources, spans, size, shown_before, notes)
     if weights is None:
         return ()
     order = OrderSpec(

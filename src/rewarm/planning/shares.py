@@ -32,12 +32,14 @@ def phase_shares(
     sources: Sequence[PlannedSource],
     spans: Sequence[PhaseSpan],
     size: Size,
+    shown_before: Mapping[str, int],
     notes: Notes,
 ) -> list[tuple[int, ...]] | None:
     """Return each phase's shares in 1/65,536, a number for each of the sources.
 
     What does not depend on caps is dealt first; what is dealt as evenly as caps allow has what
-    that leaves of them, wherever in the run it stands. None, with problems noted, where caps cannot
+    that leaves of them, wherever in the run it stands, and what was shown before the run by one
+    that it goes on with (`shown_before`, in samples). None, with problems noted, where caps cannot
     fill a phase, or a share is too small to be dealt.
     """
     before = len(notes.problems)
@@ -50,7 +52,7 @@ def phase_shares(
             if shares is not None:
                 found[index] = shares
     if len(notes.problems) == before and len(found) < len(recipe.phases):
-        found |= _even_shares(recipe, sources, spans, size, found, notes)
+        found |= _even_shares(recipe, sources, spans, size, found, shown_before, notes)
     if len(notes.problems) > before:
         return None
     return [found[index] for index in range(len(recipe.phases))]
@@ -125,11 +127,12 @@ def _even_shares(
     spans: Sequence[PhaseSpan],
     size: Size,
     fixed: Mapping[int, tuple[int, ...]],
+    shown_before: Mapping[str, int],
     notes: Notes,
 ) -> dict[int, tuple[int, ...]]:
     """Return the shares of the phases that are dealt as evenly as caps allow."""
     slots = [(span.end_step - span.start_step) * size.sequences_per_step for span in spans]
-    caps = _caps_left(recipe, sources, size, {index: slots[index] for index in fixed}, fixed)
+    caps = _caps_left(recipe, sources, size, slots, fixed, shown_before)
     demands = _demands(recipe, slots)
     parts = parts_of_caps(caps, [(demand.num_samples, demand.members) for demand in demands])
     units: dict[int, dict[str, int]] = {demand.phase: {} for demand in demands}
@@ -164,8 +167,9 @@ def _caps_left(
     recipe: Recipe,
     sources: Sequence[PlannedSource],
     size: Size,
-    slots: Mapping[int, int],
+    slots: Sequence[int],
     fixed: Mapping[int, tuple[int, ...]],
+    shown_before: Mapping[str, int],
 ) -> dict[str, int]:
     """Return by source the samples that its cap allows beside those that are dealt already."""
     taken = sum(
@@ -173,7 +177,12 @@ def _caps_left(
         start=np.zeros(len(sources), dtype=np.int64),
     )
     return {
-        source.name: max(0, _cap_of(source, recipe.sources[source.name], size) - int(taken[index]))
+        source.name: max(
+            0,
+            _cap_of(source, recipe.sources[source.name], size)
+            - int(taken[index])
+            - shown_before.get(source.name, 0),
+        )
         for index, source in enumerate(sources)
     }
 

@@ -60,7 +60,7 @@ class KeepRecipe(Section):
         if (self.share is None) == (self.tokens is None):
             raise ValueError("give share or tokens, one of the two")
         if self.score == "base-loss":
-            given = sorted({"reference", "reference_tokens", "ngram"} & self.model_fields_set)
+            given = self.said({"reference", "reference_tokens", "ngram"})
             if given:
                 raise ValueError(f"base-loss reads no reference: leave out {', '.join(given)}")
         elif self.reference is None:

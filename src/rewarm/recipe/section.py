@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -27,6 +28,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
     )
+
+    def said(self, names: Collection[str]) -> list[str]:
+        """Return which of some fields say something else than they would if they were left out.
+
+        Not `model_fields_set`: a resolved recipe, as a run keeps it, spells out every field.
+        """
+        fields = type(self).model_fields
+        return sorted(
+            name
+            for name in names
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        )
 
     @field_validator("*", mode="before")
     @classmethod

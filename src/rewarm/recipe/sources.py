@@ -247,7 +247,7 @@ class SourceRecipe(Section):
                 f"what the base makes up it knows already: its role is replay, not {self.role}"
             )
         if self.holds_tokens:
-            given = sorted((_FIELDS_OF_TEXT | {"csv"}) & self.model_fields_set)
+            given = self.said(_FIELDS_OF_TEXT | {"csv"})
             if given:
                 raise ValueError(f"tokens have no fields: leave out {', '.join(given)}")
         return self
@@ -262,7 +262,7 @@ class SourceRecipe(Section):
         if (self.question_field is None) != (self.answer_field is None):
             raise ValueError("question_field and answer_field go together")
         if self.format == "chat":
-            given = sorted({"text_field", "question_field"} & self.model_fields_set)
+            given = self.said({"text_field", "question_field"})
             if given:
                 raise ValueError(
                     f'chat is made of messages: leave out {", ".join(given)}, or format = "chat"'

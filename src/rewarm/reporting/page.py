@@ -1,4 +1,4 @@
-"""A page from its template: one file with its style and script inside."""
+"""Pages from templates: one file each, that opens offline and shows light and dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["render_page"]
 def render_page(template: str, *, live: bool = False, **values: Any) -> str:
     """Return the page; characters that no page can hold are shown as U+FFFD.
 
-    `live` is a page that follows its run, and has the script for it.
+    A `live` one fetches itself again.
     """
     page = (
         _environment()

@@ -12,7 +12,7 @@ from rewarm.artifacts import write_atomically
 from rewarm.planning.schedule import lr_curve
 from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
-from rewarm.reporting import arm_sections, numbers, run_sections
+from rewarm.reporting import arm_sections, numbers, run_sections, source_tables
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
 from rewarm.reporting.page import render_page
@@ -105,6 +105,9 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
         training=run_sections.training_figures(view),
         ledger=run_sections.ledger_table(view),
         exposure=run_sections.exposure_table(view),
+        kept=source_tables.selection_page(plan),
+        packing=source_tables.packing_page(plan),
+        way=plan.science.packing,
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),

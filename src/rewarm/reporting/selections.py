@@ -1,4 +1,4 @@
-"""What is kept of sources whose documents are selected by a score, in words and as a table."""
+"""What is kept of sources whose documents are selected by a score, on a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from rewarm.records.facts import CorpusFacts
+from rewarm.reporting.source_tables import SELECTION_NUMBERS, selection_rows
 from rewarm.reporting.terminal_table import ByWidth, bullets, titled_table
-from rewarm.units import format_count
 
 __all__ = ["selection_table"]
 
@@ -19,24 +19,14 @@ def selection_table(corpora: Sequence[CorpusFacts]) -> RenderableType:
     table = titled_table("Kept by score")
     table.add_column("source", overflow="fold", min_width=10)
     table.add_column("keeps", overflow="fold")
-    for name in ("documents", "of", "tokens", "of", "cut at"):
+    for name in SELECTION_NUMBERS:
         table.add_column(name, justify="right")
     lines: list[str] = []
-    for facts in corpora:
-        selection = facts.selection
-        assert selection is not None
-        direction = "lowest" if selection.lowest else "highest"
-        keeps = f"{direction} {selection.score}"
-        if selection.reference is not None:
-            keeps += f" ({selection.reference})"
-        documents, of_documents = f"{facts.num_documents:,}", f"{selection.of_documents:,}"
-        tokens, of_tokens = format_count(facts.num_tokens), format_count(selection.of_tokens)
-        edge = "–" if selection.worst is None else f"{selection.worst:.4g}"
-        table.add_row(
-            Text(facts.name), Text(keeps), documents, of_documents, tokens, of_tokens, edge
-        )
+    for source, keeps, cells in selection_rows(corpora):
+        table.add_row(Text(source), Text(keeps), *cells)
+        documents, of_documents, tokens, of_tokens, edge = cells
         lines.append(
-            f"{facts.name}: {keeps}, {documents} of {of_documents} documents, {tokens} of "
+            f"{source}: {keeps}, {documents} of {of_documents} documents, {tokens} of "
             f"{of_tokens} tokens, cut at {edge}"
         )
     return ByWidth(table, Group(Text("Kept by score", style="bold"), bullets(lines)))

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from rewarm.reporting.text import clean
+from rewarm.reporting.text import harmless
 
 __all__ = ["ByWidth", "bullets", "cut", "titled_table"]
 
@@ -43,11 +43,11 @@ def bullets(lines: Sequence[str]) -> Table:
     """Return lines that wrap, each behind a dash."""
     grid = Table.grid(padding=(0, 1))
     for line in lines:
-        grid.add_row("-", Text(clean(line)))
+        grid.add_row("-", Text(harmless(line)))
     return grid
 
 
 def cut(content: str, room: int) -> str:
     """Return text of at most `room` characters, an ellipsis where some is left out."""
-    shown = clean(content).replace("\n", " ")
+    shown = harmless(content).replace("\n", " ")
     return shown if len(shown) <= room else f"{shown[: max(room - 1, 0)]}…" if room > 1 else ""

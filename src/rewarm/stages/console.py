@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import CorpusFacts, EvalRecord, StepRecord
+from rewarm.reporting.text import harmless
 from rewarm.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def ledger_table(facts: Sequence[CorpusFacts]) -> Table:
         table.add_column(name, justify="right")
     told = [(corpus.name, said) for corpus in facts if (said := _provenance(corpus))]
     if told:
-        table.caption = Text("\n".join(f"{name}: {said}" for name, said in told))
+        table.caption = Text("\n".join(f"{name}: {harmless(said)}" for name, said in told))
         table.caption_justify = "left"
     for corpus in facts:
         rejected = sum(corpus.rejected.values())

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
+from rewarm.order.position import samples_before
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import (
@@ -263,7 +264,7 @@ def _go_on(
 ) -> int:
     console = Console()
     prepare_job(job, MODEL_TOOLS)
-    more = plan_job(job, estimates_allowed=False)
+    more = plan_job(job, estimates_allowed=False, shown_before=_shown(trunk.science, start.step))
     plan = _grafted(trunk, run, more, start.step, name, job.recipe)
     console.print(plan_summary(plan))
     folder = RunFolder(run.path.parent / name)
@@ -279,6 +280,12 @@ def _go_on(
         console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
         return 0
     return train_plan(plan, folder, command=command)
+
+
+def _shown(trunk: Science, step: int) -> dict[str, int]:
+    """Return how many samples of each source a run's steps before `step` show."""
+    samples = samples_before(trunk.order(), step)
+    return {source.name: int(num) for source, num in zip(trunk.sources, samples, strict=True)}
 
 
 def _grafted(

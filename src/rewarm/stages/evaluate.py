@@ -7,7 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rewarm.errors import BaseModelError, Problems
 from rewarm.model.load import load_base
+from rewarm.model.weight_folder import other_tokens
+from rewarm.planning.model_facts import read_model_facts
+from rewarm.planning.plan import Plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.bench import Bench
@@ -40,6 +44,7 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
         base = bench.recorded(0) or bench.measured(
             load_planned_base(plan, device=placement.device), 0
         )
+        _check_vocabulary(model, plan)
         other = load_base(model, device=placement.device)
         records = bench.measured(other, max(plan.science.num_steps, 1))
         console.print(verdict_table([*base, *records]))
@@ -48,6 +53,34 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
         bench.record_base()
         bench.record_newest()
     show_verdicts(run, console)
+
+
+def _check_vocabulary(folder: Path, plan: Plan) -> None:
+    """Raise BaseModelError where a model does not read the ids that the plan's text is made of.
+
+    Its embedding has fewer rows, or its tokenizer is another one: another file that gives every id
+    the same token is the same tokenizer, saved by another program.
+    """
+    facts, base = read_model_facts(folder), plan.conduct.model
+    problems = Problems()
+    if facts.tokenizer_fingerprint != plan.science.tokenizer:
+        others, _ = other_tokens(Path(plan.conduct.base_folder), folder)
+        if others:
+            problems.add(
+                str(folder),
+                f"its tokenizer ({facts.tokenizer_fingerprint[:12]}) is not the one that the run's "
+                f"text was prepared with ({plan.science.tokenizer[:12]}): {len(others)} ids are "
+                f"other tokens ({others[0]})",
+                "name a model that has the base's tokenizer, or plan a run from this one",
+            )
+    if facts.vocab_size < base.vocab_size:
+        problems.add(
+            str(folder),
+            f"its embedding has {facts.vocab_size} rows, and the text was prepared for "
+            f"{base.vocab_size}",
+            "name a model that was made from the run's base",
+        )
+    problems.raise_as(BaseModelError)
 
 
 def show_verdicts(run: RunFolder, console: Console) -> None:

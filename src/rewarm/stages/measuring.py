@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from rewarm.corpus.prepare import HELD_OUT_CHATS, read_held_out_answers
+from rewarm.corpus.tokenize import tokenizer_fingerprint
 from rewarm.corpus.views import open_view
 from rewarm.errors import BaseModelError
 from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
@@ -87,6 +88,13 @@ def _tokenizer_of(plan: Plan) -> Tokenizer:
             str(path),
             f"it is not there any more, and {plan.name} was planned with it",
             "restore the base where it was, or plan a run of another name from a base elsewhere",
+        )
+    found = tokenizer_fingerprint(path.parent)
+    if found != plan.science.tokenizer:
+        raise BaseModelError.one(
+            str(path),
+            f"it changed since the plan ({plan.science.tokenizer[:12]} then, {found[:12]} now)",
+            "restore the base's own tokenizer.json",
         )
     return Tokenizer.from_file(str(path))
 

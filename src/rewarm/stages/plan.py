@@ -56,10 +56,17 @@ def run_plan(
     return plan
 
 
-def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = None) -> Plan:
+def plan_job(
+    job: Job,
+    *,
+    estimates_allowed: bool,
+    open_chat: OpenChat | None = None,
+    shown_before: Mapping[str, int] | None = None,
+) -> Plan:
     """Return the plan of a job on prepared facts, or (where allowed) on sampled estimates.
 
-    `open_chat` opens the template that conversations are written by, for estimates of them.
+    `open_chat` opens the template that conversations are written by, for estimates of them;
+    `shown_before` is what `resolve` takes.
     Problems of the base, of every source and of the recipe's own arithmetic are told together.
     """
     found = survey(job)
@@ -74,6 +81,7 @@ def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = 
             recipe_folder=str(job.folder),
             optimizer_state=found.optimizer_state,
             packings=packings,
+            shown_before=shown_before,
             problems=found.problems,
         )
     except PlanError:

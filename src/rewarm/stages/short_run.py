@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,9 +66,14 @@ class ShortRun:
 
 
 def short_recipe(
-    recipe: Recipe, *, name: str, num_tokens: int, schedule: ScheduleRecipe, phase: PhaseRecipe
+    recipe: Recipe,
+    *,
+    name: str,
+    num_tokens: int,
+    schedule: ScheduleRecipe,
+    phases: Sequence[PhaseRecipe],
 ) -> Recipe:
-    """Return a recipe of `num_tokens` with one phase, measured by its losses alone.
+    """Return a recipe of `num_tokens` with these phases, measured by its losses alone.
 
     Base, text, batch, optimizer, trained parameters and seed are the recipe's, so that short runs
     of one length see the same data in the same order where they have the same blend. Layers do not
@@ -78,7 +84,7 @@ def short_recipe(
         update={
             "name": name,
             "sources": {name: _whole(source) for name, source in recipe.sources.items()},
-            "phases": [phase.model_copy(update={"until": None})],
+            "phases": list(phases),
             "schedule": schedule,
             "freezing": FreezingRecipe(),
             "preset": None,

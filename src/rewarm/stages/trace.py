@@ -12,6 +12,7 @@ from rewarm.errors import PlanError
 from rewarm.order.position import slots_of_rank
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Plan
+from rewarm.reporting.text import harmless
 from rewarm.stages.job import open_run
 
 __all__ = ["run_trace"]
@@ -27,6 +28,7 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     science = plan.science
     amendments = read_amendments(run.amendments, plan.fingerprint)
@@ -42,9 +44,9 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
         by_name = name in ("source", "document")
         table.add_column(name, justify="left" if by_name else "right", overflow="fold")
     for row in rows:
+        names = ("sequence", "source", "epoch", "window", "document")
         table.add_row(
-            *(str(row[name]) for name in ("sequence", "source", "epoch", "window", "document")),
-            f"{row['first']}-{row['last']}",
+            *(Text(harmless(str(row[name]))) for name in names), f"{row['first']}-{row['last']}"
         )
     Console().print(table)
 

@@ -2,6 +2,7 @@
 
 `--lr` holds three constant rates around the one that the recipe leads to, on the recipe's first
 blend. The rule that picks one is printed before the runs begin; the recipe is never edited.
+`--replay` is in `tune_replay.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rewarm.stages.job import Job, command_line, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.short_run import ShortRun, plan_short_run, short_recipe, train_short_run
 from rewarm.stages.train import FINISHED
+from rewarm.stages.tune_replay import run_tune_replay
 from rewarm.units import format_count, format_duration, parse_count
 
 __all__ = ["num_tokens_of", "run_tune"]
@@ -48,23 +50,19 @@ def run_tune(
     overrides: Iterable[str],
     *,
     lr: bool,
+    replay: bool = False,
     around: float | None = None,
     tokens: str | None = None,
+    tolerance: float | None = None,
 ) -> int:
     """Tune what is asked for; return the exit code, that of training where it was stopped.
 
-    Raises UserError where nothing is asked for, and for what the verbs before it refuse.
+    Raises UserError where not one thing is asked for, and for what the verbs before it refuse.
     """
-    if not lr:
-        raise UserError.one(
-            "rewarm tune",
-            "nothing to tune is named",
-            "add --lr: three short runs around the rate that the recipe leads to",
-        )
-    if path is None:
-        raise UserError.one(
-            "rewarm tune --lr", "no recipe is named", "give one: rewarm tune recipe.toml --lr"
-        )
+    _check_asked(path, lr=lr, replay=replay, around=around, tolerance=tolerance)
+    assert path is not None
+    if replay:
+        return run_tune_replay(path, overrides, tolerance=tolerance, tokens=tokens)
     overrides = list(overrides)
     job = open_job(path, overrides)
     search = _plan_search(job, around, tokens)
@@ -86,6 +84,27 @@ def run_tune(
     _tell_next(finding, path, overrides, tokens, console)
     _say(console, f"written to {result}")
     return FINISHED
+
+
+def _check_asked(
+    path: Path | None, *, lr: bool, replay: bool, around: float | None, tolerance: float | None
+) -> None:
+    problems = Problems()
+    if lr == replay:
+        problems.add(
+            "rewarm tune",
+            "it tunes one thing at a time" if lr else "nothing to tune is named",
+            "add --lr (three short runs around the rate that the recipe leads to) or --replay "
+            "(thirteen that say how much old text it needs)",
+        )
+    verb = "rewarm tune" + (" --replay" if replay else " --lr" if lr else "")
+    if path is None:
+        problems.add(verb, "no recipe is named", f"give one: {verb} recipe.toml")
+    if replay and around is not None:
+        problems.add("--around", "it is the middle of --lr's rates", "leave it out")
+    if lr and tolerance is not None:
+        problems.add("--tolerance", "it is for --replay", "leave it out")
+    problems.raise_as(UserError)
 
 
 class _Search(NamedTuple):
@@ -174,7 +193,7 @@ def _short_run(job: Job, rate: float, num_tokens: int) -> ShortRun:
         name=f"{job.recipe.name[:50]}-lr-{rate:.3g}",
         num_tokens=num_tokens,
         schedule=ScheduleRecipe(kind="constant", peak_lr=LrExpression(factor=rate)),
-        phase=job.recipe.phases[0],
+        phases=[job.recipe.phases[0].model_copy(update={"until": None})],
     )
     return plan_short_run(job, recipe, f"lr/{rate:.3g}")
 
