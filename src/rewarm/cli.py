@@ -596,6 +596,26 @@ def tune(
 
 
 @app.command()
+def compare(
+    experiment: Annotated[
+        Path, typer.Argument(help="The experiment, a TOML file.", show_default=False)
+    ],
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show arms, seeds, tokens, time and exposure; run nothing."),
+    ] = False,
+) -> None:
+    """Run arms by seeds from one base at one budget, and say what may be said of them.
+
+    Hypothesis and primary metrics stand in the file and are fixed once a run has begun. The same
+    command goes on where it was; done runs are skipped, failed ones tried again.
+    """
+    from rewarm.stages.compare import run_compare
+
+    raise _EndedError(run_compare(experiment, dry_run=dry_run, open_chat=_open_chat))
+
+
+@app.command()
 def run(
     recipe: RecipePath, override: Override = None, yes: Yes = False, sink: Sinks = None
 ) -> None:

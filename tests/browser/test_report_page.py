@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from rewarm.records.run_folder import RunFolder
+from rewarm.reporting.comparison_page import render_comparison_page
 from rewarm.reporting.report import (
     load_arm,
     render_comparison_report,
     render_merge_report,
     render_run_report,
 )
+from tests.support.fake_comparison import fake_comparison
 from tests.support.fake_runs import ARMS, make_fake_run
 from tests.support.fake_sweep import make_sweep
 
@@ -109,8 +111,13 @@ def merge() -> str:
     return render_merge_report(make_sweep(hostile="<img src=x> " + 12 * "unbreakable"))
 
 
+@pytest.fixture(scope="module")
+def experiment() -> str:
+    return render_comparison_page(fake_comparison("<img src=x> " + 12 * "unbreakable"))
+
+
 @pytest.mark.parametrize("width", [360, 768, 1200])
-@pytest.mark.parametrize("which", ["report", "comparison", "merge"])
+@pytest.mark.parametrize("which", ["report", "comparison", "merge", "experiment"])
 def test_nothing_is_wider_than_the_page(
     which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -122,7 +129,7 @@ def test_nothing_is_wider_than_the_page(
     """
     excess, num_plots = ask(tmp_path, page, question, width=width)
     assert excess == 0
-    assert num_plots > (0 if which == "merge" else 5)
+    assert num_plots > {"merge": 0, "experiment": 2}.get(which, 5)
 
 
 @pytest.mark.parametrize(("width", "shown"), [(360, "narrow"), (1000, "wide")])
@@ -195,6 +202,22 @@ def test_light_and_dark_follow_the_system_and_the_button(tmp_path: Path, report:
     light, dark = "rgb(255, 255, 255)", "rgb(20, 23, 27)"
     assert ask(tmp_path, report, question) == [light, dark, light]
     assert ask(tmp_path, report, question, dark=True) == [dark, light, dark]
+
+
+def test_every_seed_of_a_comparison_can_be_read(tmp_path: Path, experiment: str) -> None:
+    question = """
+        const plot = [...doc.querySelectorAll(".plot")].find(
+          (plot) => plot.getAttribute("aria-label").startsWith("Adaptation against"));
+        const read = new Set();
+        for (let k = 0; k < 40; k++) {
+          plot.dispatchEvent(new inner.KeyboardEvent("keydown", { key: "ArrowRight" }));
+          read.add(plot.querySelector(".tip").innerText.split("\\n")[0]);
+        }
+        return [...read];
+    """
+    read = ask(tmp_path, experiment, question)
+    for seed in (1, 2, 3):
+        assert f"replay, seed {seed}" in read
 
 
 def test_no_name_became_an_element(tmp_path: Path, comparison: str) -> None:

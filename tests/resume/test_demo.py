@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rewarm.cli import main
 from rewarm.records.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -78,6 +79,11 @@ def test_an_interrupted_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "reuse-area-matched" in page
     assert "evaluation noise of one seed" in output
     assert (folder / "figure.svg").read_text().startswith("<svg")
+
+    # What it leaves behind is an experiment that can be planned as it stands.
+    experiment = work / "experiment.toml"
+    assert str(experiment) in output.replace("\n", "")
+    assert main(["compare", str(experiment), "--dry-run"]) == 0
 
     started = time.monotonic()
     again = launch(script, folder)

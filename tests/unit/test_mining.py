@@ -387,7 +387,7 @@ def test_fewer_tokens_than_asked_for_are_told(made: Path) -> None:
 def test_held_out_text_among_the_questions_is_told(tmp_path: Path) -> None:
     folder = make_asked_folder(tmp_path)
     (folder / "qa.jsonl").write_text((folder / "web.jsonl").read_text())
-    qa = 'path = "qa.jsonl"\ncurate = { decontaminate = false }'
+    qa = 'path = "qa.jsonl", curate = { decontaminate = false }'
     text = asked_recipe(nearest(), qa=qa).replace("held_out = 0.2", "held_out = 0")
     (folder / "recipe.toml").write_text(text)
     with pytest.raises(CorpusError, match="would choose what is trained on"):

@@ -20,6 +20,7 @@ __all__ = [
     "Places",
     "base_without_weights",
     "load_base",
+    "model_drawn_anew",
     "new_llama",
     "quiet_transformers",
     "save_weights",
@@ -90,6 +91,24 @@ def base_without_weights(folder: Path, *, dtype: torch.dtype = torch.float32) ->
         raise _cannot_load(folder, error) from error
     model.config.use_cache = False
     model.train()
+    return model  # type: ignore[no-any-return]
+
+
+def model_drawn_anew(folder: Path, seed: int) -> nn.Module:
+    """Return a model of the folder's shape with float32 weights as its family begins pretraining.
+
+    `seed` fixes them whatever was drawn before, and drawing leaves the process's generators as they
+    were. Raises BaseModelError as `base_without_weights` does.
+    """
+    read_model_facts(folder)
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.random.fork_rng(devices=[]), quiet_transformers():
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32)
+    except Exception as error:  # as in `load_base`
+        raise _cannot_load(folder, error) from error
     return model  # type: ignore[no-any-return]
 
 

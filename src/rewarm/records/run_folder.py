@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Iterable
@@ -11,13 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rewarm.artifacts import append_json_line, read_json_lines
+from rewarm.artifacts import append_json_line, parse_json, read_json_lines
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
 from rewarm.records.merging import MergePoint
 
 __all__ = ["RunFolder"]
 
 _R = TypeVar("_R", bound=Record)
+_TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,11 @@ class RunFolder:
         """The folder of a model that was merged from this run and others."""
         return self.path / "merged"
 
+    @property
+    def output(self) -> Path:
+        """What a run said that was trained beside others, where nobody watched it alone."""
+        return self.path / "train.log"
+
     def has_begun(self) -> bool:
         """Tell whether anything of a training is on the disk."""
         return any(path.exists() for path in (self.checkpoints, self.steps_log, self.events_log))
@@ -189,6 +196,27 @@ class RunFolder:
                     last.pop(step, None)
         return [last[step] for step in sorted(last)]
 
+    def newest_steps(self) -> list[StepRecord]:
+        """Return the records at the end of the log, a few of any number, as they were written.
+
+        Cheap however long the log is: for whoever watches a run.
+        """
+        try:
+            with self.steps_log.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return []
+        return list(_parsed((line for line in lines if line), StepRecord))
+
+    def is_measured_after(self, step: int) -> bool:
+        """Tell whether what was measured of the base was measured after so many updates too."""
+        places: dict[int, set[tuple[str, str]]] = {0: set(), step: set()}
+        for record in self.evals():
+            if record.step in places:
+                places[record.step].add((record.domain, record.metric))
+        return bool(places[0]) and places[0] <= places[step]
+
     def evals(self) -> list[EvalRecord]:
         """Return the last record of every (step, domain, metric), in order of the steps."""
         return _last_evals(self.evals_log)
@@ -222,7 +250,11 @@ def _last_evals(log: Path) -> list[EvalRecord]:
 def _records(path: Path, kind: type[_R]) -> Iterable[_R]:
     """Yield the records of a log that parse as `kind`; a line torn by a kill does not."""
     for value in read_json_lines(path):
-        try:
+        with contextlib.suppress(ValidationError):
             yield kind.model_validate(value)
-        except ValidationError:
-            continue
+
+
+def _parsed(lines: Iterable[bytes], kind: type[_R]) -> Iterable[_R]:
+    for line in lines:
+        with contextlib.suppress(ValueError):  # pydantic's errors are such, too
+            yield kind.model_validate(parse_json(line))

@@ -29,29 +29,34 @@ _NAME_WIDTH, _VERDICT_WIDTH = 196.0, 186.0
 
 @dataclass(frozen=True, slots=True)
 class IntervalRow:
-    """A change with its interval and the word that follows from it."""
+    """A change with its interval and the word that follows from it.
+
+    `points` are those of single runs, of which the change is the mean.
+    """
 
     name: str
     note: str
     change: Estimate
     mood: Mood
     verdict: str
+    points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalChart:
-    """Rows over one axis; ± `kept` around zero is shaded."""
+    """Rows over one axis; ± `kept` around zero is shaded. `row_name` is what the rows are."""
 
     title: str
     description: str
     axis: Axis
     rows: tuple[IntervalRow, ...]
     kept: float
+    row_name: str = "domain"
 
 
 def interval_figure(chart: IntervalChart) -> Figure:
     """Draw names at the left, intervals in the middle, numbers and words at the right (wide)."""
-    ends = [end for row in chart.rows for end in row.change if end is not None]
+    ends = [end for row in chart.rows for end in (*row.change, *row.points) if end is not None]
     scale = chart.axis.scale([*ends, -chart.kept, chart.kept])
     wide, narrow = (_draw(chart, scale, layout) for layout in LAYOUTS)
     places = (
@@ -73,7 +78,7 @@ def interval_figure(chart: IntervalChart) -> Figure:
         )
         for row in chart.rows
     )
-    columns = words("domain") + numeric(chart.axis.label, "95 % interval") + words("verdict")
+    columns = words(chart.row_name) + numeric(chart.axis.label, "95 % interval") + words("verdict")
     return Figure(
         title=chart.title,
         heading=chart.title,
@@ -164,5 +169,8 @@ def _mark(row: IntervalRow, scale: Scale, frame: Frame, line: float) -> str:
         high = frame.x(scale.fraction(row.change.high))
         parts.append(path([(low, line), (high, line)], "whisker"))
         parts += [path([(end, line - 4), (end, line + 4)], "whisker") for end in (low, high)]
+    for point in row.points:
+        x = frame.x(scale.fraction(point))
+        parts.append(path([(x, line - 9), (x, line + 9)], "whisker"))
     parts.append(marker(0, frame.x(scale.fraction(row.change.value)), line, 4.5))
     return element("g", *parts, class_=row.mood)

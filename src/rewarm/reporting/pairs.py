@@ -38,12 +38,13 @@ _Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two figures of one arm."""
+    """Two figures of one arm; `points` are those of its single runs, each with its name."""
 
     name: str
     x: Estimate
     y: Estimate
     color: int
+    points: tuple[tuple[str, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +67,30 @@ class PairChart:
 
 def pair_figure(chart: PairChart) -> Figure:
     """Draw the pairs with their intervals, and the path."""
-    x = chart.x.scale([0.0, *(end for p in chart.pairs for end in p.x if end is not None)])
-    y = chart.y.scale([0.0, *(end for p in chart.pairs for end in p.y if end is not None)])
+    singles = [single for pair in chart.pairs for single in pair.points]
+    x_ends = [end for p in chart.pairs for end in p.x if end is not None]
+    y_ends = [end for p in chart.pairs for end in p.y if end is not None]
+    x = chart.x.scale([0.0, *x_ends, *(single[1] for single in singles)])
+    y = chart.y.scale([0.0, *y_ends, *(single[2] for single in singles)])
     wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
+    found = [(pair.name, pair.color, pair.x, pair.y) for pair in chart.pairs]
+    found += [
+        (f"{pair.name}, {name}", pair.color, Estimate(at_x), Estimate(at_y))
+        for pair in chart.pairs
+        for name, at_x, at_y in pair.points
+    ]
     places = (
         Place(
-            x.fraction(pair.x.value),
-            y.fraction(pair.y.value),
-            pair.name,
-            color_class(pair.color),
-            f"{chart.x.short or chart.x.label}: {chart.x.with_interval(pair.x)}\n"
-            f"{chart.y.short or chart.y.label}: {chart.y.with_interval(pair.y)}",
+            x.fraction(at_x.value),
+            y.fraction(at_y.value),
+            name,
+            color_class(color),
+            f"{chart.x.short or chart.x.label}: {chart.x.with_interval(at_x)}\n"
+            f"{chart.y.short or chart.y.label}: {chart.y.with_interval(at_y)}",
         )
-        for pair in chart.pairs
+        for name, color, at_x, at_y in found
     )
-    rows = tuple(
-        (
-            pair.name,
-            chart.x.written(pair.x.value),
-            chart.x.interval(pair.x),
-            chart.y.written(pair.y.value),
-            chart.y.interval(pair.y),
-        )
-        for pair in chart.pairs
-    )
+    rows = tuple(row for pair in chart.pairs for row in _rows(chart, pair))
     columns = words(chart.row_name) + numeric(
         chart.x.label, "95 % interval", chart.y.label, "95 % interval"
     )
@@ -102,6 +103,23 @@ def pair_figure(chart: PairChart) -> Figure:
         hover=hover_data("nearest", places),
         table=Table(columns, rows),
     )
+
+
+def _rows(chart: PairChart, pair: Pair) -> list[tuple[str, ...]]:
+    """Return what the figure's table says of a pair, and of its single runs under it."""
+    told = f"mean of {len(pair.points)}" if pair.points else ""
+    whole = (
+        pair.name,
+        chart.x.written(pair.x.value),
+        told or chart.x.interval(pair.x),
+        chart.y.written(pair.y.value),
+        told or chart.y.interval(pair.y),
+    )
+    singles = [
+        (f"{pair.name}, {name}", chart.x.written(x), "", chart.y.written(y), "")
+        for name, x, y in pair.points
+    ]
+    return [whole, *singles]
 
 
 def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
@@ -122,6 +140,7 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
     if len(front) > 1:
         parts.append(path(front, "front"))
     parts.append(marker(0, *at((0.0, 0.0)), 4.5, "origin"))
+    parts += [_draw_singles(pair, at) for pair in chart.pairs if pair.points]
     parts += [_draw_pair(pair, at) for pair in chart.pairs]
     centres = [at((0.0, 0.0)), *(at((pair.x.value, pair.y.value)) for pair in chart.pairs)]
     names = [chart.origin, *(pair.name for pair in chart.pairs)]
@@ -135,6 +154,11 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
         label = text(shortened(name, _MOST_LABEL), *corner, class_="direct" if class_ else "")
         parts.append(element("g", label, class_=class_))
     return drawing(layout, frame, chart.title, chart.description, parts)
+
+
+def _draw_singles(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> str:
+    marks = (marker(pair.color, *at((x, y)), 3.2) for _, x, y in pair.points)
+    return element("g", *marks, class_=f"{color_class(pair.color)} pale")
 
 
 def _draw_pair(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> str:

@@ -9,19 +9,12 @@ of it goes on where it was when the command is given again.
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from rewarm import __version__
 from rewarm.artifacts import fingerprint, write_atomically
@@ -30,8 +23,11 @@ from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.arms import ArmView, load_arm
+from rewarm.stages.board import Board
+from rewarm.stages.demo_experiment import experiment_text
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
-from rewarm.stages.job import keep_plan, open_job
+from rewarm.stages.job import command_line, keep_plan, open_job
+from rewarm.stages.launches import Launch, last_lines, num_cores, run_here
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -255,6 +251,8 @@ def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     _base(work, text, sizes, console)
     plans = _plan_arms(work, text, sizes)
+    experiment = work / "experiment.toml"
+    write_atomically(experiment, experiment_text(sizes.batch_tokens))
     _train_arms(work, plans, console)
 
     arms = _arm_views(work, plans)
@@ -269,7 +267,8 @@ def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
         console.print(f"- {note}", markup=False, highlight=False)
     console.print(
         f"\n{format_duration(time.monotonic() - started)}. The report, one file that opens "
-        f"offline:\n{report.resolve()}",
+        f"offline:\n{report.resolve()}\n\nThree seeds instead of one: "
+        f"{command_line('compare', experiment)}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -380,112 +379,23 @@ def _plan_arms(work: Path, text: DemoText, sizes: DemoSizes) -> dict[str, Plan]:
 
 def _train_arms(work: Path, plans: Mapping[str, Plan], console: Console) -> None:
     """Train all arms, as many side by side as cores allow, and show how far each is."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_workers = max(1, min(len(plans), num_cores or 1))
-    num_threads = max(1, (num_cores or 1) // num_workers)
-    with (
-        ProcessPoolExecutor(
-            num_workers,
-            mp_context=get_context("spawn"),
-            initializer=_begin_worker,
-            initargs=(os.getpid(), num_threads),
-        ) as pool,
-        _ArmBars(work, plans, console) as bars,
-    ):
-        futures = {name: pool.submit(_train_arm, work / f"{name}.toml") for name in plans}
-        try:
-            while not all(future.done() for future in futures.values()):
-                bars.update()
-                time.sleep(0.25)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        bars.update()
-    for name, future in futures.items():
-        _checked(_outcome(name, future, work))
-
-
-def _outcome(name: str, future: Future[int], work: Path) -> int:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise RewarmError(
-            f"the training of {name!r} was ended from outside\n"
-            f"    → run the demo again, it goes on; {work / 'runs' / name / 'train.log'} says more"
-        ) from error
-
-
-_AT_WORK = threading.Lock()
-"""Held by a worker while it trains an arm."""
-
-
-def _begin_worker(parent: int, num_threads: int) -> None:
-    """Prepare a worker: its threads, and a watch that ends it in good order with its parent."""
-    os.environ["OMP_NUM_THREADS"] = str(num_threads)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        # The arm at work saves and ends; the pool's queue may hold others, which must not begin.
-        with _AT_WORK:
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _train_arm(recipe: Path) -> int:
-    """Train one arm in a worker, its messages going to a log in its run folder."""
-    from rewarm.stages.job import open_run
-    from rewarm.stages.train import train_plan
-
-    plan, run = open_run(recipe)
-    with _AT_WORK, (run.path / "train.log").open("a", encoding="utf-8") as log:
-        return train_plan(plan, run, command="rewarm demo", console=Console(file=log, width=120))
-
-
-class _ArmBars:
-    """One bar per arm, fed from the run folders' own records."""
-
-    def __init__(self, work: Path, plans: Mapping[str, Plan], console: Console) -> None:
-        self._runs = {name: RunFolder(work / "runs" / name) for name in plans}
-        self._console = console
-        self._last_line = time.monotonic()
-        self._told: set[str] = set()
-        self._progress = Progress(
-            TextColumn("{task.description:<20}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[facts]}"),
-            console=console,
-            disable=not console.is_terminal,
+    launches = [Launch(name, plan, RunFolder(work / "runs" / name)) for name, plan in plans.items()]
+    num_workers = min(len(launches), num_cores())
+    with Board(launches, console) as board:
+        states = run_here(
+            launches,
+            command="rewarm demo",
+            num_workers=num_workers,
+            num_threads=max(1, num_cores() // num_workers),
+            show=board.show,
         )
-        self._tasks = {
-            name: self._progress.add_task(name, total=plan.science.num_steps, facts="waiting")
-            for name, plan in plans.items()
-        }
-
-    def __enter__(self) -> _ArmBars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self) -> None:
-        """Read how far each arm is and show it."""
-        lines: list[str] = []
-        for name, run in self._runs.items():
-            steps = run.steps()
-            if steps:
-                last = steps[-1]
-                facts = f"step {last.step + 1}, loss {last.loss:.3f}, {last.phase}"
-                self._progress.update(self._tasks[name], completed=last.step + 1, facts=facts)
-                lines.append(f"{name}: {facts}")
-        if not self._console.is_terminal and time.monotonic() - self._last_line >= 10:
-            self._last_line = time.monotonic()
-            sys.stdout.write("".join(f"{line}\n" for line in lines if line not in self._told))
-            sys.stdout.flush()
-            self._told.update(lines)
+    for launch in launches:
+        if states[launch.name] != "done":
+            raise RewarmError(
+                f"the training of {launch.name!r} did not come to its end:\n"
+                f"{last_lines(launch.run)}\n"
+                f"    → run the demo again, it goes on; {launch.run.output} says more"
+            )
 
 
 def _arm_views(work: Path, plans: Mapping[str, Plan]) -> list[ArmView]:

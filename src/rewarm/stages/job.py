@@ -18,7 +18,7 @@ from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.lock import hold_lock
 from rewarm.training.saved import check_plan, read_saved_state
 
-__all__ = ["Job", "command_line", "keep_plan", "open_job", "open_run"]
+__all__ = ["Job", "command_line", "job_of", "keep_plan", "open_job", "open_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,14 @@ class Job:
 
 def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:
     """Return the job that a recipe file describes; raises RecipeError."""
-    recipe = load_recipe(path, overrides)
-    folder = path.resolve().parent
-    run = folder / (recipe.run_folder or f"runs/{recipe.name}")
+    return job_of(load_recipe(path, overrides), path.resolve().parent)
+
+
+def job_of(recipe: Recipe, folder: Path, run: Path | None = None) -> Job:
+    """Return the job of a recipe whose paths are relative to `folder`; `run` in place of its own
+    run folder. Raises RecipeError where a folder cannot be there.
+    """
+    run = run or folder / (recipe.run_folder or f"runs/{recipe.name}")
     prepared = folder / recipe.prepared_folder
     problems = Problems()
     for key, wanted in (("run_folder", run), ("prepared_folder", prepared)):

@@ -58,13 +58,7 @@ class ShortRun:
 
     def is_done(self) -> bool:
         """Tell whether nothing is left to train: what the base was measured by, so was the end."""
-        if self.has_diverged:
-            return True
-        first, last = self._measured(0), self._measured(self.plan.science.num_steps)
-        return bool(first) and first <= last
-
-    def _measured(self, step: int) -> set[tuple[str, str]]:
-        return {(r.domain, r.metric) for r in self.folder.evals() if r.step == step}
+        return self.has_diverged or self.folder.is_measured_after(self.plan.science.num_steps)
 
     def records(self) -> list[EvalRecord]:
         """Return what was measured; nothing of a run that diverged."""

@@ -1,0 +1,1 @@
+"""Experiments: arms of one comparison, what was claimed of them beforehand, and what came of it."""

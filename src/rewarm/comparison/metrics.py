@@ -1,0 +1,197 @@
+"""The figures that arms can be compared by, named as an experiment file names them.
+
+    forgetting              mean over old domains of ℓ(T) − ℓ(0)                  bits per byte
+    adaptation              mean over new domains of ℓ(0) − ℓ(T)                  bits per byte
+    mean_loss               ℓ(T), old and new domains counting half each          bits per byte
+    held_out.SOURCE         ℓ(T) of one source                                    bits per byte
+    answers.SOURCE          of answers, given their questions                     bits per byte
+    chat.SOURCE             of answers in chat format                             bits per byte
+    continuation.SOURCE     matched continuation, share right
+    task.NAME               multiple choice, share right
+    stability_gap.depth     mean over old domains of max_t ℓ(t) − ℓ(0)            bits per byte
+    stability_gap.transient of it, what came back by the end                      bits per byte
+    stability_gap.area      Σ (ℓ(t) − ℓ(0))⁺ Δt                           bits per byte · updates
+    training_s              time spent in steps                                   seconds
+
+All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
+step 0 is left out, and the control's of the same seed stands there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rewarm.evaluation.forgetting import (
+    OLD_ROLES,
+    StabilityGap,
+    adaptation,
+    forgetting,
+    stability_gap,
+)
+from rewarm.planning.plan import Plan
+from rewarm.records.comparison import Better
+from rewarm.records.facts import LOSS_METRICS, EvalRecord, Metric
+
+__all__ = [
+    "MetricKind",
+    "against_base",
+    "kind_of",
+    "last_records",
+    "measured_by",
+    "metric_problem",
+    "values_of",
+]
+
+_BITS = "bits per byte"
+
+
+class MetricKind(NamedTuple):
+    """What a family of metrics is: which way is better, in which unit, of one subject or of all."""
+
+    better: Better
+    unit: str
+    by_subject: bool
+    record: Metric | None = None
+    """Where the value is that of one domain at the end: the records' name of it."""
+
+
+KINDS: dict[str, MetricKind] = {
+    "forgetting": MetricKind("lower", _BITS, False),
+    "adaptation": MetricKind("higher", _BITS, False),
+    "mean_loss": MetricKind("lower", _BITS, False),
+    "held_out": MetricKind("lower", _BITS, True, "bits_per_byte"),
+    "answers": MetricKind("lower", _BITS, True, "answer_bits_per_byte"),
+    "chat": MetricKind("lower", _BITS, True, "chat_bits_per_byte"),
+    "continuation": MetricKind("higher", "share right", True, "matched_continuation"),
+    "task": MetricKind("higher", "share right", True, "multiple_choice"),
+    "stability_gap.depth": MetricKind("lower", _BITS, False),
+    "stability_gap.transient": MetricKind("lower", _BITS, False),
+    "stability_gap.area": MetricKind("lower", f"{_BITS} · updates", False),
+    "training_s": MetricKind("lower", "s", False),
+}
+_BY_RECORD = {kind.record: name for name, kind in KINDS.items() if kind.record is not None}
+_GAPS: dict[str, Callable[[StabilityGap], float]] = {
+    "stability_gap.depth": lambda gap: gap.depth,
+    "stability_gap.transient": lambda gap: gap.transient,
+    "stability_gap.area": lambda gap: gap.area,
+}
+
+
+def kind_of(metric: str) -> MetricKind:
+    """Return the kind of a metric; KeyError for a name that `metric_problem` tells of."""
+    if metric in KINDS and not KINDS[metric].by_subject:
+        return KINDS[metric]
+    head, _, subject = metric.partition(".")
+    kind = KINDS[head]
+    if not (kind.by_subject and subject):
+        raise KeyError(metric)
+    return kind
+
+
+def metric_problem(metric: str) -> tuple[str, str] | None:
+    """Return (what is wrong, what to do) where nothing is called so; None where something is."""
+    try:
+        kind_of(metric)
+    except KeyError:
+        head = metric.partition(".")[0]
+        names = [f"{name}.SOURCE" if kind.by_subject else name for name, kind in KINDS.items()]
+        if head in KINDS and KINDS[head].by_subject:
+            return f"{head!r} is of one source", f"name it, e.g. {head}.new"
+        near = difflib.get_close_matches(metric, KINDS, n=1, cutoff=0.6)
+        near = near or difflib.get_close_matches(head, KINDS, n=1, cutoff=0.6)
+        known = f"known are {', '.join(names)}"
+        told = f"did you mean {near[0]!r}? {known}" if near else known
+        return f"no metric is called {metric!r}", told
+    return None
+
+
+def measured_by(plan: Plan) -> list[str]:
+    """Return the metrics that a run of this plan will have, as far as the plan can tell."""
+    wanted = plan.conduct.evaluation
+    held_out = [facts for facts in plan.conduct.corpora.values() if facts.held_out_documents]
+    has_old = any(facts.role in OLD_ROLES for facts in held_out)
+    has_new = any(facts.role not in OLD_ROLES for facts in held_out)
+    found = [*(["forgetting"] if has_old else []), *(["adaptation"] if has_new else [])]
+    found += ["mean_loss"] if held_out else []
+    found += list(_GAPS) if has_old else []
+    for facts in held_out:
+        found.append(f"held_out.{facts.name}")
+        if facts.role == "qa":
+            found.append(f"answers.{facts.name}")
+        elif facts.num_label_tokens is not None:
+            found.append(f"chat.{facts.name}")
+        elif wanted.matched_continuation_items:
+            found.append(f"continuation.{facts.name}")
+    found += [f"task.{name}" for name in wanted.tasks]
+    if plan.conduct.model.has_chat_template:
+        found.append("chat.chat format")
+    return [*found, "training_s"]
+
+
+def against_base(
+    records: Sequence[EvalRecord], base: Sequence[EvalRecord] | None
+) -> list[EvalRecord]:
+    """Return the records of a run with step 0 measured of `base`, those of a control's run.
+
+    None where the run began from the same base: its own step 0 then stands.
+    """
+    if base is None:
+        return list(records)
+    first = [record for record in base if record.step == 0]
+    return [*first, *(record for record in records if record.step > 0)]
+
+
+def last_records(records: Sequence[EvalRecord]) -> dict[tuple[Metric, str], EvalRecord]:
+    """Return the last record of every metric and domain that was measured after step 0."""
+    ordered = sorted((r for r in records if r.step > 0), key=lambda record: record.step)
+    return {(record.metric, record.domain): record for record in ordered}
+
+
+def values_of(records: Sequence[EvalRecord], *, from_base: bool) -> dict[str, float]:
+    """Return all metrics of a finished run but its time.
+
+    `records` are those of `against_base`; the gap is left out where the run did not begin there.
+    """
+    last = last_records(records)
+    found: dict[str, float] = {}
+    for name, per_domain in (
+        ("forgetting", forgetting(records)),
+        ("adaptation", _of_new_text(adaptation(records), records)),
+    ):
+        if per_domain:
+            found[name] = _mean(list(per_domain.values()))
+    halves = [half for half in _mean_losses(last) if half]
+    if halves:
+        found["mean_loss"] = _mean([_mean(half) for half in halves])
+    for (metric, domain), record in last.items():
+        found[f"{_BY_RECORD[metric]}.{domain}"] = record.value
+    old = list(forgetting(records))
+    if old and from_base:
+        gaps = [stability_gap(records, domain) for domain in old]
+        found |= {name: _mean([part(gap) for gap in gaps]) for name, part in _GAPS.items()}
+    return found
+
+
+def _of_new_text(per_domain: dict[str, float], records: Sequence[EvalRecord]) -> dict[str, float]:
+    """Return new text's alone; that of questions stands in for it where there is no other."""
+    new = {record.domain for record in records if record.role == "new"}
+    return {d: value for d, value in per_domain.items() if d in new} or per_domain
+
+
+def _mean_losses(last: dict[tuple[Metric, str], EvalRecord]) -> tuple[list[float], list[float]]:
+    text = [record for (metric, _), record in last.items() if metric == "bits_per_byte"]
+    old = [record.value for record in text if record.role in OLD_ROLES]
+    learned = [record for record in text if record.role not in OLD_ROLES]
+    new = [record.value for record in learned if record.role == "new"]
+    return old, new or [record.value for record in learned]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def is_loss(metric: str) -> bool:
+    """Tell whether a metric of one domain is in nats per byte on record."""
+    return kind_of(metric).record in LOSS_METRICS

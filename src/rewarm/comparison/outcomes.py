@@ -1,0 +1,92 @@
+"""What a run of a comparison came to, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rewarm.comparison.arms import Arm, order_seed
+from rewarm.comparison.metrics import against_base, values_of
+from rewarm.planning.plan import Plan
+from rewarm.planning.schedule import area_under
+from rewarm.records.comparison import ComparedArm, ComparedRun
+from rewarm.records.facts import EvalRecord
+from rewarm.records.run_folder import RunFolder
+
+__all__ = ["Outcome", "compared_arm", "outcome_of", "planned_exposure"]
+
+State = Literal["done", "failed", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run and its evaluations, step 0 being the base that all arms are measured against."""
+
+    run: ComparedRun
+    records: tuple[EvalRecord, ...]
+
+
+def outcome_of(
+    arm: Arm,
+    seed: int,
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    root: Path,
+    state: State,
+    why: str,
+    base: Sequence[EvalRecord] | None,
+) -> Outcome:
+    """Return what is on record of a run.
+
+    `base` holds the records of the control's run of this seed where the arm begins elsewhere.
+    """
+    records = against_base(folder.evals(), base) if state == "done" else []
+    steps = folder.steps()
+    training_s = sum(record.step_s for record in steps)
+    values: dict[str, float] = {}
+    if records:
+        values = {**values_of(records, from_base=base is None), "training_s": training_s}
+    run = ComparedRun(
+        arm=arm.name,
+        seed=seed,
+        order_seed=order_seed(seed) if arm.kind == "noise floor" else seed,
+        state=state,
+        folder=folder.path.relative_to(root).as_posix(),
+        fingerprint=plan.fingerprint,
+        values=values,
+        lr_area=sum(record.lr for record in steps),
+        training_s=training_s,
+        why=why,
+    )
+    return Outcome(run, tuple(records))
+
+
+def compared_arm(arm: Arm, plan: Plan, pairing: str) -> ComparedArm:
+    """Return what an arm was given, by the plan of one of its runs; the others differ in seed."""
+    science = plan.science
+    seconds = next(estimate.value for estimate in plan.estimates if estimate.name == "time")
+    return ComparedArm(
+        name=arm.name,
+        description=arm.description,
+        kind=arm.kind,
+        num_tokens=science.num_tokens,
+        num_steps=science.num_steps,
+        budget_differs=arm.budget_differs,
+        lr_area=area_under(science.schedule),
+        exposure=planned_exposure(plan),
+        estimated_s=seconds,
+        from_scratch=arm.from_scratch,
+        pairing=pairing,
+    )
+
+
+def planned_exposure(plan: Plan) -> dict[str, int]:
+    """Return the tokens of each source that the whole run shows."""
+    science = plan.science
+    return {
+        source.name: sum(phase.samples[index] for phase in science.phases) * science.sequence_length
+        for index, source in enumerate(science.sources)
+    }

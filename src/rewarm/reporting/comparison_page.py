@@ -1,0 +1,136 @@
+"""A comparison as one HTML file: the claim, the verdict, every seed's point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from rewarm.artifacts import write_atomically
+from rewarm.records.comparison import ComparedRun, ComparisonResult, PairedEffect
+from rewarm.reporting import numbers
+from rewarm.reporting.comparison_sections import (
+    arms_table,
+    difference_figures,
+    effects_table,
+    front_figure,
+    primaries_table,
+    provenance_table,
+)
+from rewarm.reporting.effects import mood_of_effect, registered, written
+from rewarm.reporting.page import render_page
+from rewarm.reporting.tables import Mood
+from rewarm.reporting.wording import Statement
+from rewarm.units import format_count, format_duration
+
+__all__ = ["render_comparison_page", "write_comparison_page"]
+
+PAGE = "report.html"
+
+_VERDICT_MOODS: tuple[tuple[str, Mood], ...] = (
+    ("As expected", "good"),
+    ("Against expectation", "bad"),
+)
+
+
+class _Fact(NamedTuple):
+    name: str
+    value: str
+    note: str = ""
+
+
+class _Run(NamedTuple):
+    """A run in the list of all."""
+
+    name: str
+    state: str
+    mood: Mood
+    values: str
+    link: str
+    why: str
+
+
+def write_comparison_page(result: ComparisonResult, folder: Path) -> Path:
+    """Write the page into the comparison's folder and return its path."""
+    page = folder / PAGE
+    write_atomically(page, render_comparison_page(result, folder=folder))
+    return page
+
+
+def render_comparison_page(result: ComparisonResult, *, folder: Path | None = None) -> str:
+    """Return the page; runs whose reports lie in `folder` are linked."""
+    front = front_figure(result)
+    return render_page(
+        "experiment.html",
+        title=result.name,
+        sections=(
+            ("verdict", "Verdict"),
+            ("differences", "Differences"),
+            *([("front", "Trade-off")] if front else []),
+            ("arms", "Arms"),
+            *([("noise", "Noise floor")] if result.noise else []),
+            ("runs", "Runs"),
+            ("more", "Exploratory"),
+            ("provenance", "Provenance"),
+        ),
+        verdict=_verdict(result),
+        hypothesis=result.hypothesis,
+        registered=registered(result),
+        facts=_facts(result),
+        notes=result.notes,
+        primaries=primaries_table(result),
+        sentences=[_sentence(effect) for effect in result.primary],
+        differences=difference_figures(result),
+        effects=effects_table(result.primary, result),
+        front=front,
+        arms=arms_table(result),
+        noise=effects_table(result.noise, result) if result.noise else None,
+        runs=[_run(run, result, folder) for run in result.runs],
+        secondary=effects_table(result.secondary, result) if result.secondary else None,
+        provenance=provenance_table(result),
+    )
+
+
+def _verdict(result: ComparisonResult) -> Statement:
+    verb, _, rest = result.verdict.partition(":")
+    moods = [mood for word, mood in _VERDICT_MOODS if verb == word]
+    return Statement(moods[0] if moods else "open", f"{verb}:", f"{rest.strip()}.")
+
+
+def _facts(result: ComparisonResult) -> list[_Fact]:
+    control = result.arm(result.control)
+    done = [run for run in result.runs if run.state == "done"]
+    seconds = sum(run.training_s for run in done)
+    return [
+        _Fact("arms", str(len(result.arms)), f"against {result.control}"),
+        _Fact("seeds", str(len(result.seeds)), ", ".join(map(str, result.seeds))),
+        _Fact("runs", f"{len(done)} of {len(result.runs)}", "done"),
+        _Fact("budget", format_count(control.num_tokens), "tokens an arm, unless it says why not"),
+        _Fact("time", format_duration(seconds), "in steps, all runs"),
+    ]
+
+
+class _Sentence(NamedTuple):
+    mood: Mood
+    word: str
+    text: str
+
+
+def _sentence(effect: PairedEffect) -> _Sentence:
+    return _Sentence(mood_of_effect(effect), effect.word, f"{effect.sentence}.")
+
+
+def _run(run: ComparedRun, result: ComparisonResult, folder: Path | None) -> _Run:
+    units: dict[str, str] = {effect.metric: effect.unit for effect in result.primary}
+    values = [f"{metric} {written(run.values.get(metric), unit)}" for metric, unit in units.items()]
+    report = f"{run.folder}/report.html"
+    linked = folder is not None and (folder / report).exists()
+    moods: dict[str, Mood] = {"done": "good", "failed": "bad"}
+    return _Run(
+        name=f"{run.arm}, seed {run.seed}",
+        state=run.state,
+        mood=moods.get(run.state, "open"),
+        values=", ".join(values) if run.state == "done" else numbers.MISSING,
+        link=quote(report) if linked else "",
+        why=run.why,
+    )

@@ -1,0 +1,87 @@
+"""Paired effects as tables and pages write them."""
+
+from __future__ import annotations
+
+from rewarm.records.comparison import ComparisonResult, PairedEffect, Primary
+from rewarm.reporting import numbers
+from rewarm.reporting.figures import Estimate
+from rewarm.reporting.tables import Mood
+
+__all__ = [
+    "arm_estimate",
+    "effect_value",
+    "expectation",
+    "interval_of",
+    "mood_of_effect",
+    "p_value",
+    "per_seed",
+    "registered",
+    "written",
+]
+
+_MOODS: dict[str, Mood] = {"as expected": "good", "against expectation": "bad"}
+
+
+def written(value: float | None, unit: str, *, sign: bool = False) -> str:
+    """Return a value in its unit: bits per byte to three decimals, seconds to one, shares in %."""
+    if value is None:
+        return numbers.MISSING
+    form = numbers.signed if sign else numbers.plain
+    if unit == "share right":
+        return f"{form(100 * value, 1)} %" if not sign else f"{form(100 * value, 1)} points"
+    decimals = 1 if unit == "s" else 3 if abs(value) >= 0.01 or value == 0 else 4
+    return form(value, decimals)
+
+
+def effect_value(effect: PairedEffect) -> str:
+    """Return the mean difference with its sign."""
+    return written(effect.mean, effect.unit, sign=True)
+
+
+def interval_of(effect: PairedEffect) -> str:
+    """Return the 95 % interval over seeds; of one seed that over documents, said so."""
+    low, high, of = effect.low, effect.high, ""
+    if low is None or high is None:
+        low, high, of = effect.document_low, effect.document_high, " (documents)"
+    if low is None or high is None:
+        return numbers.MISSING
+    ends = (written(end, effect.unit, sign=True) for end in (low, high))
+    return numbers.interval(*ends) + of
+
+
+def per_seed(effect: PairedEffect) -> str:
+    """Return every seed's difference in order of the seeds."""
+    shown = (written(difference, effect.unit, sign=True) for difference in effect.differences)
+    return ", ".join(shown) or numbers.MISSING
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value to two digits."""
+    if p is None:
+        return numbers.MISSING
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def mood_of_effect(effect: PairedEffect) -> Mood:
+    """Return the colour of what came of an expectation."""
+    return _MOODS.get(effect.word, "open" if effect.word else "")
+
+
+def expectation(primary: Primary) -> str:
+    """Return what was expected of a primary metric."""
+    if primary.expect == "equal":
+        return f"equal, within ±{primary.within:g}"
+    return primary.expect
+
+
+def registered(result: ComparisonResult) -> str:
+    """Return when and as what file the claims were written down."""
+    known = result.registration
+    when = "before the first run" if known.before_runs else "AFTER runs had begun"
+    return f"{known.file_name}, SHA-256 {known.file_sha256[:12]}, {known.time}, {when}"
+
+
+def arm_estimate(result: ComparisonResult, arm: str, metric: str) -> Estimate | None:
+    """Return an arm's mean over its seeds; None where no seed has the metric."""
+    values = [r.values[metric] for r in result.runs_of(arm) if metric in r.values]
+    return Estimate(sum(values) / len(values)) if values else None

@@ -1,0 +1,321 @@
+"""`rewarm compare` from end to end on a tiny base: runs, pairs, verdict, page, failures."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rewarm.cli import main
+from rewarm.order.position import slots_of_step
+from rewarm.planning.plan import load_plan
+from rewarm.records.comparison import ComparisonResult
+from rewarm.records.run_folder import RunFolder
+from tests.support.comparisons import EXPERIMENT, make_comparison_folder
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = make_comparison_folder(tmp_path_factory.mktemp("compare"))
+    assert main(["compare", str(path)]) == 0
+    return path
+
+
+def root_of(experiment: Path) -> Path:
+    return experiment.parent / "comparisons" / "replay"
+
+
+def result_of(experiment: Path) -> ComparisonResult:
+    return ComparisonResult.model_validate(
+        json.loads((root_of(experiment) / "result.json").read_text())
+    )
+
+
+def run_of(experiment: Path, arm: str, seed: int) -> RunFolder:
+    return RunFolder(root_of(experiment) / "runs" / arm / f"seed-{seed}")
+
+
+def test_every_arm_runs_with_every_seed(experiment: Path) -> None:
+    result = result_of(experiment)
+    assert [(run.arm, run.seed, run.state) for run in result.runs] == [
+        (arm, seed, "done") for arm in ("none", "replay", "noise-floor") for seed in (1, 2, 3)
+    ]
+    for run in result.runs:
+        folder = RunFolder(root_of(experiment) / run.folder)
+        assert [record.step for record in folder.steps()] == list(range(6))
+        assert run.lr_area == pytest.approx(sum(record.lr for record in folder.steps()))
+        assert (folder.path / "report.html").exists()
+
+
+def test_the_values_are_those_of_the_records(experiment: Path) -> None:
+    result = result_of(experiment)
+    for run in result.runs:
+        evals = RunFolder(root_of(experiment) / run.folder).evals()
+        at = {(r.step, r.domain): r.value for r in evals if r.metric == "bits_per_byte"}
+        assert run.values["forgetting"] == pytest.approx(at[6, "old"] - at[0, "old"])
+        assert run.values["adaptation"] == pytest.approx(at[0, "new"] - at[6, "new"])
+        assert run.values["held_out.new"] == at[6, "new"]
+        assert run.values["mean_loss"] == pytest.approx((at[6, "old"] + at[6, "new"]) / 2)
+    (forgetting, adaptation) = result.primary
+    values = {(run.arm, run.seed): run.values for run in result.runs}
+    by_hand = [
+        values["replay", s]["forgetting"] - values["none", s]["forgetting"] for s in (1, 2, 3)
+    ]
+    assert forgetting.differences == pytest.approx(by_hand)
+    assert forgetting.mean == pytest.approx(np.mean(by_hand))
+    reach = 4.302653 * np.std(by_hand, ddof=1) / math.sqrt(3)
+    assert (forgetting.low, forgetting.high) == pytest.approx(
+        (np.mean(by_hand) - reach, np.mean(by_hand) + reach), rel=1e-6
+    )
+    # Replay shows old text: with three seeds of this size that is seen.
+    assert forgetting.word == "as expected"
+    assert adaptation.expect == "equal"
+    assert result.noise_of("forgetting") is not None
+
+
+def test_runs_of_a_seed_are_paired(experiment: Path) -> None:
+    """The j-th sample of a source is the same window in all arms of a seed, and in no other one."""
+    orders = {
+        (arm, seed): load_plan(run_of(experiment, arm, seed).plan).science.order()
+        for arm in ("none", "replay", "noise-floor")
+        for seed in (1, 2)
+    }
+
+    def windows(arm: str, seed: int) -> dict[int, int]:
+        order = orders[arm, seed]
+        new = order.source_names.index("new")
+        found: dict[int, int] = {}
+        for step in range(6):
+            slots = slots_of_step(order, step)
+            own = slots.source == new
+            found |= dict(zip(slots.sample[own].tolist(), slots.window[own].tolist(), strict=True))
+        return found
+
+    none, replay = windows("none", 1), windows("replay", 1)
+    assert len(replay) > 10
+    assert {j: none[j] for j in replay} == replay
+    assert windows("none", 2) != none
+    assert windows("noise-floor", 1) != none
+    result = result_of(experiment)
+    assert result.arm("replay").pairing == "same sequences of each source in the same order"
+    assert result.arm("noise-floor").pairing.startswith("nothing")
+
+
+def test_what_is_done_is_not_made_again(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = {
+        run.folder: RunFolder(root_of(experiment) / run.folder)
+        for run in result_of(experiment).runs
+    }
+    before = {name: run.events_log.read_bytes() for name, run in logs.items()}
+    first = result_of(experiment)
+    assert main(["compare", str(experiment)]) == 0
+    assert {name: run.events_log.read_bytes() for name, run in logs.items()} == before
+    again = result_of(experiment)
+    assert [run.values for run in again.runs] == [run.values for run in first.runs]
+    assert again.registration == first.registration
+    told = capsys.readouterr().out
+    assert "A quarter of old text lowers forgetting, at little cost." in " ".join(told.split())
+    assert "before the first run" in " ".join(told.split())
+
+
+def test_claims_are_fixed_once_a_run_has_begun(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = experiment.read_text()
+    changed = (
+        before.replace("lowers forgetting", "raises forgetting")
+        .replace('expect = "lower"', 'expect = "higher"')
+        .replace("old = 0.25", "old = 0.5")
+        .replace("seeds = 3", "seeds = 2")
+    )
+    try:
+        experiment.write_text(changed)
+        for flags in ([], ["--dry-run"]):
+            assert main(["compare", str(experiment), *flags]) == 2
+            told = capsys.readouterr().err
+            for what in (
+                "hypothesis: it was “A quarter",
+                "primary: it was",
+                "seeds: it was “[1,2,3]”",
+            ):
+                assert what in told
+            assert "arms.replay: its recipe changed since the runs began" in told
+            assert "another name" in told
+        # How runs are carried out is no claim, nor are comments and descriptions.
+        experiment.write_text(
+            "# a comment\n" + before.replace("workers = 2", "workers = 1").replace("alone", "only")
+        )
+        assert main(["compare", str(experiment)]) == 0
+    finally:
+        experiment.write_text(before)
+
+
+def test_a_claim_written_after_the_runs_is_told(experiment: Path) -> None:
+    record = root_of(experiment) / "experiment.json"
+    kept = record.read_bytes()
+    try:
+        record.unlink()
+        assert main(["compare", str(experiment)]) == 0
+        result = result_of(experiment)
+        assert not result.registration.before_runs
+        assert any("after runs had begun" in note for note in result.notes)
+        assert "AFTER runs had begun" in (root_of(experiment) / "report.html").read_text()
+    finally:
+        record.write_bytes(kept)
+
+
+def test_a_dry_run_shows_everything_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_comparison_folder(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["compare", str(path), "--dry-run"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    told = capsys.readouterr().out
+    words = " ".join(told.split())
+    assert "3 arms × 3 seeds (1, 2, 3): 9 runs, processes, 2 at a time" in words
+    assert "tokens are estimates" in words
+    lines = [line.split() for line in told.splitlines()]
+    assert ["replay", "1.15k", "384"] in lines  # exposure: 18 and 6 of 24 sequences of 64 tokens
+    # 6 cosine steps from 0.01 towards 0.001, by hand: Σ 0.001 + 0.009 (1 + cos(πk/6))/2 = 0.0375
+    assert any(line[:1] == ["replay"] and "1.54k" in line and "0.0375" in line for line in lines)
+
+
+def test_a_dry_run_answers_without_torch(tmp_path: Path) -> None:
+    path = make_comparison_folder(tmp_path)
+    asked = (
+        "import sys; from rewarm.cli import main; "
+        f"code = main(['compare', {str(path)!r}, '--dry-run']); "
+        "sys.exit(code or ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_budgets_and_metrics_of_all_arms_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = EXPERIMENT.replace('"adaptation"', '"answers.new"') + (
+        "\n[arms.longer]\nset.budget.tokens = 2048\n"
+        '[arms.talks]\nbudget_differs = "no reason"\n'
+        '[arms.lost]\nset.sources.new.path = "nowhere.jsonl"\n'
+        "[arms.half]\nset.evaluation.max_bytes_per_domain = 1000\n"
+        "[arms.kept]\nset.sources.old.held_out = 0.3\n"
+        '[arms.repeats]\nset.budget.tokens = "1M"\nbudget_differs = "to see it fail"\n'
+    )
+    path = make_comparison_folder(tmp_path, text)
+    assert main(["compare", str(path), "--dry-run"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "arms.longer: its budget is 2.05k tokens, the control's 1.54k" in told
+    assert "arms.talks.budget_differs: its budget is the control's" in told
+    assert "arms.lost: sources.new.path" in told
+    assert "arms.half: evaluation.max_bytes_per_domain: it is 1000, the control's 2000" in told
+    assert "arms.kept: sources.old: it holds out other text" in told
+    assert "arms.repeats: sources.new: the phases ask" in told
+    assert "primary[1].metric: 'answers.new' is not measured of" in told
+    assert "measured are: forgetting, adaptation, mean_loss" in told
+
+
+def test_one_seed_has_no_verdict(tmp_path: Path) -> None:
+    text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
+    path = make_comparison_folder(tmp_path, text)
+    assert main(["compare", str(path)]) == 0
+    result = result_of(path)
+    assert result.verdict == "No verdict: one seed claims nothing about training"
+    forgetting = result.primary[0]
+    assert (forgetting.word, forgetting.low, forgetting.p_holm) == ("one seed", None, None)
+    assert forgetting.document_low is not None
+    assert forgetting.document_low < (forgetting.mean or 0) < (forgetting.document_high or 0)
+    assert "claims nothing about training" in forgetting.sentence
+
+
+def test_a_failed_arm_does_not_sink_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    text = EXPERIMENT.replace("noise_floor = true", "") + (
+        '\n[arms.broken]\nset.base.path = "bases/{seed}"\n'
+    )
+    path = make_comparison_folder(tmp_path, text.replace("seeds = 3", "seeds = 2"))
+    for seed in (1, 2):
+        make_comparison_folder_base(tmp_path, seed)
+    damaged = tmp_path / "bases" / "2" / "model.safetensors"
+    intact = damaged.read_bytes()
+    tensors = load_file(damaged)
+    name = next(key for key in tensors if "norm" in key)
+    tensors[name][0] = math.nan
+    save_file(tensors, damaged, metadata={"format": "pt"})
+
+    assert main(["compare", str(path)]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "broken, seed 2 failed; the last it said" in told
+    assert "holds values that are not finite" in told
+    result = result_of(path)
+    states = {(run.arm, run.seed): run.state for run in result.runs}
+    assert states.pop(("broken", 2)) == "failed"
+    assert set(states.values()) == {"done"}
+    effects: dict[tuple[str, str], Any] = {(e.metric, e.arm): e for e in result.primary}
+    assert effects["forgetting", "replay"].seeds == (1, 2)
+    assert effects["forgetting", "broken"].seeds == (1,)
+    # A test that could not be made stays in the family with p = 1: Holm's m is 4, not 2.
+    tested = sorted(e.p for e in result.primary if e.p is not None)
+    assert min(e.p_holm for e in result.primary if e.p_holm is not None) == pytest.approx(
+        min(1.0, 4 * tested[0])
+    )
+    assert any("Failed, and left out" in note for note in result.notes)
+    page = (root_of(path) / "report.html").read_text()
+    assert "not finite" in page
+
+    # Mended, the same command makes the failed run alone.
+    damaged.write_bytes(intact)
+    before = run_of(path, "replay", 1).events_log.read_bytes()
+    assert main(["compare", str(path)]) == 0
+    assert run_of(path, "replay", 1).events_log.read_bytes() == before
+    assert {run.state for run in result_of(path).runs} == {"done"}
+
+
+def make_comparison_folder_base(folder: Path, seed: int) -> None:
+    from tests.support.tiny_models import make_tiny_base
+
+    make_tiny_base(folder / "bases" / str(seed), seed=seed)
+
+
+def test_an_arm_from_scratch_is_measured_against_the_base(tmp_path: Path) -> None:
+    text = EXPERIMENT.replace("noise_floor = true", "").replace("seeds = 3", "seeds = 2") + (
+        '\n[arms.union]\nfrom_scratch = true\nbudget_differs = "the sum of base and arm"\n'
+        "set.budget.tokens = 2048\n"
+    )
+    path = make_comparison_folder(tmp_path, text)
+    assert main(["compare", str(path)]) == 0
+    result = result_of(path)
+    arm = result.arm("union")
+    assert (arm.from_scratch, arm.budget_differs, arm.num_steps) == (
+        True,
+        "the sum of base and arm",
+        8,
+    )
+    assert any("the sum of base and arm" in note for note in result.notes)
+    for seed in (1, 2):
+        own = {(r.step, r.domain): r.value for r in run_of(path, "union", seed).evals()}
+        base = {(r.step, r.domain): r.value for r in run_of(path, "none", seed).evals()}
+        assert own[0, "old"] != base[0, "old"]  # it begins elsewhere …
+        run = next(r for r in result.runs if (r.arm, r.seed) == ("union", seed))
+        # … and its changes are counted from the control's base.
+        assert run.values["forgetting"] == pytest.approx(own[8, "old"] - base[0, "old"])
+        assert "stability_gap.depth" not in run.values
+    weights = [
+        (root_of(path) / "bases" / f"base-from-scratch-{s}" / "model.safetensors").read_bytes()
+        for s in (1, 2)
+    ]
+    assert weights[0] != weights[1]

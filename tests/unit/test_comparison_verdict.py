@@ -1,0 +1,246 @@
+"""The verdict on made-up runs: words by their rules, Holm over the family, notes, the page."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rewarm.comparison.documents import document_interval
+from rewarm.comparison.metrics import against_base, values_of
+from rewarm.records.comparison import ComparisonResult
+from rewarm.records.facts import EvalRecord
+from rewarm.reporting.comparison_page import render_comparison_page, write_comparison_page
+from rewarm.reporting.comparison_terminal import comparison_verdict
+from tests.support.fake_comparison import EQUAL, HYPOTHESIS, LOWER, fake_comparison, made_up
+from tests.support.fake_runs import fake_choices, fake_losses
+from tests.support.html_page import Page
+
+
+def test_two_primaries_by_hand() -> None:
+    result = made_up(
+        {
+            "none": {"forgetting": [0.50, 0.52, 0.48], "adaptation": [0.60, 0.61, 0.59]},
+            # differences −0.30, −0.31, −0.32 and +0.01, −0.02, −0.02
+            "replay": {"forgetting": [0.20, 0.21, 0.16], "adaptation": [0.61, 0.59, 0.57]},
+        },
+        [LOWER, EQUAL],
+    )
+    forgetting, adaptation = result.primary
+    # sd 0.01, SE 0.0057735, t = −0.31/0.0057735 = −53.69; 4.3027 SE = 0.02484.
+    assert forgetting.mean == pytest.approx(-0.31)
+    assert (forgetting.low, forgetting.high) == pytest.approx((-0.33484, -0.28516), abs=1e-5)
+    assert forgetting.p == pytest.approx(3.467e-4, rel=1e-3)  # scipy.stats.t.sf(53.694, 2) · 2
+    # 80 % power with three seeds: 5.7 SE; Holm's strictest step is 2.5 % of two tests.
+    assert forgetting.detectable == pytest.approx(5.65 * 0.0057735, rel=0.01)
+    assert forgetting.detectable_holm > forgetting.detectable  # type: ignore[operator]
+    # Mean −0.01, sd 0.017321, SE 0.01: t = 0.09/0.01 = 9 to the nearer edge, p = 0.00606.
+    assert adaptation.p == pytest.approx(0.00606, rel=2e-3)
+    # Holm of (0.000347, 0.00606): doubled, and as it is.
+    assert forgetting.p_holm == pytest.approx(2 * forgetting.p)  # type: ignore[operator]
+    assert adaptation.p_holm == pytest.approx(adaptation.p)
+    assert (forgetting.word, adaptation.word) == ("as expected", "as expected")
+    assert result.verdict == "As expected: all 2 primary tests came out as was written (Holm at 5%)"
+    assert "−0.310 bits per byte" in forgetting.sentence
+    assert "3 seeds of this spread would find 0.033 with 80 % power" in forgetting.sentence
+
+
+@pytest.mark.parametrize(
+    ("differences", "expect", "word"),
+    [
+        ([-0.3, -0.31, -0.32], "lower", "as expected"),
+        ([-0.3, -0.31, -0.32], "higher", "against expectation"),
+        ([0.3, 0.31, 0.32], "lower", "against expectation"),
+        ([-0.3, 0.31, -0.32], "lower", "not resolved"),
+        ([0.0, 0.0, 0.0], "lower", "not resolved"),
+        ([0.0, 0.0, 0.0], "equal", "as expected"),
+        ([0.01, -0.01, 0.02], "equal", "as expected"),
+        ([0.3, 0.31, 0.32], "equal", "against expectation"),
+        ([-0.3, -0.31, -0.32], "equal", "against expectation"),
+        ([0.1, -0.2, 0.1], "equal", "not resolved"),
+        ([-0.3], "lower", "one seed"),
+    ],
+)
+def test_words(differences: list[float], expect: str, word: str) -> None:
+    zero = [0.0] * len(differences)
+    primary = {"metric": "forgetting", "expect": expect}
+    if expect == "equal":
+        primary["within"] = 0.1  # type: ignore[assignment]
+    result = made_up({"a": {"forgetting": zero}, "b": {"forgetting": differences}}, [primary])
+    assert result.primary[0].word == word
+
+
+def test_many_tests_share_the_level() -> None:
+    """What one test would call is not called among eight: Holm adjusts over all named."""
+    differences = [-0.10, -0.16, -0.22]  # t = −4.62, p = 0.0438
+    zero = {"forgetting": [0.0, 0.0, 0.0]}
+    alone = made_up({"a": zero, "b": {"forgetting": differences}}, [LOWER])
+    assert alone.primary[0].word == "as expected"
+    others = {f"o{k}": {"forgetting": [0.1, -0.1, 0.05]} for k in range(7)}
+    among = made_up({"a": zero, "b": {"forgetting": differences}, **others}, [LOWER])
+    assert among.primary[0].p == alone.primary[0].p
+    assert among.primary[0].p_holm == pytest.approx(8 * (alone.primary[0].p or 0))
+    assert among.primary[0].word == "not resolved"
+    assert among.verdict.startswith("Not resolved: none of 8 primary tests")
+
+
+def test_what_failed_stays_in_the_family() -> None:
+    values = {
+        "a": {"forgetting": [0.0, 0.0, 0.0]},
+        "b": {"forgetting": [-0.10, -0.16, -0.22]},
+        "c": {"forgetting": [0.0, 0.0, 0.0]},
+    }
+    result = made_up(values, [LOWER], failed=[("c", 1), ("c", 2), ("c", 3)])
+    b, c = result.primary
+    assert (c.word, c.mean, c.p_holm) == ("not measured", None, None)
+    assert b.p_holm == pytest.approx(2 * (b.p or 0))
+    assert any("Failed, and left out of every pair: c (seed 1)" in note for note in result.notes)
+
+
+def test_pairs_are_of_one_seed() -> None:
+    """A seed that is hard for both does not count; a failed run takes its partner out."""
+    values = {"a": {"forgetting": [0.1, 5.0, 9.0, 2.0]}, "b": {"forgetting": [0.0, 4.9, 8.9, 1.9]}}
+    result = made_up(values, [LOWER], failed=[("a", 3)])
+    assert result.primary[0].seeds == (1, 2, 4)
+    assert result.primary[0].differences == pytest.approx((-0.1, -0.1, -0.1))
+
+
+def test_contrasts_and_their_own_expectations() -> None:
+    values = {
+        "a": {"forgetting": [0.0, 0.01, 0.0]},
+        "b": {"forgetting": [0.5, 0.52, 0.51]},
+        "c": {"forgetting": [0.2, 0.21, 0.22]},
+    }
+    result = made_up(
+        values,
+        [LOWER],
+        contrasts=[("b", "a", {"forgetting": "higher"}), ("c", "b", {})],
+    )
+    assert [(e.arm, e.against, e.expect, e.word) for e in result.primary] == [
+        ("b", "a", "higher", "as expected"),
+        ("c", "b", "lower", "as expected"),
+    ]
+
+
+def test_the_noise_floor_stands_beside_and_is_no_test() -> None:
+    values = {
+        "a": {"forgetting": [0.0, 0.0, 0.0], "held_out.old": [1.0, 1.0, 1.0]},
+        "b": {"forgetting": [-0.3, -0.31, -0.32], "held_out.old": [0.9, 0.9, 0.8]},
+        "noise-floor": {"forgetting": [0.02, -0.04, 0.01], "held_out.old": [1.0, 1.1, 1.0]},
+    }
+    result = made_up(values, [LOWER])
+    assert len(result.primary) == 1
+    assert result.primary[0].p_holm == result.primary[0].p
+    assert {effect.metric for effect in result.noise} == {"forgetting", "held_out.old"}
+    assert "The control's copy differs by up to 0.040" in result.primary[0].sentence
+    assert [effect.metric for effect in result.secondary] == ["held_out.old"]
+    assert result.secondary[0].p_holm is None
+    # Against itself the control must not differ: where it does, that is said.
+    values["noise-floor"] = {"forgetting": [0.30, 0.31, 0.29], "held_out.old": [1.0, 1.1, 1.0]}
+    assert any("more than its own spread" in note for note in made_up(values, [LOWER]).notes)
+
+
+def losses(step: int, domain: str, role: Any, first: float, change: float) -> EvalRecord:
+    return fake_losses(step, domain, role, "bits_per_byte", first, change, 40, len(domain))
+
+
+def test_metrics_of_records_by_hand() -> None:
+    records = [
+        losses(0, "old", "general", 1.5, 0),
+        losses(0, "older", "replay", 1.7, 0),
+        losses(0, "new", "new", 2.0, 0),
+        losses(2, "old", "general", 1.5, 0.4),
+        losses(8, "old", "general", 1.5, 0.1),
+        losses(8, "older", "replay", 1.7, 0.3),
+        losses(8, "new", "new", 2.0, -0.5),
+        fake_choices(0, "new", "new", 0.3, 200, 1),
+        fake_choices(8, "new", "new", 0.5, 200, 1),
+    ]
+    at = {(r.step, r.domain, str(r.metric)): r.value for r in records}
+    bits = "bits_per_byte"
+    old = at[8, "old", bits] - at[0, "old", bits]
+    older = at[8, "older", bits] - at[0, "older", bits]
+    values = values_of(records, from_base=True)
+    assert values["forgetting"] == pytest.approx((old + older) / 2)
+    assert values["adaptation"] == pytest.approx(at[0, "new", bits] - at[8, "new", bits])
+    ends = (at[8, "old", bits] + at[8, "older", bits]) / 2, at[8, "new", bits]
+    assert values["mean_loss"] == pytest.approx(sum(ends) / 2)
+    assert values["continuation.new"] == at[8, "new", "matched_continuation"]
+    depth = at[2, "old", bits] - at[0, "old", bits]
+    assert values["stability_gap.depth"] == pytest.approx((depth + older) / 2)
+    assert values["stability_gap.transient"] == pytest.approx((depth - old) / 2)
+    # Trapezoids of old: 2 · d/2 + 6 · (d + f)/2; of older from 0 to 8: 8 · f/2.
+    area = (depth + 3 * (depth + old) + 4 * older) / 2
+    assert values["stability_gap.area"] == pytest.approx(area)
+
+
+def test_one_base_for_all() -> None:
+    """A run that began elsewhere is counted from the control's base."""
+    base = [losses(0, "old", "general", 1.5, 0)]
+    own = [losses(0, "old", "general", 8.0, 0), losses(8, "old", "general", 1.5, 0.25)]
+    assert values_of(own, from_base=True)["forgetting"] < -5
+    rebased = against_base(own, base)
+    assert [record.step for record in rebased] == [0, 8]
+    values = values_of(rebased, from_base=False)
+    assert values["forgetting"] == pytest.approx(own[1].value - base[0].value)
+    assert "stability_gap.depth" not in values
+
+
+def test_documents_of_one_seed() -> None:
+    one = [losses(8, "old", "general", 1.5, 0.4), losses(8, "new", "new", 2.0, -0.5)]
+    other = [losses(8, "old", "general", 1.5, 0.1), losses(8, "new", "new", 2.0, -0.2)]
+    found = document_interval("forgetting", one, other)
+    assert found is not None
+    assert found.estimate == pytest.approx(one[0].value - other[0].value)
+    assert found.low < found.estimate < found.high
+    # More learned is a positive difference of adaptation.
+    learned = document_interval("adaptation", one, other)
+    assert learned is not None
+    assert learned.estimate == pytest.approx(other[1].value - one[1].value)
+    assert learned.low < learned.estimate < learned.high
+    assert document_interval("stability_gap.depth", one, other) is None
+    assert document_interval("held_out.nothing", one, other) is None
+    moved = other[0].model_copy(update={"items_key": "others"})
+    assert document_interval("held_out.old", one, [moved]) is None
+
+
+@pytest.fixture
+def told() -> ComparisonResult:
+    return fake_comparison()
+
+
+def test_the_page(told: ComparisonResult, tmp_path: Path) -> None:
+    page = write_comparison_page(told, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    read = Page(text)
+    assert not [v for _, name, v in read.attributes if name in ("src", "href") and "//" in v]
+    assert "Replay lowers forgetting &amp; costs &lt;nothing&gt;." in text
+    assert "ab" * 6 in text
+    assert "AFTER runs had begun" in text
+    for shown in ("as expected", "−0.300", "−0.310", "−0.320", "noise-floor", "&lt;it&gt; broke"):
+        assert shown in text
+    # Every seed's point is drawn: small marks in the trade-off, strokes in the differences.
+    assert text.count('class="s1 pale"') == 2  # wide and narrow
+    assert "seed 3" in text
+
+
+def test_a_page_without_anything(tmp_path: Path) -> None:
+    values = {"a": {"forgetting": [0.0, 0.0]}, "b": {"forgetting": [0.0, 0.0]}}
+    failed = [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    result = made_up(values, [LOWER], failed=failed)
+    text = render_comparison_page(result)
+    assert "not measured" in text
+    assert 'id="front"' not in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal(told: ComparisonResult, width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(comparison_verdict(told))
+    words = " ".join(console.export_text().split())
+    assert HYPOTHESIS in words
+    for shown in ("equal, within ±0.1", "−0.300", "−0.335", "2 of 3, failed", "±0.020"):
+        assert shown in words
