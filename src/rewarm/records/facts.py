@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "LOSS_METRICS",
+    "LOWER_IS_BETTER",
+    "SHARE_METRICS",
     "Amendment",
     "CorpusFacts",
     "EvalRecord",
@@ -264,12 +266,24 @@ Metric = Literal[
     "chat_bits_per_byte",
     "matched_continuation",
     "multiple_choice",
+    "minimal_pairs",
+    "cloze",
+    "task_score",
+    "task_loss",
+    "task_perplexity",
 ]
 
 LOSS_METRICS: frozenset[Metric] = frozenset(
     {"bits_per_byte", "answer_bits_per_byte", "chat_bits_per_byte"}
 )
-"""Metrics in bits per byte, where lower is better; the others are shares of right answers."""
+"""Metrics in bits per byte."""
+
+SHARE_METRICS: frozenset[Metric] = frozenset(
+    {"matched_continuation", "multiple_choice", "minimal_pairs", "cloze"}
+)
+"""Shares of right answers. The others (`task_…`) are in whatever unit lm-evaluation-harness has."""
+
+LOWER_IS_BETTER: frozenset[Metric] = LOSS_METRICS | {"task_loss", "task_perplexity"}
 
 
 class EvalRecord(Record):
@@ -277,7 +291,8 @@ class EvalRecord(Record):
 
     For the bits-per-byte metrics an item is a document (or an answer): `item_values` are nats,
     `item_weights` UTF-8 bytes, `value` = Σ nats / (ln 2 · Σ bytes). For accuracies an item is a
-    question: values 0 or 1, weights 1, `value` their mean.
+    question: values 0 or 1, weights 1, `value` their mean. Perplexities of lm-evaluation-harness
+    are exp(Σ nats / Σ weights). Figures that it takes over all items together have no items.
     """
 
     step: int = Field(description="updates taken before this evaluation; 0 is the base itself")

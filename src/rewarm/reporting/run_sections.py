@@ -12,7 +12,7 @@ from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
 from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Estimate as PlannedEstimate
 from rewarm.planning.schedule import lr_curve
-from rewarm.records.facts import LOSS_METRICS, Metric
+from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS, Metric
 from rewarm.reporting import numbers
 from rewarm.reporting.curves import LineChart, Point, Series, Span, line_figure
 from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
@@ -66,6 +66,8 @@ def change_axis(metric: MetricWords) -> Axis:
     """Return the axis of changes against step 0 in a metric's unit."""
     if metric.metric in LOSS_METRICS:
         return Axis("bits per byte against step 0", form="signed", short="change")
+    if metric.metric not in SHARE_METRICS:
+        return Axis("the task's own unit against step 0", form="signed", short="change")
     return Axis("points of accuracy against step 0", form="points", short="change")
 
 
@@ -165,13 +167,13 @@ def _last_value(last: Mapping[tuple[str, Metric], float], verdict: DomainVerdict
 
 
 def _metric_value(verdict: DomainVerdict, value: float) -> str:
-    return numbers.plain(value) if verdict.metric in LOSS_METRICS else numbers.share(value)
+    return numbers.share(value) if verdict.metric in SHARE_METRICS else numbers.plain(value)
 
 
 def _interval(verdict: DomainVerdict) -> str:
     if verdict.low is None or verdict.high is None:
         return "not known"
-    if verdict.metric in LOSS_METRICS:
+    if verdict.metric not in SHARE_METRICS:
         return numbers.interval(numbers.signed(verdict.low), numbers.signed(verdict.high))
     return numbers.interval(
         numbers.signed(100 * verdict.low, 1), numbers.signed(100 * verdict.high, 1)

@@ -38,6 +38,11 @@ METRICS: tuple[MetricWords, ...] = (
     MetricWords("chat_bits_per_byte", "Answers in the base's chat format", "chat", True),
     MetricWords("matched_continuation", "Matched continuation", "continuation", False),
     MetricWords("multiple_choice", "Multiple choice", "choice", False),
+    MetricWords("minimal_pairs", "Minimal pairs", "pairs", False),
+    MetricWords("cloze", "Cloze", "cloze", False),
+    MetricWords("task_score", "Tasks of lm-evaluation-harness", "score", False),
+    MetricWords("task_loss", "Losses of lm-evaluation-harness", "loss", True),
+    MetricWords("task_perplexity", "Perplexities of lm-evaluation-harness", "perplexity", True),
 )
 """All metrics in the order in which pages show them."""
 

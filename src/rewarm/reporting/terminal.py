@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from rewarm.evaluation.forgetting import DomainVerdict, domain_verdicts
-from rewarm.records.facts import LOSS_METRICS, EvalRecord
+from rewarm.records.facts import SHARE_METRICS, EvalRecord
 from rewarm.reporting import numbers
 from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.run_view import METRICS
@@ -45,7 +45,8 @@ def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
             Text(verdict.verdict, style=_STYLES[mood_of(verdict)]),
         )
     note = Text(
-        "Bits per byte, less is better; continuation and choice in % right, more is better. "
+        "Bits per byte, less is better; continuation, choice, pairs and cloze in % right, more is "
+        "better. "
         "Intervals are evaluation noise of one seed.",
         style="dim",
     )
@@ -53,15 +54,15 @@ def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
 
 
 def _value(verdict: DomainVerdict, value: float) -> str:
-    if verdict.metric in LOSS_METRICS:
-        return numbers.plain(value)
-    return numbers.share(value)
+    if verdict.metric in SHARE_METRICS:
+        return numbers.share(value)
+    return numbers.plain(value)
 
 
 def _interval(verdict: DomainVerdict) -> str:
     if verdict.low is None or verdict.high is None:
         return "not known"
-    scale, decimals = (1, 3) if verdict.metric in LOSS_METRICS else (100, 1)
+    scale, decimals = (100, 1) if verdict.metric in SHARE_METRICS else (1, 3)
     low, high = (numbers.signed(scale * end, decimals) for end in (verdict.low, verdict.high))
     return f"{low} to {high}"
 

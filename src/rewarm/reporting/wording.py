@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict
-from rewarm.records.facts import LOSS_METRICS
+from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS
 from rewarm.reporting import numbers
 from rewarm.reporting.tables import Mood
 
@@ -80,12 +80,12 @@ def _phrase(verdict: DomainVerdict) -> str:
 
 
 def _value(verdict: DomainVerdict, value: float) -> str:
-    return numbers.plain(value) if verdict.metric in LOSS_METRICS else numbers.share(value)
+    return numbers.share(value) if verdict.metric in SHARE_METRICS else numbers.plain(value)
 
 
 def written_change(verdict: DomainVerdict) -> str:
     """Return a verdict's change in its unit: −0.417, or +1.5 points of accuracy."""
-    if verdict.metric in LOSS_METRICS:
+    if verdict.metric not in SHARE_METRICS:
         return numbers.signed(verdict.delta)
     return f"{numbers.signed(100 * verdict.delta, 1)} points"
 

@@ -39,6 +39,11 @@ _SHORT = {
     "chat_bits_per_byte": "chat bpb",
     "matched_continuation": "matched",
     "multiple_choice": "accuracy",
+    "minimal_pairs": "pairs",
+    "cloze": "cloze",
+    "task_score": "score",
+    "task_loss": "loss",
+    "task_perplexity": "perplexity",
 }
 
 

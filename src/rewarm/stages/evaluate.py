@@ -11,6 +11,7 @@ from rewarm.model.load import load_base
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
 from rewarm.stages.bench import Bench
+from rewarm.stages.harness import harness_of
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
 from rewarm.stages.train import open_views
@@ -33,7 +34,7 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
     open_views(plan)
     # As in training: the same device and the same precision, so that figures can be compared.
     placement, _ = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
-    bench = Bench(plan, run, suite_of(plan), placement, console)
+    bench = Bench(plan, run, suite_of(plan), placement, console, harness_of(plan))
     for warning in bench.suite.warnings:
         bench.say(f"warning: {warning}")
     if model is not None:

@@ -90,6 +90,7 @@ def survey(job: Job) -> Survey:
         _find_rehearsals(job, found, found.model, texts)
         found.texts = [texts[name] for name in job.recipe.sources if name in texts]
     _check_tasks(job, found.problems)
+    _check_harness(job, found.problems)
     _check_chat(job, found.problems)
     _check_mirror(job, found.problems)
     return found
@@ -182,14 +183,52 @@ def _check_mirror(job: Job, problems: Problems) -> None:
 def _check_tasks(job: Job, problems: Problems) -> None:
     """Note every task file that cannot be read now rather than after hours of training."""
     for name, task in job.recipe.evaluation.tasks.items():
-        from rewarm.evaluation.tasks import read_task
+        from rewarm.evaluation.tasks import read_cloze, read_pairs, read_task
 
+        read = {"cloze": read_cloze, "minimal-pairs": read_pairs}.get(task.kind, read_task)
         try:
-            read_task(job.folder / task.path, max_items=task.max_items)
+            read(job.folder / task.path, max_items=task.max_items)
         except CorpusError as error:
             for problem in error.problems:
                 what = f"{problem.where}: {problem.what}"
                 problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
+
+
+def _check_harness(job: Job, problems: Problems) -> None:
+    """Note tasks of lm-evaluation-harness that it does not have; nothing of it is imported."""
+    wanted = job.recipe.evaluation.harness
+    if not wanted.tasks:
+        return
+    from rewarm.evaluation.harness_index import harness_folder, near_names, task_names
+
+    where = "evaluation.harness"
+    installed = harness_folder()
+    if installed is None:
+        problems.add(
+            f"{where}.tasks",
+            "they are lm-evaluation-harness's, which is not installed",
+            "pip install 'rewarm[tasks]', or write them as evaluation.tasks of your own",
+        )
+        return
+    known: frozenset[str] = frozenset()
+    if wanted.include_path is not None:
+        own = job.folder / wanted.include_path
+        if not own.is_dir():
+            problems.add(
+                f"{where}.include_path", f"{own} is not a folder", "name one of YAML files"
+            )
+            return
+        known = task_names(own)
+    if not known.issuperset(wanted.tasks):
+        known |= task_names(installed)
+    for name in wanted.tasks:
+        if name not in known:
+            near = near_names(name, known)
+            problems.add(
+                f"{where}.tasks",
+                f"lm-evaluation-harness has no task, group or tag {name!r}",
+                f"did you mean {' or '.join(near)}?" if near else "look at `lm_eval ls tasks`",
+            )
 
 
 def _check_chat(job: Job, problems: Problems) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from torch import nn
@@ -23,6 +24,7 @@ from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
+from rewarm.stages.harness import harness_of
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
@@ -38,6 +40,9 @@ from rewarm.training.placement import choose_placement
 from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
+
+if TYPE_CHECKING:
+    from rewarm.evaluation.harness import HarnessTasks
 
 __all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
 
@@ -111,6 +116,8 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
+    harness: list[HarnessTasks | None] = []
+    ranks.together(lambda: harness.append(harness_of(plan)))
     objective = Objective.of(plan, placement, world)
 
     def load() -> nn.Module:
@@ -137,7 +144,9 @@ def train_plan(
             live.say(f"warning: its moments were taken with betas {taken.betas}")
 
     def measure(root: Root, step: int) -> list[EvalRecord]:
-        return objective.measure(root.model, suites.at(step), step=step, within=root)
+        suite = suites.at(step)
+        more = harness[0] if suite is suites.full else None
+        return objective.measure(root.model, suite, step=step, within=root, more=more)
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
