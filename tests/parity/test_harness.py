@@ -25,8 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_tiny_base(tmp_path_factory.mktemp("base"))
-    return folder
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +127,7 @@ def test_every_kind_of_figure_is_the_harnesss_own(
 def test_answers_of_single_requests_are_the_harnesss_own(
     base: Path, model: nn.Module, tasks: Path
 ) -> None:
-    """Likelihoods, greediness and texts one by one: figures of a random model could agree by luck."""
+    """Likelihoods, greediness and texts one by one: figures could agree by luck."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
