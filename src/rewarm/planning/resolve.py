@@ -10,6 +10,7 @@ from rewarm.planning.blends import planned_source, used_sources, with_subsets
 from rewarm.planning.budget import estimates, loss_of
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.exposure import note_exposure
+from rewarm.planning.forgetting import note_forgetting
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
@@ -91,6 +92,14 @@ def resolve(
                 corpora,
                 sequence_length=size.sequence_length,
                 asked_by=_asked_by(recipe),
+                problems=notes.problems,
+            )
+            note_forgetting(
+                recipe,
+                sources,
+                phases,
+                corpora,
+                sequences_per_step=size.sequences_per_step,
                 problems=notes.problems,
             )
     if model is not None:

@@ -253,10 +253,12 @@ class Amendment(Record):
     parent: str = Field(description="fingerprint of the amendment before, or of the plan")
     from_step: int = Field(ge=0, description="first step that it governs")
     until_step: int = Field(description="step before which it ends")
-    change: Literal["skip", "freeze"] = Field(
-        description="skip: samples count as consumed, no update; freeze: the lowest layers stop"
+    change: Literal["skip", "freeze", "replay"] = Field(
+        description="skip: samples count as consumed, no update; freeze: the lowest layers stop; "
+        "replay: the share of old text is raised"
     )
     layers: int = Field(0, ge=0, description="freeze: how many of the lowest do not train")
+    share: float = Field(0.0, ge=0, lt=1, description="replay: least share of old text")
     evidence: str = Field(description="what was observed")
 
 
@@ -328,6 +330,8 @@ class EventRecord(Record):
         "spike",
         "skip",
         "freeze",
+        "forgetting",
+        "replay",
         "retention",
         "stop",
         "finish",

@@ -198,7 +198,7 @@ def _why_no_verdict(view: RunView) -> str:
 
 
 def _warnings(view: RunView) -> list[str]:
-    told = ("warning", "passed_over", "non_finite", "spike", "skip")
+    told = ("warning", "passed_over", "non_finite", "spike", "skip", "forgetting", "replay")
     events = [
         f"step {event.step:,}: {event.message}" for event in view.events if event.kind in told
     ]

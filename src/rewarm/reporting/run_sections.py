@@ -500,17 +500,17 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
     return numbers.MISSING
 
 
+_BAD_EVENTS = frozenset(
+    {"passed_over", "non_finite", "spike", "skip", "forgetting", "replay", "warning"}
+)
+
+
 def events_table(view: RunView) -> Table:
     """Return what happened, in order."""
     rows = tuple(
         (
             event.time.replace("T", " ").removesuffix("+00:00"),
-            Cell(
-                event.kind,
-                "bad"
-                if event.kind in ("passed_over", "non_finite", "spike", "skip", "warning")
-                else "",
-            ),
+            Cell(event.kind, "bad" if event.kind in _BAD_EVENTS else ""),
             f"{event.step:,}",
             event.message,
         )

@@ -11,7 +11,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from rewarm.artifacts import parse_json, read_json_lines
+from rewarm.errors import RunFolderError
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, domain_verdicts
+from rewarm.planning.amended import amended_plan
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.exposure import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
@@ -63,7 +66,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as its folder tells it.
+    """A run as its folder tells it; its plan's blends are those that amendments have made of them.
 
     `domains` is the order of rows and colours: what the base knew, what is new, questions, tasks.
     `average_verdicts` are of the running average of the weights, where one was measured.
@@ -177,13 +180,15 @@ def load_run_view(run: RunFolder) -> RunView:
 
     Everything else may be missing or torn: the view says so in `missing`.
     """
-    plan = load_plan(run.plan)
+    planned = load_plan(run.plan)
+    plan, broken = _as_amended(planned, run)
     recorded = run.steps()
     steps = tuple(record for record in recorded if _fits(record, plan))
     evals, of_average = tuple(run.evals()), run.average_evals()
     placement = _placement(run.placement)
     recipe = _json_or_none(run.recipe)
     missing = [
+        *broken,
         *_missing_steps(steps, len(recorded)),
         *_missing_evals(plan, evals),
         *_torn_lines(run),
@@ -210,6 +215,14 @@ def load_run_view(run: RunFolder) -> RunView:
         missing=tuple(missing),
         merge_sweep=sweep,
     )
+
+
+def _as_amended(plan: Plan, run: RunFolder) -> tuple[Plan, list[str]]:
+    """Return the plan with the blends that its run is dealt to, and what is wrong with these."""
+    try:
+        return amended_plan(plan, read_amendments(run.amendments, plan.fingerprint)), []
+    except RunFolderError as error:
+        return plan, [f"amendments.jsonl cannot be used, blends are the plan's: {error}"]
 
 
 def _verdicts(evals: Sequence[EvalRecord], domains: Sequence[str]) -> tuple[DomainVerdict, ...]:

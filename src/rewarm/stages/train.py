@@ -19,6 +19,7 @@ from rewarm.corpus.views import View
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, CorpusError, PlanError, Problems
+from rewarm.evaluation.forgetting_rule import evidence_of_forgetting
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
@@ -44,11 +45,13 @@ from rewarm.training.state import TrainState
 if TYPE_CHECKING:
     from rewarm.evaluation.harness import HarnessTasks
 
-__all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
+__all__ = ["FINISHED", "FORGOT", "STOPPED", "open_views", "run_train", "train_plan"]
 
 FINISHED = 0
 STOPPED = 130
 """Exit code where a signal ended the launch: by the shell's custom, an interrupted command's."""
+FORGOT = 3
+"""Exit code where the launch ended for what the run has forgotten, as the recipe says."""
 
 
 def run_train(
@@ -148,6 +151,10 @@ def train_plan(
         more = harness[0] if suite is suites.full else None
         return objective.measure(root.model, suite, step=step, within=root, more=more)
 
+    def find_forgetting(step: int, since_step: int) -> str | None:
+        rule = plan.conduct.evaluation.on_forgetting
+        return evidence_of_forgetting(rule, run.evals(), step=step, since_step=since_step)
+
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
         for warning in (*plan.warnings, *warnings, *suites.full.warnings):
@@ -163,6 +170,7 @@ def train_plan(
             stored=stored,
             progress=live.show_preparation,
             evaluator=measure,
+            find_forgetting=find_forgetting,
             sinks=[live, *more],
         )
         ending = run_training(
@@ -174,6 +182,8 @@ def train_plan(
             until_step=until_step,
             world=world,
         )
+    if ending.forgot:
+        return FORGOT
     return FINISHED if ending.signal is None else STOPPED
 
 
