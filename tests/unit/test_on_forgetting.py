@@ -129,7 +129,13 @@ def train(folder: Path, plan: Plan, **told: Any) -> Any:
     return train_tiny(folder, plan, **{"evaluator": forgetful, "find_forgetting": find, **told})
 
 
-REPLAY: dict[str, Any] = {"action": "replay", "above": 0.3, "patience": 2, "add": 0.1, "ceiling": 0.5}
+REPLAY: dict[str, Any] = {
+    "action": "replay",
+    "above": 0.3,
+    "patience": 2,
+    "add": 0.1,
+    "ceiling": 0.5,
+}
 
 
 def chain_of(folder: Path, plan: Plan) -> Amendments:
