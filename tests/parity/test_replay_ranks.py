@@ -1,4 +1,4 @@
-"""A share of old text that is raised on many ranks: the same samples and losses as in one process."""
+"""A share of old text that is raised on many ranks: the same samples and losses as alone."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,10 +28,13 @@ __all__ = [
     "MinimalPair",
     "Normalisation",
     "TaskItem",
+    "choice_texts",
     "cloze",
     "cloze_bits_per_byte",
+    "cloze_texts",
     "minimal_pairs",
     "multiple_choice",
+    "pair_texts",
     "read_cloze",
     "read_pairs",
     "read_task",
@@ -165,6 +168,25 @@ def _choice_values(lengths: tuple[Floats, ...], answers: tuple[int, ...], nats: 
             for row, sizes, answer in zip(nats_by_item, lengths, answers, strict=True)
         ]
     )
+
+
+def choice_texts(items: Sequence[TaskItem], *, normalise: Normalisation) -> Iterator[str]:
+    """Yield every text that the choices of these questions run through a model."""
+    for item in items:
+        for choice in item.choices:
+            yield "".join(question_answer_text(item.question, choice))
+            if normalise == "unconditional":
+                yield f"Answer: {choice}"
+
+
+def cloze_texts(items: Sequence[ClozeItem]) -> Iterator[str]:
+    """Yield every text that cloze items run through a model: whether right, and how likely."""
+    return itertools.chain.from_iterable(["".join(text)] * 2 for text in _cloze_texts(items))
+
+
+def pair_texts(pairs: Sequence[MinimalPair]) -> Iterator[str]:
+    """Yield every text that minimal pairs run through a model."""
+    return itertools.chain.from_iterable(pairs)
 
 
 def _cloze_texts(items: Sequence[ClozeItem]) -> list[ContinuedPrompt]:

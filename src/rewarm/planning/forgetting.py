@@ -12,7 +12,7 @@ from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES
 from rewarm.records.facts import CorpusFacts
 
-__all__ = ["note_forgetting"]
+__all__ = ["note_forgetting", "warn_of_patience"]
 
 _WHERE = "evaluation.on_forgetting"
 
@@ -54,6 +54,18 @@ def note_forgetting(
             "raise the ceiling, or choose warn or stop",
         )
     _note_caps(recipe, sources, phases, blends, sequences_per_step, problems)
+
+
+def warn_of_patience(recipe: Recipe, steps: Sequence[int]) -> list[str]:
+    """Return a warning where a run has too few evaluations for the rule ever to act."""
+    rule = recipe.evaluation.on_forgetting
+    counting = sum(step > rule.after_steps for step in steps)
+    if rule.action == "off" or counting >= rule.patience:
+        return []
+    return [
+        f"{_WHERE}: it acts after {rule.patience} evaluations in a row, and only {counting} of the "
+        "run count: lower patience or after_steps, or evaluate more often"
+    ]
 
 
 def _note_caps(

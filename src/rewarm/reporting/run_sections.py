@@ -490,6 +490,8 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
         split = f"{format_duration(view.training_s)} steps"
         split += f", {format_duration(view.evaluation_s)} evaluation"
         return Cell(format_duration(spent), below=", ".join(filter(None, (split, part))))
+    if estimate.name == "evaluation compute" and spent:
+        return Cell(numbers.share(view.evaluation_s / spent), below="of the seconds spent")
     if estimate.name == "training compute" and view.training_s > 0:
         sustained = estimate.value * share_done / view.training_s
         return Cell(f"{numbers.rate(sustained)} FLOP/s", below="sustained in steps")

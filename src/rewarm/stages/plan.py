@@ -74,6 +74,7 @@ def plan_job(job: Job, *, estimates_allowed: bool, open_chat: OpenChat | None = 
             recipe_folder=str(job.folder),
             optimizer_state=found.optimizer_state,
             packings=packings,
+            task_bytes=found.task_bytes,
             problems=found.problems,
         )
     except PlanError:

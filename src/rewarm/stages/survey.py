@@ -29,6 +29,7 @@ class Survey:
 
     `texts` are the sources whose files were found, in the recipe's order; without a base there are
     none. `rehearsals` are those that the base makes up, of which `texts` holds what is made.
+    `task_bytes` is what each local task runs through the model.
     `fault` is set where the hub cannot be reached: no mistake of the person's, yet nothing can go
     on without it.
     """
@@ -39,6 +40,7 @@ class Survey:
     texts: list[SourceText] = field(default_factory=list)
     rehearsals: list[Rehearsal] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
+    task_bytes: dict[str, int] = field(default_factory=dict)
     fault: EnvironmentFault | None = None
 
     def unmade(self) -> list[Rehearsal]:
@@ -89,7 +91,7 @@ def survey(job: Job) -> Survey:
         _check_templates(job, found.model, found.problems)
         _find_rehearsals(job, found, found.model, texts)
         found.texts = [texts[name] for name in job.recipe.sources if name in texts]
-    _check_tasks(job, found.problems)
+    _check_tasks(job, found)
     _check_harness(job, found.problems)
     _check_chat(job, found.problems)
     _check_mirror(job, found.problems)
@@ -180,18 +182,35 @@ def _check_mirror(job: Job, problems: Problems) -> None:
         problems.extend([problem] if problem is not None else [])
 
 
-def _check_tasks(job: Job, problems: Problems) -> None:
-    """Note every task file that cannot be read now rather than after hours of training."""
+def _check_tasks(job: Job, found: Survey) -> None:
+    """Note every task file that cannot be read now rather than after hours of training; of the
+    others, what text they are scored on.
+    """
     for name, task in job.recipe.evaluation.tasks.items():
-        from rewarm.evaluation.tasks import read_cloze, read_pairs, read_task
+        from rewarm.evaluation.tasks import (
+            choice_texts,
+            cloze_texts,
+            pair_texts,
+            read_cloze,
+            read_pairs,
+            read_task,
+        )
 
-        read = {"cloze": read_cloze, "minimal-pairs": read_pairs}.get(task.kind, read_task)
+        path = job.folder / task.path
         try:
-            read(job.folder / task.path, max_items=task.max_items)
+            if task.kind == "cloze":
+                texts = cloze_texts(read_cloze(path, max_items=task.max_items))
+            elif task.kind == "minimal-pairs":
+                texts = pair_texts(read_pairs(path, max_items=task.max_items))
+            else:
+                texts = choice_texts(
+                    read_task(path, max_items=task.max_items), normalise=task.normalise
+                )
+            found.task_bytes[name] = sum(len(text.encode()) for text in texts)
         except CorpusError as error:
             for problem in error.problems:
                 what = f"{problem.where}: {problem.what}"
-                problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
+                found.problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
 
 
 def _check_harness(job: Job, problems: Problems) -> None:
