@@ -87,7 +87,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm_eval is untyped here
             told["add_special_tokens"] = add_special_tokens
         elif has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             told["add_special_tokens"] = False
-        return list(self.tokenizer.encode(string, **told))
+        return list(self.tokenizer.encode(string, verbose=False, **told))
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], **_: Any

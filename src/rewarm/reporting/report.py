@@ -18,6 +18,12 @@ from rewarm.planning.schedule import lr_curve
 from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting import arm_sections, numbers, run_sections
+from rewarm.reporting.against import (
+    gap_table,
+    recovered_table,
+    weight_table,
+    weights_sentence,
+)
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
 from rewarm.reporting.run_view import RunView, load_run_view
@@ -98,6 +104,11 @@ def render_run_report(run: RunFolder) -> str:
         verdict_blocks=run_sections.verdict_blocks(view),
         verdicts=run_sections.verdict_table(view.verdicts),
         average=run_sections.average_table(view),
+        gaps=None if view.against is None else gap_table(view.against),
+        recovered=None if view.against is None else recovered_table(view.against),
+        against=view.against,
+        weights=None if view.weight_change is None else weight_table(view.weight_change),
+        weights_sentence="" if view.weight_change is None else weights_sentence(view.weight_change),
         curve_blocks=run_sections.curve_blocks(view),
         merging=_merging(view.merge_sweep) if view.merge_sweep else None,
         lr=run_sections.lr_figure(view),

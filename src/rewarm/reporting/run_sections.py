@@ -20,7 +20,7 @@ from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figu
 from rewarm.reporting.run_view import METRICS, MetricWords, RunView
 from rewarm.reporting.shares import ShareBar, ShareChart, ShareGroup, share_figure
 from rewarm.reporting.tables import Cell, Table, numeric, words
-from rewarm.reporting.wording import mood_of, written_change
+from rewarm.reporting.wording import mood_of, written_change, written_ends, written_value
 from rewarm.units import format_bytes, format_count, format_duration
 
 __all__ = [
@@ -129,8 +129,8 @@ def verdict_table(verdicts: Sequence[DomainVerdict]) -> Table:
         (
             Cell(verdict.domain, below=f"{verdict.role}, {names[verdict.metric].short}"),
             f"{verdict.num_items:,}",
-            _metric_value(verdict, verdict.first),
-            _metric_value(verdict, verdict.last),
+            written_value(verdict.metric, verdict.first),
+            written_value(verdict.metric, verdict.last),
             written_change(verdict),
             _interval(verdict),
             Cell(verdict.verdict, mood_of(verdict), verdict.reason),
@@ -163,21 +163,12 @@ def average_table(view: RunView) -> Table:
 
 def _last_value(last: Mapping[tuple[str, Metric], float], verdict: DomainVerdict) -> str:
     value = last.get((verdict.domain, verdict.metric))
-    return numbers.MISSING if value is None else _metric_value(verdict, value)
-
-
-def _metric_value(verdict: DomainVerdict, value: float) -> str:
-    return numbers.share(value) if verdict.metric in SHARE_METRICS else numbers.plain(value)
+    return numbers.MISSING if value is None else written_value(verdict.metric, value)
 
 
 def _interval(verdict: DomainVerdict) -> str:
-    if verdict.low is None or verdict.high is None:
-        return "not known"
-    if verdict.metric not in SHARE_METRICS:
-        return numbers.interval(numbers.signed(verdict.low), numbers.signed(verdict.high))
-    return numbers.interval(
-        numbers.signed(100 * verdict.low, 1), numbers.signed(100 * verdict.high, 1)
-    )
+    ends = written_ends(verdict)
+    return "not known" if ends is None else numbers.interval(*ends)
 
 
 def curve_blocks(view: RunView) -> list[Block]:
@@ -209,7 +200,7 @@ def _delta_figure(
         Series(
             name=domain,
             points=[
-                Point(point.step, point.delta)
+                Point(point.step, point.delta, point.noise)
                 for point in delta_curve(view.evals, domain, metric.metric)
             ],
             color=view.color(domain),
@@ -223,8 +214,8 @@ def _delta_figure(
     chart = LineChart(
         title=f"{metric.name}, {heading.lower()}",
         heading=heading,
-        description="Change of each domain since step 0 after each evaluated update; the shaded "
-        "strip is what counts as kept.",
+        description="Change of each domain since step 0 after each evaluated update, with its 95 % "
+        "interval as a band; the shaded strip is what counts as kept.",
         x=UPDATE_AXIS,
         y=change_axis(metric),
         series=series,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,9 +18,12 @@ from rewarm.planning.amendments import read_amendments
 from rewarm.planning.exposure import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
-from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord
+from rewarm.records.against import AgainstOthers, WeightChange
+from rewarm.records.facts import EvalRecord, EventRecord, Metric, Record, StepRecord
 from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
+
+_R = TypeVar("_R", bound=Record)
 
 __all__ = ["METRICS", "Exposure", "MetricWords", "RunView", "load_run_view"]
 
@@ -45,7 +48,7 @@ METRICS: tuple[MetricWords, ...] = (
     MetricWords("cloze", "Cloze", "cloze", False),
     MetricWords("task_score", "Tasks of lm-evaluation-harness", "score", False),
     MetricWords("task_loss", "Losses of lm-evaluation-harness", "loss", True),
-    MetricWords("task_perplexity", "Perplexities of lm-evaluation-harness", "perplexity", True),
+    MetricWords("task_perplexity", "Perplexities of lm-evaluation-harness", "ppl", True),
 )
 """All metrics in the order in which pages show them."""
 
@@ -84,6 +87,8 @@ class RunView:
     average_verdicts: tuple[DomainVerdict, ...]
     missing: tuple[str, ...]
     merge_sweep: MergeSweep | None = None
+    against: AgainstOthers | None = None
+    weight_change: WeightChange | None = None
 
     @property
     def num_steps_taken(self) -> int:
@@ -185,7 +190,7 @@ def load_run_view(run: RunFolder) -> RunView:
     recorded = run.steps()
     steps = tuple(record for record in recorded if _fits(record, plan))
     evals, of_average = tuple(run.evals()), run.average_evals()
-    placement = _placement(run.placement)
+    placement = _record_or_none(run.placement, Placement)
     recipe = _json_or_none(run.recipe)
     missing = [
         *broken,
@@ -197,7 +202,7 @@ def load_run_view(run: RunFolder) -> RunView:
         missing.append("placement.json is missing: device, precision and versions are not known")
     if recipe is None:
         missing.append("recipe.json is missing: the resolved recipe cannot be shown")
-    sweep = _merge_sweep(run.merge_sweep)
+    sweep = _record_or_none(run.merge_sweep, MergeSweep)
     if sweep is None and run.merge_sweep.exists():
         missing.append("merge_sweep.json cannot be read: the curve of the merge is not shown")
     domains = _ordered_domains(plan, evals)
@@ -214,6 +219,8 @@ def load_run_view(run: RunFolder) -> RunView:
         average_verdicts=_verdicts(of_average, domains),
         missing=tuple(missing),
         merge_sweep=sweep,
+        against=_record_or_none(run.against, AgainstOthers),
+        weight_change=_record_or_none(run.weight_change, WeightChange),
     )
 
 
@@ -241,16 +248,9 @@ def _ordered_domains(plan: Plan, evals: Sequence[EvalRecord]) -> tuple[str, ...]
     return tuple(sorted(roles, key=lambda domain: _ROLES.index(roles[domain])))
 
 
-def _placement(path: Path) -> Placement | None:
+def _record_or_none(path: Path, kind: type[_R]) -> _R | None:
     try:
-        return Placement.model_validate(_json_or_none(path))
-    except ValidationError:
-        return None
-
-
-def _merge_sweep(path: Path) -> MergeSweep | None:
-    try:
-        return MergeSweep.model_validate(_json_or_none(path))
+        return kind.model_validate(_json_or_none(path))
     except ValidationError:
         return None
 

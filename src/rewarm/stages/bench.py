@@ -13,7 +13,7 @@ from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.objective import MoreTasks, Objective
-from rewarm.stages.trained import load_newest, load_planned_base
+from rewarm.stages.trained import Trained, load_newest, load_planned_base
 
 __all__ = ["Bench"]
 
@@ -49,11 +49,12 @@ class Bench:
         if not self.recorded(0):
             self._record(load_planned_base(self.plan, device=self.placement.device), 0)
 
-    def record_newest(self) -> None:
-        """Measure the newest verified checkpoint unless that is on record."""
-        model, step = load_newest(self.plan, self.run, self.console, device=self.placement.device)
-        if not self.recorded(step):
-            self._record(model, step)
+    def record_newest(self) -> Trained:
+        """Measure the newest verified checkpoint unless that is on record; return it."""
+        trained = load_newest(self.plan, self.run, self.console, device=self.placement.device)
+        if not self.recorded(trained.step):
+            self._record(*trained)
+        return trained
 
     def _record(self, model: nn.Module, step: int) -> None:
         records = self.measured(model, step)

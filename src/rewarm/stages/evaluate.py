@@ -10,6 +10,7 @@ from rich.console import Console
 from rewarm.model.load import load_base
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
+from rewarm.stages.against import note_against, note_weights, open_others
 from rewarm.stages.bench import Bench
 from rewarm.stages.harness import harness_of
 from rewarm.stages.job import open_run
@@ -22,14 +23,23 @@ from rewarm.training.placement import choose_placement
 __all__ = ["run_evaluate", "show_verdicts"]
 
 
-def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) -> None:
-    """Measure the run's newest checkpoint (or `model`) and the base; print the verdicts.
+def run_evaluate(
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    model: Path | None,
+    control: Path | None = None,
+    joint: Path | None = None,
+) -> None:
+    """Measure the run's newest checkpoint (or `model`) and the base; print the verdicts, how far
+    the weights have gone, and what the run comes to beside a control and beside joint training.
 
     What is already on record is not measured again. Figures of another model folder are shown
     against the base and not recorded: they are not of this run. Raises RunFolderError where a
     launch under way writes the records.
     """
     plan, run = open_run(path, overrides)
+    others = open_others(plan, control, joint)
     console = Console()
     open_views(plan)
     # As in training: the same device and the same precision, so that figures can be compared.
@@ -47,8 +57,10 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
         return
     with hold_lock(run.lock, bench.say):
         bench.record_base()
-        bench.record_newest()
-    show_verdicts(run, console)
+        trained = bench.record_newest()
+        show_verdicts(run, console)
+        note_weights(plan, run, trained, console)
+        note_against(run, others, console)
 
 
 def show_verdicts(run: RunFolder, console: Console) -> None:
