@@ -245,3 +245,60 @@ def test_names_are_known_without_importing_the_harness() -> None:
     assert {"arc_easy", "hellaswag", "lambada_openai", "mmlu", "ai2_arc", "blimp"} <= names
     assert near_names("hellaswga", names)[0] == "hellaswag"
     assert near_names("arc_esy", names)[0] == "arc_easy"
+
+
+def test_local_tasks_are_scored_as_the_harness_scores_them(
+    base: Path, model: nn.Module, tasks: Path
+) -> None:
+    """The same items as local tasks: choice by choice, word by word and pair by pair."""
+    import json
+
+    from tokenizers import Tokenizer
+
+    from rewarm.evaluation.likelihood import evaluate
+    from rewarm.evaluation.passages import Framing
+    from rewarm.evaluation.suite import build_suite
+    from rewarm.evaluation.tasks import (
+        cloze,
+        cloze_bits_per_byte,
+        minimal_pairs,
+        multiple_choice,
+        read_cloze,
+        read_pairs,
+        read_task,
+    )
+
+    choices = [json.loads(line) for line in (tasks / "choice.jsonl").read_text().splitlines()]
+    pairs = [{"good": item["choices"][0], "bad": item["choices"][1]} for item in choices]
+    pairs = [pair for pair in pairs if pair["good"] != pair["bad"]]
+    (tasks / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (tasks / "pairs.yaml").write_text(
+        "task: own_pairs\ndataset_path: json\ndataset_kwargs: {data_files: {test: pairs.jsonl}}\n"
+        'output_type: multiple_choice\ntest_split: test\ndoc_to_text: ""\ntarget_delimiter: ""\n'
+        'doc_to_choice: "{{[good, bad]}}"\ndoc_to_target: 0\nmetric_list: [{metric: acc}]\n'
+    )
+    names = ("own_choice", "own_cloze", "own_pairs")
+    theirs = {r.domain: r for r in opened(base, tasks, *names).measure(model, step=0)}
+    told: dict[str, Any] = {
+        "tokenizer": Tokenizer.from_file(str(base / "tokenizer.json")),
+        "framing": Framing((0,), (1,)),  # as the tokenizer begins a text: <s>
+    }
+    suite = build_suite(
+        [
+            multiple_choice(
+                read_task(tasks / "choice.jsonl"), domain="choice", normalise="none", **told
+            ),
+            cloze(read_cloze(tasks / "cloze.jsonl"), domain="cloze", **told),
+            cloze_bits_per_byte(read_cloze(tasks / "cloze.jsonl"), domain="bits", **told),
+            minimal_pairs(read_pairs(tasks / "pairs.jsonl"), domain="pairs", **told),
+        ],
+        sequence_length=128,
+    )
+    ours = {record.domain: record for record in evaluate(model, suite, step=0)}
+    assert ours["choice"].item_values == theirs["own_choice acc"].item_values
+    assert 0 < ours["choice"].value < 1
+    assert ours["cloze"].item_values == theirs["own_cloze acc"].item_values
+    nats = theirs["own_cloze perplexity"].item_values
+    assert ours["bits"].item_values == pytest.approx(nats, rel=1e-5)
+    assert ours["pairs"].item_values == theirs["own_pairs acc"].item_values
+    assert 0 < ours["pairs"].value < 1
