@@ -298,11 +298,19 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="Evaluate this model folder instead of the run's newest.")
     ] = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Run from the same base on old text alone: its gap is taken off."),
+    ] = None,
+    joint: Annotated[
+        Path | None,
+        typer.Option(help="Run trained on old and new text together: what of it was recovered."),
+    ] = None,
 ) -> None:
     """Measure held-out text, answers and tasks; print what was learned and what was forgotten."""
     from rewarm.stages.evaluate import run_evaluate
 
-    run_evaluate(recipe, override or (), model=model)
+    run_evaluate(recipe, override or (), model=model, control=control, joint=joint)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The evaluator against independent loops over plain forward passes, and as an instrument."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.measure import Built
 from rewarm.evaluation.passages import IGNORED
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
-from rewarm.evaluation.tasks import TaskItem, multiple_choice
+from rewarm.evaluation.tasks import ClozeItem, TaskItem, cloze, multiple_choice
 from rewarm.model import loss
 from tests.support.held_out import BEGIN, FRAMING, ListedDocuments, byte_tokenizer, random_bodies
 
@@ -113,6 +114,25 @@ def test_answers_are_that_of_a_loop_over_the_answers_bytes(model: nn.Module) -> 
         nats_of_next(model, prompt + answer[:place], token) for place, token in enumerate(answer)
     )
     assert record.value == pytest.approx(nats / (np.log(2) * 5), rel=1e-6)
+
+
+def test_a_cloze_is_right_where_greedy_decoding_writes_the_target() -> None:
+    tokenizer = byte_tokenizer()
+    # A rigged model, whose likeliest byte always is the one that follows in the alphabet.
+    table = torch.zeros(VOCAB_SIZE, VOCAB_SIZE)
+    ids = [tokenizer.encode(letter).ids[0] for letter in " abcdef"]
+    for token, following in itertools.pairwise(ids):
+        table[token, following] = 5.0
+    start = tokenizer.encode("x").ids[0]
+    table[start, ids[0]] = 5.0
+    built = cloze(
+        [ClozeItem("x", "abc"), ClozeItem("x", "abd"), ClozeItem("y", "abc"), ClozeItem("x", "a")],
+        domain="alphabet",
+        tokenizer=tokenizer,
+        framing=FRAMING,
+    )
+    (record,) = evaluate(Rigged(table), suite_of(built), step=0)
+    assert record.item_values == (1.0, 0.0, 0.0, 1.0)
 
 
 def test_one_suite_gives_one_record_per_measure_and_reports_its_progress(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from rewarm.cli import main
 from rewarm.errors import PlanError
 from rewarm.order.position import samples_before, slots_of_step
 from rewarm.planning import continuation
+from rewarm.planning.amended import amended
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.continuation import rate_to_go_on_from
 from rewarm.planning.plan import Plan, Science, load_plan
@@ -154,6 +155,32 @@ def test_what_gradients_have_frozen_stays_frozen_in_a_branch() -> None:
         assert in_branch == trunk.stage_at(step, chain).frozen_layers
     # Intervals of its own length would be compared with the trunk's: nothing more is decided.
     assert branch.freezing.kind == "none"
+
+
+def test_a_branch_keeps_the_blends_that_its_trunk_was_dealt() -> None:
+    """Old text was raised at step 630 of the trunk; the branch leaves it at 700."""
+    trunk, more = trunk_science(), more_science()
+    chain = Amendments("p").with_replay(630, 1000, 0.5, "forgotten")
+    chain = chain.with_replay(800, 1000, 0.6, "again, after it was left")
+    branch = graft(trunk, more, at_step=700, amendments=chain)
+    dealt = amended(trunk, chain).order()
+    for step in (0, 499, 500, 629, 630, 699):
+        expected, found = slots_of_step(dealt, step), slots_of_step(branch.order(), step)
+        assert (expected.source == found.source).all()
+        assert (expected.window == found.window).all()
+    planned = slots_of_step(trunk.order(), 699)
+    assert (planned.source != slots_of_step(branch.order(), 699).source).any()
+    assert [(p.name, p.start_step) for p in branch.phases] == [
+        ("general", 0),
+        ("qa", 500),
+        ("qa, replay 0.5", 630),
+        ("anneal", 700),
+    ]
+    # What follows has its own blend, and sources go on counting.
+    assert sorted(weight for weight in branch.phases[-1].weights if weight) == [32768, 32768]
+    slots = slots_of_step(branch.order(), 700)
+    before = samples_before(branch.order(), 700)
+    assert all(n >= before[s] for s, n in zip(slots.source, slots.sample, strict=True))
 
 
 def test_planned_milestones_stay_at_the_trunk_s_steps() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,18 @@ import pytest
 import zstandard
 
 from rewarm.errors import CorpusError
-from rewarm.evaluation.tasks import TaskItem, multiple_choice, read_task
+from rewarm.evaluation.tasks import (
+    ClozeItem,
+    MinimalPair,
+    TaskItem,
+    cloze,
+    cloze_bits_per_byte,
+    minimal_pairs,
+    multiple_choice,
+    read_cloze,
+    read_pairs,
+    read_task,
+)
 from tests.support.held_out import FRAMING, byte_tokenizer
 
 ITEMS = [
@@ -108,3 +120,89 @@ def test_choices_are_scored_per_byte_against_the_mean_chance() -> None:
     assert (record.value, record.role) == (0.5, "task")
     ties = measure.record(np.array([6.0, 6.0, 5.0, 4.0, 8.0, 8.0]), step=2, seconds=0.0)
     assert ties.item_values == (0.5, 0.25)
+
+
+def test_each_normalisation_is_what_it_says() -> None:
+    """One question whose three choices win under one normalisation each, worked by hand."""
+    # " aaaa" has 5 bytes and tokens, " bb" 3, " c" 2.
+    items = [TaskItem("Which?", ("aaaa", "bb", "c"), 0)]
+    with_context = np.array([10.0, 7.0, 6.0])  # per byte: 2, 7/3, 3
+    alone = np.array([9.0, 12.0, 3.0])  # what context gains: -1, 5, -3
+
+    def chosen(normalise: str, nats: np.ndarray) -> int:
+        picked = []
+        for answer in range(3):
+            asked = [items[0]._replace(answer=answer)]
+            measure = multiple_choice(
+                asked,
+                domain="abc",
+                tokenizer=byte_tokenizer(),
+                framing=FRAMING,
+                normalise=normalise,  # type: ignore[arg-type]
+            ).measure
+            assert measure is not None
+            assert len(measure.passages) == len(nats)
+            picked.append(measure.record(nats, step=0, seconds=0.0).value)
+        assert sum(picked) == 1.0
+        return picked.index(1.0)
+
+    assert chosen("bytes", with_context) == 0
+    assert chosen("tokens", with_context) == 0
+    assert chosen("none", with_context) == 2
+    assert chosen("unconditional", np.concatenate([with_context, alone])) == 1
+
+
+def test_a_cloze_is_right_where_no_token_of_the_target_is_missed() -> None:
+    items = [ClozeItem("The sky is ", "blue"), ClozeItem("Grass is", " green")]
+    measure = cloze(items, domain="last", tokenizer=byte_tokenizer(), framing=FRAMING).measure
+    assert measure is not None
+    assert measure.counts == "misses"
+    # One space stands between text and target, however they were written.
+    assert [passage.num_scored for passage in measure.passages] == [5, 6]
+    record = measure.record(np.array([0.0, 1.0]), step=3, seconds=0.0)
+    assert (record.value, record.item_values, record.metric) == (0.5, (1.0, 0.0), "cloze")
+    bits = cloze_bits_per_byte(
+        items, domain="last", tokenizer=byte_tokenizer(), framing=FRAMING
+    ).measure
+    assert bits is not None
+    assert bits.weights == (5, 6)
+    value = bits.record(np.log(2) * np.array([5.0, 12.0]), step=3, seconds=0.0).value
+    assert value == pytest.approx(17 / 11)
+
+
+def test_of_a_pair_the_whole_sentences_are_compared_and_ties_count_a_half() -> None:
+    pairs = [MinimalPair("she runs", "she run"), MinimalPair("a b", "b a"), MinimalPair("x", "y")]
+    measure = minimal_pairs(
+        pairs, domain="grammar", tokenizer=byte_tokenizer(), framing=FRAMING
+    ).measure
+    assert measure is not None
+    assert [passage.num_scored for passage in measure.passages] == [8, 7, 3, 3, 1, 1]
+    record = measure.record(np.array([8.0, 9.0, 4.0, 3.0, 2.0, 2.0]), step=0, seconds=0.0)
+    assert record.item_values == (1.0, 0.0, 0.5)
+    assert (record.chance, record.metric) == (0.5, "minimal_pairs")
+
+
+@pytest.mark.parametrize(
+    ("read", "line", "message"),
+    [
+        (read_cloze, '{"text": "a"}', "target is not a text"),
+        (read_cloze, '{"text": " ", "target": "b"}', "text is not a text"),
+        (read_pairs, '{"good": "a", "bad": "a"}', "the same sentence"),
+        (read_pairs, '{"good": "a"}', "bad is not a text"),
+        (read_pairs, "[]", "not an object"),
+    ],
+)
+def test_malformed_cloze_items_and_pairs_are_named(
+    tmp_path: Path, read: Callable[[Path], object], line: str, message: str
+) -> None:
+    (tmp_path / "items.jsonl").write_text(f"{line}\n")
+    with pytest.raises(CorpusError, match=message):
+        read(tmp_path / "items.jsonl")
+
+
+def test_cloze_items_and_pairs_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"text": "a", "target": "b", "id": 1}\n{"text": "c", "target": "d"}\n')
+    assert read_cloze(path) == [ClozeItem("a", "b"), ClozeItem("c", "d")]
+    path.write_text('{"good": "a", "bad": "b", "paradigm": "p"}\n')
+    assert read_pairs(path) == [MinimalPair("a", "b")]

@@ -12,10 +12,16 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
-from rewarm.evaluation.statistics import least_items, paired_bootstrap
-from rewarm.records.facts import LOSS_METRICS, EvalRecord, Metric, Record, Role
+from rewarm.evaluation.statistics import (
+    bootstrap_ratios,
+    least_items,
+    paired_bootstrap,
+    paired_standard_error,
+)
+from rewarm.records.facts import LOSS_METRICS, LOWER_IS_BETTER, EvalRecord, Metric, Record, Role
 
 __all__ = [
     "KEPT_WITHIN",
@@ -26,10 +32,13 @@ __all__ = [
     "StabilityGap",
     "Verdict",
     "adaptation",
+    "comparable_records",
     "delta_curve",
     "domain_verdicts",
     "forgetting",
+    "gap_of_curve",
     "stability_gap",
+    "unit_of",
 ]
 
 OLD_ROLES: frozenset[str] = frozenset({"general", "quality", "replay"})
@@ -39,19 +48,26 @@ NEW_ROLES: frozenset[str] = frozenset({"new", "qa"})
 """Domains that the run is there to learn: a fall of their loss is adaptation."""
 
 KEPT_WITHIN = 0.01
-"""Bits per byte (or share of right answers) within which a domain counts as kept."""
+"""Bits per byte (or share of right answers) within which a domain counts as kept; of a perplexity,
+this share of the base's."""
 
 _NATS_PER_BIT = math.log(2.0)
+_NORMAL_95 = 1.96
 
 Verdict = Literal["kept", "improved", "forgotten", "not resolved"]
 
 
 class CurvePoint(NamedTuple):
-    """A domain's figure after `step` updates, and its difference from the base's."""
+    """A domain's figure after `step` updates, and its difference from the base's.
+
+    `noise` is how far the 95 % interval of the difference reaches to either side: evaluation noise
+    of the same items, from its standard error; None for a single item.
+    """
 
     step: int
     value: float
     delta: float
+    noise: float | None = None
 
 
 class StabilityGap(Record):
@@ -89,6 +105,11 @@ class DomainVerdict(Record):
     delta: float = Field(description="last - first")
     low: float | None = Field(description="95 % interval of delta; None for a single item")
     high: float | None
+    resolvable: float | None = Field(
+        None,
+        description="smallest change of which these items could have told that it is none: half "
+        "the width of the interval's wider side",
+    )
     verdict: Verdict
     reason: str = Field(description="the rule that gave the verdict, and any caveat")
 
@@ -103,7 +124,10 @@ def delta_curve(
     """
     comparable = _comparable(records, domain, metric)[0]
     first = comparable[0].value
-    return [CurvePoint(record.step, record.value, record.value - first) for record in comparable]
+    return [
+        CurvePoint(record.step, record.value, record.value - first, _noise(comparable[0], record))
+        for record in comparable
+    ]
 
 
 def forgetting(records: Sequence[EvalRecord], metric: Metric = "bits_per_byte") -> dict[str, float]:
@@ -140,7 +164,11 @@ def stability_gap(
     curve = delta_curve(records, domain, metric)
     sign = _sign_of_worse(metric)
     steps = [point.step for point in curve]
-    worse = [sign * point.delta for point in curve]
+    return gap_of_curve(steps, [sign * point.delta for point in curve], tolerance=tolerance)
+
+
+def gap_of_curve(steps: Sequence[int], worse: Sequence[float], *, tolerance: float) -> StabilityGap:
+    """Return the gap of a curve of how much worse each step is than step 0, as `stability_gap`."""
     depth = max(worse)
     peak = worse.index(depth)
     final = worse[-1]
@@ -149,8 +177,8 @@ def stability_gap(
         transient=depth - max(0.0, final),
         forgetting=final,
         steps_to_peak=steps[peak],
-        recovery_step=_recovery_step(steps[peak:], worse[peak:], tolerance),
-        area=_area(steps, worse),
+        recovery_step=_recovery_step(list(steps[peak:]), list(worse[peak:]), tolerance),
+        area=_area(list(steps), list(worse)),
         tolerance=tolerance,
     )
 
@@ -190,7 +218,8 @@ def domain_verdicts(
         improved       the whole interval is better than step 0
         not resolved   otherwise: the interval contains 0 and reaches beyond ±`kept_within`
 
-    A word is about these weights on this domain: the interval is evaluation noise of one run.
+    What was not resolved says from which change on these items would have told. A word is about
+    these weights on this domain: the interval is evaluation noise of one run.
     """
     domains = dict.fromkeys(record.domain for record in records if record.metric == metric)
     return [
@@ -206,7 +235,13 @@ def _verdict(
     comparable, num_left_out = _comparable(records, domain, metric)
     first, last = comparable[0], comparable[-1]
     low, high = _interval(first, last, seed)
+    delta = last.value - first.value
+    resolvable = None if low is None or high is None else max(high - delta, delta - low)
+    if metric == "task_perplexity":
+        kept_within *= first.value
     verdict, reason = _word(metric, low, high, len(last.item_values), kept_within)
+    if verdict == "not resolved" and resolvable and len(last.item_values) >= least_items():
+        reason += f"; a change of {resolvable:.2g} or more would have been"
     if num_left_out:
         reason += f"; {num_left_out} evaluation(s) that scored other items than step 0 are left out"
     return DomainVerdict(
@@ -217,9 +252,10 @@ def _verdict(
         num_items=len(last.item_values),
         first=first.value,
         last=last.value,
-        delta=last.value - first.value,
+        delta=delta,
         low=low,
         high=high,
+        resolvable=resolvable,
         verdict=verdict,
         reason=reason,
     )
@@ -231,17 +267,39 @@ def _interval(
     """Return the paired 95 % interval of last − first in the metric's unit."""
     if len(last.item_values) < 2:
         return None, None
+    if last.metric == "task_perplexity":
+        both = bootstrap_ratios([last.item_values, first.item_values], last.item_weights, seed=seed)
+        low, high = np.quantile(np.exp(both[0]) - np.exp(both[1]), [0.025, 0.975])
+        return float(low), float(high)
     interval = paired_bootstrap(
         last.item_values, first.item_values, last.item_weights, seed=seed, confidence=0.95
     )
-    scale = 1.0 / _NATS_PER_BIT if last.metric in LOSS_METRICS else 1.0
+    scale = unit_of(last.metric)
     return interval.low * scale, interval.high * scale
+
+
+def unit_of(metric: Metric) -> float:
+    """Return what a ratio of items is multiplied by to be a metric's figure: bits of nats."""
+    return 1.0 / _NATS_PER_BIT if metric in LOSS_METRICS else 1.0
+
+
+def _noise(first: EvalRecord, later: EvalRecord) -> float | None:
+    """Return half of the 95 % interval of a change, by its standard error over the items."""
+    if len(later.item_values) < 2:
+        return None
+    if later is first:
+        return 0.0
+    error = paired_standard_error(later.item_values, first.item_values, later.item_weights)
+    scale = later.value if later.metric == "task_perplexity" else unit_of(later.metric)
+    return _NORMAL_95 * scale * error
 
 
 def _word(
     metric: Metric, low: float | None, high: float | None, num_items: int, kept_within: float
 ) -> tuple[Verdict, str]:
     """Apply the rules of `domain_verdicts` in their order."""
+    if num_items == 0:
+        return "not resolved", "the figure is one of all items together: it has no interval"
     if low is None or high is None or num_items < least_items():
         return (
             "not resolved",
@@ -259,7 +317,7 @@ def _word(
 
 def _sign_of_worse(metric: Metric) -> int:
     """Return +1 where a higher figure is worse (losses), −1 where it is better (accuracies)."""
-    return 1 if metric in LOSS_METRICS else -1
+    return 1 if metric in LOWER_IS_BETTER else -1
 
 
 def _worsening_by_domain(
@@ -302,6 +360,16 @@ def _comparable(
         raise ValueError(f"{metric} of {domain!r} was not measured at step 0")
     same = [record for record in series if _item_set(record) == _item_set(series[0])]
     return same, len(series) - len(same)
+
+
+def comparable_records(
+    records: Sequence[EvalRecord], domain: str, metric: Metric = "bits_per_byte"
+) -> list[EvalRecord]:
+    """Return a domain's records of step 0 and of later steps with its items, in order of the steps.
+
+    Raises ValueError where step 0 was not measured.
+    """
+    return _comparable(records, domain, metric)[0]
 
 
 def _item_set(record: EvalRecord) -> tuple[str, tuple[int, ...]]:

@@ -31,8 +31,9 @@ _PER_BIT = 1.0 / math.log(2.0)
 class Measure:
     """One metric of one domain on a fixed set of items.
 
-    `item_values` takes the nats of every passage, float64 [passages], and returns one value per
-    item, float64 [items]; `weights` holds one weight per item.
+    `item_values` takes a figure of every passage, float64 [passages], and returns one value per
+    item, float64 [items]; `weights` holds one weight per item. The figures are the passages' nats,
+    or with `counts` = "misses" how many of its scored tokens are not the model's likeliest.
     """
 
     domain: str
@@ -42,6 +43,7 @@ class Measure:
     weights: tuple[int, ...]
     item_values: Callable[[Floats], Floats]
     chance: float | None = None
+    counts: Literal["nats", "misses"] = "nats"
 
     @functools.cached_property
     def items_key(self) -> str:
@@ -54,9 +56,9 @@ class Measure:
         digest.update(np.array(self.weights, dtype="<i8").tobytes())
         return digest.hexdigest()
 
-    def record(self, nats: Floats, *, step: int, seconds: float) -> EvalRecord:
-        """Return the record that these nats per passage amount to."""
-        values = self.item_values(nats)
+    def record(self, figures: Floats, *, step: int, seconds: float) -> EvalRecord:
+        """Return the record that these figures of the passages amount to."""
+        values = self.item_values(figures)
         scale = _PER_BIT if self.metric in LOSS_METRICS else 1.0
         standard_error = ratio_standard_error(values, self.weights)
         return EvalRecord(

@@ -21,6 +21,7 @@ __all__ = [
     "bootstrap_ratios",
     "least_items",
     "paired_bootstrap",
+    "paired_standard_error",
     "proportion_standard_error",
     "ratio",
     "ratio_standard_error",
@@ -60,6 +61,19 @@ def ratio_standard_error(values: ArrayLike, weights: ArrayLike) -> float | None:
         return None
     residuals = v - w * (v.sum() / w.sum())
     return math.sqrt(len(v) / (len(v) - 1) * float(residuals @ residuals)) / float(w.sum())
+
+
+def paired_standard_error(values_a: ArrayLike, values_b: ArrayLike, weights: ArrayLike) -> float:
+    """Return the standard error of Σ a / Σ w − Σ b / Σ w over the same two or more items.
+
+    `ratio_standard_error` of the differences item by item. Raises ValueError for a single item.
+    """
+    a, w = _items(values_a, weights)
+    b, _ = _items(values_b, weights)
+    error = ratio_standard_error(a - b, w)
+    if error is None:
+        raise ValueError("a single item tells no spread")
+    return error
 
 
 def proportion_standard_error(proportion: float, num_items: int) -> float:

@@ -5,15 +5,25 @@ Torch-free, so that the cost of an evaluation is known without a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rewarm.evaluation.measure import Built, Measure
-from rewarm.evaluation.passages import IGNORED, Tokens, Window, cut_windows, stride_tokens
+from rewarm.evaluation.passages import (
+    IGNORED,
+    Passage,
+    Tokens,
+    Window,
+    cut_windows,
+    stride_tokens,
+)
 
-__all__ = ["Batch", "BatchedMeasure", "EvaluationSuite", "build_suite"]
+__all__ = ["Batch", "BatchedMeasure", "EvaluationSuite", "batches_of", "build_suite"]
+
+_TOKENS_WITH_LOGITS = 1024
+"""Rows × time of a batch of which all logits are in memory at once."""
 
 _PADDING = 0  # any token will do: a causal model's earlier positions never see it
 
@@ -77,7 +87,17 @@ def build_suite(
     stride = stride_tokens(sequence_length, stride_fraction)
     return EvaluationSuite(
         measures=tuple(
-            BatchedMeasure(measure, _batches(measure, sequence_length, stride, tokens_per_batch))
+            BatchedMeasure(
+                measure,
+                batches_of(
+                    measure.passages,
+                    sequence_length=sequence_length,
+                    stride=stride,
+                    tokens_per_batch=tokens_per_batch
+                    if measure.counts == "nats"
+                    else min(tokens_per_batch, _TOKENS_WITH_LOGITS),
+                ),
+            )
             for measure, _ in results
             if measure is not None
         ),
@@ -85,8 +105,12 @@ def build_suite(
     )
 
 
-def _batches(
-    measure: Measure, sequence_length: int, stride: int, tokens_per_batch: int
+def batches_of(
+    passages: Sequence[Passage],
+    *,
+    sequence_length: int,
+    stride: int,
+    tokens_per_batch: int = _TOKENS_WITH_LOGITS,
 ) -> tuple[Batch, ...]:
     """Return padded batches of windows, longest first: little padding, and memory runs out early.
 
@@ -95,7 +119,7 @@ def _batches(
     """
     rows = [
         (number, window)
-        for number, passage in enumerate(measure.passages)
+        for number, passage in enumerate(passages)
         for window in cut_windows(passage, sequence_length=sequence_length, stride=stride)
     ]
     rows.sort(key=lambda row: -len(row[1].input_ids))  # stable: equal lengths keep their order

@@ -19,6 +19,11 @@ _METRICS: dict[Metric, str] = {
     "chat_bits_per_byte": "bits per byte of answers in a chat ↓",
     "matched_continuation": "matched continuation, share right ↑",
     "multiple_choice": "multiple choice, share right ↑",
+    "minimal_pairs": "minimal pairs, share right ↑",
+    "cloze": "cloze, share right ↑",
+    "task_score": "lm-evaluation-harness ↑",
+    "task_loss": "lm-evaluation-harness ↓",
+    "task_perplexity": "lm-evaluation-harness, perplexity ↓",
 }
 
 # Whatever Markdown or HTML could take for markup within a line or a cell.

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from rewarm.model.packing import packed_inputs
 
-__all__ = ["IGNORED", "CausalModel", "logits_of", "sum_of_token_losses", "token_losses"]
+__all__ = [
+    "IGNORED",
+    "CausalModel",
+    "logits_of",
+    "sum_of_token_losses",
+    "token_losses",
+    "token_losses_and_misses",
+]
 
 IGNORED = -100
 """A label that does not count."""
@@ -43,6 +50,18 @@ def token_losses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tenso
         logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     )
     return losses.view_as(labels)
+
+
+def token_losses_and_misses(model: CausalModel, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Return `token_losses` and, in the same shape, 1 where the label is not the likeliest token.
+
+    float32 [2, batch, time], 0 where ignored. All logits of the batch are in memory at once.
+    """
+    logits = logits_of(model, input_ids, None)
+    flat = labels.flatten()
+    losses = F.cross_entropy(logits.flatten(0, 1), flat, reduction="none", ignore_index=IGNORED)
+    misses = (logits.flatten(0, 1).argmax(dim=-1) != flat) & (flat != IGNORED)
+    return torch.stack([losses, misses.to(losses.dtype)]).view(2, *labels.shape)
 
 
 def sum_of_token_losses(

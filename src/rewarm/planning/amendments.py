@@ -25,6 +25,12 @@ from rewarm.records.facts import Amendment
 
 __all__ = ["Amendments", "append_amendment", "read_amendments", "write_amendments"]
 
+_WHAT_IT_DID = {
+    "skip": "was skipped",
+    "freeze": "froze layers",
+    "replay": "raised the share of old text",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Amendments:
@@ -68,6 +74,19 @@ class Amendments:
         """Return the steps from which amendments freeze layers."""
         return [found.from_step for found in self.chain if found.change == "freeze"]
 
+    def replay_share(self, step: int) -> float:
+        """Return which share of old text amendments ask for at a step, at least; 0: none does."""
+        shares = [
+            found.share
+            for found in self.chain
+            if found.change == "replay" and found.from_step <= step < found.until_step
+        ]
+        return max(shares, default=0.0)
+
+    def replay_steps(self) -> list[int]:
+        """Return the steps from which amendments raise the share of old text."""
+        return [found.from_step for found in self.chain if found.change == "replay"]
+
     def with_skip(self, from_step: int, until_step: int, evidence: str) -> Amendments:
         """Return the chain with the steps [from_step, until_step) skipped, for a reason."""
         return self._with(
@@ -91,6 +110,21 @@ class Amendments:
                 until_step=until_step,
                 change="freeze",
                 layers=layers,
+                evidence=evidence,
+            )
+        )
+
+    def with_replay(
+        self, from_step: int, until_step: int, share: float, evidence: str
+    ) -> Amendments:
+        """Return the chain with at least this share of old text in [from_step, until_step)."""
+        return self._with(
+            Amendment(
+                parent=self.head,
+                from_step=from_step,
+                until_step=until_step,
+                change="replay",
+                share=share,
                 evidence=evidence,
             )
         )
@@ -124,7 +158,7 @@ class Amendments:
             return "it was reached under amendments that this run does not have"
         for later in self.chain[heads.index(head) :]:
             if later.from_step < step:
-                what = "was skipped" if later.change == "skip" else "froze layers"
+                what = _WHAT_IT_DID[later.change]
                 return f"it was reached before step {later.from_step} {what}"
         return None
 
@@ -148,17 +182,23 @@ def read_amendments(path: Path, plan: str) -> Amendments:
 
 def append_amendment(path: Path, amendments: Amendments) -> None:
     """Put the last amendment of a chain on the disk, and wait until it is there."""
-    append_json_line(path, amendments.chain[-1].model_dump(mode="json"), durable=True)
+    append_json_line(path, _line(amendments.chain[-1]), durable=True)
 
 
 def write_amendments(path: Path, amendments: Amendments) -> None:
     """Put a whole chain on the disk in place of its beginning."""
-    lines = [canonical_json(amendment.model_dump(mode="json")) for amendment in amendments.chain]
+    lines = [canonical_json(_line(amendment)) for amendment in amendments.chain]
     write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
 def _fingerprint(amendment: Amendment) -> str:
-    return fingerprint(amendment.model_dump(mode="json"))
+    return fingerprint(_line(amendment))
+
+
+def _line(amendment: Amendment) -> dict[str, object]:
+    """Return what stands on the disk; a share only where it is one, as before there were any."""
+    is_replay = amendment.change == "replay"
+    return amendment.model_dump(mode="json", exclude=None if is_replay else {"share"})
 
 
 def _broken(path: Path, what: str) -> RunFolderError:

@@ -21,6 +21,7 @@ __all__ = [
     "loss_of",
     "note_micro_batch",
     "state_bytes",
+    "training_flops",
 ]
 
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
@@ -89,6 +90,15 @@ def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
     return 4 * (model.num_layers * per_layer + logits)
 
 
+def training_flops(
+    model: ModelFacts, sequence_length: int, num_tokens: int, layers_share: float
+) -> float:
+    """Return what training on so many tokens costs, the layers at a share of their whole cost."""
+    per_token = flops_per_token(model, sequence_length)
+    head = 6 * (model.num_head_parameters or model.vocab_size * model.hidden_size)
+    return ((per_token - head) * layers_share + head) * num_tokens
+
+
 def estimates(
     model: ModelFacts,
     *,
@@ -112,15 +122,15 @@ def estimates(
     """
     per_token = flops_per_token(model, sequence_length)
     num_tokens = sequence_length * sequences_per_step * num_steps
-    head = 6 * (model.num_head_parameters or model.vocab_size * model.hidden_size)
-    training = ((per_token - head) * layers_share + head) * num_tokens
+    training = training_flops(model, sequence_length, num_tokens, layers_share)
     saved = "" if layers_share == 1 else f", the layers at {layers_share:.0%}"
     evaluation = per_token / 3 * evaluation_tokens
     speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     retention = retention or AddedCost()
-    seconds = (training + evaluation + retention.flops) / (speed * num_devices)
+    everything = training + evaluation + retention.flops
+    seconds = everything / (speed * num_devices)
     sequence = activation_bytes_per_token(model, loss) * sequence_length
     logits = " + 3 · vocabulary" if loss == "plain" else ""
     found = [
@@ -141,7 +151,8 @@ def estimates(
             name="evaluation compute",
             value=evaluation,
             unit="FLOP",
-            formula="scored tokens · a third of the training cost of a token",
+            formula="scored tokens · a third of the training cost of a token: "
+            f"{evaluation / everything:.1%} of the run",
         ),
         Estimate(
             name="weights, gradients and moments",

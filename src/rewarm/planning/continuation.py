@@ -12,6 +12,7 @@ from typing import Literal
 
 from rewarm.errors import PlanError, Problems
 from rewarm.order.position import samples_in_phase
+from rewarm.planning.amended import amended
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Origin, Plan, PlannedPhase, PlannedSource, Science
 from rewarm.planning.schedule import Schedule
@@ -103,7 +104,8 @@ def _retention(trunk: Science, more: Science) -> RetentionRecipe:
 def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments) -> Science:
     """Return the trunk's science up to `at_step`, gone on with by `more`, which begins at step 0.
 
-    `amendments` are the trunk's: layers that they have frozen by then stay so. Raises PlanError,
+    `amendments` are the trunk's: layers that they have frozen by then stay so, and its blends up to
+    there are those that they have made of them. Raises PlanError,
     with everything that does not fit, where the two are not about one base, one batch and one
     objective, or where a source of one name has another text.
     """
@@ -139,9 +141,10 @@ def graft(trunk: Science, more: Science, *, at_step: int, amendments: Amendments
                 )
     problems.raise_as(PlanError)
     names = [source.name for source in sources]
+    seen = amended(trunk, amendments).phases
     phases = [
-        *_moved(trunk.phases, trunk.sources, names, until=at_step),
-        *_moved(more.phases, more.sources, names, by=at_step, taken=trunk.phases),
+        *_moved(seen, trunk.sources, names, until=at_step),
+        *_moved(more.phases, more.sources, names, by=at_step, taken=seen),
     ]
     science = trunk.model_copy(
         update={

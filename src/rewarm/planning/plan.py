@@ -34,6 +34,7 @@ __all__ = [
     "Origin",
     "Placement",
     "Plan",
+    "PlannedMeasure",
     "PlannedPhase",
     "PlannedPreset",
     "PlannedSource",
@@ -227,6 +228,15 @@ class Estimate(Record):
     formula: str
 
 
+class PlannedMeasure(Record):
+    """What one measure of a domain or task costs, estimated from its text."""
+
+    domain: str
+    what: str
+    tokens: int = Field(description="forward positions of one evaluation; 0: not known beforehand")
+    times: int = Field(description="evaluations of the run that take it")
+
+
 class Plan(Record):
     """The whole plan, as it stands in `plan.json`."""
 
@@ -239,6 +249,7 @@ class Plan(Record):
     reasons: tuple[Reason, ...]
     warnings: tuple[str, ...]
     estimates: tuple[Estimate, ...]
+    evaluation: tuple[PlannedMeasure, ...] = ()
 
     @staticmethod
     def science_fingerprint(science: Science) -> str:

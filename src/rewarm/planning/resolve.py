@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problem, Problems
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import planned_source, used_sources, with_subsets
-from rewarm.planning.budget import estimates, loss_of
-from rewarm.planning.cadence import evaluation_steps
+from rewarm.planning.budget import estimates, flops_per_token, loss_of, training_flops
+from rewarm.planning.evaluation import plan_evaluation, warn_of_cost
 from rewarm.planning.exposure import note_exposure
+from rewarm.planning.forgetting import note_forgetting, warn_of_patience
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
@@ -54,16 +55,17 @@ def resolve(
     optimizer_state: OptimizerStateFacts | None = None,
     packings: Mapping[str, PackingFacts] | None = None,
     shown_before: Mapping[str, int] | None = None,
+    task_bytes: Mapping[str, int] | None = None,
     problems: Problems | None = None,
 ) -> Plan:
     """Return the frozen plan of `recipe` on these facts; it is `measured` where all of them are.
 
     `packings` has what is known of the packing of sources into its sequences: of measured ones all
     where they are packed by best fit. `shown_before` are the samples of each source that a run
-    which is gone on with has shown: they count against its cap on epochs. Raises PlanError with
-    every problem: those in `problems`, found before, and its own. Where facts are missing (no
-    model, not all sources in `corpora`) that is because of such a problem, and what can be checked
-    without them is checked.
+    which is gone on with has shown: they count against its cap on epochs. `task_bytes` is the text
+    that local tasks are scored on, by name. Raises PlanError with every problem: those in
+    `problems`, found before, and its own. Where facts are missing (no model, not all sources in
+    `corpora`) that is because of such a problem, and what can be checked without them is checked.
     """
     notes = Notes(problems=Problems() if problems is None else problems)
     if model is not None:
@@ -99,6 +101,14 @@ def resolve(
                 asked_by=_asked_by(recipe),
                 problems=notes.problems,
             )
+            note_forgetting(
+                recipe,
+                sources,
+                phases,
+                corpora,
+                sequences_per_step=size.sequences_per_step,
+                problems=notes.problems,
+            )
     if model is not None:
         note_selection(recipe, model, notes)
     retention = resolve_retention(recipe, sources, phases, corpora, packings, size, notes)
@@ -128,7 +138,17 @@ def resolve(
         precision=recipe.training.precision,
     )
     folders = (base_folder, recipe_folder)
-    return _assemble(recipe, model, corpora, packings, science, folders, optimizer_state, notes)
+    return _assemble(
+        recipe,
+        model,
+        corpora,
+        packings,
+        {} if task_bytes is None else task_bytes,
+        science,
+        folders,
+        optimizer_state,
+        notes,
+    )
 
 
 def _told_of_preset(problem: Problem, recipe: Recipe) -> Problem:
@@ -376,44 +396,48 @@ def _planned_preset(recipe: Recipe) -> PlannedPreset | None:
     )
 
 
-def _evaluation_tokens(recipe: Recipe, corpora: Mapping[str, CorpusFacts]) -> int:
-    """Return the tokens of one evaluation over all domains, overlap of windows included."""
-    total = 0.0
-    for corpus in corpora.values():
-        scored = min(corpus.held_out_bytes, recipe.evaluation.max_bytes_per_domain)
-        if corpus.held_out_bytes:
-            total += scored * corpus.held_out_tokens / corpus.held_out_bytes
-    return round(total / recipe.evaluation.stride_fraction)
-
-
 def _assemble(
     recipe: Recipe,
     model: ModelFacts,
     corpora: Mapping[str, CorpusFacts],
     packings: Mapping[str, PackingFacts],
+    task_bytes: Mapping[str, int],
     science: Science,
     folders: tuple[str, str],
     optimizer_state: OptimizerStateFacts | None,
     notes: Notes,
 ) -> Plan:
-    every = recipe.evaluation.every_steps or max(1, science.num_steps // _DEFAULT_EVALUATIONS)
-    steps = evaluation_steps(science.num_steps, every)
     num_trained, layers_share = training_share(recipe, model, science.stages, science.num_steps)
+    retention = retention_cost(science, model)
+    length = science.sequence_length
+    spent = training_flops(model, length, science.num_tokens, layers_share) + retention.flops
+    evaluation = plan_evaluation(
+        recipe,
+        corpora,
+        task_bytes,
+        num_steps=science.num_steps,
+        sequence_length=length,
+        other_tokens=3 * spent / flops_per_token(model, length),
+        notes=notes,
+    )
+    notes.problems.raise_as(PlanError)
+    notes.warnings += warn_of_patience(recipe, evaluation.steps)
     found: tuple[Estimate, ...] = estimates(
         model,
         sequence_length=science.sequence_length,
         sequences_per_step=science.sequences_per_step,
         num_steps=science.num_steps,
-        evaluation_tokens=_evaluation_tokens(recipe, corpora) * len(steps),
+        evaluation_tokens=evaluation.num_tokens,
         num_devices=recipe.hardware.num_devices,
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
-        retention=retention_cost(science, model),
+        retention=retention,
         num_trained=num_trained,
         layers_share=layers_share,
     )
+    notes.warnings += warn_of_cost(recipe, evaluation, 3 * spent / flops_per_token(model, length))
     conduct = Conduct(
         recipe_folder=folders[1],
         base_folder=folders[0],
@@ -427,8 +451,8 @@ def _assemble(
         optimizer_state=optimizer_state,
         training=recipe.training,
         guard=recipe.guard,
-        evaluation=recipe.evaluation,
-        evaluation_steps=steps,
+        evaluation=evaluation.recipe,
+        evaluation_steps=evaluation.steps,
         checkpoints=recipe.checkpoints,
         checkpoint_every=recipe.checkpoints.every_steps
         or max(1, science.num_steps // _DEFAULT_EVALUATIONS),
@@ -443,4 +467,5 @@ def _assemble(
         reasons=tuple(notes.reasons),
         warnings=tuple(notes.warnings),
         estimates=found,
+        evaluation=evaluation.measures,
     )

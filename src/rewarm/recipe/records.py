@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from rewarm.errors import masked
 from rewarm.recipe.section import Count, Section
 
-__all__ = ["CheckpointRecipe", "EvaluationRecipe", "TaskRecipe"]
+__all__ = [
+    "CheckpointRecipe",
+    "EvaluationRecipe",
+    "ForgettingRecipe",
+    "HarnessRecipe",
+    "TaskRecipe",
+]
+
+_TASK_NAME = re.compile(r"[^\s/\\*?\[\]]{1,200}")
 
 _URL = re.compile(r"(?!(?:file|local)://[^/])[a-z][a-z0-9+.-]*://[^?#\n]*[^?#\n/]/*")
 
@@ -18,10 +27,70 @@ _URL_WITH_PASSWORD = re.compile(r"[^:]*://(?:[^/]*:[^/]*@|[^/]*:(?![0-9]+(?:/|$)
 
 
 class TaskRecipe(Section):
-    """A local multiple-choice task."""
+    """A local task, from JSON lines."""
 
-    path: str = Field(description="JSONL (.gz, .zst) with question, choices, answer (index from 0)")
+    path: str = Field(
+        description="JSONL (.gz, .zst): question, choices, answer (index from 0); of a cloze text, "
+        "target; of minimal pairs good, bad"
+    )
+    kind: Literal["multiple-choice", "cloze", "minimal-pairs"] = Field(
+        "multiple-choice",
+        description="cloze: is the target what the model would write; minimal-pairs: is the good "
+        "sentence the likelier one",
+    )
+    normalise: Literal["bytes", "tokens", "none", "unconditional"] = Field(
+        "bytes",
+        description="multiple choice: log-likelihood per byte, per token, as it is, or less that "
+        'of the choice after "Answer:" alone',
+    )
     max_items: int | None = Field(None, gt=0, description="evaluate only the first so many")
+
+
+class HarnessRecipe(Section):
+    """Tasks of lm-evaluation-harness (pip install 'rewarm[tasks]')."""
+
+    tasks: list[str] = Field(
+        default_factory=list, description='names of its tasks, groups or tags, e.g. ["arc_easy"]'
+    )
+    include_path: str | None = Field(
+        None,
+        description="folder of task files (YAML) of your own; their data_files are relative to it",
+    )
+    num_fewshot: int | None = Field(
+        None, ge=0, le=1000, description="examples before each question; default: the task's own"
+    )
+    max_items: int | None = Field(None, gt=0, description="only the first so many of each task")
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if _TASK_NAME.fullmatch(name) is None:
+                raise ValueError(f"{name!r} cannot be the name of a task")
+        if len(set(value)) != len(value):
+            raise ValueError("a task is named twice")
+        return value
+
+
+class ForgettingRecipe(Section):
+    """What is done while a run goes on and an old domain is forgotten; nothing where left out."""
+
+    action: Literal["off", "warn", "stop", "replay"] = Field(
+        "off",
+        description="stop: with a checkpoint, exit code 3; replay: the share of old text is raised",
+    )
+    above: float = Field(
+        0.05, gt=0, le=100, description="rise of an old domain's bits per byte over the base's"
+    )
+    relative: bool = Field(False, description="`above` is a share of the base's figure instead")
+    patience: int = Field(
+        2, ge=1, le=1000, description="evaluations in a row with a domain above it, then it acts"
+    )
+    after_steps: int = Field(
+        0, ge=0, description="evaluations up to this many updates do not count (the jump passes)"
+    )
+    add: float = Field(0.05, gt=0, le=1, description="replay: share of the blend added at a time")
+    ceiling: float = Field(0.5, gt=0, le=1, description="replay: share that is never exceeded")
 
 
 class EvaluationRecipe(Section):
@@ -53,8 +122,19 @@ class EvaluationRecipe(Section):
         description="JSONL (.gz, .zst) of messages, for a base with a chat template: what is kept "
         "of its chat format is measured on them; default: a few built-in turns",
     )
-    tasks: dict[str, TaskRecipe] = Field(
-        default_factory=dict, description="local multiple-choice tasks by name"
+    tasks: dict[str, TaskRecipe] = Field(default_factory=dict, description="local tasks by name")
+    harness: HarnessRecipe = Field(
+        HarnessRecipe(), description="tasks of lm-evaluation-harness, measured as local ones are"
+    )
+    max_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="most of the run's compute that evaluation may take: it is then done less "
+        "often, on less text; what becomes of it stands in the plan",
+    )
+    on_forgetting: ForgettingRecipe = Field(
+        ForgettingRecipe(), description="what is done when old text is forgotten meanwhile"
     )
 
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "LOSS_METRICS",
+    "LOWER_IS_BETTER",
+    "SHARE_METRICS",
     "Amendment",
     "CorpusFacts",
     "DropFacts",
@@ -311,10 +313,12 @@ class Amendment(Record):
     parent: str = Field(description="fingerprint of the amendment before, or of the plan")
     from_step: int = Field(ge=0, description="first step that it governs")
     until_step: int = Field(description="step before which it ends")
-    change: Literal["skip", "freeze"] = Field(
-        description="skip: samples count as consumed, no update; freeze: the lowest layers stop"
+    change: Literal["skip", "freeze", "replay"] = Field(
+        description="skip: samples count as consumed, no update; freeze: the lowest layers stop; "
+        "replay: the share of old text is raised"
     )
     layers: int = Field(0, ge=0, description="freeze: how many of the lowest do not train")
+    share: float = Field(0.0, ge=0, lt=1, description="replay: least share of old text")
     evidence: str = Field(description="what was observed")
 
 
@@ -324,12 +328,24 @@ Metric = Literal[
     "chat_bits_per_byte",
     "matched_continuation",
     "multiple_choice",
+    "minimal_pairs",
+    "cloze",
+    "task_score",
+    "task_loss",
+    "task_perplexity",
 ]
 
 LOSS_METRICS: frozenset[Metric] = frozenset(
     {"bits_per_byte", "answer_bits_per_byte", "chat_bits_per_byte"}
 )
-"""Metrics in bits per byte, where lower is better; the others are shares of right answers."""
+"""Metrics in bits per byte."""
+
+SHARE_METRICS: frozenset[Metric] = frozenset(
+    {"matched_continuation", "multiple_choice", "minimal_pairs", "cloze"}
+)
+"""Shares of right answers. The others (`task_…`) are in whatever unit lm-evaluation-harness has."""
+
+LOWER_IS_BETTER: frozenset[Metric] = LOSS_METRICS | {"task_loss", "task_perplexity"}
 
 
 class EvalRecord(Record):
@@ -337,7 +353,8 @@ class EvalRecord(Record):
 
     For the bits-per-byte metrics an item is a document (or an answer): `item_values` are nats,
     `item_weights` UTF-8 bytes, `value` = Σ nats / (ln 2 · Σ bytes). For accuracies an item is a
-    question: values 0 or 1, weights 1, `value` their mean.
+    question: values 0 or 1, weights 1, `value` their mean. Perplexities of lm-evaluation-harness
+    are exp(Σ nats / Σ weights). Figures that it takes over all items together have no items.
     """
 
     step: int = Field(description="updates taken before this evaluation; 0 is the base itself")
@@ -373,6 +390,8 @@ class EventRecord(Record):
         "spike",
         "skip",
         "freeze",
+        "forgetting",
+        "replay",
         "retention",
         "stop",
         "finish",

@@ -113,6 +113,16 @@ class RunFolder:
         return self.path / "export-average"
 
     @property
+    def against(self) -> Path:
+        """What it comes to beside its control and beside joint training, an `AgainstOthers`."""
+        return self.path / "against.json"
+
+    @property
+    def weight_change(self) -> Path:
+        """How far its weights have gone from the base's, a `WeightChange`."""
+        return self.path / "weight_change.json"
+
+    @property
     def merge_points(self) -> Path:
         """Append-only `MergePoint`s."""
         return self.path / "metrics" / "merge_points.jsonl"

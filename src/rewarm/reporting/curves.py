@@ -38,10 +38,11 @@ _MARK_GAP = 7.0
 
 
 class Point(NamedTuple):
-    """A point of a curve."""
+    """A point of a curve; `noise` is how far its 95 % interval reaches to either side."""
 
     x: float
     y: float
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def line_figure(chart: LineChart) -> Figure:
     points = [point for series in chart.series for point in series.points]
     x = chart.x.scale([*(point.x for point in points), *(span.end for span in chart.phases)])
     ends = () if chart.kept is None else (-chart.kept, chart.kept)
-    y = chart.y.scale([*(point.y for point in points), *ends])
+    noise = [point.y + sign * (point.noise or 0.0) for point in points for sign in (-1, 1)]
+    y = chart.y.scale([*noise, *ends])
     wide, narrow = (_draw(chart, x, y, layout) for layout in LAYOUTS)
     places = (
         Place(
@@ -214,10 +216,25 @@ def _draw_series(series: Series, x: Scale, y: Scale, frame: Frame) -> list[str]:
     ]
     if not places:
         return []
-    parts = [path(places, series.style)] if len(places) > 1 else []
+    parts = _draw_noise(series, x, y, frame)
+    parts += [path(places, series.style)] if len(places) > 1 else []
     if series.marks or len(places) == 1:
         parts += [marker(series.color, *place, 2.6, "mark") for place in _apart(places)]
     return [element("g", *parts, class_=series.class_)]
+
+
+def _draw_noise(series: Series, x: Scale, y: Scale, frame: Frame) -> list[str]:
+    """Return the band of the points' intervals, where all of them have one."""
+    points = [point for point in series.points if _drawable(point, y)]
+    if len(points) < 2 or any(point.noise is None for point in points):
+        return []
+    upper = [(point.x, point.y + (point.noise or 0.0)) for point in points]
+    lower = [(point.x, point.y - (point.noise or 0.0)) for point in reversed(points)]
+    edge = [
+        (frame.x(x.fraction(at)), frame.y(min(1.0, max(0.0, y.fraction(value)))))
+        for at, value in upper + lower
+    ]
+    return [path(edge, "noise")]
 
 
 def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

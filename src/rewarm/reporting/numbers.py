@@ -6,6 +6,7 @@ from rewarm.units import format_bytes, format_count, format_duration
 
 __all__ = [
     "MISSING",
+    "brief",
     "count",
     "decimals_of_gap",
     "in_unit",
@@ -19,6 +20,7 @@ __all__ = [
 MISSING = "–"
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
+_LONG = 10_000
 
 
 def plain(value: float | None, decimals: int = 3) -> str:
@@ -29,6 +31,13 @@ def plain(value: float | None, decimals: int = 3) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", _MINUS)
+
+
+def brief(value: float | None) -> str:
+    """Return a number of any size: 46.843, 7.94e9; a dash for None."""
+    if value is None or abs(value) < _LONG:
+        return plain(value)
+    return ("" if value > 0 else _MINUS) + rate(abs(value))
 
 
 def signed(value: float | None, decimals: int = 3) -> str:

@@ -21,6 +21,7 @@ from rewarm.planning.schedule import lr_curve
 from rewarm.recipe.advice import Advice
 from rewarm.reporting import numbers
 from rewarm.reporting.blend_terminal import blend_table, exposure_table
+from rewarm.reporting.evaluation_terminal import evaluation_table
 from rewarm.reporting.packing_terminal import packing_table
 from rewarm.reporting.terminal_table import ByWidth, bullets, cut, titled_table
 from rewarm.reporting.text import clean
@@ -157,6 +158,7 @@ def plan_summary(plan: Plan) -> RenderableType:
         "",
         *packing_table(plan),
         *([exposure_table(plan), ""] if len(plan.science.phases) > 1 else []),
+        *([evaluation_table(plan), ""] if plan.evaluation else []),
         _estimates(plan),
         "",
         *_preset(plan),

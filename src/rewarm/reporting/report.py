@@ -13,6 +13,12 @@ from rewarm.planning.schedule import lr_curve
 from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting import arm_sections, numbers, run_sections, source_tables
+from rewarm.reporting.against import (
+    gap_table,
+    recovered_table,
+    weight_table,
+    weights_sentence,
+)
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
 from rewarm.reporting.page import render_page
@@ -97,6 +103,11 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
         verdict_blocks=run_sections.verdict_blocks(view),
         verdicts=run_sections.verdict_table(view.verdicts),
         average=run_sections.average_table(view),
+        gaps=None if view.against is None else gap_table(view.against),
+        recovered=None if view.against is None else recovered_table(view.against),
+        against=view.against,
+        weights=None if view.weight_change is None else weight_table(view.weight_change),
+        weights_sentence="" if view.weight_change is None else weights_sentence(view.weight_change),
         curve_blocks=run_sections.curve_blocks(view),
         merging=_merging(view.merge_sweep) if view.merge_sweep else None,
         lr=run_sections.lr_figure(view),
@@ -210,7 +221,7 @@ def _why_no_verdict(view: RunView) -> str:
 
 
 def _warnings(view: RunView) -> list[str]:
-    told = ("warning", "passed_over", "non_finite", "spike", "skip")
+    told = ("warning", "passed_over", "non_finite", "spike", "skip", "forgetting", "replay")
     events = [
         f"step {event.step:,}: {event.message}" for event in view.events if event.kind in told
     ]

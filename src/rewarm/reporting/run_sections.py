@@ -12,7 +12,7 @@ from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
 from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Estimate as PlannedEstimate
 from rewarm.planning.schedule import lr_curve
-from rewarm.records.facts import LOSS_METRICS, Metric
+from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS, Metric
 from rewarm.reporting import numbers
 from rewarm.reporting.curves import LineChart, Point, Series, Span, line_figure
 from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
@@ -20,7 +20,7 @@ from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figu
 from rewarm.reporting.run_view import METRICS, MetricWords, RunView
 from rewarm.reporting.shares import ShareBar, ShareChart, ShareGroup, share_figure
 from rewarm.reporting.tables import Cell, Table, numeric, words
-from rewarm.reporting.wording import mood_of, written_change
+from rewarm.reporting.wording import mood_of, written_change, written_ends, written_value
 from rewarm.units import format_bytes, format_count, format_duration
 
 __all__ = [
@@ -66,6 +66,8 @@ def change_axis(metric: MetricWords) -> Axis:
     """Return the axis of changes against step 0 in a metric's unit."""
     if metric.metric in LOSS_METRICS:
         return Axis("bits per byte against step 0", form="signed", short="change")
+    if metric.metric not in SHARE_METRICS:
+        return Axis("the task's own unit against step 0", form="signed", short="change")
     return Axis("points of accuracy against step 0", form="points", short="change")
 
 
@@ -127,8 +129,8 @@ def verdict_table(verdicts: Sequence[DomainVerdict]) -> Table:
         (
             Cell(verdict.domain, below=f"{verdict.role}, {names[verdict.metric].short}"),
             f"{verdict.num_items:,}",
-            _metric_value(verdict, verdict.first),
-            _metric_value(verdict, verdict.last),
+            written_value(verdict.metric, verdict.first),
+            written_value(verdict.metric, verdict.last),
             written_change(verdict),
             _interval(verdict),
             Cell(verdict.verdict, mood_of(verdict), verdict.reason),
@@ -161,21 +163,12 @@ def average_table(view: RunView) -> Table:
 
 def _last_value(last: Mapping[tuple[str, Metric], float], verdict: DomainVerdict) -> str:
     value = last.get((verdict.domain, verdict.metric))
-    return numbers.MISSING if value is None else _metric_value(verdict, value)
-
-
-def _metric_value(verdict: DomainVerdict, value: float) -> str:
-    return numbers.plain(value) if verdict.metric in LOSS_METRICS else numbers.share(value)
+    return numbers.MISSING if value is None else written_value(verdict.metric, value)
 
 
 def _interval(verdict: DomainVerdict) -> str:
-    if verdict.low is None or verdict.high is None:
-        return "not known"
-    if verdict.metric in LOSS_METRICS:
-        return numbers.interval(numbers.signed(verdict.low), numbers.signed(verdict.high))
-    return numbers.interval(
-        numbers.signed(100 * verdict.low, 1), numbers.signed(100 * verdict.high, 1)
-    )
+    ends = written_ends(verdict)
+    return "not known" if ends is None else numbers.interval(*ends)
 
 
 def curve_blocks(view: RunView) -> list[Block]:
@@ -207,7 +200,7 @@ def _delta_figure(
         Series(
             name=domain,
             points=[
-                Point(point.step, point.delta)
+                Point(point.step, point.delta, point.noise)
                 for point in delta_curve(view.evals, domain, metric.metric)
             ],
             color=view.color(domain),
@@ -221,8 +214,8 @@ def _delta_figure(
     chart = LineChart(
         title=f"{metric.name}, {heading.lower()}",
         heading=heading,
-        description="Change of each domain since step 0 after each evaluated update; the shaded "
-        "strip is what counts as kept.",
+        description="Change of each domain since step 0 after each evaluated update, with its 95 % "
+        "interval as a band; the shaded strip is what counts as kept.",
         x=UPDATE_AXIS,
         y=change_axis(metric),
         series=series,
@@ -488,6 +481,8 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
         split = f"{format_duration(view.training_s)} steps"
         split += f", {format_duration(view.evaluation_s)} evaluation"
         return Cell(format_duration(spent), below=", ".join(filter(None, (split, part))))
+    if estimate.name == "evaluation compute" and spent:
+        return Cell(numbers.share(view.evaluation_s / spent), below="of the seconds spent")
     if estimate.name == "training compute" and view.training_s > 0:
         sustained = estimate.value * share_done / view.training_s
         return Cell(f"{numbers.rate(sustained)} FLOP/s", below="sustained in steps")
@@ -498,17 +493,17 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
     return numbers.MISSING
 
 
+_BAD_EVENTS = frozenset(
+    {"passed_over", "non_finite", "spike", "skip", "forgetting", "replay", "warning"}
+)
+
+
 def events_table(view: RunView) -> Table:
     """Return what happened, in order."""
     rows = tuple(
         (
             event.time.replace("T", " ").removesuffix("+00:00"),
-            Cell(
-                event.kind,
-                "bad"
-                if event.kind in ("passed_over", "non_finite", "spike", "skip", "warning")
-                else "",
-            ),
+            Cell(event.kind, "bad" if event.kind in _BAD_EVENTS else ""),
             f"{event.step:,}",
             event.message,
         )

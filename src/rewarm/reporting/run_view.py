@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from rewarm.artifacts import parse_json, read_json_lines
+from rewarm.errors import RunFolderError
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict, domain_verdicts
+from rewarm.planning.amended import amended_plan
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.exposure import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
-from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord
+from rewarm.records.against import AgainstOthers, WeightChange
+from rewarm.records.facts import EvalRecord, EventRecord, Metric, Record, StepRecord
 from rewarm.records.merging import MergeSweep
 from rewarm.records.run_folder import RunFolder
+
+_R = TypeVar("_R", bound=Record)
 
 __all__ = ["METRICS", "Exposure", "MetricWords", "RunView", "load_run_view"]
 
@@ -38,6 +44,11 @@ METRICS: tuple[MetricWords, ...] = (
     MetricWords("chat_bits_per_byte", "Answers in the base's chat format", "chat", True),
     MetricWords("matched_continuation", "Matched continuation", "continuation", False),
     MetricWords("multiple_choice", "Multiple choice", "choice", False),
+    MetricWords("minimal_pairs", "Minimal pairs", "pairs", False),
+    MetricWords("cloze", "Cloze", "cloze", False),
+    MetricWords("task_score", "Tasks of lm-evaluation-harness", "score", False),
+    MetricWords("task_loss", "Losses of lm-evaluation-harness", "loss", True),
+    MetricWords("task_perplexity", "Perplexities of lm-evaluation-harness", "ppl", True),
 )
 """All metrics in the order in which pages show them."""
 
@@ -58,7 +69,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as its folder tells it.
+    """A run as its folder tells it; its plan's blends are those that amendments have made of them.
 
     `domains` is the order of rows and colours: what the base knew, what is new, questions, tasks.
     `average_verdicts` are of the running average of the weights, where one was measured.
@@ -76,6 +87,8 @@ class RunView:
     average_verdicts: tuple[DomainVerdict, ...]
     missing: tuple[str, ...]
     merge_sweep: MergeSweep | None = None
+    against: AgainstOthers | None = None
+    weight_change: WeightChange | None = None
 
     @property
     def num_steps_taken(self) -> int:
@@ -172,13 +185,15 @@ def load_run_view(run: RunFolder) -> RunView:
 
     Everything else may be missing or torn: the view says so in `missing`.
     """
-    plan = load_plan(run.plan)
+    planned = load_plan(run.plan)
+    plan, broken = _as_amended(planned, run)
     recorded = run.steps()
     steps = tuple(record for record in recorded if _fits(record, plan))
     evals, of_average = tuple(run.evals()), run.average_evals()
-    placement = _placement(run.placement)
+    placement = _record_or_none(run.placement, Placement)
     recipe = _json_or_none(run.recipe)
     missing = [
+        *broken,
         *_missing_steps(steps, len(recorded)),
         *_missing_evals(plan, evals),
         *_torn_lines(run),
@@ -187,7 +202,7 @@ def load_run_view(run: RunFolder) -> RunView:
         missing.append("placement.json is missing: device, precision and versions are not known")
     if recipe is None:
         missing.append("recipe.json is missing: the resolved recipe cannot be shown")
-    sweep = _merge_sweep(run.merge_sweep)
+    sweep = _record_or_none(run.merge_sweep, MergeSweep)
     if sweep is None and run.merge_sweep.exists():
         missing.append("merge_sweep.json cannot be read: the curve of the merge is not shown")
     domains = _ordered_domains(plan, evals)
@@ -204,7 +219,17 @@ def load_run_view(run: RunFolder) -> RunView:
         average_verdicts=_verdicts(of_average, domains),
         missing=tuple(missing),
         merge_sweep=sweep,
+        against=_record_or_none(run.against, AgainstOthers),
+        weight_change=_record_or_none(run.weight_change, WeightChange),
     )
+
+
+def _as_amended(plan: Plan, run: RunFolder) -> tuple[Plan, list[str]]:
+    """Return the plan with the blends that its run is dealt to, and what is wrong with these."""
+    try:
+        return amended_plan(plan, read_amendments(run.amendments, plan.fingerprint)), []
+    except RunFolderError as error:
+        return plan, [f"amendments.jsonl cannot be used, blends are the plan's: {error}"]
 
 
 def _verdicts(evals: Sequence[EvalRecord], domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
@@ -223,16 +248,9 @@ def _ordered_domains(plan: Plan, evals: Sequence[EvalRecord]) -> tuple[str, ...]
     return tuple(sorted(roles, key=lambda domain: _ROLES.index(roles[domain])))
 
 
-def _placement(path: Path) -> Placement | None:
+def _record_or_none(path: Path, kind: type[_R]) -> _R | None:
     try:
-        return Placement.model_validate(_json_or_none(path))
-    except ValidationError:
-        return None
-
-
-def _merge_sweep(path: Path) -> MergeSweep | None:
-    try:
-        return MergeSweep.model_validate(_json_or_none(path))
+        return kind.model_validate(_json_or_none(path))
     except ValidationError:
         return None
 

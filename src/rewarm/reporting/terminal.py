@@ -8,13 +8,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from rewarm.evaluation.forgetting import DomainVerdict, domain_verdicts
-from rewarm.records.facts import LOSS_METRICS, EvalRecord
+from rewarm.records.facts import EvalRecord
 from rewarm.reporting import numbers
 from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.run_view import METRICS
 from rewarm.reporting.terminal_table import titled_table
 from rewarm.reporting.text import clean
-from rewarm.reporting.wording import mood_of, written_change
+from rewarm.reporting.wording import mood_of, written_change, written_ends, written_value
 from rewarm.units import format_count, format_duration
 
 __all__ = ["arms_table", "verdict_table"]
@@ -28,42 +28,33 @@ def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
     if not verdicts:
         return Text("nothing to compare yet: step 0 and a later step have to be evaluated")
     table = titled_table("What was learned, what was forgotten")
-    table.add_column("domain", overflow="fold")
-    table.add_column("measure")
+    table.add_column("domain", overflow="fold", min_width=10)
+    table.add_column("measure", overflow="fold")
     for name in ("step 0", "last", "change", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict", no_wrap=True, min_width=12)
     short = {metric.metric: metric.short for metric in METRICS}
     for verdict in verdicts:
         table.add_row(
             Text(clean(verdict.domain)),
             short[verdict.metric],
-            _value(verdict, verdict.first),
-            _value(verdict, verdict.last),
+            written_value(verdict.metric, verdict.first),
+            written_value(verdict.metric, verdict.last),
             written_change(verdict).replace(" points", ""),
             _interval(verdict),
             Text(verdict.verdict, style=_STYLES[mood_of(verdict)]),
         )
     note = Text(
-        "Bits per byte, less is better; continuation and choice in % right, more is better. "
-        "Intervals are evaluation noise of one seed.",
+        "Bits per byte, less is better; continuation, choice, pairs and cloze in % right, more is "
+        "better. Intervals are evaluation noise of one seed.",
         style="dim",
     )
     return Group(table, note)
 
 
-def _value(verdict: DomainVerdict, value: float) -> str:
-    if verdict.metric in LOSS_METRICS:
-        return numbers.plain(value)
-    return numbers.share(value)
-
-
 def _interval(verdict: DomainVerdict) -> str:
-    if verdict.low is None or verdict.high is None:
-        return "not known"
-    scale, decimals = (1, 3) if verdict.metric in LOSS_METRICS else (100, 1)
-    low, high = (numbers.signed(scale * end, decimals) for end in (verdict.low, verdict.high))
-    return f"{low} to {high}"
+    ends = written_ends(verdict)
+    return "not known" if ends is None else " to ".join(ends)
 
 
 def arms_table(arms: Sequence[ArmView]) -> RenderableType:

@@ -94,6 +94,7 @@ stroke-width: 3px; stroke-linejoin: round; }
 .figure .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; }
 .figure .over { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-dasharray: 7 7; }
 .figure .faint { fill: none; stroke: var(--c); stroke-width: 1; opacity: .32; }
+.figure .noise { fill: var(--c); stroke: none; opacity: .13; }
 .figure .planned { fill: none; stroke: var(--soft); stroke-width: 4.5; opacity: .32; }
 .figure .whisker { fill: none; stroke: var(--c); stroke-width: 1.6; }
 .figure .leader { stroke: var(--c); stroke-width: 1; opacity: .5; }

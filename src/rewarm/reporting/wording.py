@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES, DomainVerdict
-from rewarm.records.facts import LOSS_METRICS
+from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS, Metric
 from rewarm.reporting import numbers
 from rewarm.reporting.tables import Mood
 
-__all__ = ["ONE_SEED", "Statement", "joined", "mood_of", "statements", "written_change"]
+__all__ = [
+    "ONE_SEED",
+    "Statement",
+    "joined",
+    "mood_of",
+    "statements",
+    "written_change",
+    "written_ends",
+    "written_value",
+]
 
 ONE_SEED = (
     "Intervals are evaluation noise of one seed: how the figures of these very weights would move "
@@ -74,20 +83,36 @@ def statements(verdicts: Sequence[DomainVerdict]) -> list[Statement]:
 
 def _phrase(verdict: DomainVerdict) -> str:
     unit = " bits per byte" if verdict.metric in LOSS_METRICS else ""
-    first, last = _value(verdict, verdict.first), _value(verdict, verdict.last)
+    first = written_value(verdict.metric, verdict.first)
+    last = written_value(verdict.metric, verdict.last)
     what = " answers" if verdict.metric == "answer_bits_per_byte" else ""
     return f"{verdict.domain}{what}: {first} → {last}{unit} ({written_change(verdict)})"
 
 
-def _value(verdict: DomainVerdict, value: float) -> str:
-    return numbers.plain(value) if verdict.metric in LOSS_METRICS else numbers.share(value)
+def written_value(metric: Metric, value: float) -> str:
+    """Return a metric's figure in its unit: 1.234, or 45.6 % of right answers."""
+    return numbers.share(value) if metric in SHARE_METRICS else numbers.brief(value)
 
 
 def written_change(verdict: DomainVerdict) -> str:
     """Return a verdict's change in its unit: −0.417, or +1.5 points of accuracy."""
-    if verdict.metric in LOSS_METRICS:
-        return numbers.signed(verdict.delta)
-    return f"{numbers.signed(100 * verdict.delta, 1)} points"
+    change = _signed(verdict.metric, verdict.delta)
+    return f"{change} points" if verdict.metric in SHARE_METRICS else change
+
+
+def written_ends(verdict: DomainVerdict) -> tuple[str, str] | None:
+    """Return the ends of a change's interval in its unit; None where there is none."""
+    if verdict.low is None or verdict.high is None:
+        return None
+    return _signed(verdict.metric, verdict.low), _signed(verdict.metric, verdict.high)
+
+
+def _signed(metric: Metric, change: float) -> str:
+    if metric in SHARE_METRICS:
+        return numbers.signed(100 * change, 1)
+    if abs(change) < 10_000:
+        return numbers.signed(change)
+    return ("+" if change > 0 else "") + numbers.brief(change)
 
 
 def joined(phrases: Sequence[str]) -> str:

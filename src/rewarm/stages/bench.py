@@ -12,8 +12,8 @@ from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
-from rewarm.stages.objective import Objective
-from rewarm.stages.trained import load_newest, load_planned_base
+from rewarm.stages.objective import MoreTasks, Objective
+from rewarm.stages.trained import Trained, load_newest, load_planned_base
 
 __all__ = ["Bench"]
 
@@ -27,6 +27,7 @@ class Bench:
     suite: EvaluationSuite
     placement: Placement
     console: Console
+    harness: MoreTasks | None = None
 
     def say(self, message: str) -> None:
         """Print a line that stays."""
@@ -40,18 +41,20 @@ class Bench:
             (batched.measure.domain, batched.measure.metric, batched.measure.items_key)
             for batched in self.suite.measures
         }
-        return found if wanted <= have else []
+        is_whole = wanted <= have and (self.harness is None or self.harness.are_in(found))
+        return found if is_whole else []
 
     def record_base(self) -> None:
         """Measure the base unless that is on record."""
         if not self.recorded(0):
             self._record(load_planned_base(self.plan, device=self.placement.device), 0)
 
-    def record_newest(self) -> None:
-        """Measure the newest verified checkpoint unless that is on record."""
-        model, step = load_newest(self.plan, self.run, self.console, device=self.placement.device)
-        if not self.recorded(step):
-            self._record(model, step)
+    def record_newest(self) -> Trained:
+        """Measure the newest verified checkpoint unless that is on record; return it."""
+        trained = load_newest(self.plan, self.run, self.console, device=self.placement.device)
+        if not self.recorded(trained.step):
+            self._record(*trained)
+        return trained
 
     def _record(self, model: nn.Module, step: int) -> None:
         records = self.measured(model, step)
@@ -69,6 +72,8 @@ class Bench:
             self.say(f"warning: {notice}")
         told = f"evaluating {what or f'step {step}'}"
         bar = iter(track(range(self.suite.num_batches), told, console=self.console))
-        records = objective.measure(model, self.suite, step=step, progress=advance)
+        records = objective.measure(
+            model, self.suite, step=step, progress=advance, more=self.harness
+        )
         next(bar, None)
         return records

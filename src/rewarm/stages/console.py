@@ -44,6 +44,11 @@ _SHORT = {
     "chat_bits_per_byte": "chat bpb",
     "matched_continuation": "matched",
     "multiple_choice": "accuracy",
+    "minimal_pairs": "pairs",
+    "cloze": "cloze",
+    "task_score": "",  # the harness's tasks bear their metric's name
+    "task_loss": "",
+    "task_perplexity": "",
 }
 
 
@@ -300,7 +305,8 @@ def deltas_line(records: Sequence[EvalRecord], base: dict[tuple[str, str], float
     for record in records:
         start = base.get((record.domain, record.metric))
         change = f" ({record.value - start:+.3f})" if start is not None and record.step else ""
-        parts.append(f"{record.domain} {_SHORT[record.metric]} {record.value:.3f}{change}")
+        what = " ".join(filter(None, (record.domain, _SHORT[record.metric])))
+        parts.append(f"{what} {record.value:.3f}{change}")
     return ", ".join(parts)
 
 

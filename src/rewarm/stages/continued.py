@@ -16,6 +16,7 @@ from rich.console import Console
 from rewarm.artifacts import read_json
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
 from rewarm.order.position import samples_before
+from rewarm.planning.amended import amended
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import (
@@ -194,7 +195,9 @@ def _own_job(
             "restore the file; rewarm itself wrote it",
         ) from error
     if weights is None:
-        phase = trunk.science.phase_at(min(step, trunk.science.num_steps - 1))
+        amendments = read_amendments(run.amendments, trunk.fingerprint)
+        science = amended(trunk.science, amendments)
+        phase = science.phase_at(min(step, science.num_steps - 1))
         names = [source.name for source in trunk.science.sources]
         weights = {
             name: weight / 65_536

@@ -14,7 +14,9 @@ from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.terminal import verdict_table
+from rewarm.stages.against import note_against, note_weights, open_others
 from rewarm.stages.bench import Bench
+from rewarm.stages.harness import harness_of
 from rewarm.stages.job import open_run
 from rewarm.stages.measuring import suite_of
 from rewarm.stages.train import open_views
@@ -25,19 +27,28 @@ from rewarm.training.placement import choose_placement
 __all__ = ["run_evaluate", "show_verdicts"]
 
 
-def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) -> None:
-    """Measure the run's newest checkpoint (or `model`) and the base; print the verdicts.
+def run_evaluate(
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    model: Path | None,
+    control: Path | None = None,
+    joint: Path | None = None,
+) -> None:
+    """Measure the run's newest checkpoint (or `model`) and the base; print the verdicts, how far
+    the weights have gone, and what the run comes to beside a control and beside joint training.
 
     What is already on record is not measured again. Figures of another model folder are shown
     against the base and not recorded: they are not of this run. Raises RunFolderError where a
     launch under way writes the records.
     """
     plan, run = open_run(path, overrides)
+    others = open_others(plan, control, joint)
     console = Console()
     open_views(plan)
     # As in training: the same device and the same precision, so that figures can be compared.
     placement, _ = choose_placement(plan.conduct.training, plan.science, plan.conduct.model)
-    bench = Bench(plan, run, suite_of(plan), placement, console)
+    bench = Bench(plan, run, suite_of(plan), placement, console, harness_of(plan))
     for warning in bench.suite.warnings:
         bench.say(f"warning: {warning}")
     if model is not None:
@@ -51,8 +62,10 @@ def run_evaluate(path: Path, overrides: Iterable[str], *, model: Path | None) ->
         return
     with hold_lock(run.lock, bench.say):
         bench.record_base()
-        bench.record_newest()
-    show_verdicts(run, console)
+        trained = bench.record_newest()
+        show_verdicts(run, console)
+        note_weights(plan, run, trained, console)
+        note_against(run, others, console)
 
 
 def _check_vocabulary(folder: Path, plan: Plan) -> None:

@@ -16,6 +16,8 @@ from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.export import Exported, ModelCard, export_model, find_export
 from rewarm.model.adapter import merge_adapters
+from rewarm.planning.amended import amended_plan
+from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import LOSS_METRICS
 from rewarm.records.run_folder import RunFolder
@@ -96,7 +98,10 @@ def export_run(
         vocab_size=plan.conduct.model.vocab_size,
     )
     sample: torch.Tensor = batches.batch(0).input_ids[:_SAMPLE_SEQUENCES]
-    card = ModelCard(plan, verdicts, step, _precision(run), of_average=average)
+    amendments = read_amendments(run.amendments, plan.fingerprint)
+    card = ModelCard(
+        amended_plan(plan, amendments), verdicts, step, _precision(run), of_average=average
+    )
     with console.status("exporting, and reading back what was written"):
         export_model(model, folder=folder, card=card, sample=sample, dtype=dtype, make_way=make_way)
     _say(console, f"exported and verified: {folder.resolve()}")

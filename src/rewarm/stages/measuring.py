@@ -24,9 +24,18 @@ from rewarm.evaluation.held_out import bits_per_byte, matched_continuation
 from rewarm.evaluation.measure import Built
 from rewarm.evaluation.passages import Framing
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
-from rewarm.evaluation.tasks import multiple_choice, read_task
+from rewarm.evaluation.tasks import (
+    cloze,
+    cloze_bits_per_byte,
+    minimal_pairs,
+    multiple_choice,
+    read_cloze,
+    read_pairs,
+    read_task,
+)
 from rewarm.model.chat_template import chat_renderer
 from rewarm.planning.plan import Plan
+from rewarm.recipe.records import TaskRecipe
 from rewarm.records.facts import LOSS_METRICS, CorpusFacts
 
 __all__ = ["PlannedSuites", "suite_of", "suites_of"]
@@ -50,7 +59,11 @@ def suites_of(plan: Plan) -> PlannedSuites:
     full = suite_of(plan)
     if plan.conduct.evaluation.choices_every_evaluation:
         return PlannedSuites(full, full, plan.science.num_steps)
-    losses = tuple(m for m in full.measures if m.measure.metric in LOSS_METRICS)
+    losses = tuple(
+        batched
+        for batched in full.measures
+        if batched.measure.metric in LOSS_METRICS and batched.measure.role != "task"
+    )
     return PlannedSuites(full, replace(full, measures=losses), plan.science.num_steps)
 
 
@@ -77,8 +90,29 @@ def _measures(plan: Plan) -> Iterator[Built]:
         return
     framing = _framing(next(iter(plan.conduct.corpora.values())))
     for name, task in wanted.tasks.items():
-        items = read_task(Path(plan.conduct.recipe_folder) / task.path, max_items=task.max_items)
-        yield multiple_choice(items, domain=name, tokenizer=tokenizer, framing=framing)
+        path = Path(plan.conduct.recipe_folder) / task.path
+        yield from _of_task(task, path, domain=name, tokenizer=tokenizer, framing=framing)
+
+
+def _of_task(
+    task: TaskRecipe, path: Path, *, domain: str, tokenizer: Tokenizer, framing: Framing
+) -> Iterator[Built]:
+    if task.kind == "cloze":
+        items = read_cloze(path, max_items=task.max_items)
+        yield cloze(items, domain=domain, tokenizer=tokenizer, framing=framing)
+        yield cloze_bits_per_byte(items, domain=domain, tokenizer=tokenizer, framing=framing)
+    elif task.kind == "minimal-pairs":
+        pairs = read_pairs(path, max_items=task.max_items)
+        yield minimal_pairs(pairs, domain=domain, tokenizer=tokenizer, framing=framing)
+    else:
+        questions = read_task(path, max_items=task.max_items)
+        yield multiple_choice(
+            questions,
+            domain=domain,
+            tokenizer=tokenizer,
+            framing=framing,
+            normalise=task.normalise,
+        )
 
 
 def _tokenizer_of(plan: Plan) -> Tokenizer:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
-from rewarm.evaluation.likelihood import Progress, evaluate
+from rewarm.evaluation.likelihood import Progress, Within, evaluate
 from rewarm.evaluation.suite import EvaluationSuite
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.liger_loss import liger_nats
@@ -20,7 +20,27 @@ from rewarm.planning.plan import Placement, Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.training.placement import autocast_dtype, autocast_of, roads_of
 
-__all__ = ["Objective"]
+__all__ = ["MoreTasks", "Objective"]
+
+
+class MoreTasks(Protocol):
+    """What is measured beside the suite: lm-evaluation-harness."""
+
+    def measure(
+        self,
+        model: nn.Module,
+        *,
+        step: int,
+        autocast_dtype: torch.dtype | None,
+        within: Within | None,
+        world: World,
+    ) -> list[EvalRecord]:
+        """Return the records of a model after `step` updates; collective."""
+        ...
+
+    def are_in(self, records: Iterable[EvalRecord]) -> bool:
+        """Tell whether each task has a record among these."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +106,11 @@ class Objective:
         step: int,
         within: Callable[..., Any] | None = None,
         progress: Progress | None = None,
+        more: MoreTasks | None = None,
     ) -> list[EvalRecord]:
         """Return what an evaluation of the model after `step` updates finds; collective."""
         with self.attention.as_loaded(model):
-            return evaluate(
+            found = evaluate(
                 model,
                 suite,
                 step=step,
@@ -99,6 +120,15 @@ class Objective:
                 progress=progress,
                 world=self.world,
             )
+            if more is not None:
+                found += more.measure(
+                    model,
+                    step=step,
+                    autocast_dtype=autocast_dtype(self.placement),
+                    within=within,
+                    world=self.world,
+                )
+            return found
 
     def _settle_loss(
         self, model: nn.Module, *, within: Callable[..., Any] | None, trains: bool

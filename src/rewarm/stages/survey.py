@@ -33,6 +33,7 @@ class Survey:
     `texts` are the sources whose files were found, in the recipe's order; without a base there are
     none. `rehearsals` are those that the base makes up, of which `texts` holds what is made.
     `embeddings` are the models by which sources keep what lies nearest, by the sources' names.
+    `task_bytes` is what each local task runs through the model.
     `fault` is set where the hub cannot be reached: no mistake of the person's, yet nothing can go
     on without it.
     """
@@ -44,6 +45,7 @@ class Survey:
     rehearsals: list[Rehearsal] = field(default_factory=list)
     embeddings: dict[str, EmbeddingModel] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
+    task_bytes: dict[str, int] = field(default_factory=dict)
     fault: EnvironmentFault | None = None
 
     def unmade(self) -> list[Rehearsal]:
@@ -95,7 +97,8 @@ def survey(job: Job) -> Survey:
         _check_templates(job, found.model, found.problems)
         _find_rehearsals(job, found, found.model, texts)
         found.texts = [texts[name] for name in job.recipe.sources if name in texts]
-    _check_tasks(job, found.problems)
+    _check_tasks(job, found)
+    _check_harness(job, found.problems)
     _check_chat(job, found.problems)
     _check_mirror(job, found.problems)
     return found
@@ -213,17 +216,72 @@ def _check_mirror(job: Job, problems: Problems) -> None:
         problems.extend([problem] if problem is not None else [])
 
 
-def _check_tasks(job: Job, problems: Problems) -> None:
-    """Note every task file that cannot be read now rather than after hours of training."""
+def _check_tasks(job: Job, found: Survey) -> None:
+    """Note every task file that cannot be read now rather than after hours of training; of the
+    others, what text they are scored on.
+    """
     for name, task in job.recipe.evaluation.tasks.items():
-        from rewarm.evaluation.tasks import read_task
+        from rewarm.evaluation.tasks import (
+            choice_texts,
+            cloze_texts,
+            pair_texts,
+            read_cloze,
+            read_pairs,
+            read_task,
+        )
 
+        path = job.folder / task.path
         try:
-            read_task(job.folder / task.path, max_items=task.max_items)
+            if task.kind == "cloze":
+                texts = cloze_texts(read_cloze(path, max_items=task.max_items))
+            elif task.kind == "minimal-pairs":
+                texts = pair_texts(read_pairs(path, max_items=task.max_items))
+            else:
+                texts = choice_texts(
+                    read_task(path, max_items=task.max_items), normalise=task.normalise
+                )
+            found.task_bytes[name] = sum(len(text.encode()) for text in texts)
         except CorpusError as error:
             for problem in error.problems:
                 what = f"{problem.where}: {problem.what}"
-                problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
+                found.problems.add(f"evaluation.tasks.{name}.path", what, problem.fix)
+
+
+def _check_harness(job: Job, problems: Problems) -> None:
+    """Note tasks of lm-evaluation-harness that it does not have; nothing of it is imported."""
+    wanted = job.recipe.evaluation.harness
+    if not wanted.tasks:
+        return
+    from rewarm.evaluation.harness_index import harness_folder, near_names, task_names
+
+    where = "evaluation.harness"
+    installed = harness_folder()
+    if installed is None:
+        problems.add(
+            f"{where}.tasks",
+            "they are lm-evaluation-harness's, which is not installed",
+            "pip install 'rewarm[tasks]', or write them as evaluation.tasks of your own",
+        )
+        return
+    known: frozenset[str] = frozenset()
+    if wanted.include_path is not None:
+        own = job.folder / wanted.include_path
+        if not own.is_dir():
+            problems.add(
+                f"{where}.include_path", f"{own} is not a folder", "name one of YAML files"
+            )
+            return
+        known = task_names(own)
+    if not known.issuperset(wanted.tasks):
+        known |= task_names(installed)
+    for name in wanted.tasks:
+        if name not in known:
+            near = near_names(name, known)
+            problems.add(
+                f"{where}.tasks",
+                f"lm-evaluation-harness has no task, group or tag {name!r}",
+                f"did you mean {' or '.join(near)}?" if near else "look at `lm_eval ls tasks`",
+            )
 
 
 def _check_chat(job: Job, problems: Problems) -> None:

@@ -10,6 +10,7 @@ from rewarm.artifacts import canonical_json
 from rewarm.corpus.packed import open_windows
 from rewarm.errors import PlanError
 from rewarm.order.position import slots_of_rank
+from rewarm.planning.amended import amended_plan
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Plan
 from rewarm.reporting.text import harmless
@@ -21,6 +22,8 @@ __all__ = ["run_trace"]
 def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool) -> None:
     """Print one line per document span that the step sees, in the order of the batch."""
     plan, run = open_run(path, overrides)
+    amendments = read_amendments(run.amendments, plan.fingerprint)
+    plan = amended_plan(plan, amendments)
     rows = list(trace_step(plan, step))
     if as_json:
         for row in rows:
@@ -31,7 +34,6 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
     from rich.text import Text
 
     science = plan.science
-    amendments = read_amendments(run.amendments, plan.fingerprint)
     left_out = "; left out by an amendment" if amendments.skips(step) else ""
     rate = f"{science.lr(step):.4g}"
     table = Table(
@@ -54,7 +56,8 @@ def run_trace(path: Path, overrides: Iterable[str], *, step: int, as_json: bool)
 def trace_step(plan: Plan, step: int) -> Iterator[dict[str, object]]:
     """Yield a row per (sequence, document): source, epoch, window, document id, token span.
 
-    Raises PlanError where the step is not in the plan or the text is not prepared.
+    `plan` is as its run's amendments have made it. Raises PlanError where the step is not in the
+    plan or the text is not prepared.
     """
     science = plan.science
     if not 0 <= step < science.num_steps:

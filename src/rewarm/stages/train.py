@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from torch import nn
@@ -18,11 +19,13 @@ from rewarm.corpus.views import View
 from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, CorpusError, PlanError, Problems
+from rewarm.evaluation.forgetting_rule import evidence_of_forgetting
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
+from rewarm.stages.harness import harness_of
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
@@ -39,11 +42,16 @@ from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
 
-__all__ = ["FINISHED", "STOPPED", "open_views", "run_train", "train_plan"]
+if TYPE_CHECKING:
+    from rewarm.evaluation.harness import HarnessTasks
+
+__all__ = ["FINISHED", "FORGOT", "STOPPED", "open_views", "run_train", "train_plan"]
 
 FINISHED = 0
 STOPPED = 130
 """Exit code where a signal ended the launch: by the shell's custom, an interrupted command's."""
+FORGOT = 3
+"""Exit code where the launch ended for what the run has forgotten, as the recipe says."""
 
 
 def run_train(
@@ -111,6 +119,8 @@ def train_plan(
         plan.conduct.training, plan.science, plan.conduct.model, world
     )
     suites = suites_of(plan)
+    harness: list[HarnessTasks | None] = []
+    ranks.together(lambda: harness.append(harness_of(plan)))
     objective = Objective.of(plan, placement, world)
 
     def load() -> nn.Module:
@@ -137,7 +147,13 @@ def train_plan(
             live.say(f"warning: its moments were taken with betas {taken.betas}")
 
     def measure(root: Root, step: int) -> list[EvalRecord]:
-        return objective.measure(root.model, suites.at(step), step=step, within=root)
+        suite = suites.at(step)
+        more = harness[0] if suite is suites.full else None
+        return objective.measure(root.model, suite, step=step, within=root, more=more)
+
+    def find_forgetting(step: int, since_step: int) -> str | None:
+        rule = plan.conduct.evaluation.on_forgetting
+        return evidence_of_forgetting(rule, run.evals(), step=step, since_step=since_step)
 
     with ExitStack() as stack:
         live = stack.enter_context(TrainConsole(plan, console, recorded=run.evals))
@@ -154,6 +170,7 @@ def train_plan(
             stored=stored,
             progress=live.show_preparation,
             evaluator=measure,
+            find_forgetting=find_forgetting,
             sinks=[live, *more],
         )
         ending = run_training(
@@ -165,6 +182,8 @@ def train_plan(
             until_step=until_step,
             world=world,
         )
+    if ending.forgot:
+        return FORGOT
     return FINISHED if ending.signal is None else STOPPED
 
 

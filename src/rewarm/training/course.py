@@ -66,6 +66,15 @@ class Course:
         self.journal.event("freeze", state.step, f"{why}; the lowest {layers} train no more")
         state.amendments = amended
 
+    def raise_replay(self, state: TrainState, until_step: int, share: float, why: str, /) -> None:
+        """Put a larger share of old text, from the state's step on, on the disk and into it."""
+        amended = state.amendments.with_replay(state.step, until_step, share, why)
+        self.ranks.on_main(lambda: append_amendment(self.run.amendments, amended))
+        self.journal.event(
+            "replay", state.step, f"{why}; old text is {share:.3g} of the blend from here on"
+        )
+        state.amendments = amended
+
     def go_back(self, back: RollBack) -> Search:
         """Amend the plan by the steps that are left out; return the checkpoint to go on from.
 

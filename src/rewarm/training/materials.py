@@ -11,6 +11,7 @@ from rewarm.batches.loader import StoredDistributions, WindowSource
 from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
 from rewarm.distributed.world import World
 from rewarm.planning.plan import Placement
+from rewarm.training.forgetting import FindForgetting
 from rewarm.training.hooks import Evaluator, Hook
 from rewarm.training.placement import apply_placement, blocks_dtype
 from rewarm.training.sinks import Sink
@@ -29,7 +30,8 @@ class Materials:
     placement the model has borne out, and that is recorded. `begin_optimizer` sets the moments
     that a run begins with where these are not zeros. `views` has all text that the plan reads,
     `stored` what the base said of some of it. `progress` is told (what, done, total) of work before
-    the first step.
+    the first step. `find_forgetting` reads the records of evaluations, where something is to be
+    done about what they show.
     """
 
     load_model: Callable[[], nn.Module]
@@ -43,6 +45,7 @@ class Materials:
     begin_optimizer: Callable[[TrainState], None] = lambda state: None
     stored: Mapping[str, StoredDistributions] = field(default_factory=dict)
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    find_forgetting: FindForgetting | None = None
 
 
 def load_root(

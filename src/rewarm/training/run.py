@@ -5,20 +5,24 @@ Everything concrete is handed in by the stage; what is composed here is what res
 
 from __future__ import annotations
 
+import functools
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from rewarm.artifacts import read_json, write_json
-from rewarm.batches.loader import Batches, BatchLoader, PrefetchedBatches
+from rewarm.batches.loader import BatchLoader, PrefetchedBatches
 from rewarm.distributed.world import ALONE, World, told_as_lost_rank
 from rewarm.errors import EnvironmentFault, RunFolderError
+from rewarm.planning.amended import amended
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Placement, Plan, Science, load_plan
 from rewarm.planning.trainable import Stage
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.course import Course
+from rewarm.training.forgetting import ActOnForgetting
 from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import AverageWeights, Evaluate, Hook, LogSteps, SaveCheckpoints
 from rewarm.training.lock import RunLock, hold_lock
@@ -41,11 +45,15 @@ __all__ = ["Ending", "run_training"]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a launch ended: after `step` updates; `signal` names the one that asked, if one did."""
+    """How a launch ended: after `step` updates; `signal` names the one that asked, if one did.
+
+    `forgot`: it stopped for what it has forgotten, as the recipe says.
+    """
 
     step: int
     finished: bool
     signal: str | None = None
+    forgot: bool = False
 
 
 def run_training(
@@ -95,6 +103,8 @@ def run_training(
                 del state  # its memory is the next one's
                 gear.saver.finish()
                 state = begin(held.course.go_back(turn))
+            elif turn is _NEW_BLEND:
+                continue  # the next batches are dealt by it; the state is as it was
             elif world.is_alone:
                 turn_to_stage(state, plan.science)
             else:
@@ -102,7 +112,9 @@ def run_training(
                 step = state.step
                 del state
                 state = begin(held.store.find_newest_verified(at_most=step))
-        ending = Ending(state.step, state.step == plan.science.num_steps, gear.agreed.stop_signal)
+        finished = state.step == plan.science.num_steps
+        forgot = gear.has_forgotten and not finished
+        ending = Ending(state.step, finished, gear.agreed.stop_signal, forgot)
         _tell_ending(journal, ending, resume_with)
         mirror.finish()
     return ending
@@ -147,15 +159,22 @@ class _Gear:
 
     science: Science
     guard: Guard
-    batches: Batches
+    batches: Callable[[Amendments], PrefetchedBatches]
     hooks: Sequence[Hook]
     saver: CheckpointSaver
     agreed: AgreedRequests
+    forgetting: ActOnForgetting | None
     last_step: int
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Tell whether the run is to stop for what it has forgotten."""
+        return self.forgetting is not None and self.forgetting.has_stopped
 
     def is_over(self, state: TrainState) -> bool:
         """Tell whether no step is taken after this state, in this launch."""
-        return state.step >= self.last_step or self.agreed.stop_signal is not None
+        stops = self.agreed.stop_signal is not None or self.has_forgotten
+        return state.step >= self.last_step or stops
 
     def stage_of(self, state: TrainState) -> Stage:
         """Return which parameters train in the state's next step."""
@@ -184,7 +203,7 @@ def _gear(
         retention=retained.retention,
     )
     guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
-    batches = stack.enter_context(_batches(plan, materials, last_step, world))
+    batches = functools.partial(_batches, plan, materials, last_step, world)
     saver = stack.enter_context(
         CheckpointSaver(
             plan.science,
@@ -198,27 +217,57 @@ def _gear(
         )
     )
     agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
-    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course)
-    return _Gear(plan.science, guard, batches, hooks, saver, agreed, last_step)
+    forgetting = _act_on_forgetting(plan, materials, held, world)
+    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course, forgetting)
+    return _Gear(plan.science, guard, batches, hooks, saver, agreed, forgetting, last_step)
 
 
-def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | Stage | None:
-    """Train until it is over, or return how far to go back, or the stage that begins now.
+def _act_on_forgetting(
+    plan: Plan, materials: Materials, held: _Held, world: World
+) -> ActOnForgetting | None:
+    rule = plan.conduct.evaluation.on_forgetting
+    if rule.action == "off" or materials.evaluator is None or materials.find_forgetting is None:
+        return None
+    return ActOnForgetting(
+        rule,
+        plan.science,
+        plan.conduct.evaluation_steps,
+        find=materials.find_forgetting,
+        amend=held.course.raise_replay,
+        journal=held.journal,
+        ranks=world.ranks,
+    )
 
-    A stage's last state is saved, as a launch's is.
+
+class _NewBlend:
+    """Says that batches are dealt by another blend from the state's step on."""
+
+
+_NEW_BLEND = _NewBlend()
+
+
+def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | Stage | _NewBlend | None:
+    """Train until it is over, or return how far to go back, or what begins now: stage or blend.
+
+    A stage's last state is saved, as a launch's is; so is a blend's.
     """
     stage = gear.stage_of(state)
+    blends = state.amendments.replay_steps()
 
     def until(state: TrainState) -> bool:
-        return gear.is_over(state) or gear.stage_of(state) != stage
+        is_dealt_anew = state.amendments.replay_steps() != blends
+        return gear.is_over(state) or is_dealt_anew or gear.stage_of(state) != stage
 
     try:
-        with told_as_lost_rank(world):
-            for _ in train(state, gear.guard, gear.batches, gear.hooks, until):
+        # What is gathered ahead is of the order that the amendments now make.
+        with told_as_lost_rank(world), gear.batches(state.amendments) as batches:
+            for _ in train(state, gear.guard, batches, gear.hooks, until):
                 pass
     except RollBack as back:
         return back.with_traceback(None)  # whose frames would keep the state
-    return None if gear.is_over(state) else gear.stage_of(state)
+    if gear.is_over(state):
+        return None
+    return gear.stage_of(state) if gear.stage_of(state) != stage else _NEW_BLEND
 
 
 def _hold_lock(
@@ -293,9 +342,11 @@ def _begin(
     return state
 
 
-def _batches(plan: Plan, materials: Materials, last_step: int, world: World) -> PrefetchedBatches:
+def _batches(
+    plan: Plan, materials: Materials, last_step: int, world: World, amendments: Amendments
+) -> PrefetchedBatches:
     loader = BatchLoader(
-        plan.science.order(),
+        amended(plan.science, amendments).order(),
         materials.views,
         sequence_length=plan.science.sequence_length,
         vocab_size=plan.conduct.model.vocab_size,
@@ -314,6 +365,7 @@ def _hooks(
     saver: CheckpointSaver,
     agreed: AgreedRequests,
     course: Course,
+    forgetting: ActOnForgetting | None,
 ) -> list[Hook]:
     """Return the hooks in the order that makes a kill between any two of them harmless."""
 
@@ -336,6 +388,8 @@ def _hooks(
                 of_average=conduct.evaluation.average,
             )
         )
+    if forgetting is not None:
+        hooks.append(forgetting)
     if plan.science.freezing.kind == "auto":
         hooks.append(FreezeSettledLayers(plan.science, course.freeze))
     return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]
@@ -372,4 +426,6 @@ def _tell_ending(journal: Journal, ending: Ending, resume_with: str) -> None:
         journal.event("finish", ending.step, f"finished after {ending.step} steps")
         return
     why = f"stopped by {ending.signal}" if ending.signal else "stopped as asked"
+    if ending.forgot:
+        why = "stopped for what it has forgotten, as evaluation.on_forgetting says,"
     journal.event("stop", ending.step, f"{why} after {ending.step} steps; go on: {resume_with}")

@@ -26,6 +26,8 @@ from rewarm.batches.loader import IGNORED_LABEL, Batch
 from rewarm.distributed.fsdp import clip_gradients, local, reduce_gradients, share_of_copies
 from rewarm.distributed.world import World
 from rewarm.errors import RewarmError
+from rewarm.planning.amended import amended
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.trainable import layer_of
 from rewarm.records.facts import StepRecord
@@ -125,7 +127,8 @@ class Stepper:
         if not measured.is_finite:
             before.restore(state)
             raise NonFiniteStep(batch.step, *measured.first_non_finite(), self.trace_with)
-        return self._record(batch, measured, count, time.perf_counter() - started)
+        elapsed = time.perf_counter() - started
+        return self._record(batch, measured, count, elapsed, state.amendments)
 
     def _update(self, state: TrainState, batch: Batch, count: _Count) -> _Measured:
         """Update weights and moments, unless loss or gradient is not finite; return both.
@@ -271,6 +274,7 @@ class Stepper:
         measured: _Measured,
         count: _Count,
         step_s: float,
+        amendments: Amendments,
     ) -> StepRecord:
         science = self.science
         return StepRecord(
@@ -280,7 +284,7 @@ class Stepper:
             grad_norm=measured.grad_norm,
             num_valid_tokens=count.valid,
             num_tokens=(batch.step + 1) * science.tokens_per_step,
-            phase=science.phase_at(batch.step).name,
+            phase=amended(science, amendments).phase_at(batch.step).name,
             samples=count.samples,
             step_s=step_s,
             layer_grad_norms=measured.layer_norms,

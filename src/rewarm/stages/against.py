@@ -1,0 +1,106 @@
+"""What `rewarm evaluate` tells of a run beside others: a control, joint training, its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rewarm.artifacts import write_json
+from rewarm.errors import Problems, RunFolderError, UserError
+from rewarm.evaluation.against import against_control, recovered_fractions
+from rewarm.model.weight_change import weight_change
+from rewarm.model.weight_folder import WeightFolder
+from rewarm.planning.plan import Plan
+from rewarm.records.against import AgainstOthers
+from rewarm.records.run_folder import RunFolder
+from rewarm.reporting.against import (
+    gap_table,
+    on_terminal,
+    recovered_table,
+    weight_table,
+    weights_sentence,
+)
+from rewarm.stages.job import open_run
+from rewarm.stages.trained import Trained
+
+__all__ = ["note_against", "note_weights", "open_others"]
+
+
+def open_others(
+    plan: Plan, control: Path | None, joint: Path | None
+) -> dict[str, tuple[Path, RunFolder]]:
+    """Return the runs that another is held against, by what they are to it.
+
+    Raises RunFolderError with what is wrong with both: no run, none of its records, another base.
+    """
+    problems = Problems()
+    found: dict[str, tuple[Path, RunFolder]] = {}
+    for what, path in (("control", control), ("joint", joint)):
+        if path is None:
+            continue
+        try:
+            other, run = open_run(path)
+        except UserError as error:
+            problems.extend(error.problems)
+            continue
+        if not run.evals():
+            problems.add(f"--{what}", f"{path} has no evaluations", "run `rewarm evaluate` on it")
+        elif what == "control" and other.science.base_weights != plan.science.base_weights:
+            problems.add(
+                f"--{what}",
+                f"{path} continues another base, so its gap is not this run's",
+                "name a run from the same base, with the same schedule, on old text alone",
+            )
+        found[what] = (path, run)
+    problems.raise_as(RunFolderError)
+    return found
+
+
+def note_against(
+    run: RunFolder, others: dict[str, tuple[Path, RunFolder]], console: Console
+) -> None:
+    """Work out, print and write what a run comes to beside the others."""
+    if not others:
+        return
+    mine = run.evals()
+    control, joint = others.get("control"), others.get("joint")
+    gaps = () if control is None else tuple(against_control(mine, control[1].evals()))
+    recovered = () if joint is None else tuple(recovered_fractions(mine, joint[1].evals()))
+    warnings = [
+        f"{path} scored none of this run's items at the steps that count: the same held-out text "
+        "and tokenizer are needed"
+        for found, other in ((gaps, control), (recovered, joint))
+        if other is not None and not found
+        for path in [other[0]]
+    ]
+    told = AgainstOthers(
+        control=None if control is None else str(control[0]),
+        joint=None if joint is None else str(joint[0]),
+        gaps=gaps,
+        recovered=recovered,
+        warnings=tuple(warnings),
+    )
+    write_json(run.against, told.model_dump(mode="json"))
+    if gaps:
+        note = "How much worse than the base, less how much worse the control is. One seed each."
+        console.print(on_terminal("With the control taken off", gap_table(told), note))
+    if recovered:
+        note = "(base - run) / (base - joint), by domain. One seed each."
+        console.print(on_terminal("Beside joint training", recovered_table(told), note))
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def note_weights(plan: Plan, run: RunFolder, trained: Trained, console: Console) -> None:
+    """Work out, print and write how far a run's weights have gone from its base's.
+
+    Adapters are matrices beside the base's weights, which have not moved: nothing is told of them.
+    """
+    if plan.science.parameters.adapter is not None:
+        return
+    with WeightFolder.read(Path(plan.conduct.base_folder)).open("the base") as base:
+        change = weight_change(trained.model, base, step=trained.step)
+    write_json(run.weight_change, change.model_dump(mode="json"))
+    note = weights_sentence(change)
+    console.print(on_terminal("How far the weights have gone", weight_table(change), note))

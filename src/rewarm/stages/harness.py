@@ -1,0 +1,37 @@
+"""Tasks of lm-evaluation-harness of a plan, loaded where there are any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rewarm.model.load import quiet_transformers
+from rewarm.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from rewarm.evaluation.harness import HarnessTasks
+
+__all__ = ["harness_of"]
+
+
+def harness_of(plan: Plan) -> HarnessTasks | None:
+    """Return a plan's tasks of lm-evaluation-harness with their data; None where it has none.
+
+    The harness takes seconds to import and is nobody's who names no task of it. Raises RecipeError
+    for names that it does not know, EnvironmentFault where data cannot be loaded.
+    """
+    wanted = plan.conduct.evaluation.harness
+    if not wanted.tasks:
+        return None
+    from transformers import AutoTokenizer
+
+    from rewarm.evaluation.harness import open_harness
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(plan.conduct.base_folder)
+    return open_harness(
+        wanted,
+        recipe_folder=Path(plan.conduct.recipe_folder),
+        tokenizer=tokenizer,
+        max_length=plan.conduct.model.max_positions,
+    )
