@@ -4,6 +4,7 @@ on."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from rewarm.corpus.views import View
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
 from rewarm.evaluation.chat import read_conversations
 from rewarm.evaluation.selection import choose_documents
-from rewarm.evaluation.tasks import read_task
+from rewarm.evaluation.tasks import read_cloze, read_pairs, read_task
 from rewarm.recipe.curate import CurateRecipe
+from rewarm.recipe.records import TaskRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import CurateConsole
 from rewarm.stages.job import Job
@@ -174,8 +176,8 @@ def _tasks(job: Job) -> list[TaskText]:
     for name, task in evaluation.tasks.items():
         path = job.folder / task.path
         with contextlib.suppress(OSError):
-            digest = fingerprint([file_sha256(path), task.max_items])
-            found.append(TaskText(name, digest, partial(_task_texts, path, task.max_items)))
+            digest = fingerprint([file_sha256(path), task.max_items, task.kind])
+            found.append(TaskText(name, digest, partial(_task_texts, path, task)))
     if evaluation.chat is not None:
         path = job.folder / evaluation.chat
         with contextlib.suppress(OSError):
@@ -183,10 +185,16 @@ def _tasks(job: Job) -> list[TaskText]:
     return found
 
 
-def _task_texts(path: Path, max_items: int | None) -> list[str]:
-    """Return the texts of a task: every question, alone and with each of its choices."""
+def _task_texts(path: Path, task: TaskRecipe) -> list[str]:
+    """Return the texts of a task: every question, alone and with each of its choices; texts with
+    the words that they go on with; both sentences of a pair."""
+    if task.kind == "cloze":
+        clozes = read_cloze(path, max_items=task.max_items)
+        return [f"{item.text} {item.target}" for item in clozes]
+    if task.kind == "minimal-pairs":
+        return list(itertools.chain(*read_pairs(path, max_items=task.max_items)))
     texts: list[str] = []
-    for item in read_task(path, max_items=max_items):
+    for item in read_task(path, max_items=task.max_items):
         texts.append(item.question)
         texts += [f"{item.question} {choice}" for choice in item.choices]
     return texts
