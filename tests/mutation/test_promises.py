@@ -1384,8 +1384,8 @@ MUTATIONS = [
     Mutation(
         promise="SIGTERM ends with a checkpoint",
         file="training/run.py",
-        old="return state.step >= self.last_step or self.agreed.stop_signal is not None",
-        new="return state.step >= self.last_step",
+        old="stops = self.agreed.stop_signal is not None or self.has_forgotten",
+        new="stops = self.has_forgotten",
         test="tests/unit/test_training_run.py::"
         "test_a_signal_ends_the_launch_after_the_step_with_a_checkpoint",
     ),

@@ -68,7 +68,7 @@ def test_usr1_saves_term_stops_and_nobody_else_may_launch(tmp_path: Path) -> Non
 
     assert child.returncode == 0, errors
     step = len(run.steps())
-    assert output == f"Ending(step={step}, finished=False, signal='SIGTERM')\n"
+    assert output == f"Ending(step={step}, finished=False, signal='SIGTERM', forgot=False)\n"
     assert "SIGTERM: finishing the step, then a checkpoint" in errors
     assert num_checkpoints() == 2
     assert (run.checkpoints / f"step-{step:08d}").exists()

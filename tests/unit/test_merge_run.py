@@ -378,6 +378,7 @@ def test_a_recipes_own_messages_take_the_place_of_the_built_in_ones(
     here: Path, run: RunFolder, messages: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["-o", f"evaluation.chat={messages.name}"]
+    assert main(["prepare", "run.toml", *given]) == 0  # other text is measured on
     assert main(["plan", "run.toml", *given]) == 0
     assert main(["evaluate", "run.toml", *given]) == 0
     chat = [record for record in run.evals() if record.metric == "chat_bits_per_byte"]
