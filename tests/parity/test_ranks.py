@@ -47,7 +47,7 @@ def alone() -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("num_ranks", "ranks_per_node"),
     [
-        pytest.param(2, 2, id="two"),
+        pytest.param(2, 2, id="two", marks=pytest.mark.slow),
         pytest.param(4, 4, id="four"),
         pytest.param(3, 3, id="three share eight sequences unevenly", marks=pytest.mark.slow),
         pytest.param(4, 2, id="four on two nodes", marks=pytest.mark.slow),

@@ -93,7 +93,7 @@ training = {{ precision = "float32", tensor_parallel = {shared} }}
     return folder
 
 
-@pytest.mark.parametrize("name", ["ranks", "shared"])
+@pytest.mark.parametrize("name", ["ranks", pytest.param("shared", marks=pytest.mark.slow)])
 def test_the_command_line_on_two_ranks(reader: Path, name: str) -> None:
     """The same losses and evaluations as one process has, to float32's rounding; one voice; and
     what follows reads the checkpoint of the ranks in one process. Data or matrices are shared."""
@@ -121,6 +121,7 @@ def test_the_command_line_on_two_ranks(reader: Path, name: str) -> None:
     assert again[1].output == ""
 
 
+@pytest.mark.slow
 def test_the_command_line_on_two_ranks_in_half_precision(reader: Path) -> None:
     """Blocks compute in bf16 by policy; documents are found apart all the same, and it learns."""
     changes = ["-o", "training.precision=bf16", "-o", "name=half", "-o", "budget.tokens=8k"]
