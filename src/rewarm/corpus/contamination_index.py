@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,16 +47,16 @@ class TaskText:
     read: Callable[[], Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MeasuredText:
     """What documents are held against: tasks, and the held-out documents of prepared sources."""
 
     tasks: tuple[TaskText, ...] = ()
     held_out: tuple[CorpusFacts, ...] = ()
 
-    @property
+    @cached_property  # one is held against every source
     def key(self) -> str:
-        """Return the fingerprint of what is measured on."""
+        """The fingerprint of what is measured on."""
         return fingerprint(
             {
                 "tasks": {task.name: task.digest for task in self.tasks},

@@ -145,13 +145,16 @@ class _Measured:
         self._tasks = tuple(_tasks(job))
         self._held_out = tuple(corpora[name] for name in sorted(corpora))
         self.is_known = all(facts.measured for facts in self._held_out)
+        self._texts: dict[tuple[bool, bool], MeasuredText] = {}
 
     def text(self, curate: CurateRecipe) -> MeasuredText:
         """Return what documents of a source are held against."""
-        return MeasuredText(
-            self._tasks if curate.holds_against("tasks") else (),
-            self._held_out if curate.holds_against("held-out") else (),
-        )
+        tasks, held_out = curate.holds_against("tasks"), curate.holds_against("held-out")
+        if (tasks, held_out) not in self._texts:
+            self._texts[tasks, held_out] = MeasuredText(
+                self._tasks if tasks else (), self._held_out if held_out else ()
+            )
+        return self._texts[tasks, held_out]
 
     def decontamination(self, facts: CorpusFacts, found: Survey) -> Decontamination | None:
         """Return what decides the drops of a prepared source; None where nothing is dropped."""
