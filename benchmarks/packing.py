@@ -121,6 +121,8 @@ def peak_bytes(num_documents: int) -> int:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("name a folder with *.jsonl.zst")
     paths = sorted(Path(sys.argv[1]).glob("*.jsonl.zst"))
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:

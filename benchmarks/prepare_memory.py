@@ -127,8 +127,8 @@ def main() -> None:
         item = {"question": sample[3][:200], "choices": ["yes", "no"], "answer": 0}
         (folder / "quiz.jsonl").write_text(json.dumps(item) + "\n")
         for what, curate, small in (
-            ("decontamination, exact copies", LIGHT, 16),
-            ("quality, repetition, MinHash, decontamination", HEAVY, 2),
+            ("decontamination, exact copies", LIGHT, 64),
+            ("quality, repetition, MinHash, decontamination", HEAVY, 16),
         ):
             peaks = []
             for size in (small, FACTOR * small):
