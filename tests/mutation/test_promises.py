@@ -120,7 +120,7 @@ MUTATIONS = [
         promise="a file without a document is told, whatever is under way",
         file="corpus/encoding.py",
         old="                num_read += 1\n",
-        new="                num_read = self.meter.documents\n",
+        new="                num_read += self.meter.documents == -1\n",
         test="tests/unit/test_corpus_prepare.py::test_batches_decide_nothing",
     ),
     Mutation(

@@ -23,6 +23,7 @@ from rewarm.artifacts import fingerprint, write_atomically
 from rewarm.corpus.drops import drop_folder, drop_of, load_drop, save_drop
 from rewarm.corpus.executors import Executor
 from rewarm.corpus.pieces import pieces_of
+from rewarm.corpus.quiet_trove import without_a_word
 from rewarm.corpus.records import Rejections
 from rewarm.corpus.sealed import alone
 from rewarm.corpus.texts import texts_of
@@ -113,7 +114,9 @@ def _find(wanted: Deduplication, executor: Executor) -> DropFacts:
     copy_of = {int(at): int(first_of[at]) for at in copies}
     reasons = dict.fromkeys(copy_of, EXACT)
     if wanted.minhash is not None:
-        for copy, original in _near_copies(wanted, executor).items():
+        with without_a_word():
+            near = _near_copies(wanted, executor)
+        for copy, original in near.items():
             if copy not in copy_of:
                 reasons[copy], copy_of[copy] = NEAR, original
     rejections = Rejections()

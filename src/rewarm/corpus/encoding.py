@@ -231,8 +231,8 @@ class ShardEncoder:
             if isinstance(one, Refused):
                 said = "\n".join(message["content"] for message in one.document.messages)
                 rejections.add(one.reason, one.document.id, one.document.text or said)
+                self.meter.documents -= 1
                 continue
-            self.meter.documents += 1
             self.meter.tokens += len(one.tokens)
             yield one
 
@@ -254,6 +254,7 @@ class ShardEncoder:
                     self.meter.tell(position)
                     continue
                 num_read += 1
+                self.meter.documents += 1  # filters take their time, and what is told moves on
                 batch.append(document)
                 size += len(document.text) + sum(len(m["content"]) for m in document.messages)
                 if size >= _BATCH_BYTES:

@@ -16,6 +16,7 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from loguru import logger
 
+from rewarm.corpus.quiet_trove import without_a_word
 from rewarm.errors import EnvironmentFault
 from rewarm.recipe.prepare import PrepareRecipe
 
@@ -48,15 +49,6 @@ class _Slurm(SlurmPipelineExecutor):  # type: ignore[misc]
         """Leave it out: nobody reads them."""
 
 
-@contextlib.contextmanager
-def _without_a_word() -> Iterator[None]:
-    logger.disable("datatrove")
-    try:
-        yield
-    finally:
-        logger.enable("datatrove")
-
-
 def run_elsewhere(prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path) -> int:
     """Run a step for every rank in other processes, wait, and return how many did not end.
 
@@ -64,7 +56,7 @@ def run_elsewhere(prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder
     """
     workers = min(prepare.workers or num_tasks, num_tasks)
     common = {"tasks": num_tasks, "workers": workers, "skip_completed": False}
-    with _without_a_word():
+    with without_a_word():
         executor: PipelineExecutor
         if prepare.executor == "ray":
             from rewarm.corpus.trove_ray import RayExecutor
@@ -140,7 +132,7 @@ def _this_environment() -> str:
 
 def submit(prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path, name: str) -> str:
     """Hand a step to Slurm and return the job's number; raises EnvironmentFault."""
-    with _without_a_word():
+    with without_a_word():
         executor = slurm_executor(prepare, step, num_tasks, folder, name)
         try:
             executor.run()
