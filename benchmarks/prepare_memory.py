@@ -46,7 +46,7 @@ RECIPE = """\
 name = "{name}"
 base = {{ path = "base", pretraining = {{ peak_lr = 1e-3, final_lr = 1e-4 }} }}
 budget = {{ tokens = 2_048 }}
-batch = {{ tokens = 256, sequence_length = 64 }}
+batch = {{ tokens = 2_048, sequence_length = 1_024 }}
 phases = [{{ name = "a", weights = {{ web = 1.0 }} }}]
 prepared_folder = "prepared-{name}"
 [sources.web]
@@ -119,7 +119,7 @@ def main() -> None:
             hidden_size=32,
             num_layers=1,
             num_heads=2,
-            max_positions=128,
+            max_positions=1024,
             seed=0,
             intermediate_size=64,
             tied_embeddings=True,

@@ -204,6 +204,8 @@ def test_another_share_is_planned_without_scoring(
     assert windows[0] < windows[1] < windows[2]
     assert fifth.measured
     reason = next(r for r in fifth.reasons if r.field == "sources.web.keep")
+    reference = next(r for r in fifth.reasons if r.field == "sources.good")
+    assert reference.value == "evaluated, and what web is kept by"
     assert "lowest perplexity against good" in reason.reason
 
 

@@ -299,9 +299,7 @@ def _used_sources(
     shown = used_sources(recipe)
     for name in recipe.sources:
         if name not in shown:
-            reads = name in sources_of_retention(recipe.retention)
-            use = "evaluated, and read by retention" if reads else "evaluated only"
-            notes.because(f"sources.{name}", use, "no phase gives it a weight")
+            notes.because(f"sources.{name}", _other_use(recipe, name), "no phase gives it a weight")
             continue
         corpus = corpora[name]
         source = planned_source(
@@ -317,6 +315,16 @@ def _used_sources(
             )
         used.append(source)
     return tuple(used)
+
+
+def _other_use(recipe: Recipe, name: str) -> str:
+    """Return what a source is for that no phase shows."""
+    uses = ["read by retention"] if name in sources_of_retention(recipe.retention) else []
+    kept = {other: source.keep for other, source in recipe.sources.items()}
+    chosen = [o for o, keep in kept.items() if keep is not None and keep.compared_with == name]
+    if chosen:
+        uses.append(f"what {' and '.join(chosen)} is kept by")
+    return f"evaluated, and {' and '.join(uses)}" if uses else "evaluated only"
 
 
 def _warn_of_padding(

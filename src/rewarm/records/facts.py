@@ -29,6 +29,7 @@ __all__ = [
     "Role",
     "SelectionFacts",
     "StepRecord",
+    "neighbour_words",
 ]
 
 Role = Literal["general", "quality", "qa", "replay", "new"]
@@ -124,6 +125,12 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{tag} ({count:,})" for tag, count in ranked[:3]) + more
 
 
+def neighbour_words(score: float) -> str:
+    """Return the score of a neighbour (see `SelectionFacts`) in words."""
+    place = int(score)
+    return f"neighbour {place + 1}, similarity {1 / (score - place) - 1:.2f}"
+
+
 class SelectionFacts(Record):
     """Which of a source's training documents are kept, by a score of each.
 
@@ -167,8 +174,7 @@ class SelectionFacts(Record):
             return None
         if not self.of_neighbours:
             return f"{self.worst:.4g}"
-        place = int(self.worst)
-        return f"neighbour {place + 1}, similarity {1 / (self.worst - place) - 1:.2f}"
+        return neighbour_words(self.worst)
 
 
 class DropFacts(Record):

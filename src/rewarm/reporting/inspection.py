@@ -10,7 +10,7 @@ from rewarm.corpus.histogram import Histogram
 from rewarm.corpus.looks import ShownDocument, ShownSpan, ShownWindow
 from rewarm.corpus.records import Reject
 from rewarm.corpus.spelling import Piece
-from rewarm.records.facts import CorpusFacts
+from rewarm.records.facts import CorpusFacts, neighbour_words
 from rewarm.reporting import numbers
 
 __all__ = [
@@ -129,7 +129,11 @@ def document_facts(document: ShownDocument) -> str:
     """Say how long a document is, what it scored, whether it is kept, how much of it is shown."""
     said = [f"{document.num_tokens:,} tokens", f"{document.num_bytes:,} bytes"]
     for name, value in document.scores:
-        said.append(f"{name} not scored" if value != value else f"{name} {brief(value)}")
+        if value != value:
+            said.append(f"{name} not scored")
+        else:
+            is_neighbour = name.startswith("neighbours")
+            said.append(neighbour_words(value) if is_neighbour else f"{name} {brief(value)}")
     if document.is_kept is not None:
         said.append("kept" if document.is_kept else "not kept")
     if 0 < document.last < document.num_tokens:

@@ -388,7 +388,10 @@ def ledger_table(view: RunView) -> Table:
     corpora = view.plan.conduct.corpora
     for name, corpus in ((d, corpora[d]) for d in view.domains if d in corpora):
         exposure = exposures.get(name)
-        planned, seen = Cell("0", below="evaluated only"), Cell("0", below="evaluated only")
+        selections = [one.selection for one in corpora.values() if one.selection is not None]
+        is_reference = any(selection.reference == name for selection in selections)
+        unseen = "a reference" if is_reference else "evaluated only"
+        planned, seen = Cell("0", below=unseen), Cell("0", below=unseen)
         if exposure is not None:
             planned = Cell(
                 f"{exposure.planned_epochs:.2f}", below=format_count(exposure.planned_tokens)
