@@ -107,7 +107,8 @@ def _lowest_python() -> Path:
     if not python.exists():
         venv.create(LOWEST_FOLDER, with_pip=True)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = [requirement.replace(">=", "==") + ".*" for requirement in project["dependencies"]]
+    wanted = project["dependencies"] + project["optional-dependencies"]["classifier"]
+    pinned = [requirement.replace(">=", "==") + ".*" for requirement in wanted]
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *pinned, *_TEST_TOOLS], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(REPOSITORY)], check=True)
