@@ -33,6 +33,20 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="tasks of the harness are looked for in what is trained on",
+        file="evaluation/harness.py",
+        old="                    texts += _texts_of(task, document)\n",
+        new="                    _texts_of(task, document)\n",
+        test="tests/unit/test_decontamination.py::test_tasks_of_the_harness_count_too",
+    ),
+    Mutation(
+        promise="other items of the harness's tasks are looked for again",
+        file="stages/harness.py",
+        old='return fingerprint([wanted.model_dump(mode="json"), version, own])',
+        new='return fingerprint([wanted.model_dump(mode="json"), version])',
+        test="tests/unit/test_decontamination.py::test_tasks_of_the_harness_count_too",
+    ),
+    Mutation(
         promise="control characters of a document never reach the terminal",
         file="reporting/inspect_terminal.py",
         old="text.append(harmless(piece.text), style=style)",

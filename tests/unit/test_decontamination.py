@@ -337,6 +337,61 @@ def test_another_task_drops_others_and_tokenizes_nothing_again(folder: Path) -> 
     assert more.conduct.corpora["web"].drops != first.conduct.corpora["web"].drops
 
 
+TASK = """
+task: own_{name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}
+output_type: {kind}
+test_split: test
+doc_to_text: "{asked}"
+doc_to_target: {target}
+doc_to_choice: {choices}
+metric_list: [{{metric: {metric}}}]
+"""
+
+
+def write_harness_tasks(folder: Path, texts: Sequence[str]) -> None:
+    """Write three kinds of tasks, each with an item from one of the texts."""
+    folder.mkdir()
+    parts = [text.split() for text in texts]
+    tasks = {
+        "choice": ("multiple_choice", "Question: {{q}}", "a", "c", "acc"),
+        "rolling": ("loglikelihood_rolling", "", "'{{t}}'", "null", "word_perplexity"),
+        "cloze": ("loglikelihood", "{{t}}", "'{{w}}'", "null", "acc"),
+    }
+    items = {
+        "choice": {"q": "Why?", "c": ["no", " ".join(parts[0][10:30])], "a": 1},
+        "rolling": {"t": " ".join(parts[1][5:25])},
+        "cloze": {"t": " ".join(parts[2][30:42]), "w": parts[2][42]},
+    }
+    for name, (kind, asked, target, choices, metric) in tasks.items():
+        told = {"kind": kind, "asked": asked, "target": target, "choices": choices}
+        (folder / f"{name}.yaml").write_text(TASK.format(name=name, metric=metric, **told))
+        write_rows(folder / f"{name}.jsonl", [items[name]])
+
+
+def test_tasks_of_the_harness_count_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A choice, a text and a cloze with its last word (12 words alone would be an item's own)."""
+    pytest.importorskip("lm_eval")
+    rows = [json.loads(line) for line in (folder / "old.jsonl").read_text().splitlines()]
+    write_harness_tasks(folder / "own", [row["text"] for row in rows])
+    given = [
+        'evaluation.harness.tasks=["own_choice", "own_rolling", "own_cloze"]',
+        "evaluation.harness.include_path=own",
+    ]
+    old = planned(folder, *given).conduct.corpora["old"]
+    assert trained_ids(old) == {f"old{i}" for i in range(3, 20)}
+    assert old.drops[0].by == {"evaluation.harness": 3, "web": 1}
+    item = json.loads((folder / "own" / "rolling.jsonl").read_text())
+    write_rows(folder / "own" / "rolling.jsonl", [{"t": item["t"][::-1]}])
+    capsys.readouterr()
+    arguments = [part for one in given for part in ("-o", one)]
+    assert main(["plan", "r.toml", *arguments]) == 0
+    assert "is not known yet" in capsys.readouterr().out
+    old = planned(folder, *given).conduct.corpora["old"]
+    assert trained_ids(old) == {"old1", *(f"old{i}" for i in range(3, 20))}
+
+
 def test_where_nothing_is_dropped_the_tokens_are_those_of_the_whole_source(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "old.jsonl").read_text().splitlines()]
     write_rows(folder / "old.jsonl", [row for row in rows if row["id"] != "copy"])

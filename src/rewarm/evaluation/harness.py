@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -35,7 +36,7 @@ from rewarm.evaluation.statistics import ratio_standard_error
 from rewarm.recipe.records import HarnessRecipe
 from rewarm.records.facts import EvalRecord, Metric
 
-__all__ = ["HarnessTasks", "open_harness"]
+__all__ = ["HarnessTasks", "open_harness", "read_texts"]
 
 _FEWSHOT_SEED = 1234  # the harness's own
 _FIELD = "evaluation.harness.tasks"
@@ -88,6 +89,54 @@ def open_harness(
     Raises RecipeError for a name that the harness does not know and for what is in a person's own
     task files, EnvironmentFault where data cannot be loaded.
     """
+    found = _load(recipe, recipe_folder)
+    for tasks in found.values():
+        for task in tasks.values():
+            _settle(task, recipe.num_fewshot)
+    return HarnessTasks(found, tokenizer, max_length, recipe.max_items)
+
+
+def read_texts(recipe: HarnessRecipe, recipe_folder: Path) -> dict[str, list[str]]:
+    """Return the texts of a recipe's tasks, by name: what text that is trained on must not hold.
+
+    It is what a task itself is looked for by, where it says so; else what is asked, with each
+    choice or with what is right. Raises as `open_harness` does.
+    """
+    found: dict[str, list[str]] = {}
+    for name, tasks in _load(recipe, recipe_folder).items():
+        texts = found[name] = []
+        for own, task in tasks.items():
+            try:
+                for document in itertools.islice(task.eval_docs, recipe.max_items):
+                    texts += _texts_of(task, document)
+            except Exception as error:  # whatever a task's templates and code come to
+                raise RecipeError.one(
+                    _FIELD,
+                    f"the items of {own!r} cannot be read: {type(error).__name__}: {error}",
+                    "mend its file, or leave it out",
+                ) from error
+    return found
+
+
+def _texts_of(task: Any, document: Any) -> list[str]:
+    """Return the texts of an item, without examples before it and without what frames all items."""
+    if task.should_decontaminate():
+        return [str(task.doc_to_decontamination_query(document))]
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return [str(task.doc_to_target(document))]
+    asked = task.doc_to_text(document)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(document)
+        if isinstance(asked, str):
+            return [asked, *(f"{asked} {choice}" for choice in choices)]
+        # Texts to choose from, before one and the same end.
+        return [f"{choice} {task.doc_to_target(document)}" for choice in choices]
+    right = task.doc_to_target(document)
+    return [f"{asked} {one}" for one in (right if isinstance(right, list) else [right])]
+
+
+def _load(recipe: HarnessRecipe, recipe_folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the tasks of each name; raises as `open_harness` does."""
     own = None if recipe.include_path is None else recipe_folder / recipe.include_path
     local = task_names(own) if own is not None else frozenset()
     # The harness's own index takes many seconds: only where it is needed.
@@ -100,10 +149,7 @@ def open_harness(
         )
         for name in recipe.tasks:
             found.update(_loaded(manager, name))
-    for tasks in found.values():
-        for task in tasks.values():
-            _settle(task, recipe.num_fewshot)
-    return HarnessTasks(found, tokenizer, max_length, recipe.max_items)
+    return found
 
 
 def _loaded(manager: TaskManager, name: str) -> dict[str, Mapping[str, Any]]:

@@ -22,15 +22,17 @@ from rewarm.evaluation.chat import read_conversations
 from rewarm.evaluation.selection import choose_documents
 from rewarm.evaluation.tasks import read_cloze, read_pairs, read_task
 from rewarm.recipe.curate import CurateRecipe
-from rewarm.recipe.records import TaskRecipe
+from rewarm.recipe.records import HarnessRecipe, TaskRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import CurateConsole
+from rewarm.stages.harness import harness_key, harness_texts
 from rewarm.stages.job import Job
 from rewarm.stages.survey import Survey
 
 __all__ = ["curate_documents", "with_curation"]
 
 _CHAT = "evaluation.chat"
+_HARNESS = "evaluation.harness"
 
 
 def with_curation(
@@ -181,11 +183,21 @@ def _tasks(job: Job) -> list[TaskText]:
         with contextlib.suppress(OSError):
             digest = fingerprint([file_sha256(path), task.max_items, task.kind])
             found.append(TaskText(name, digest, partial(_task_texts, path, task)))
+    harness = evaluation.harness
+    if harness.tasks:
+        with contextlib.suppress(OSError):
+            digest = harness_key(harness, job.folder)
+            found.append(TaskText(_HARNESS, digest, partial(_harness_texts, harness, job.folder)))
     if evaluation.chat is not None:
         path = job.folder / evaluation.chat
         with contextlib.suppress(OSError):
             found.append(TaskText(_CHAT, file_sha256(path), partial(_chat_texts, path)))
     return found
+
+
+def _harness_texts(wanted: HarnessRecipe, folder: Path) -> list[str]:
+    """Return the texts of tasks of lm-evaluation-harness: their data is loaded here."""
+    return list(itertools.chain(*harness_texts(wanted, folder).values()))
 
 
 def _task_texts(path: Path, task: TaskRecipe) -> list[str]:
