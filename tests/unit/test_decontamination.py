@@ -359,7 +359,7 @@ def write_harness_tasks(folder: Path, texts: Sequence[str]) -> None:
         "rolling": ("loglikelihood_rolling", "", "'{{t}}'", "null", "word_perplexity"),
         "cloze": ("loglikelihood", "{{t}}", "'{{w}}'", "null", "acc"),
     }
-    items = {
+    items: dict[str, dict[str, Any]] = {
         "choice": {"q": "Why?", "c": ["no", " ".join(parts[0][10:30])], "a": 1},
         "rolling": {"t": " ".join(parts[1][5:25])},
         "cloze": {"t": " ".join(parts[2][30:42]), "w": parts[2][42]},
