@@ -129,7 +129,7 @@ def prepared_job(folder: Path) -> Job:
 
     # What is thrown away need not last.
     with mock.patch("os.fsync"), contextlib.redirect_stdout(io.StringIO()):
-        prepare_job(job, ModelTools(never, never))  # type: ignore[arg-type]
+        prepare_job(job, ModelTools(never, never, never))  # type: ignore[arg-type]
     return job
 
 

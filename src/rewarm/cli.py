@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rewarm.corpus.neighbours import Embedding
     from rewarm.corpus.scores import DocumentScorer, Scoring
     from rewarm.corpus.views import View
+    from rewarm.recipe.records import HarnessRecipe
     from rewarm.stages.job import Job
 
 __all__ = ["app", "main"]
@@ -189,7 +190,14 @@ def prepare(recipe: RecipePath, override: Override = None) -> None:
     from rewarm.stages.selecting import ScoringModels
 
     models = ScoringModels(_base_scorer, _open_embedding)
-    run_prepare(recipe, override or (), ModelTools(_open_chat, models))
+    run_prepare(recipe, override or (), ModelTools(_open_chat, models, _harness_texts))
+
+
+def _harness_texts(wanted: HarnessRecipe, folder: Path) -> Mapping[str, Sequence[str]]:
+    """Return the texts of tasks of lm-evaluation-harness; it is loaded where some are named."""
+    from rewarm.stages.harness import harness_texts
+
+    return harness_texts(wanted, folder)
 
 
 def _base_scorer(job: Job, scoring: Scoring, view: View) -> DocumentScorer:

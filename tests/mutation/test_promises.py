@@ -41,7 +41,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="other items of the harness's tasks are looked for again",
-        file="stages/harness.py",
+        file="evaluation/harness_index.py",
         old='return fingerprint([wanted.model_dump(mode="json"), version, own])',
         new='return fingerprint([wanted.model_dump(mode="json"), version])',
         test="tests/unit/test_decontamination.py::test_tasks_of_the_harness_count_too",

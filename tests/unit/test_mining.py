@@ -50,7 +50,7 @@ def _never(*_: object) -> Any:
     raise AssertionError("no model is asked for")
 
 
-never = ModelTools(_never, ScoringModels(_never, _never))
+never = ModelTools(_never, ScoringModels(_never, _never), _never)
 
 
 def job_in(folder: Path, keep: str, **more: Any) -> Job:
@@ -200,7 +200,7 @@ def test_of_conversations_what_is_asked_or_all_is_looked_for(made: Path, tmp_pat
     text = asked_recipe(nearest('queries = "questions"'), qa='path = "qa.jsonl", format = "chat"')
     (folder / "recipe.toml").write_text(text)
     web, qa = prepare_job(
-        open_job(folder / "recipe.toml"), ModelTools(chat_renderer, never.scoring)
+        open_job(folder / "recipe.toml"), ModelTools(chat_renderer, never.scoring, _never)
     )
     assert len([name for name in ids_of(web) if name.startswith("asked")]) > 20
     answers = {f"it is {row['answer']}" for row in rows}

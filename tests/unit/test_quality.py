@@ -60,7 +60,7 @@ def _never(*_: object) -> Any:
     raise AssertionError("the base is not asked for")
 
 
-never = ModelTools(_never, ScoringModels(_never, _never))
+never = ModelTools(_never, ScoringModels(_never, _never), _never)
 
 
 def facts_in(folder: Path, keep: str) -> CorpusFacts:
@@ -239,7 +239,7 @@ class Counting:
 def with_scorer(folder: Path, scorer: Counting) -> CorpusFacts:
     return prepare_job(
         job_in(folder, BASE_LOSS),
-        ModelTools(_never, ScoringModels(lambda job, scoring, view: scorer, _never)),
+        ModelTools(_never, ScoringModels(lambda job, scoring, view: scorer, _never), _never),
     )[0]
 
 

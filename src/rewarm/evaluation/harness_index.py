@@ -8,12 +8,16 @@ when tasks are loaded.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["harness_folder", "near_names", "task_names"]
+from rewarm.artifacts import file_sha256, fingerprint
+from rewarm.recipe.records import HarnessRecipe
+
+__all__ = ["harness_folder", "harness_key", "near_names", "task_names"]
 
 _NAMED = re.compile(
     rb"""^\s*(?:-\s+)?["']?(?:task|group|tag)["']?\s*:\s*["']?([^\s"'#\[{,]+)"""
@@ -49,3 +53,20 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
 def near_names(name: str, names: frozenset[str]) -> list[str]:
     """Return up to three known names that a misspelt one may have meant, nearest first."""
     return difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+
+
+def harness_key(wanted: HarnessRecipe, recipe_folder: Path) -> str:
+    """Return what decides the texts of a recipe's tasks: names, version, a person's own files.
+
+    The harness is not imported. Data of the hub counts as what does not change.
+    """
+    try:
+        version = importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    own: dict[str, str] = {}
+    if wanted.include_path is not None:
+        folder = recipe_folder / wanted.include_path
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        own = {str(path.relative_to(folder)): file_sha256(path) for path in files}
+    return fingerprint([wanted.model_dump(mode="json"), version, own])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +19,21 @@ from rewarm.corpus.tokenize import open_encoder
 from rewarm.corpus.views import View
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
 from rewarm.evaluation.chat import read_conversations
+from rewarm.evaluation.harness_index import harness_key
 from rewarm.evaluation.selection import choose_documents
 from rewarm.evaluation.tasks import read_cloze, read_pairs, read_task
 from rewarm.recipe.curate import CurateRecipe
 from rewarm.recipe.records import HarnessRecipe, TaskRecipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import CurateConsole
-from rewarm.stages.harness import harness_key, harness_texts
 from rewarm.stages.job import Job
 from rewarm.stages.survey import Survey
 
-__all__ = ["curate_documents", "with_curation"]
+__all__ = ["HarnessTexts", "curate_documents", "with_curation"]
+
+HarnessTexts = Callable[[HarnessRecipe, Path], Mapping[str, Sequence[str]]]
+"""Returns the texts of tasks of lm-evaluation-harness, by name: that loads torch, and planning does
+not."""
 
 _CHAT = "evaluation.chat"
 _HARNESS = "evaluation.harness"
@@ -92,14 +96,16 @@ def _undecided(facts: CorpusFacts) -> CorpusFacts:
     )
 
 
-def curate_documents(job: Job, corpora: Sequence[CorpusFacts], found: Survey) -> list[CorpusFacts]:
+def curate_documents(
+    job: Job, corpora: Sequence[CorpusFacts], found: Survey, harness_texts: HarnessTexts
+) -> list[CorpusFacts]:
     """Return the measured facts of every source without what is dropped, looking where nobody has.
 
     Sources that fail do not stop the others; their problems are raised together (CorpusError).
     """
     problems = Problems()
     curated: list[CorpusFacts] = []
-    measured = _Measured(job, {facts.name: facts for facts in corpora})
+    measured = _Measured(job, {facts.name: facts for facts in corpora}, harness_texts)
     executor = Executor(job.recipe.prepare).here()
     with contextlib.ExitStack() as stack, CurateConsole() as console:
         indexes = _IndexFolders(job, found, stack)
@@ -139,12 +145,21 @@ def _deduplication(job: Job, facts: CorpusFacts, found: Survey) -> Deduplication
     )
 
 
+def _never_read(wanted: HarnessRecipe, folder: Path) -> Mapping[str, Sequence[str]]:
+    raise AssertionError("a plan reads no text of tasks")
+
+
 class _Measured:
     """What a recipe measures on."""
 
-    def __init__(self, job: Job, corpora: Mapping[str, CorpusFacts]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        corpora: Mapping[str, CorpusFacts],
+        harness_texts: HarnessTexts = _never_read,
+    ) -> None:
         self._job = job
-        self._tasks = tuple(_tasks(job))
+        self._tasks = tuple(_tasks(job, harness_texts))
         self._held_out = tuple(corpora[name] for name in sorted(corpora))
         self.is_known = all(facts.measured for facts in self._held_out)
         self._texts: dict[tuple[bool, bool], MeasuredText] = {}
@@ -174,7 +189,7 @@ class _Measured:
         )
 
 
-def _tasks(job: Job) -> list[TaskText]:
+def _tasks(job: Job, harness_texts: HarnessTexts) -> list[TaskText]:
     """Return the evaluation's tasks, those that can be read: `survey` tells of the others."""
     evaluation = job.recipe.evaluation
     found: list[TaskText] = []
@@ -187,7 +202,8 @@ def _tasks(job: Job) -> list[TaskText]:
     if harness.tasks:
         with contextlib.suppress(OSError):
             digest = harness_key(harness, job.folder)
-            found.append(TaskText(_HARNESS, digest, partial(_harness_texts, harness, job.folder)))
+            read = partial(_harness_texts, harness_texts, harness, job.folder)
+            found.append(TaskText(_HARNESS, digest, read))
     if evaluation.chat is not None:
         path = job.folder / evaluation.chat
         with contextlib.suppress(OSError):
@@ -195,9 +211,9 @@ def _tasks(job: Job) -> list[TaskText]:
     return found
 
 
-def _harness_texts(wanted: HarnessRecipe, folder: Path) -> list[str]:
+def _harness_texts(read: HarnessTexts, wanted: HarnessRecipe, folder: Path) -> list[str]:
     """Return the texts of tasks of lm-evaluation-harness: their data is loaded here."""
-    return list(itertools.chain(*harness_texts(wanted, folder).values()))
+    return list(itertools.chain(*read(wanted, folder).values()))
 
 
 def _task_texts(path: Path, task: TaskRecipe) -> list[str]:

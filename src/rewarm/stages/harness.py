@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rewarm.artifacts import file_sha256, fingerprint
 from rewarm.model.load import quiet_transformers
 from rewarm.planning.plan import Plan
 from rewarm.recipe.records import HarnessRecipe
@@ -14,9 +12,7 @@ from rewarm.recipe.records import HarnessRecipe
 if TYPE_CHECKING:
     from rewarm.evaluation.harness import HarnessTasks
 
-__all__ = ["harness_key", "harness_of", "harness_texts"]
-
-_NAME = "lm_eval"
+__all__ = ["harness_of", "harness_texts"]
 
 
 def harness_of(plan: Plan) -> HarnessTasks | None:
@@ -48,20 +44,3 @@ def harness_texts(wanted: HarnessRecipe, recipe_folder: Path) -> dict[str, list[
     from rewarm.evaluation.harness import read_texts
 
     return read_texts(wanted, recipe_folder)
-
-
-def harness_key(wanted: HarnessRecipe, recipe_folder: Path) -> str:
-    """Return what decides those texts: names, the harness's version, and a person's own files.
-
-    The harness is not imported. Data of the hub counts as what does not change.
-    """
-    try:
-        version = importlib.metadata.version(_NAME)
-    except importlib.metadata.PackageNotFoundError:
-        version = ""
-    own: dict[str, str] = {}
-    if wanted.include_path is not None:
-        folder = recipe_folder / wanted.include_path
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        own = {str(path.relative_to(folder)): file_sha256(path) for path in files}
-    return fingerprint([wanted.model_dump(mode="json"), version, own])

@@ -18,7 +18,7 @@ from rewarm.planning.blends import used_sources
 from rewarm.planning.size import sequence_length_of
 from rewarm.records.facts import CorpusFacts
 from rewarm.stages.console import PrepareConsole, ledger_table
-from rewarm.stages.curating import curate_documents
+from rewarm.stages.curating import HarnessTexts, curate_documents
 from rewarm.stages.job import Job, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.selecting import ScoringModels, select_documents, show_selections
@@ -37,6 +37,7 @@ class ModelTools:
 
     open_chat: OpenChat
     scoring: ScoringModels
+    harness_texts: HarnessTexts
 
 
 def run_prepare(path: Path, overrides: Iterable[str], tools: ModelTools) -> None:
@@ -104,7 +105,7 @@ def prepare_job(job: Job, tools: ModelTools) -> list[CorpusFacts]:
             except (CorpusError, BaseModelError) as error:
                 problems.extend(error.problems)
     problems.raise_as(CorpusError)
-    facts = curate_documents(job, facts, found)
+    facts = curate_documents(job, facts, found, tools.harness_texts)
     facts = select_documents(job, facts, found, tools.scoring)
     _pack(facts, sequence_length_of(job.recipe, found.model))
     trained = set(used_sources(job.recipe))
