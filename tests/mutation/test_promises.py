@@ -33,6 +33,82 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="what is forgotten counts after as many evaluations as the recipe says",
+        file="evaluation/forgetting_rule.py",
+        old="is_due = in_a_row >= rule.patience",
+        new="is_due = in_a_row >= 1",
+        test="tests/unit/test_on_forgetting.py::test_it_acts_after_enough_evaluations_in_a_row",
+    ),
+    Mutation(
+        promise="the first jump is let pass where the recipe says so",
+        file="evaluation/forgetting_rule.py",
+        old="after = max(rule.after_steps, since_step)",
+        new="after = since_step",
+        test="tests/unit/test_on_forgetting.py::"
+        "test_the_first_jump_and_what_led_to_the_last_act_do_not_count",
+    ),
+    Mutation(
+        promise="a raised share never exceeds its ceiling",
+        file="training/forgetting.py",
+        old="share = min(self._rule.ceiling, now + self._rule.add)",
+        new="share = now + self._rule.add",
+        test="tests/unit/test_on_forgetting.py::"
+        "test_the_share_is_raised_by_amendments_up_to_its_ceiling",
+    ),
+    Mutation(
+        promise="what an evaluation led to before a kill is not done twice",
+        file="training/forgetting.py",
+        old="if step not in self._steps or step in state.amendments.replay_steps():",
+        new="if step not in self._steps:",
+        test="tests/unit/test_on_forgetting.py::"
+        "test_a_kill_between_evaluation_amendment_and_checkpoint_changes_nothing",
+    ),
+    Mutation(
+        promise="a raised share governs from its step on",
+        file="planning/amended.py",
+        old="inner = {at for at in amendments.replay_steps() if phase.start_step < at < phase.end_step}",
+        new="inner: set[int] = set()",
+        test="tests/unit/test_on_forgetting.py::"
+        "test_the_share_is_raised_by_amendments_up_to_its_ceiling",
+    ),
+    Mutation(
+        promise="a run that forgets stops where the recipe says so",
+        file="training/run.py",
+        old="stops = self.agreed.stop_signal is not None or self.has_forgotten",
+        new="stops = self.agreed.stop_signal is not None",
+        test="tests/unit/test_on_forgetting.py::"
+        "test_it_stops_with_a_checkpoint_and_goes_on_when_launched_again",
+    ),
+    Mutation(
+        promise="evaluation keeps to its share of the compute",
+        file="planning/evaluation.py",
+        old="    if found.num_tokens <= budget:\n        return found\n",
+        new="    if True:\n        return found\n",
+        test="tests/unit/test_evaluation_plan.py::test_a_cap_makes_evaluations_rarer_first",
+    ),
+    Mutation(
+        promise="a control is taken off step by step",
+        file="evaluation/against.py",
+        old="(mine[k].value - mine[0].value - (theirs[k].value - theirs[0].value))",
+        new="(mine[k].value - mine[0].value)",
+        test="tests/unit/test_against.py::test_the_controls_gap_is_taken_off_step_by_step",
+    ),
+    Mutation(
+        promise="where joint training gains nothing there is no fraction",
+        file="evaluation/against.py",
+        old="/ gained if gained > 0 else None",
+        new="/ gained if gained else None",
+        test="tests/unit/test_against.py::test_the_recovered_fraction_by_hand",
+    ),
+    Mutation(
+        promise="a tie between sentences counts a half",
+        file="evaluation/measure.py",
+        old="return float(best[truth]) / int(best.sum())",
+        new="return float(best[truth])",
+        test="tests/unit/test_evaluation_tasks.py::"
+        "test_of_a_pair_the_whole_sentences_are_compared_and_ties_count_a_half",
+    ),
+    Mutation(
         promise="tasks of the harness are looked for in what is trained on",
         file="evaluation/harness.py",
         old="                    texts += _texts_of(task, document)\n",

@@ -107,8 +107,8 @@ class DomainVerdict(Record):
     high: float | None
     resolvable: float | None = Field(
         None,
-        description="smallest change of which these items could have told that it is none: half "
-        "the width of the interval's wider side",
+        description="smallest change that these items would have told from none: the longer arm of "
+        "the interval",
     )
     verdict: Verdict
     reason: str = Field(description="the rule that gave the verdict, and any caveat")
