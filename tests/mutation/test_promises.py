@@ -66,8 +66,8 @@ MUTATIONS = [
     Mutation(
         promise="a raised share governs from its step on",
         file="planning/amended.py",
-        old="inner = {at for at in amendments.replay_steps() if phase.start_step < at < phase.end_step}",
-        new="inner: set[int] = set()",
+        old="edges = sorted({phase.start_step, phase.end_step, *inner})",
+        new="edges = sorted({phase.start_step, phase.end_step})",
         test="tests/unit/test_on_forgetting.py::"
         "test_the_share_is_raised_by_amendments_up_to_its_ceiling",
     ),
@@ -102,9 +102,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a tie between sentences counts a half",
-        file="evaluation/measure.py",
-        old="return float(best[truth]) / int(best.sum())",
-        new="return float(best[truth])",
+        file="evaluation/tasks.py",
+        old="np.where(good == bad, 0.5, 0.0)",
+        new="np.where(good == bad, 1.0, 0.0)",
         test="tests/unit/test_evaluation_tasks.py::"
         "test_of_a_pair_the_whole_sentences_are_compared_and_ties_count_a_half",
     ),
