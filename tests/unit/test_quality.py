@@ -33,6 +33,7 @@ from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import ModelTools, prepare_job
 from rewarm.stages.selecting import ScoringModels
+from tests.support.extras import skip_without
 from tests.support.mixed_folder import (
     BASE_LOSS,
     CLASSIFIER,
@@ -40,6 +41,8 @@ from tests.support.mixed_folder import (
     make_mixed_folder,
     recipe_text,
 )
+
+skip_without("scipy", "sklearn")
 
 
 @pytest.fixture(scope="module")

@@ -266,3 +266,15 @@ def test_a_recipe_as_a_run_keeps_it_is_read_again(kind: str) -> None:
     """`rewarm branch` and `extend` read it: every field is spelt out there."""
     recipe = parse_recipe(f'{RECIPE}[sources.more]\nrole = "replay"\n{SOURCES[kind]}\n')
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_a_list_s_wrong_items_are_told_once_each() -> None:
+    told = problems_of(
+        RECIPE + '[sources.more]\npath = "x.jsonl"\nrole = "new"\n'
+        '[sources.more.curate]\nquality = ["gopher", "gofer"]\ndecontaminate = ["task", "held"]\n'
+    )
+    assert [problem.partition(": ")[0] for problem in told] == [
+        "sources.more.curate.quality[1]",
+        "sources.more.curate.decontaminate[0]",
+        "sources.more.curate.decontaminate[1]",
+    ]

@@ -66,11 +66,19 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> Iterator[Probl
 
 
 def _of_the_meant_branch(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Yield one error for each place: pydantic tells one for every branch of a union."""
+    """Yield one error for each place: pydantic tells one for every branch of a union.
+
+    Where a branch was entered (an item of a list is wrong), what the others want instead is left
+    out.
+    """
+    places = [
+        _dotted([part for part in details["loc"] if not _is_union_branch(part)])
+        for details in errors
+    ]
     seen: set[str] = set()
-    for details in errors:
-        where = _dotted([part for part in details["loc"] if not _is_union_branch(part)])
-        if details["type"] == "extra_forbidden" or where not in seen:
+    for details, where in zip(errors, places, strict=True):
+        is_entered = any(place.startswith(f"{where}[") for place in places)
+        if details["type"] == "extra_forbidden" or not (where in seen or is_entered):
             yield details
         seen.add(where)
 

@@ -14,7 +14,7 @@ from rewarm.reporting import numbers
 from rewarm.reporting.run_view import METRICS
 from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.reporting.terminal_table import titled_table
-from rewarm.reporting.text import clean
+from rewarm.reporting.text import harmless
 
 __all__ = ["gap_table", "on_terminal", "recovered_table", "weight_table", "weights_sentence"]
 
@@ -93,10 +93,10 @@ def on_terminal(title: str, table: Table, note: str = "") -> RenderableType:
 
 def _cell(cell: str | Cell) -> Text:
     if isinstance(cell, str):
-        return Text(clean(cell))
-    shown = Text(clean(cell.text))
+        return Text(harmless(cell))
+    shown = Text(harmless(cell.text))
     if cell.below:
-        shown.append(f"\n{clean(cell.below)}", style="dim")
+        shown.append(f"\n{harmless(cell.below)}", style="dim")
     return shown
 
 

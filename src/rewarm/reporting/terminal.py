@@ -13,7 +13,7 @@ from rewarm.reporting import numbers
 from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.run_view import METRICS
 from rewarm.reporting.terminal_table import titled_table
-from rewarm.reporting.text import clean
+from rewarm.reporting.text import harmless
 from rewarm.reporting.wording import mood_of, written_change, written_ends, written_value
 from rewarm.units import format_count, format_duration
 
@@ -36,7 +36,7 @@ def verdict_table(records: Sequence[EvalRecord]) -> RenderableType:
     short = {metric.metric: metric.short for metric in METRICS}
     for verdict in verdicts:
         table.add_row(
-            Text(clean(verdict.domain)),
+            Text(harmless(verdict.domain)),
             short[verdict.metric],
             written_value(verdict.metric, verdict.first),
             written_value(verdict.metric, verdict.last),
@@ -74,7 +74,7 @@ def arms_table(arms: Sequence[ArmView]) -> RenderableType:
         )
     for arm in arms:
         table.add_row(
-            Text(clean(arm.name), style="bold"),
+            Text(harmless(arm.name), style="bold"),
             _change(arm.old),
             _change(arm.new),
             _change(arm.answers),

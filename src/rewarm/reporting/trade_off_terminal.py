@@ -11,7 +11,7 @@ from rich.text import Text
 from rewarm.records.merging import MergeSweep, TradeOff
 from rewarm.reporting import numbers
 from rewarm.reporting.terminal_table import titled_table
-from rewarm.reporting.text import clean
+from rewarm.reporting.text import harmless
 
 __all__ = ["trade_off_summary"]
 
@@ -38,11 +38,11 @@ def trade_off_summary(sweep: MergeSweep) -> RenderableType:
             style="bold green" if is_chosen else "",
         )
     choice = Text("chosen: ", style="bold")
-    choice.append(f"{sweep.chosen:g}; {sweep.rule}: {clean(sweep.reason)}", style="not bold")
+    choice.append(f"{sweep.chosen:g}; {sweep.rule}: {harmless(sweep.reason)}", style="not bold")
     note = Text(
         "Bits per byte against the base: forgetting is above it on old text "
-        f"({clean(', '.join(sweep.old_domains))}), adaptation below it on new text "
-        f"({clean(', '.join(sweep.new_domains))}). Intervals are evaluation noise.",
+        f"({harmless(', '.join(sweep.old_domains))}), adaptation below it on new text "
+        f"({harmless(', '.join(sweep.new_domains))}). Intervals are evaluation noise.",
         style="dim",
     )
     return Group(_Plot(sweep), "", table, "", choice, note)
