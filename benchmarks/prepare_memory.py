@@ -1,10 +1,10 @@
 """Peak memory of `rewarm prepare`, curation on, at two sizes of a corpus a factor 8 apart.
 
 Anonymous memory is what counts: pages of shards that are mapped belong to the system, which takes
-them back as it likes. The index of held-out text grows with it up to a bound of 8 million tokens, so
-both sizes hold out as much; what it takes at its bound is a figure of its own. Each size is prepared
-by a process of its own, which looks at itself every 10 ms. The text is made up: words by Zipf's law,
-documents of about 4 kB, 1 in 50 a copy.
+them back as it likes. The index of held-out text grows with it up to a bound of 8 million tokens,
+so both sizes hold out as much; what it takes at its bound is a figure of its own. Each size is
+prepared by a process of its own, which looks at itself every 10 ms. The text is made up: words by
+Zipf's law, documents of about 4 kB, 1 in 50 a copy.
 """
 
 from __future__ import annotations
