@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS ?=
 DEMO_FOLDER ?= demo-run
 
-.PHONY: help setup demo check format test test-peers test-all bench constraints wheel clean
+.PHONY: help setup demo check format test test-peers test-all bench reproduce reproduce-full reproduce-smoke constraints wheel clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,15 @@ test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the
 
 bench: .peers-tokenize/.ready  ## Run the CPU benchmarks and print the table, what falls short first.
 	$(BIN)/python benchmarks/run.py
+
+reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores; REWARM_DATA names the corpora).
+	$(BIN)/python reproduction/suite.py
+
+reproduce-full: $(READY)  ## The same, however long it takes.
+	$(BIN)/python reproduction/suite.py --unbounded
+
+reproduce-smoke: $(READY)  ## Every experiment in little, in minutes.
+	$(BIN)/python reproduction/suite.py --smoke
 
 constraints: $(READY)  ## Pin what is installed now as what is tested.
 	$(BIN)/python tools/constraints.py

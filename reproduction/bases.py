@@ -1,0 +1,156 @@
+"""The bases that the experiments continue: small Llamas, pretrained here on English, one per seed.
+
+The tokenizer is trained on English, German and medical text, as released ones have seen languages
+and domains that their model is weak at. What is there already is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from rewarm.artifacts import write_atomically
+from rewarm.cli import main
+from rewarm.model.load import new_llama
+from rewarm.model.vocabulary import train_bpe
+
+__all__ = ["ENGLISH", "FULL", "SMOKE", "Sizes", "make_bases"]
+
+ENGLISH = (
+    "eltec_eng",
+    "openstax_life_liberty",
+    "openstax_psychology",
+    "openstax_world_history",
+    "wikitext2_train_part",
+)
+_SEEN_BY_TOKENIZER = (*ENGLISH, "bundestag", "eltec_deu", "pmc_trials", "medquad")
+_CHARACTERS_EACH = 1_000_000
+
+_RECIPE = """\
+name = "english-{seed}"
+seed = {seed}
+run_folder = "english-{seed}"
+prepared_folder = "../prepared"
+
+[base]
+path = "new-{seed}"
+[base.pretraining]
+peak_lr = 4e-3
+
+[budget]
+tokens = {tokens}
+
+[batch]
+tokens = {batch_tokens}
+sequence_length = 256
+
+[schedule]
+kind = "cosine"
+peak_lr = "pretraining.peak"
+final_lr = "peak/10"
+warmup_fraction = 0.02
+
+[sources.old]
+path = [{paths}]
+role = "general"
+held_out = 0.03
+
+[[phases]]
+name = "pretraining"
+weights = {{ old = 1.0 }}
+
+[evaluation]
+every_steps = {num_steps}
+max_bytes_per_domain = 20_000
+stride_fraction = 1.0
+
+[checkpoints]
+every_steps = 400
+
+[training]
+num_threads = {num_threads}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large bases are."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    vocab_size: int
+    tokens: int
+    batch_tokens: int = 4096
+
+
+FULL = Sizes(hidden_size=128, num_layers=4, num_heads=4, vocab_size=4096, tokens=5_000_000)
+SMOKE = Sizes(hidden_size=32, num_layers=2, num_heads=2, vocab_size=4096, tokens=32_768)
+
+
+def make_bases(
+    data: Path, work: Path, sizes: Sizes, seeds: Sequence[int], *, num_threads: int
+) -> None:
+    """Pretrain and export a base for each seed, unless it is there.
+
+    Raises SystemExit where a training does not come to its end; the same command goes on.
+    """
+    folder = work / "bases"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        write_atomically(tokenizer, train_bpe(_sample(data), sizes.vocab_size))
+    for seed in seeds:
+        _make_base(folder, tokenizer.read_text(encoding="utf-8"), sizes, seed, num_threads)
+
+
+def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_threads: int) -> None:
+    if (folder / f"english-{seed}" / "export" / "rewarm.json").exists():
+        return
+    if not (folder / f"new-{seed}" / "config.json").exists():
+        new_llama(
+            folder / f"new-{seed}",
+            tokenizer_json=tokenizer,
+            bos_token="<s>",
+            eos_token="</s>",
+            hidden_size=sizes.hidden_size,
+            num_layers=sizes.num_layers,
+            num_heads=sizes.num_heads,
+            max_positions=256,
+            seed=seed,
+        )
+    paths = ", ".join(f'"../data/text/{name}.jsonl.zst"' for name in ENGLISH)
+    recipe = folder / f"english-{seed}.toml"
+    text = _RECIPE.format(
+        seed=seed,
+        tokens=sizes.tokens,
+        batch_tokens=sizes.batch_tokens,
+        num_steps=sizes.tokens // sizes.batch_tokens,
+        paths=paths,
+        num_threads=num_threads,
+    )
+    write_atomically(recipe, text)
+    code = main(["run", "--yes", str(recipe)])
+    if code:
+        raise SystemExit(code)
+
+
+def _sample(data: Path) -> Iterator[str]:
+    """Yield documents of every corpus, about as much of each."""
+    for name in _SEEN_BY_TOKENIZER:
+        left = _CHARACTERS_EACH
+        for text in _documents(data / "text" / f"{name}.jsonl.zst"):
+            yield text[:left]
+            left -= len(text)
+            if left <= 0:
+                break
+
+
+def _documents(path: Path) -> Iterator[str]:
+    with zstandard.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]

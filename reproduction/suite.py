@@ -1,0 +1,197 @@
+"""Runs the papers' claims in miniature: bases, experiments, results and the table of them.
+
+    python reproduction/suite.py --data FOLDER            the suite, within its budget
+    python reproduction/suite.py --data FOLDER --smoke    every experiment in little, in minutes
+    python reproduction/suite.py --list                   what each costs; runs nothing
+
+FOLDER (or REWARM_DATA) holds the corpora that the recipes name. The same command goes on wherever
+it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bases import FULL, SMOKE, make_bases
+from rich.console import Console
+from rich.table import Table
+
+from rewarm.artifacts import write_atomically
+from rewarm.cli import main as rewarm
+from rewarm.comparison.arms import arms_of
+from rewarm.comparison.experiment import WrittenExperiment, read_experiment
+from rewarm.errors import RewarmError
+from rewarm.units import format_duration
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE / "work"
+RESULTS = HERE / "results"
+
+BUDGET_S = 3 * 3600
+NUM_CORES = 2
+TOKENS_PER_CORE_SECOND = 11_000
+"""Of the bases' size on one core, evaluations beside."""
+EVALUATION = 1.25
+"""What evaluations and starts add to the steps' time."""
+
+ORDER = ("german", "german-union")
+"""Experiments by what they are for: the first are the first to be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an experiment takes by estimate."""
+
+    name: str
+    num_runs: int
+    num_tokens: int
+
+    @property
+    def core_seconds(self) -> float:
+        """Seconds of one core."""
+        return self.num_tokens / TOKENS_PER_CORE_SECOND * EVALUATION
+
+    @property
+    def seconds(self) -> float:
+        """Seconds on the clock, with all cores at work."""
+        return self.core_seconds / NUM_CORES
+
+
+def cost_of(written: WrittenExperiment) -> Cost:
+    """Return what all runs of an experiment train on."""
+    seeds = written.experiment.seed_list
+    arms = arms_of(written)
+    tokens = sum(arm.recipe(seeds[0]).budget.tokens for arm in arms)
+    return Cost(written.experiment.name, len(arms) * len(seeds), tokens * len(seeds))
+
+
+def budget_table(costs: Sequence[Cost], num_seeds: int) -> Table:
+    """Return what every experiment costs, the bases first, and the sum."""
+    bases = Cost("bases", num_seeds, num_seeds * FULL.tokens)
+    table = Table(box=None, header_style="bold")
+    table.add_column("experiment")
+    for heading in ("runs", "tokens", f"time on {NUM_CORES} cores"):
+        table.add_column(heading, justify="right")
+    for cost in (bases, *costs):
+        table.add_row(
+            cost.name,
+            f"{cost.num_runs}",
+            f"{cost.num_tokens / 1e6:.1f}M",
+            format_duration(cost.seconds),
+        )
+    total = sum(cost.seconds for cost in (bases, *costs))
+    table.add_row("all", "", "", format_duration(total))
+    return table
+
+
+def main() -> int:
+    """Do what was asked for; return 0 where all experiments have their result."""
+    try:
+        return _main(_arguments())
+    except RewarmError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        return error.exit_code
+
+
+def _main(given: argparse.Namespace) -> int:
+    console = Console()
+    names = given.names or list(ORDER)
+    unknown = sorted(set(names) - set(ORDER))
+    if unknown:
+        console.print(f"no experiment {', '.join(unknown)}; there are {', '.join(ORDER)}")
+        return 2
+    written = [read_experiment(HERE / "experiments" / f"{name}.toml") for name in names]
+    costs = [cost_of(one) for one in written]
+    seeds = sorted({seed for one in written for seed in one.experiment.seed_list})
+    console.print(budget_table(costs, len(seeds)))
+    total = sum(cost.seconds for cost in costs) + len(seeds) * FULL.tokens / (
+        TOKENS_PER_CORE_SECOND * NUM_CORES
+    )
+    if given.list:
+        return 0
+    if total > BUDGET_S and not (given.smoke or given.unbounded):
+        console.print(f"that is more than {format_duration(BUDGET_S)}: name fewer, or --unbounded")
+        return 2
+    if given.data is None or not (given.data / "text").is_dir():
+        console.print("skipped: name the folder of the corpora, --data FOLDER or REWARM_DATA")
+        return 2
+    place = _smoke_copy(names) if given.smoke else HERE
+    work = place / "work"
+    _link(given.data.resolve(), work / "data")
+    make_bases(
+        given.data,
+        work,
+        SMOKE if given.smoke else FULL,
+        [1] if given.smoke else seeds,
+        num_threads=NUM_CORES,
+    )
+    failed = []
+    for name in names:
+        code = rewarm(["compare", str(place / "experiments" / f"{name}.toml")])
+        if code:
+            failed.append(name)
+        elif not given.smoke:
+            RESULTS.mkdir(exist_ok=True)
+            shutil.copy(work / "comparisons" / name / "result.json", RESULTS / f"{name}.json")
+    for name in failed:
+        console.print(f"{name} did not come to its end")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    data = os.environ.get("REWARM_DATA")
+    parser.add_argument("--data", type=Path, default=Path(data) if data else None)
+    parser.add_argument("--smoke", action="store_true", help="every experiment in little")
+    parser.add_argument("--list", action="store_true", help="what each costs; runs nothing")
+    parser.add_argument("--unbounded", action="store_true", help="however long it takes")
+    parser.add_argument("names", nargs="*", help="experiments; default: all")
+    return parser.parse_args()
+
+
+def _link(data: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(data)
+
+
+_BUDGET = re.compile(r'(?m)^(budget\.tokens|\[budget\]\ntokens) = "([\d.]+)([kM])"$')
+_SMALLER = (
+    (re.compile(r"(?m)^seeds = \d+$"), "seeds = 1"),
+    (re.compile(r"(?m)^(every_steps) = \d+$"), r"\1 = 4"),
+    (re.compile(r"(?m)^(max_bytes_per_domain) = .*$"), r"\1 = 4000"),
+    (re.compile(r"(?m)^(matched_continuation_items) = .*$"), r"\1 = 8"),
+)
+
+
+def _small_budget(found: re.Match[str]) -> str:
+    """Return a budget of a 250th: what is larger stays larger, and four steps are the least."""
+    tokens = float(found[2]) * {"k": 1e3, "M": 1e6}[found[3]]
+    return f"{found[1]} = {max(16_384, round(tokens / 250))}"
+
+
+def _smoke_copy(names: Sequence[str]) -> Path:
+    """Return a folder with the experiments in little: one seed, and runs of four steps."""
+    place = WORK / "smoke"
+    for kind in ("recipes", "experiments"):
+        (place / kind).mkdir(parents=True, exist_ok=True)
+        for path in (HERE / kind).glob("*.toml"):
+            if kind == "recipes" or path.stem in names:
+                text = path.read_text(encoding="utf-8")
+                text = _BUDGET.sub(_small_budget, text)
+                for pattern, smaller in _SMALLER:
+                    text = pattern.sub(smaller, text)
+                write_atomically(place / kind / path.name, text)
+    return place
+
+
+if __name__ == "__main__":
+    sys.exit(main())
