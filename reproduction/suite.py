@@ -41,7 +41,7 @@ TOKENS_PER_CORE_SECOND = 11_000
 EVALUATION = 1.25
 """What evaluations and starts add to the steps' time."""
 
-ORDER = ("german", "german-union")
+ORDER = ("german", "german-union", "medical", "infinite", "reuse", "reuse-area")
 """Experiments by what they are for: the first are the first to be run."""
 
 
@@ -166,20 +166,21 @@ def _link(data: Path, link: Path) -> None:
 _BUDGET = re.compile(r'(?m)^(budget\.tokens|\[budget\]\ntokens) = "([\d.]+)([kM])"$')
 _SMALLER = (
     (re.compile(r"(?m)^seeds = \d+$"), "seeds = 1"),
-    (re.compile(r"(?m)^(every_steps) = \d+$"), r"\1 = 4"),
+    (re.compile(r"(?m)^(\[batch\]\ntokens) = .*$"), r"\1 = 1024"),
+    (re.compile(r"(?m)^(every_steps) = \d+$"), r"\1 = 12"),
     (re.compile(r"(?m)^(max_bytes_per_domain) = .*$"), r"\1 = 4000"),
     (re.compile(r"(?m)^(matched_continuation_items) = .*$"), r"\1 = 8"),
 )
 
 
 def _small_budget(found: re.Match[str]) -> str:
-    """Return a budget of a 250th: what is larger stays larger, and four steps are the least."""
+    """Return a budget of a 250th: what is larger stays larger, and 24 steps are the least."""
     tokens = float(found[2]) * {"k": 1e3, "M": 1e6}[found[3]]
-    return f"{found[1]} = {max(16_384, round(tokens / 250))}"
+    return f"{found[1]} = {max(24_576, round(tokens / 250))}"
 
 
 def _smoke_copy(names: Sequence[str]) -> Path:
-    """Return a folder with the experiments in little: one seed, and runs of four steps."""
+    """Return a folder with the experiments in little: one seed, and runs of two dozen small steps."""
     place = WORK / "smoke"
     for kind in ("recipes", "experiments"):
         (place / kind).mkdir(parents=True, exist_ok=True)
