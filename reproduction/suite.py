@@ -180,7 +180,7 @@ def _small_budget(found: re.Match[str]) -> str:
 
 
 def _smoke_copy(names: Sequence[str]) -> Path:
-    """Return a folder with the experiments in little: one seed, and runs of two dozen small steps."""
+    """Return a folder with the experiments in little: one seed, two dozen small steps."""
     place = WORK / "smoke"
     for kind in ("recipes", "experiments"):
         (place / kind).mkdir(parents=True, exist_ok=True)
