@@ -18,7 +18,7 @@ from rewarm.cli import main
 from rewarm.model.load import new_llama
 from rewarm.model.vocabulary import train_bpe
 
-__all__ = ["ENGLISH", "FULL", "SMOKE", "Sizes", "make_bases"]
+__all__ = ["ENGLISH", "FULL", "LARGE", "SMOKE", "Sizes", "make_bases"]
 
 ENGLISH = (
     "eltec_eng",
@@ -39,7 +39,7 @@ prepared_folder = "../prepared"
 [base]
 path = "new-{seed}"
 [base.pretraining]
-peak_lr = 4e-3
+peak_lr = {peak_lr}
 
 [budget]
 tokens = {tokens}
@@ -86,9 +86,19 @@ class Sizes:
     vocab_size: int
     tokens: int
     batch_tokens: int = 4096
+    peak_lr: float = 4e-3
 
 
 FULL = Sizes(hidden_size=128, num_layers=4, num_heads=4, vocab_size=4096, tokens=5_000_000)
+LARGE = Sizes(
+    hidden_size=640,
+    num_layers=12,
+    num_heads=10,
+    vocab_size=4096,
+    tokens=20_000_000,
+    batch_tokens=16_384,
+    peak_lr=1e-3,
+)
 SMOKE = Sizes(hidden_size=32, num_layers=2, num_heads=2, vocab_size=4096, tokens=32_768)
 
 
@@ -129,6 +139,7 @@ def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_thread
         seed=seed,
         tokens=sizes.tokens,
         batch_tokens=sizes.batch_tokens,
+        peak_lr=sizes.peak_lr,
         num_steps=sizes.tokens // sizes.batch_tokens,
         paths=paths,
         num_threads=num_threads,

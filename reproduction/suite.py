@@ -2,6 +2,7 @@
 
     python reproduction/suite.py --data FOLDER            the suite, within its budget
     python reproduction/suite.py --data FOLDER --smoke    every experiment in little, in minutes
+    python reproduction/suite.py --data FOLDER --large    a model of 60M parameters (a GPU): gpu.sh
     python reproduction/suite.py --list                   what each costs; runs nothing
 
 FOLDER (or REWARM_DATA) holds the corpora that the recipes name. The same command goes on wherever
@@ -15,13 +16,15 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bases import FULL, SMOKE, make_bases
+from bases import FULL, LARGE, SMOKE, make_bases
+from pairs import make_pairs
 from rich.console import Console
 from rich.table import Table
+from table import README, write_results
 
 from rewarm.artifacts import write_atomically
 from rewarm.cli import main as rewarm
@@ -41,7 +44,10 @@ TOKENS_PER_CORE_SECOND = 11_000
 EVALUATION = 1.25
 """What evaluations and starts add to the steps' time."""
 
-ORDER = ("german", "german-union", "medical", "infinite", "reuse", "reuse-area")
+ORDER = (
+    *("german", "german-union", "medical", "infinite", "reuse", "reuse-area"),
+    *("gap", "gap-pairs", "keep", "summary", "translation"),
+)
 """Experiments by what they are for: the first are the first to be run."""
 
 
@@ -116,19 +122,21 @@ def _main(given: argparse.Namespace) -> int:
     )
     if given.list:
         return 0
-    if total > BUDGET_S and not (given.smoke or given.unbounded):
+    if total > BUDGET_S and not (given.smoke or given.large or given.unbounded):
         console.print(f"that is more than {format_duration(BUDGET_S)}: name fewer, or --unbounded")
         return 2
     if given.data is None or not (given.data / "text").is_dir():
         console.print("skipped: name the folder of the corpora, --data FOLDER or REWARM_DATA")
         return 2
-    place = _smoke_copy(names) if given.smoke else HERE
+    place = _place(given, names)
     work = place / "work"
     _link(given.data.resolve(), work / "data")
+    if not (work / "pairs.jsonl").exists():
+        make_pairs(given.data, work / "pairs.jsonl")
     make_bases(
         given.data,
         work,
-        SMOKE if given.smoke else FULL,
+        SMOKE if given.smoke else LARGE if given.large else FULL,
         [1] if given.smoke else seeds,
         num_threads=NUM_CORES,
     )
@@ -138,8 +146,11 @@ def _main(given: argparse.Namespace) -> int:
         if code:
             failed.append(name)
         elif not given.smoke:
-            RESULTS.mkdir(exist_ok=True)
-            shutil.copy(work / "comparisons" / name / "result.json", RESULTS / f"{name}.json")
+            results = RESULTS / "large" if given.large else RESULTS
+            results.mkdir(parents=True, exist_ok=True)
+            shutil.copy(work / "comparisons" / name / "result.json", results / f"{name}.json")
+    if not (given.smoke or given.large):
+        write_results(RESULTS, README, ORDER)
     for name in failed:
         console.print(f"{name} did not come to its end")
     return 1 if failed else 0
@@ -150,6 +161,7 @@ def _arguments() -> argparse.Namespace:
     data = os.environ.get("REWARM_DATA")
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--smoke", action="store_true", help="every experiment in little")
+    parser.add_argument("--large", action="store_true", help="a model of 60M parameters")
     parser.add_argument("--list", action="store_true", help="what each costs; runs nothing")
     parser.add_argument("--unbounded", action="store_true", help="however long it takes")
     parser.add_argument("names", nargs="*", help="experiments; default: all")
@@ -163,12 +175,15 @@ def _link(data: Path, link: Path) -> None:
     link.symlink_to(data)
 
 
+_Change = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _BUDGET = re.compile(r'(?m)^(budget\.tokens|\[budget\]\ntokens) = "([\d.]+)([kM])"$')
-_SMALLER = (
+_SMALLER: tuple[_Change, ...] = (
     (re.compile(r"(?m)^seeds = \d+$"), "seeds = 1"),
     (re.compile(r"(?m)^(\[batch\]\ntokens) = .*$"), r"\1 = 1024"),
     (re.compile(r"(?m)^(every_steps) = \d+$"), r"\1 = 12"),
     (re.compile(r"(?m)^(max_bytes_per_domain) = .*$"), r"\1 = 4000"),
+    (re.compile(r'(rehearse = \{ tokens) = "\d+k"'), r'\1 = "4k"'),
+    (re.compile(r"(?m)^(max_answers) = .*$"), r"\1 = 8"),
     (re.compile(r"(?m)^(matched_continuation_items) = .*$"), r"\1 = 8"),
 )
 
@@ -179,17 +194,33 @@ def _small_budget(found: re.Match[str]) -> str:
     return f"{found[1]} = {max(24_576, round(tokens / 250))}"
 
 
-def _smoke_copy(names: Sequence[str]) -> Path:
-    """Return a folder with the experiments in little: one seed, two dozen small steps."""
-    place = WORK / "smoke"
+_LARGER: tuple[_Change, ...] = (
+    (
+        re.compile(r'(?m)(\btokens) = "([\d.]+)([kM])"'),
+        lambda m: f'{m[1]} = "{4 * float(m[2]):g}{m[3]}"',
+    ),
+    (re.compile(r"(?m)^(tokens|batch_tokens) = 4096$"), r"\1 = 16384"),
+    (re.compile(r"(?m)(lr) = (\d)e-(\d)$"), lambda m: f"{m[1]} = {int(m[2]) / 4:g}e-{m[3]}"),
+)
+"""Four times the tokens in as many steps at a quarter of the rates, as the larger base was made."""
+
+
+def _place(given: argparse.Namespace, names: Sequence[str]) -> Path:
+    """Return the folder whose recipes and experiments are run, copied where they are changed."""
+    if given.smoke:
+        return _changed_copy(WORK / "smoke", names, ((_BUDGET, _small_budget), *_SMALLER))
+    return _changed_copy(WORK / "large", names, _LARGER) if given.large else HERE
+
+
+def _changed_copy(place: Path, names: Sequence[str], changes: Sequence[_Change]) -> Path:
+    """Return a folder with these experiments and all recipes, changed."""
     for kind in ("recipes", "experiments"):
         (place / kind).mkdir(parents=True, exist_ok=True)
         for path in (HERE / kind).glob("*.toml"):
             if kind == "recipes" or path.stem in names:
                 text = path.read_text(encoding="utf-8")
-                text = _BUDGET.sub(_small_budget, text)
-                for pattern, smaller in _SMALLER:
-                    text = pattern.sub(smaller, text)
+                for pattern, changed in changes:
+                    text = pattern.sub(changed, text)
                 write_atomically(place / kind / path.name, text)
     return place
 

@@ -2730,6 +2730,14 @@ MUTATIONS = [
         new="    return list(records)\n",
         test="tests/unit/test_comparison_verdict.py::test_one_base_for_all",
     ),
+    Mutation(
+        promise="an answer's contrast is with another question",
+        file="evaluation/answers.py",
+        old="next(question for question in further if question != own)",
+        new="next(further)",
+        test="tests/unit/test_evaluation_measures.py"
+        "::test_a_contrast_is_own_question_less_anothers_item_by_item",
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from rewarm.evaluation.answers import (
     QuestionAnswer,
     answer_bits_per_byte,
+    answer_contrast,
     continuation_passages,
     question_answer_text,
 )
@@ -161,6 +162,39 @@ def test_no_answers_no_measure() -> None:
         [], domain="qa", role="qa", tokenizer=byte_tokenizer(), framing=FRAMING, max_items=4
     )
     assert built == (None, ("qa: no held-out answers",))
+
+
+def test_a_contrast_is_own_question_less_anothers_item_by_item() -> None:
+    items = [QuestionAnswer(q, a) for q, a in (("q0", "a"), ("q0", "bb"), ("q0", "c"), ("q1", "d"))]
+    measure, _ = answer_contrast(
+        items, domain="de", role="qa", tokenizer=byte_tokenizer(), framing=FRAMING, max_items=9
+    )
+    plain, _ = answer_bits_per_byte(
+        items, domain="de", role="qa", tokenizer=byte_tokenizer(), framing=FRAMING, max_items=9
+    )
+    assert measure is not None
+    assert plain is not None
+    assert measure.weights == plain.weights
+    own, other = measure.passages[:4], measure.passages[4:]
+    for mine, others, same in zip(own, other, plain.passages, strict=True):
+        assert mine.tokens.tolist() == same.tokens.tolist()
+        scored = mine.tokens[mine.num_context :].tolist()
+        assert others.tokens[others.num_context :].tolist() == scored, "the answer is the same"
+        assert others.tokens.tolist() != mine.tokens.tolist(), "the question is another"
+    values = measure.item_values(np.array([3.0, 5.0, 7.0, 9.0, 4.0, 5.0, 6.0, 11.0]))
+    assert values.tolist() == [-1.0, 0.0, 1.0, -2.0]
+
+
+def test_a_contrast_wants_two_questions() -> None:
+    built = answer_contrast(
+        [QuestionAnswer("q", "a"), QuestionAnswer("q", "b")],
+        domain="de",
+        role="qa",
+        tokenizer=byte_tokenizer(),
+        framing=FRAMING,
+        max_items=9,
+    )
+    assert built == (None, ("de: no two held-out questions that differ",))
 
 
 # Matched continuation

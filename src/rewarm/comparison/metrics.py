@@ -5,6 +5,7 @@
     mean_loss               ℓ(T), old and new domains counting half each          bits per byte
     held_out.SOURCE         ℓ(T) of one source                                    bits per byte
     answers.SOURCE          of answers, given their questions                     bits per byte
+    contrast.SOURCE         of answers, given their own question less given another's  bits per byte
     chat.SOURCE             of answers in chat format                             bits per byte
     continuation.SOURCE     matched continuation, share right
     task.NAME               multiple choice, share right
@@ -63,6 +64,7 @@ KINDS: dict[str, MetricKind] = {
     "mean_loss": MetricKind("lower", _BITS, False),
     "held_out": MetricKind("lower", _BITS, True, "bits_per_byte"),
     "answers": MetricKind("lower", _BITS, True, "answer_bits_per_byte"),
+    "contrast": MetricKind("lower", _BITS, True, "answer_contrast"),
     "chat": MetricKind("lower", _BITS, True, "chat_bits_per_byte"),
     "continuation": MetricKind("higher", "share right", True, "matched_continuation"),
     "task": MetricKind("higher", "share right", True, "multiple_choice"),
@@ -120,6 +122,7 @@ def measured_by(plan: Plan) -> list[str]:
         found.append(f"held_out.{facts.name}")
         if facts.role == "qa":
             found.append(f"answers.{facts.name}")
+            found += [f"contrast.{facts.name}"] if wanted.answer_contrast else []
         elif facts.num_label_tokens is not None:
             found.append(f"chat.{facts.name}")
         elif wanted.matched_continuation_items:

@@ -1,4 +1,7 @@
-"""Bits per byte of an answer given its question, with the boundary between them exact."""
+"""Bits per byte of an answer given its question, with the boundary between them exact.
+
+And the same less that given another's question: what the model takes from the question.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ __all__ = [
     "QuestionAnswer",
     "Template",
     "answer_bits_per_byte",
+    "answer_contrast",
     "continuation_passages",
     "plain_tokenizer",
     "question_answer_text",
@@ -71,12 +75,8 @@ def answer_bits_per_byte(
     Of more than `max_items` questions the first in keyed order are scored. Items whose answer is
     blank are left out, with a warning.
     """
-    order = keyed_order(len(items), "answers")
-    answered = [items[index] for index in order if items[index].answer.strip()]
-    warnings = []
-    if len(answered) < len(items):
-        warnings.append(f"{domain}: blank answers, not scored: {len(items) - len(answered)}")
-    texts = [template(item.question, item.answer) for item in answered[:max_items]]
+    scored, warnings = _scored(items, domain, max_items)
+    texts = [template(item.question, item.answer) for item in scored]
     if not texts:
         return Built(None, (*warnings, f"{domain}: no held-out answers"))
     measure = Measure(
@@ -88,6 +88,70 @@ def answer_bits_per_byte(
         item_values=_identity,
     )
     return Built(measure, tuple(warnings))
+
+
+def answer_contrast(
+    items: Sequence[QuestionAnswer],
+    *,
+    domain: str,
+    role: Role,
+    tokenizer: Tokenizer,
+    framing: Framing,
+    max_items: int,
+    template: Template = question_answer_text,
+) -> Built:
+    """Return the measure Σ (nats given the own question − nats given another's) / (ln 2 · Σ bytes).
+
+    Below 0 as far as the model takes from the question what the answer is; a model that has merely
+    learned what answers look like stays at 0. Items are those of `answer_bits_per_byte`, and each
+    is given the question of the one half of them further on. Where a question occurs twice, the
+    first further one that differs is taken; where all are alike there is nothing to measure.
+    """
+    scored, warnings = _scored(items, domain, max_items)
+    others = _other_questions([item.question for item in scored])
+    if others is None:
+        return Built(None, (*warnings, f"{domain}: no two held-out questions that differ"))
+    texts = [template(item.question, item.answer) for item in scored]
+    others_texts = [
+        template(question, item.answer) for question, item in zip(others, scored, strict=True)
+    ]
+    measure = Measure(
+        domain=domain,
+        role=role,
+        metric="answer_contrast",
+        passages=continuation_passages([*texts, *others_texts], tokenizer, framing),
+        weights=tuple(text.num_bytes for text in texts),
+        item_values=_first_half_less_second,
+    )
+    return Built(measure, tuple(warnings))
+
+
+def _other_questions(questions: Sequence[str]) -> list[str] | None:
+    """Return for each question one that differs, half of the list further on or the next such."""
+    if len(set(questions)) < 2:
+        return None
+    num = len(questions)
+    found = []
+    for place, own in enumerate(questions):
+        further = (questions[(place + num // 2 + more) % num] for more in range(num))
+        found.append(next(question for question in further if question != own))
+    return found
+
+
+def _scored(
+    items: Sequence[QuestionAnswer], domain: str, max_items: int
+) -> tuple[list[QuestionAnswer], list[str]]:
+    """Return the items that are scored, and what a person should know of the others."""
+    order = keyed_order(len(items), "answers")
+    answered = [items[index] for index in order if items[index].answer.strip()]
+    left_out = len(items) - len(answered)
+    warnings = [f"{domain}: blank answers, not scored: {left_out}"] if left_out else []
+    return answered[:max_items], warnings
+
+
+def _first_half_less_second(nats: Floats) -> Floats:
+    half = len(nats) // 2
+    return nats[:half] - nats[half:]
 
 
 def _identity(nats: Floats) -> Floats:

@@ -16,6 +16,7 @@ __all__ = ["rendered", "result_cells"]
 _METRICS: dict[Metric, str] = {
     "bits_per_byte": "bits per byte of text ↓",
     "answer_bits_per_byte": "bits per byte of answers ↓",
+    "answer_contrast": "bits per byte of answers, own question less another's ↓",
     "chat_bits_per_byte": "bits per byte of answers in a chat ↓",
     "matched_continuation": "matched continuation, share right ↑",
     "multiple_choice": "multiple choice, share right ↑",

@@ -163,6 +163,8 @@ class _Planner:
             if self._has_answers(name):
                 part = min(1.0, wanted.max_answers / corpus.held_out_documents)
                 yield name, "answers", part * corpus.held_out_tokens
+                if wanted.answer_contrast and self.recipe.sources[name].question_field is not None:
+                    yield name, "answer contrast", 2 * part * corpus.held_out_tokens
 
     def _has_answers(self, name: str) -> bool:
         source = self.recipe.sources[name]

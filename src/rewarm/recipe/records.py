@@ -117,6 +117,11 @@ class EvaluationRecipe(Section):
         True, description="with retention.ema: also measure the average of the weights"
     )
     max_answers: int = Field(1000, gt=0, description="held-out answers scored per QA source")
+    answer_contrast: bool = Field(
+        False,
+        description="score these answers given another's question too: the difference is what the "
+        "model takes from the question, as of a translation from its source",
+    )
     chat: str | None = Field(
         None,
         description="JSONL (.gz, .zst) of messages, for a base with a chat template: what is kept "

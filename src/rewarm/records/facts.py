@@ -331,6 +331,7 @@ class Amendment(Record):
 Metric = Literal[
     "bits_per_byte",
     "answer_bits_per_byte",
+    "answer_contrast",
     "chat_bits_per_byte",
     "matched_continuation",
     "multiple_choice",
@@ -342,7 +343,7 @@ Metric = Literal[
 ]
 
 LOSS_METRICS: frozenset[Metric] = frozenset(
-    {"bits_per_byte", "answer_bits_per_byte", "chat_bits_per_byte"}
+    {"bits_per_byte", "answer_bits_per_byte", "answer_contrast", "chat_bits_per_byte"}
 )
 """Metrics in bits per byte."""
 

@@ -41,6 +41,7 @@ class MetricWords:
 METRICS: tuple[MetricWords, ...] = (
     MetricWords("bits_per_byte", "Held-out text", "text", True),
     MetricWords("answer_bits_per_byte", "Answers, given their questions", "answers", True),
+    MetricWords("answer_contrast", "Answers, own question less another's", "contrast", True),
     MetricWords("chat_bits_per_byte", "Answers in the base's chat format", "chat", True),
     MetricWords("matched_continuation", "Matched continuation", "continuation", False),
     MetricWords("multiple_choice", "Multiple choice", "choice", False),

@@ -81,11 +81,17 @@ def statements(verdicts: Sequence[DomainVerdict]) -> list[Statement]:
     return found
 
 
+_OF_ANSWERS: dict[Metric, str] = {
+    "answer_bits_per_byte": " answers",
+    "answer_contrast": " answers, own question less another's",
+}
+
+
 def _phrase(verdict: DomainVerdict) -> str:
     unit = " bits per byte" if verdict.metric in LOSS_METRICS else ""
     first = written_value(verdict.metric, verdict.first)
     last = written_value(verdict.metric, verdict.last)
-    what = " answers" if verdict.metric == "answer_bits_per_byte" else ""
+    what = _OF_ANSWERS.get(verdict.metric, "")
     return f"{verdict.domain}{what}: {first} → {last}{unit} ({written_change(verdict)})"
 
 

@@ -41,6 +41,7 @@ _MOST_DETAILS = 3
 _SHORT = {
     "bits_per_byte": "bpb",
     "answer_bits_per_byte": "answer bpb",
+    "answer_contrast": "contrast",
     "chat_bits_per_byte": "chat bpb",
     "matched_continuation": "matched",
     "multiple_choice": "accuracy",

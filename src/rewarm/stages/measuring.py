@@ -12,7 +12,7 @@ from rewarm.corpus.prepare import HELD_OUT_CHATS, read_held_out_answers
 from rewarm.corpus.tokenize import tokenizer_fingerprint
 from rewarm.corpus.views import open_view
 from rewarm.errors import BaseModelError
-from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
+from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte, answer_contrast
 from rewarm.evaluation.chat import (
     CHAT_DOMAIN,
     Conversation,
@@ -148,14 +148,18 @@ def _of_source(plan: Plan, corpus: CorpusFacts, tokenizer: Tokenizer) -> Iterato
     )
     answers = list(read_held_out_answers(Path(corpus.folder)))
     if answers:
-        yield answer_bits_per_byte(
-            [QuestionAnswer(item.question, item.answer) for item in answers],
-            domain=corpus.name,
-            role=corpus.role,
-            tokenizer=tokenizer,
-            framing=framing,
-            max_items=wanted.max_answers,
-        )
+        for measured in (
+            answer_bits_per_byte,
+            *([answer_contrast] if wanted.answer_contrast else []),
+        ):
+            yield measured(
+                [QuestionAnswer(item.question, item.answer) for item in answers],
+                domain=corpus.name,
+                role=corpus.role,
+                tokenizer=tokenizer,
+                framing=framing,
+                max_items=wanted.max_answers,
+            )
     elif corpus.num_label_tokens is not None:
         yield _of_conversations(plan, corpus, tokenizer)
     elif wanted.matched_continuation_items:

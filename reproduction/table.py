@@ -1,0 +1,155 @@
+"""Writes what the experiments came to: figures, and README.md's tables, all from results/*.json.
+
+    python reproduction/table.py            write them
+    python reproduction/table.py --check    fail where README.md says something else
+
+What a person says of a result (the reason sought for it) stands in results/NAME.md, and is set
+below its table.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from rewarm.artifacts import write_atomically
+from rewarm.records.comparison import ComparisonResult, PairedEffect
+from rewarm.reporting.comparison_sections import difference_figures, front_figure
+from rewarm.reporting.effects import effect_value, interval_of, p_value, per_seed, written
+from rewarm.reporting.figures import standalone
+from rewarm.units import format_count, format_duration
+
+__all__ = ["read_results", "readme_with", "tables_of", "write_results"]
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+README = HERE / "README.md"
+_BEGIN, _END = "<!-- results: written by table.py -->", "<!-- end of results -->"
+_HEADS = (
+    "| arm − against | metric | expected | difference | 95 % interval | by seed | p (Holm) "
+    "| A/A | detectable | |"
+)
+_NONE = "No experiment has been run at its full length yet.\n"
+
+
+def read_results(folder: Path, order: Sequence[str]) -> list[ComparisonResult]:
+    """Return the results that there are, in this order of names."""
+    paths = [folder / f"{name}.json" for name in order]
+    return [
+        ComparisonResult.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in paths
+        if path.is_file()
+    ]
+
+
+def write_results(folder: Path, readme: Path, order: Sequence[str]) -> None:
+    """Write figures beside the results, and their tables into the page."""
+    results = read_results(folder, order)
+    for result in results:
+        for name, svg in _figures(result):
+            write_atomically(folder / name, svg)
+    write_atomically(readme, readme_with(readme.read_text(encoding="utf-8"), results, folder))
+
+
+def readme_with(page: str, results: Sequence[ComparisonResult], folder: Path) -> str:
+    """Return the page with the tables of these results between its two marks.
+
+    Raises ValueError where the marks are not there.
+    """
+    before, mark, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"the page has no place between {_BEGIN!r} and {_END!r}")
+    tables = "\n".join(tables_of(result, folder) for result in results) or _NONE
+    return f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}"
+
+
+def tables_of(result: ComparisonResult, folder: Path) -> str:
+    """Return the section of one experiment, in Markdown."""
+    lines = [
+        f"### {result.name}",
+        "",
+        f"*Stated beforehand:* {' '.join(result.hypothesis.split())}",
+    ]
+    lines += ["", f"*Verdict:* {result.verdict}.", ""]
+    lines += [_HEADS, "|---|---|---|---:|---|---|---:|---:|---:|---|"]
+    lines += [_effect_row(effect, result) for effect in result.primary]
+    lines += ["", *_arm_rows(result), ""]
+    for name, _ in _figures(result):
+        lines.append(f"![{name}](results/{name})")
+    lines += [f"\n{note}" for note in result.notes]
+    reason = folder / f"{result.name}.md"
+    if reason.is_file():
+        lines += ["", reason.read_text(encoding="utf-8").strip()]
+    failed = [run for run in result.runs if run.state != "done"]
+    lines += [f"\nNot finished: {run.arm}, seed {run.seed}." for run in failed]
+    return "\n".join(lines) + "\n"
+
+
+def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
+    noise = result.noise_of(effect.metric)
+    expected: str = effect.expect or ""
+    if effect.within is not None:
+        expected += f" ± {effect.within:g}"
+    cells = (
+        f"{effect.arm} − {effect.against}",
+        f"`{effect.metric}`",
+        expected,
+        effect_value(effect),
+        interval_of(effect),
+        per_seed(effect),
+        p_value(effect.p_holm),
+        effect_value(noise) if noise is not None else "",
+        written(effect.detectable_holm, effect.unit),
+        f"**{effect.word}**" if effect.word else "",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _arm_rows(result: ComparisonResult) -> Iterator[str]:
+    """Yield a table of the arms: what they were given, and the mean over seeds of each primary."""
+    metrics = [primary.metric for primary in result.primaries]
+    heads = ["arm", "tokens", "area under the rate", *(f"`{m}`" for m in metrics), "time in steps"]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---" + "|---:" * (len(heads) - 1) + "|"
+    units = {effect.metric: effect.unit for effect in (*result.primary, *result.secondary)}
+    for arm in result.arms:
+        done = [run for run in result.runs_of(arm.name) if run.state == "done"]
+        cells = [arm.name, format_count(arm.num_tokens), f"{arm.lr_area:.3g}"]
+        for metric in metrics:
+            values = [run.values[metric] for run in done if metric in run.values]
+            mean = sum(values) / len(values) if values else None
+            cells.append(written(mean, units.get(metric, "")))
+        seconds = [run.training_s for run in done]
+        cells.append(format_duration(sum(seconds) / len(seconds)) if seconds else "")
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _figures(result: ComparisonResult) -> Iterator[tuple[str, str]]:
+    """Yield (file name, SVG) of a result's figures."""
+    front = front_figure(result)
+    if front is not None:
+        yield f"{result.name}-front.svg", standalone(front)
+    for number, figure in enumerate(difference_figures(result), start=1):
+        yield f"{result.name}-{number}.svg", standalone(figure)
+
+
+def main() -> int:
+    """Write the tables, or tell whether they are as the results are."""
+    from suite import ORDER
+
+    if "--check" not in sys.argv:
+        write_results(RESULTS, README, ORDER)
+        return 0
+    page = README.read_text(encoding="utf-8")
+    same = readme_with(page, read_results(RESULTS, ORDER), RESULTS) == page
+    if not same:
+        Console().print("README.md is not what results/ gives: python reproduction/table.py")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
