@@ -186,6 +186,7 @@ def test_every_kind_of_record_has_a_name_and_a_direction(metric: Metric) -> None
         role="task",
         metric=metric,
         value=0.25,
+        standard_error=None,
         item_values=(0.25,) * 40,
         item_weights=(1,) * 40,
         items_key="k",
