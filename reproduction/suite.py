@@ -176,7 +176,8 @@ _Change = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _BUDGET = re.compile(r'(?m)^(budget\.tokens|\[budget\]\ntokens) = "([\d.]+)([kM])"$')
 _SMALLER: tuple[_Change, ...] = (
     (re.compile(r"(?m)^seeds = \d+$"), "seeds = 1"),
-    (re.compile(r"(?m)^(every_steps) = \d+$"), r"\1 = 4"),
+    (re.compile(r"(?m)^(\[batch\]\ntokens) = .*$"), r"\1 = 1024"),
+    (re.compile(r"(?m)^(every_steps) = \d+.*$"), r"\1 = 12"),
     (re.compile(r"(?m)^(max_bytes_per_domain) = .*$"), r"\1 = 4000"),
     (re.compile(r'(rehearse = \{ tokens) = "\d+k"'), r'\1 = "4k"'),
     (re.compile(r"(?m)^(max_answers) = .*$"), r"\1 = 8"),
@@ -185,9 +186,9 @@ _SMALLER: tuple[_Change, ...] = (
 
 
 def _small_budget(found: re.Match[str]) -> str:
-    """Return a budget of a 250th: what is larger stays larger, and four steps are the least."""
+    """Return two dozen steps and a 250th of a budget: what is larger stays larger."""
     tokens = float(found[2]) * {"k": 1e3, "M": 1e6}[found[3]]
-    return f"{found[1]} = {max(16_384, round(tokens / 250))}"
+    return f"{found[1]} = {24_576 + round(tokens / 250)}"
 
 
 _LARGER: tuple[_Change, ...] = (
