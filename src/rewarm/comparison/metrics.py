@@ -15,6 +15,8 @@
     stability_gap.transient of it, what came back by the end                      bits per byte
     stability_gap.area      Σ (ℓ(t) − ℓ(0))⁺ Δt                           bits per byte · updates
     training_s              time spent in steps                                   seconds
+    planned_tflop           compute of all steps, by the plan                     TFLOP
+    planned_mib             weights, gradients, moments, retention, by the plan   MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
 step 0 is left out, and the control's of the same seed stands there.
@@ -45,6 +47,7 @@ __all__ = [
     "last_records",
     "measured_by",
     "metric_problem",
+    "planned_values",
     "values_of",
 ]
 
@@ -81,6 +84,8 @@ KINDS: dict[str, MetricKind] = {
     "stability_gap.transient": MetricKind("lower", _BITS, False),
     "stability_gap.area": MetricKind("lower", f"{_BITS} · updates", False),
     "training_s": MetricKind("lower", "s", False),
+    "planned_tflop": MetricKind("lower", "TFLOP", False),
+    "planned_mib": MetricKind("lower", "MiB", False),
 }
 _OF_HARNESS = ("harness", "harness_loss", "harness_perplexity")
 _BY_RECORD = {record: name for name, kind in KINDS.items() for record in kind.records}
@@ -141,7 +146,15 @@ def measured_by(plan: Plan) -> list[str]:
         found += [f"task.{name}", *([f"answers.{name}"] if task.kind == "cloze" else [])]
     if plan.conduct.model.has_chat_template:
         found.append("chat.chat format")
-    return [*found, "training_s"]
+    return [*found, "training_s", *planned_values(plan)]
+
+
+def planned_values(plan: Plan) -> dict[str, float]:
+    """Return what a run takes by its plan's estimates, evaluation aside: TFLOP and MiB."""
+    of = {estimate.name: estimate.value for estimate in plan.estimates}
+    compute = of["training compute"] + of.get("retention compute", 0.0)
+    memory = of["weights, gradients and moments"] + of.get("retention memory", 0.0)
+    return {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
 
 
 def against_base(
