@@ -175,12 +175,18 @@ def plan(
     why: Annotated[
         bool, typer.Option("--why", help="Say first which preset fits, and why the others do not.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Take a few steps on this machine first; estimates then stand on them."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Resolve and check everything; show schedule, blends, epochs, cost and the reasons."""
     from rewarm.stages.plan import run_plan
 
-    run_plan(recipe, override or (), as_json=as_json, why=why, open_chat=_open_chat)
+    run_plan(recipe, override or (), as_json=as_json, why=why, probe=probe, open_chat=_open_chat)
 
 
 @app.command()

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "placement.json"
 
     @property
+    def probe(self) -> Path:
+        """What a few steps took on the machine at hand, a `Probe`."""
+        return self.path / "probe.json"
+
+    @property
     def recipe(self) -> Path:
         """The recipe as resolved, overrides included."""
         return self.path / "recipe.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +30,12 @@ from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
 from rewarm.stages.optimizer_state import check_planned_optimizer_state
-from rewarm.stages.plan import plan_job
+from rewarm.stages.plan import plan_job, probe_of
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.hooks import Hook
 from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
@@ -99,9 +100,11 @@ def train_plan(
     until_step: int | None = None,
     sinks: tuple[str, ...] = (),
     world: World = ALONE,
+    hooks: Sequence[Hook] = (),
 ) -> int:
     """Train a plan on measured facts in its run folder; `command` is what resumes it.
 
+    `hooks` look at every step beside the run's own, before it is saved.
     Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
     """
     ranks = world.ranks
@@ -116,7 +119,11 @@ def train_plan(
     ranks.together(lambda: stored.update(_open_stored(plan, views)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
     placement, warnings = choose_placement(
-        plan.conduct.training, plan.science, plan.conduct.model, world
+        plan.conduct.training,
+        plan.science,
+        plan.conduct.model,
+        world,
+        probe=probe_of(plan, run),
     )
     suites = suites_of(plan)
     harness: list[HarnessTasks | None] = []
@@ -172,6 +179,7 @@ def train_plan(
             evaluator=measure,
             find_forgetting=find_forgetting,
             sinks=[live, *more],
+            hooks=hooks,
         )
         ending = run_training(
             plan,

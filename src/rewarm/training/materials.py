@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from rewarm.batches.loader import StoredDistributions, WindowSource
-from rewarm.distributed.fsdp import Root, make_mesh, reshard, shard
+from rewarm.distributed.fsdp import Root, blocks_of, make_mesh, reshard, shard
 from rewarm.distributed.world import World
+from rewarm.model.blocks import checkpoint_blocks
 from rewarm.planning.plan import Placement
 from rewarm.training.forgetting import FindForgetting
 from rewarm.training.hooks import Evaluator, Hook
@@ -64,6 +65,7 @@ def load_root(
     apply_placement(placement)
     model = materials.load_model()
     let_train(model)
+    checkpoint_blocks(blocks_of(model), placement.checkpointing)
     if world.is_alone:
         root = Root(model.to(placement.device))
     else:
