@@ -7,6 +7,7 @@ IGNORED_LABEL.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -73,7 +74,8 @@ class Batch:
     follows it, or IGNORED_LABEL. `position_ids`, of the same shape, start again at 0 with every
     document; None where documents of one sequence see each other. `source` is int64 [sequences] and
     indexes the order's sources. `top_ids` (int64) and `top_log_probs` (float32), both [sequences,
-    time, k], are what the base said of each label, where that is stored.
+    time, k], are what the base said of each label, where that is stored. `waited_s` is how long a
+    step waited for it.
     """
 
     step: int
@@ -83,6 +85,7 @@ class Batch:
     position_ids: Tensor | None = None
     top_ids: Tensor | None = None
     top_log_probs: Tensor | None = None
+    waited_s: float = 0.0
 
     @property
     def num_valid_tokens(self) -> int:
@@ -234,6 +237,7 @@ class PrefetchedBatches:
 
     def batch(self, step: int, /) -> Batch:
         """Return the batch of a step, gathered ahead where it is the one that was expected."""
+        started = time.perf_counter()
         ahead = self._ahead
         found = (
             ahead[1].result()
@@ -243,4 +247,4 @@ class PrefetchedBatches:
         self._ahead = None
         if step + 1 < self._num_steps:
             self._ahead = (step + 1, self._executor.submit(self._batches.batch, step + 1))
-        return found
+        return replace(found, waited_s=time.perf_counter() - started)

@@ -211,6 +211,11 @@ class RunFolder:
                     last.pop(step, None)
         return [last[step] for step in sorted(last)]
 
+    def spent_in_steps(self) -> tuple[float, float]:
+        """Return the seconds of all steps that were ever taken, and what they waited for data."""
+        taken = list(_records(self.steps_log, StepRecord))
+        return sum(r.step_s for r in taken), sum(r.data_wait_s for r in taken)
+
     def newest_steps(self) -> list[StepRecord]:
         """Return the records at the end of the log, a few of any number, as they were written.
 

@@ -21,6 +21,7 @@ from rewarm.reporting.against import (
 )
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
+from rewarm.reporting.goodput import goodput_of, goodput_sentence, goodput_table, start_table
 from rewarm.reporting.page import render_page
 from rewarm.reporting.run_view import RunView, load_run_view
 from rewarm.reporting.tables import Mood, Table
@@ -79,6 +80,7 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
     """
     view = load_run_view(run)
     plan = view.plan
+    spent = goodput_of(view)
     return render_page(
         "run.html",
         live=live,
@@ -122,6 +124,9 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),
+        goodput=None if spent is None else goodput_table(spent),
+        goodput_sentence="" if spent is None else goodput_sentence(spent),
+        starts=start_table(view),
         events=run_sections.events_table(view),
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),

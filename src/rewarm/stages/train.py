@@ -36,12 +36,14 @@ from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
 from rewarm.training.hooks import Hook
+from rewarm.training.laps import Laps
 from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
 from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
 from rewarm.training.state import TrainState
+from rewarm.training.usage import process_age_s
 
 if TYPE_CHECKING:
     from rewarm.evaluation.harness import HarnessTasks
@@ -63,12 +65,14 @@ def run_train(
     Under torchrun every rank calls this; the main one alone plans, writes and tells.
     """
     check_sinks(sinks)
+    laps = Laps({"Python and libraries": process_age_s()})
     overrides = list(overrides)
     command = command_line("train", path, overrides, sinks)
     with join_ranks(path, overrides) as world:
         if not world.is_alone:
             command = f"torchrun … -m {command}"
         plan, folder = world.ranks.on_main(lambda: _plan_of(path, overrides))
+        laps.lap("planned")
         return train_plan(
             plan,
             RunFolder(folder),
@@ -77,6 +81,7 @@ def run_train(
             sinks=sinks if world.is_main else (),
             console=None if world.is_main else Console(quiet=True),
             world=world,
+            laps=laps,
         )
 
 
@@ -101,13 +106,16 @@ def train_plan(
     sinks: tuple[str, ...] = (),
     world: World = ALONE,
     hooks: Sequence[Hook] = (),
+    laps: Laps | None = None,
 ) -> int:
     """Train a plan on measured facts in its run folder; `command` is what resumes it.
 
-    `hooks` look at every step beside the run's own, before it is saved.
+    `hooks` look at every step beside the run's own, before it is saved; `laps` has what came
+    before.
     Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
     """
     ranks = world.ranks
+    laps = laps or Laps()
     ranks.on_main(lambda: _check_launch(plan, run, world))
     world = replace(world, tensor_parallel=plan.conduct.training.tensor_parallel)
     if plan.science.optimizer.kind == "adamw8bit":
@@ -129,6 +137,7 @@ def train_plan(
     harness: list[HarnessTasks | None] = []
     ranks.together(lambda: harness.append(harness_of(plan)))
     objective = Objective.of(plan, placement, world)
+    laps.lap("text and measures opened")
 
     def load() -> nn.Module:
         if not world.is_alone:
@@ -180,6 +189,7 @@ def train_plan(
             find_forgetting=find_forgetting,
             sinks=[live, *more],
             hooks=hooks,
+            laps=laps,
         )
         ending = run_training(
             plan,

@@ -14,6 +14,7 @@ from rewarm.model.blocks import checkpoint_blocks
 from rewarm.planning.plan import Placement
 from rewarm.training.forgetting import FindForgetting
 from rewarm.training.hooks import Evaluator, Hook
+from rewarm.training.laps import Laps
 from rewarm.training.placement import apply_placement, blocks_dtype
 from rewarm.training.sinks import Sink
 from rewarm.training.state import TrainState
@@ -31,8 +32,8 @@ class Materials:
     placement the model has borne out, and that is recorded. `begin_optimizer` sets the moments
     that a run begins with where these are not zeros. `views` has all text that the plan reads,
     `stored` what the base said of some of it. `progress` is told (what, done, total) of work before
-    the first step. `find_forgetting` reads the records of evaluations, where something is to be
-    done about what they show.
+    the first step. `laps` times what comes before it. `find_forgetting` reads the records of
+    evaluations, where something is to be done about what they show.
     """
 
     load_model: Callable[[], nn.Module]
@@ -47,6 +48,7 @@ class Materials:
     stored: Mapping[str, StoredDistributions] = field(default_factory=dict)
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     find_forgetting: FindForgetting | None = None
+    laps: Laps = field(default_factory=Laps)
 
 
 def load_root(
@@ -63,6 +65,7 @@ def load_root(
     told is added to `notices`, once.
     """
     apply_placement(placement)
+    materials.laps.lap("checkpoints searched")
     model = materials.load_model()
     let_train(model)
     checkpoint_blocks(blocks_of(model), placement.checkpointing)
@@ -71,7 +74,9 @@ def load_root(
     else:
         mesh = make_mesh(world, placement.device)
         root = shard(model, mesh, param_dtype=blocks_dtype(placement))
+    materials.laps.lap("base loaded")
     notices.extend(notice for notice in materials.fill_model(root) if notice not in notices)
+    materials.laps.lap("loss and attention held against the model's own")
     # What looked at the model may have gathered it; the optimizer's weights are the parts.
     reshard(root)
     return root.train()

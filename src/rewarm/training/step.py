@@ -287,6 +287,7 @@ class Stepper:
             phase=amended(science, amendments).phase_at(batch.step).name,
             samples=count.samples,
             step_s=step_s,
+            data_wait_s=batch.waited_s,
             layer_grad_norms=measured.layer_norms,
             retention=measured.retention,
         )
