@@ -45,6 +45,11 @@ def test_forgetting_does_not_take_the_end_as_the_best() -> None:
     assert metrics_of([[0.5], [0.75, 1.0]], []).forgetting == pytest.approx(-0.25)
 
 
+def test_forgetting_is_from_the_best_accuracy() -> None:
+    matrix = [[0.5], [0.9, 1.0], [0.4, 1.0, 1.0]]
+    assert metrics_of(matrix, []).forgetting == pytest.approx(0.25)  # (0.9 − 0.4 + 1 − 1) / 2
+
+
 def test_without_looks_nothing_is_said_of_the_worst_case() -> None:
     assert metrics_of([[1.0], [0.0, 1.0]], [])[3:] == (None, None, None)
 
