@@ -33,6 +33,14 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a task's bits per byte are no text of a comparison",
+        file="comparison/metrics.py",
+        old='        if metric == "bits_per_byte" and record.role != "task"\n',
+        new='        if metric == "bits_per_byte"\n',
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_every_kind_of_record_has_a_name_and_a_direction",
+    ),
+    Mutation(
         promise="what is forgotten counts after as many evaluations as the recipe says",
         file="evaluation/forgetting_rule.py",
         old="is_due = in_a_row >= rule.patience",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewarm.errors import BaseModelError
-from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte
+from rewarm.evaluation.answers import QuestionAnswer, answer_bits_per_byte, answer_contrast
 from rewarm.evaluation.held_out import bits_per_byte, matched_continuation
 from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.measure import Built
@@ -20,6 +20,7 @@ from rewarm.evaluation.passages import IGNORED
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
 from rewarm.evaluation.tasks import ClozeItem, TaskItem, cloze, multiple_choice
 from rewarm.model import loss
+from rewarm.records.facts import EvalRecord
 from tests.support.held_out import BEGIN, FRAMING, ListedDocuments, byte_tokenizer, random_bodies
 
 VOCAB_SIZE = 260  # the byte tokenizer's, and a few
@@ -114,6 +115,22 @@ def test_answers_are_that_of_a_loop_over_the_answers_bytes(model: nn.Module) -> 
         nats_of_next(model, prompt + answer[:place], token) for place, token in enumerate(answer)
     )
     assert record.value == pytest.approx(nats / (np.log(2) * 5), rel=1e-6)
+
+
+def test_a_contrast_is_two_figures_of_answers_apart(model: nn.Module) -> None:
+    def measured(built: Built) -> EvalRecord:
+        return evaluate(model, suite_of(built), step=0)[0]
+
+    given = [QuestionAnswer("Où?", "ici."), QuestionAnswer("Who?", "I alone.")]
+    swapped = [QuestionAnswer("Who?", "ici."), QuestionAnswer("Où?", "I alone.")]
+    how: dict[str, Any] = {"tokenizer": byte_tokenizer(), "framing": FRAMING, "max_items": 9}
+    own, other = (
+        measured(answer_bits_per_byte(items, domain="qa", role="qa", **how))
+        for items in (given, swapped)
+    )
+    contrast = measured(answer_contrast(given, domain="qa", role="qa", **how))
+    assert contrast.value == pytest.approx(own.value - other.value, rel=1e-5)
+    assert contrast.value != 0
 
 
 def test_a_cloze_is_right_where_greedy_decoding_writes_the_target() -> None:

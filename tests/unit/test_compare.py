@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from rewarm.cli import main
 from rewarm.order.position import slots_of_step
@@ -64,6 +65,11 @@ def test_the_values_are_those_of_the_records(experiment: Path) -> None:
         assert run.values["adaptation"] == pytest.approx(at[0, "new"] - at[6, "new"])
         assert run.values["held_out.new"] == at[6, "new"]
         assert run.values["mean_loss"] == pytest.approx((at[6, "old"] + at[6, "new"]) / 2)
+        # 16 bytes for each parameter of float32: weight, gradient, two moments.
+        tensors = load_file(experiment.parent / "base" / "model.safetensors")
+        num_parameters = sum(tensor.size for tensor in tensors.values())
+        assert run.values["planned_mib"] == pytest.approx(16 * num_parameters / 2**20)
+        assert 0 < run.values["planned_tflop"] < 8 * num_parameters * 2**13 / 1e12
     (forgetting, adaptation) = result.primary
     values = {(run.arm, run.seed): run.values for run in result.runs}
     by_hand = [

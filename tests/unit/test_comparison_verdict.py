@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from rewarm.comparison.documents import document_interval
-from rewarm.comparison.metrics import against_base, values_of
+from rewarm.comparison.metrics import against_base, kind_of, metric_problem, values_of
 from rewarm.records.comparison import ComparisonResult
-from rewarm.records.facts import EvalRecord
+from rewarm.records.facts import LOWER_IS_BETTER, EvalRecord, Metric
 from rewarm.reporting.comparison_page import render_comparison_page, write_comparison_page
 from rewarm.reporting.comparison_terminal import comparison_verdict
 from tests.support.fake_comparison import EQUAL, HYPOTHESIS, LOWER, fake_comparison, made_up
@@ -175,6 +176,29 @@ def test_metrics_of_records_by_hand() -> None:
     # Trapezoids of old: 2 · d/2 + 6 · (d + f)/2; of older from 0 to 8: 8 · f/2.
     area = (depth + 3 * (depth + old) + 4 * older) / 2
     assert values["stability_gap.area"] == pytest.approx(area)
+
+
+@pytest.mark.parametrize("metric", typing.get_args(Metric))
+def test_every_kind_of_record_has_a_name_and_a_direction(metric: Metric) -> None:
+    record = EvalRecord(
+        step=8,
+        domain="one acc",
+        role="task",
+        metric=metric,
+        value=0.25,
+        standard_error=None,
+        item_values=(0.25,) * 40,
+        item_weights=(1,) * 40,
+        items_key="k",
+        seconds=0.0,
+    )
+    values = values_of([record], from_base=True)
+    assert list(values.values()) == [0.25], "a task is no text: no mean loss, no forgetting"
+    (name,) = values
+    assert metric_problem(name) is None
+    assert (kind_of(name).better == "lower") == (metric in LOWER_IS_BETTER)
+    found = document_interval(name, [record], [record])
+    assert (found is None) == (metric == "task_perplexity")
 
 
 def test_one_base_for_all() -> None:

@@ -45,9 +45,9 @@ def _paired_domains(
     metric: str, arm: Sequence[EvalRecord], against: Sequence[EvalRecord]
 ) -> list[tuple[EvalRecord, EvalRecord]]:
     one, other = last_records(arm), last_records(against)
-    wanted = kind_of(metric).record
-    if wanted is not None:
-        places = [(wanted, metric.partition(".")[2])]
+    wanted = kind_of(metric).records
+    if wanted:
+        places = [(record, metric.partition(".")[2]) for record in wanted]
     elif metric in ("forgetting", "adaptation"):
         text = {place: r for place, r in one.items() if place[0] == "bits_per_byte"}
         old = metric == "forgetting"
@@ -62,7 +62,7 @@ def _paired_domains(
 def _of_domain(arm: EvalRecord, against: EvalRecord) -> Interval | None:
     """Return the interval of one domain; None where the documents differ or are too few."""
     same = (arm.items_key, arm.item_weights) == (against.items_key, against.item_weights)
-    if not same or len(arm.item_values) < least_items():
+    if not same or len(arm.item_values) < least_items() or arm.metric == "task_perplexity":
         return None
     interval = paired_bootstrap(arm.item_values, against.item_values, arm.item_weights, seed=0)
     scale = 1.0 / _NATS_PER_BIT if arm.metric in LOSS_METRICS else 1.0

@@ -8,11 +8,15 @@
     contrast.SOURCE         of answers, given their own question less given another's  bits per byte
     chat.SOURCE             of answers in chat format                             bits per byte
     continuation.SOURCE     matched continuation, share right
-    task.NAME               multiple choice, share right
+    task.NAME               multiple choice, cloze or minimal pairs, share right
+    harness.NAME METRIC     of a task of lm-evaluation-harness, as it has it; harness_loss and
+                            harness_perplexity where less is better
     stability_gap.depth     mean over old domains of max_t ℓ(t) − ℓ(0)            bits per byte
     stability_gap.transient of it, what came back by the end                      bits per byte
     stability_gap.area      Σ (ℓ(t) − ℓ(0))⁺ Δt                           bits per byte · updates
     training_s              time spent in steps                                   seconds
+    planned_tflop           compute of all steps, by the plan                     TFLOP
+    planned_mib             weights, gradients, moments, retention, by the plan   MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
 step 0 is left out, and the control's of the same seed stands there.
@@ -33,19 +37,22 @@ from rewarm.evaluation.forgetting import (
 )
 from rewarm.planning.plan import Plan
 from rewarm.records.comparison import Better
-from rewarm.records.facts import LOSS_METRICS, EvalRecord, Metric
+from rewarm.records.facts import EvalRecord, Metric
 
 __all__ = [
     "MetricKind",
     "against_base",
     "kind_of",
+    "known_once_measured",
     "last_records",
     "measured_by",
     "metric_problem",
+    "planned_values",
     "values_of",
 ]
 
 _BITS = "bits per byte"
+_AS_IT_IS = "as the task has it"
 
 
 class MetricKind(NamedTuple):
@@ -54,26 +61,34 @@ class MetricKind(NamedTuple):
     better: Better
     unit: str
     by_subject: bool
-    record: Metric | None = None
-    """Where the value is that of one domain at the end: the records' name of it."""
+    records: tuple[Metric, ...] = ()
+    """Where the value is that of one domain at the end: the records' names of it."""
 
 
 KINDS: dict[str, MetricKind] = {
     "forgetting": MetricKind("lower", _BITS, False),
     "adaptation": MetricKind("higher", _BITS, False),
     "mean_loss": MetricKind("lower", _BITS, False),
-    "held_out": MetricKind("lower", _BITS, True, "bits_per_byte"),
-    "answers": MetricKind("lower", _BITS, True, "answer_bits_per_byte"),
-    "contrast": MetricKind("lower", _BITS, True, "answer_contrast"),
-    "chat": MetricKind("lower", _BITS, True, "chat_bits_per_byte"),
-    "continuation": MetricKind("higher", "share right", True, "matched_continuation"),
-    "task": MetricKind("higher", "share right", True, "multiple_choice"),
+    "held_out": MetricKind("lower", _BITS, True, ("bits_per_byte",)),
+    "answers": MetricKind("lower", _BITS, True, ("answer_bits_per_byte",)),
+    "contrast": MetricKind("lower", _BITS, True, ("answer_contrast",)),
+    "chat": MetricKind("lower", _BITS, True, ("chat_bits_per_byte",)),
+    "continuation": MetricKind("higher", "share right", True, ("matched_continuation",)),
+    "task": MetricKind(
+        "higher", "share right", True, ("multiple_choice", "cloze", "minimal_pairs")
+    ),
+    "harness": MetricKind("higher", _AS_IT_IS, True, ("task_score",)),
+    "harness_loss": MetricKind("lower", _AS_IT_IS, True, ("task_loss",)),
+    "harness_perplexity": MetricKind("lower", _AS_IT_IS, True, ("task_perplexity",)),
     "stability_gap.depth": MetricKind("lower", _BITS, False),
     "stability_gap.transient": MetricKind("lower", _BITS, False),
     "stability_gap.area": MetricKind("lower", f"{_BITS} · updates", False),
     "training_s": MetricKind("lower", "s", False),
+    "planned_tflop": MetricKind("lower", "TFLOP", False),
+    "planned_mib": MetricKind("lower", "MiB", False),
 }
-_BY_RECORD = {kind.record: name for name, kind in KINDS.items() if kind.record is not None}
+_OF_HARNESS = ("harness", "harness_loss", "harness_perplexity")
+_BY_RECORD = {record: name for name, kind in KINDS.items() for record in kind.records}
 _GAPS: dict[str, Callable[[StabilityGap], float]] = {
     "stability_gap.depth": lambda gap: gap.depth,
     "stability_gap.transient": lambda gap: gap.transient,
@@ -127,10 +142,19 @@ def measured_by(plan: Plan) -> list[str]:
             found.append(f"chat.{facts.name}")
         elif wanted.matched_continuation_items:
             found.append(f"continuation.{facts.name}")
-    found += [f"task.{name}" for name in wanted.tasks]
+    for name, task in wanted.tasks.items():
+        found += [f"task.{name}", *([f"answers.{name}"] if task.kind == "cloze" else [])]
     if plan.conduct.model.has_chat_template:
         found.append("chat.chat format")
-    return [*found, "training_s"]
+    return [*found, "training_s", *planned_values(plan)]
+
+
+def planned_values(plan: Plan) -> dict[str, float]:
+    """Return what a run takes by its plan's estimates, evaluation aside: TFLOP and MiB."""
+    of = {estimate.name: estimate.value for estimate in plan.estimates}
+    compute = of["training compute"] + of.get("retention compute", 0.0)
+    memory = of["weights, gradients and moments"] + of.get("retention memory", 0.0)
+    return {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
 
 
 def against_base(
@@ -184,7 +208,11 @@ def _of_new_text(per_domain: dict[str, float], records: Sequence[EvalRecord]) ->
 
 
 def _mean_losses(last: dict[tuple[Metric, str], EvalRecord]) -> tuple[list[float], list[float]]:
-    text = [record for (metric, _), record in last.items() if metric == "bits_per_byte"]
+    text = [
+        record
+        for (metric, _), record in last.items()
+        if metric == "bits_per_byte" and record.role != "task"
+    ]
     old = [record.value for record in text if record.role in OLD_ROLES]
     learned = [record for record in text if record.role not in OLD_ROLES]
     new = [record.value for record in learned if record.role == "new"]
@@ -195,6 +223,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def is_loss(metric: str) -> bool:
-    """Tell whether a metric of one domain is in nats per byte on record."""
-    return kind_of(metric).record in LOSS_METRICS
+def known_once_measured(metric: str, plan: Plan) -> bool:
+    """Tell whether only a run can tell if it has this metric: the harness names its own."""
+    head, _, subject = metric.partition(".")
+    # A task's bits per byte are called after it and its figure, with a space between.
+    may_be = head in _OF_HARNESS or (head == "held_out" and " " in subject)
+    return may_be and bool(plan.conduct.evaluation.harness.tasks)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from rewarm.comparison.arms import Arm, order_seed
-from rewarm.comparison.metrics import against_base, values_of
+from rewarm.comparison.metrics import against_base, planned_values, values_of
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.comparison import ComparedArm, ComparedRun
@@ -48,7 +48,11 @@ def outcome_of(
     training_s = sum(record.step_s for record in steps)
     values: dict[str, float] = {}
     if records:
-        values = {**values_of(records, from_base=base is None), "training_s": training_s}
+        values = {
+            **values_of(records, from_base=base is None),
+            **planned_values(plan),
+            "training_s": training_s,
+        }
     run = ComparedRun(
         arm=arm.name,
         seed=seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import measured_by
+from rewarm.comparison.metrics import known_once_measured, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
@@ -141,6 +141,8 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
     measured = {run.arm.name: _measured(run) for run in runs}
     named = dict.fromkeys(name for pair in experiment.pairs() for name in pair[:2])
     for index, primary in enumerate(experiment.primary):
+        if any(known_once_measured(primary.metric, run.plan) for run in runs):
+            continue
         lacking = [n for n in named if n in measured and primary.metric not in measured[n]]
         if lacking:
             problems.add(
