@@ -2746,6 +2746,34 @@ MUTATIONS = [
         test="tests/unit/test_evaluation_measures.py"
         "::test_a_contrast_is_own_question_less_anothers_item_by_item",
     ),
+    Mutation(
+        promise="forgetting is measured from the best accuracy, not from the first",
+        file="stream/metrics.py",
+        old="[max(matrix[t][k] for t in range(k, last)) - final[k] for k in range(last)]",
+        new="[matrix[k][k] - final[k] for k in range(last)]",
+        test="tests/unit/test_stream.py::test_forgetting_is_from_the_best_accuracy",
+    ),
+    Mutation(
+        promise="a reservoir keeps every example equally often",
+        file="stream/memory.py",
+        old="place = int(self._generator.integers(self._num_offered))",
+        new="place = int(self._generator.integers(self._num_offered - 1))",
+        test="tests/unit/test_stream.py::test_a_reservoir_keeps_every_example_equally_often",
+    ),
+    Mutation(
+        promise="GDumb and joint begin at the first weights after each task",
+        file="stream/rehearsing.py",
+        old="        self._learning.network.load_state_dict(self._first)\n",
+        new="",
+        test="tests/parity/test_stream_learners.py::test_training_anew_begins_at_the_first_weights",
+    ),
+    Mutation(
+        promise="MIR rehearses by the rise of the loss, not by the loss",
+        file="stream/rehearsing.py",
+        old="rise = self._losses(ahead, candidates) - self._losses(learning.network, candidates)",
+        new="rise = self._losses(learning.network, candidates)",
+        test="tests/parity/test_stream_learners.py::test_maximally_interfered_retrieval",
+    ),
 ]
 
 
