@@ -33,6 +33,30 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="every changed place of a source is told, though a manifest is gone",
+        file="corpus/sealed.py",
+        old="            problems.extend(error.problems)\n",
+        new="            raise error\n",
+        test="tests/unit/test_decontamination.py::"
+        "test_every_changed_place_of_a_source_is_told_though_a_manifest_is_gone",
+    ),
+    Mutation(
+        promise="a piece of scores that was damaged is scored again",
+        file="corpus/scores.py",
+        old='    arrays = load_arrays(path, ["scores"])\n',
+        new='    arrays = {"scores": np.frombuffer(path.read_bytes().partition(b"NUMPY")[2][122:]'
+        "[: 8 * num_documents]).copy()} if path.exists() else None\n",
+        test="tests/unit/test_quality.py::test_what_was_scored_before_a_kill_is_not_scored_again",
+    ),
+    Mutation(
+        promise="a shortfall of caps names what the run it goes on from took of them",
+        file="planning/shares.py",
+        old="{_beside(shown_before.get(name, 0) * length)}",
+        new="",
+        test="tests/unit/test_blends.py::"
+        "test_unimax_names_what_the_run_it_goes_on_from_took_of_a_cap",
+    ),
+    Mutation(
         promise="a task's bits per byte are no text of a comparison",
         file="comparison/metrics.py",
         old='        if metric == "bits_per_byte" and record.role != "task"\n',
