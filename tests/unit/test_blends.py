@@ -110,8 +110,9 @@ def test_unimax_names_what_the_run_it_goes_on_from_took_of_a_cap() -> None:
     shown = {"old": 1500, "new": 0}
     with pytest.raises(PlanError) as caught:
         resolve(recipe, make_model_facts(), sized(), base_folder="base", shown_before=shown)
-    told = str(caught.value)
-    assert "allow 64k beside 192k that the run it goes on from showed)" in told
+    assert "old (4 epochs of 64k allow 64k beside 192k that the run it goes on from showed)" in str(
+        caught.value
+    )
 
 
 def test_unimax_shares_caps_between_its_phases_and_leaves_what_is_dealt_by_hand() -> None:
