@@ -638,6 +638,24 @@ def compare(
 
 
 @app.command()
+def stream(
+    experiment: Annotated[
+        Path, typer.Argument(help="The experiment, a TOML file.", show_default=False)
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show scenario, learners and runs; run nothing.")
+    ] = False,
+) -> None:
+    """Run backbones by learners by seeds over a stream of labelled examples, class after class.
+
+    The same command goes on where it was; done runs are skipped.
+    """
+    from rewarm.stages.stream import run_stream
+
+    raise _EndedError(run_stream(experiment, dry_run=dry_run))
+
+
+@app.command()
 def run(
     recipe: RecipePath, override: Override = None, yes: Yes = False, sink: Sinks = None
 ) -> None:

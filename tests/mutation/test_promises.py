@@ -33,6 +33,30 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="every changed place of a source is told, though a manifest is gone",
+        file="corpus/sealed.py",
+        old="            problems.extend(error.problems)\n",
+        new="            raise error\n",
+        test="tests/unit/test_decontamination.py::"
+        "test_every_changed_place_of_a_source_is_told_though_a_manifest_is_gone",
+    ),
+    Mutation(
+        promise="a piece of scores that was damaged is scored again",
+        file="corpus/scores.py",
+        old='    arrays = load_arrays(path, ["scores"])\n',
+        new='    arrays = {"scores": np.frombuffer(path.read_bytes().partition(b"NUMPY")[2][122:]'
+        "[: 8 * num_documents]).copy()} if path.exists() else None\n",
+        test="tests/unit/test_quality.py::test_what_was_scored_before_a_kill_is_not_scored_again",
+    ),
+    Mutation(
+        promise="a shortfall of caps names what the run it goes on from took of them",
+        file="planning/shares.py",
+        old="{_beside(shown_before.get(name, 0) * length)}",
+        new="",
+        test="tests/unit/test_blends.py::"
+        "test_unimax_names_what_the_run_it_goes_on_from_took_of_a_cap",
+    ),
+    Mutation(
         promise="a task's bits per byte are no text of a comparison",
         file="comparison/metrics.py",
         old='        if metric == "bits_per_byte" and record.role != "task"\n',
@@ -2745,6 +2769,34 @@ MUTATIONS = [
         new="next(further)",
         test="tests/unit/test_evaluation_measures.py"
         "::test_a_contrast_is_own_question_less_anothers_item_by_item",
+    ),
+    Mutation(
+        promise="forgetting is measured from the best accuracy, not from the first",
+        file="stream/metrics.py",
+        old="[max(matrix[t][k] for t in range(k, last)) - final[k] for k in range(last)]",
+        new="[matrix[k][k] - final[k] for k in range(last)]",
+        test="tests/unit/test_stream.py::test_forgetting_is_from_the_best_accuracy",
+    ),
+    Mutation(
+        promise="a reservoir keeps every example equally often",
+        file="stream/memory.py",
+        old="place = int(self._generator.integers(self._num_offered))",
+        new="place = int(self._generator.integers(self._num_offered - 1))",
+        test="tests/unit/test_stream.py::test_a_reservoir_keeps_every_example_equally_often",
+    ),
+    Mutation(
+        promise="GDumb and joint begin at the first weights after each task",
+        file="stream/rehearsing.py",
+        old="        self._learning.network.load_state_dict(self._first)\n",
+        new="",
+        test="tests/parity/test_stream_learners.py::test_training_anew_begins_at_the_first_weights",
+    ),
+    Mutation(
+        promise="MIR rehearses by the rise of the loss, not by the loss",
+        file="stream/rehearsing.py",
+        old="rise = self._losses(ahead, candidates) - self._losses(learning.network, candidates)",
+        new="rise = self._losses(learning.network, candidates)",
+        test="tests/parity/test_stream_learners.py::test_maximally_interfered_retrieval",
     ),
 ]
 

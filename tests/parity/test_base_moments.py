@@ -332,6 +332,7 @@ def test_a_trainers_state_of_another_base_is_refused(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2 * len(list(wider.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
 def test_ranks_take_over_their_parts(tmp_path: Path) -> None:
     """Every form on two ranks, which do not divide the vocabulary; of ours, whole and in parts."""

@@ -15,6 +15,7 @@ from tests.support.ranks import run_ranks
 JOB = "tests.support.rank_replay:train"
 
 
+@pytest.mark.slow
 def test_ranks_raise_the_share_as_one_process_does(tmp_path: Path) -> None:
     """Two ranks past the amendment of step 7, then one process to the end."""
     alone, ranks = tmp_path / "alone", tmp_path / "ranks"

@@ -38,6 +38,7 @@ def check_ranks(
         assert differences(found, outcome(alone, TERMS[name])) == [], name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_ranks_hold_on_to_the_base_as_one_process_does(tmp_path: Path) -> None:
     check_ranks(tmp_path, tuple(TERMS), num_ranks=2)

@@ -52,7 +52,13 @@ def ended_after(folder: Path) -> int:
     return max(int(path.name[5:]) for path in RunFolder(folder).checkpoints.glob("step-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "stopped"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="dead", marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, id="stopped"),
+    ],
+)
 def test_the_others_leave_when_a_rank_is_lost(tmp_path: Path, number: signal.Signals) -> None:
     started = start_ranks(
         f"{JOBS}:train_and_strike", str(tmp_path), str(int(number)), "4", num_ranks=2

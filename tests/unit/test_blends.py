@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewarm.errors import RecipeError
+from rewarm.errors import PlanError, RecipeError
 from rewarm.order.position import locate_samples
 from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Plan
+from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
-from tests.support.fake_facts import make_corpus_facts
+from tests.support.fake_facts import make_corpus_facts, make_model_facts
 from tests.unit.test_plan import CORPORA, RECIPE, one_phase, plan_of, problems_of
 
 STEPS = "budget.tokens=1_280_000"  # 1,000 steps of 10 sequences of 128 tokens
@@ -100,6 +101,18 @@ def test_unimax_by_hand() -> None:
         "allow 256k, 384k short: old (4 epochs of 64k allow 256k)" in problems[0]
     )
     assert "no longer than 0.400 of what it is" in problems[0]
+
+
+def test_unimax_names_what_the_run_it_goes_on_from_took_of_a_cap() -> None:
+    """Of 2,000 sequences that 4 epochs of old allow, 1,500 were shown: 500 are left."""
+    given = (STEPS, rule("unimax", ", roles={old=0.5, new=0.5}"))
+    recipe = parse_recipe(RECIPE, overrides=given)
+    shown = {"old": 1500, "new": 0}
+    with pytest.raises(PlanError) as caught:
+        resolve(recipe, make_model_facts(), sized(), base_folder="base", shown_before=shown)
+    assert "old (4 epochs of 64k allow 64k beside 192k that the run it goes on from showed)" in str(
+        caught.value
+    )
 
 
 def test_unimax_shares_caps_between_its_phases_and_leaves_what_is_dealt_by_hand() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rewarm.artifacts import MANIFEST_NAME
 from rewarm.cli import main
 from rewarm.corpus import contamination_index
 from rewarm.corpus import decontaminate as room
@@ -26,8 +27,10 @@ from rewarm.corpus.contamination import (
     index_held_out,
     index_tasks,
 )
+from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.views import open_view
 from rewarm.corpus.words import hash_words, runs_of, spell_words
+from rewarm.errors import CorpusError
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.facts import CorpusFacts
 from tests.support.tiny_models import make_tiny_base
@@ -497,3 +500,17 @@ def test_a_large_split_is_indexed_in_part_beginning_with_what_is_measured(
 def test_an_index_names_every_task() -> None:
     assert isinstance(index_tasks({}), TaskIndex)
     assert index_tasks({}).hits(hash_words(["a b c"])) == []
+
+
+def test_every_changed_place_of_a_source_is_told_though_a_manifest_is_gone(folder: Path) -> None:
+    facts = planned(folder).conduct.corpora["web"]
+    dropped = Path(facts.drops[0].folder)
+    (Path(facts.folder) / MANIFEST_NAME).unlink()
+    raw = bytearray((dropped / "dropped.npy").read_bytes())
+    raw[-8] ^= 1
+    (dropped / "dropped.npy").write_bytes(raw)
+    with pytest.raises(CorpusError) as caught:
+        verify_prepared(facts)
+    told = str(caught.value)
+    assert str(Path(facts.folder) / MANIFEST_NAME) in told
+    assert f"{dropped / 'dropped.npy'}: it changed since prepare" in told

@@ -246,13 +246,26 @@ def with_scorer(folder: Path, scorer: Counting) -> CorpusFacts:
     )[0]
 
 
-def test_what_was_scored_before_a_kill_is_not_scored_again(tmp_path: Path) -> None:
+def cut_off(raw: bytes) -> bytes:
+    return raw[:-4]
+
+
+def flipped(raw: bytes) -> bytes:
+    """Return a file with one bit of one score changed: shape and type stay as they were."""
+    place = raw.index(b"NUMPY") + 128
+    return raw[:place] + bytes([raw[place] ^ 64]) + raw[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut_off, flipped])
+def test_what_was_scored_before_a_kill_is_not_scored_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     folder = make_mixed_folder(tmp_path)
     first = Counting(stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         with_scorer(folder, first)
-    (torn,) = (folder / "prepared").glob("web-*/scores/base-loss-*/pieces/000001.npy")
-    torn.write_bytes(torn.read_bytes()[:-4])
+    (torn,) = (folder / "prepared").glob("web-*/scores/base-loss-*/pieces/000001.*")
+    torn.write_bytes(damage(torn.read_bytes()))
     second = Counting()
     facts = with_scorer(folder, second)
     assert second.pieces[0] == first.pieces[1]

@@ -148,6 +148,14 @@ def test_ticks_are_round(scale: Scale, least_gap: float, ticks: list[float]) -> 
     assert scale.ticks(least_gap) == pytest.approx(ticks)
 
 
+@pytest.mark.parametrize(("last", "ticks"), [(1, "0 1"), (7, "0 1 2 3 4 5 6 7"), (30, "0 5 10")])
+def test_an_axis_of_steps_has_each_label_once(last: int, ticks: str) -> None:
+    axis = Axis("step", form="count", floor=0.0, margin=0.0)
+    labels = axis.tick_labels(axis.scale([0, last]).ticks(0.07))
+    assert len(set(labels)) == len(labels)
+    assert " ".join(labels).startswith(ticks)
+
+
 def test_scales_survive_what_has_no_range() -> None:
     assert Scale.covering("linear", []) == Scale("linear", 0.0, 1.0)
     assert Scale.covering("linear", [3.0]).fraction(3.0) == pytest.approx(0.5)

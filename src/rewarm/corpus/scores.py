@@ -8,7 +8,6 @@ have no score. `corpus/mining.py` has the scores of neighbours, which no documen
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
 import time
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint, write_atomically
-from rewarm.corpus.pieces import pieces_of
+from rewarm.corpus.pieces import load_arrays, pieces_of, save_arrays
 from rewarm.corpus.sealed import alone, changed_files, seal
 from rewarm.corpus.selection import SCORES, digest_of, load_scores, rank
 from rewarm.corpus.tags import count_tags
@@ -304,11 +303,11 @@ class EachAlone:
         found: list[Floats] = [np.empty(0)]
         pieces = pieces_of(view.offsets[1:], self.scorer.tokens_per_piece)
         for number, (first, last) in enumerate(pieces):
-            path = folder / PIECES / f"{number:06d}.npy"
+            path = folder / PIECES / f"{number:06d}.npz"
             piece = _read_piece(path, last - first)
             if piece is None:
-                piece = self.scorer.scores(first, last)
-                _write_array(path, piece)
+                piece = self.scorer.scores(first, last).astype(np.float64)
+                save_arrays(path, {"scores": piece})
             found.append(piece)
             done(last)
         return np.concatenate(found)
@@ -316,12 +315,12 @@ class EachAlone:
 
 def _read_piece(path: Path, num_documents: int) -> Floats | None:
     """Return the scores of a piece that was made before; None where it is not as it was written."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        piece = np.load(path, allow_pickle=False)
-        if piece.shape == (num_documents,) and piece.dtype == np.float64:
-            found: Floats = piece
-            return found
-    return None
+    # The archive's checksum tells damage that leaves shape and type as they were.
+    arrays = load_arrays(path, ["scores"])
+    if arrays is None:
+        return None
+    piece = arrays["scores"]
+    return piece if piece.shape == (num_documents,) and piece.dtype == np.float64 else None
 
 
 def _write_array(path: Path, values: Floats) -> None:

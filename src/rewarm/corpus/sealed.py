@@ -165,11 +165,14 @@ def verify_prepared(facts: CorpusFacts) -> None:
     """Raise CorpusError naming every file of a prepared source that changed since, with what says
     which of its documents are dropped or, by their scores, selected."""
     problems = Problems()
-    _verify(Path(facts.folder), facts.key, facts, problems)
-    for drop in facts.drops:
-        _verify(Path(drop.folder), drop.key, facts, problems)
+    places = [(facts.folder, facts.key), *((drop.folder, drop.key) for drop in facts.drops)]
     if facts.selection is not None:
-        _verify(Path(facts.selection.scores), facts.selection.key, facts, problems)
+        places.append((facts.selection.scores, facts.selection.key))
+    for folder, key in places:
+        try:
+            _verify(Path(folder), key, facts, problems)
+        except CorpusError as error:  # a manifest is gone or damaged: the other places still tell
+            problems.extend(error.problems)
     problems.raise_as(CorpusError)
 
 

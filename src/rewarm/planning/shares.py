@@ -141,7 +141,9 @@ def _even_shares(
         dealt = deal_evenly(demand.units, limits)
         units[demand.phase].update(zip(demand.members, dealt.units, strict=True))
         if dealt.num_short:
-            _note_shortfall(recipe, sources, demand, part, dealt.num_short, size, notes)
+            _note_shortfall(
+                recipe, sources, demand, part, dealt.num_short, size, shown_before, notes
+            )
         _explain_even(recipe, demand, dealt.units, limits, notes)
     return {
         phase: tuple(by_name.get(source.name, 0) for source in sources)
@@ -209,6 +211,7 @@ def _note_shortfall(
     part: Mapping[str, int],
     num_short: int,
     size: Size,
+    shown_before: Mapping[str, int],
     notes: Notes,
 ) -> None:
     """Say how many tokens find no place, which caps bind, and what would change it."""
@@ -221,7 +224,7 @@ def _note_shortfall(
     told = [
         f"{name} ({recipe.sources[name].max_epochs:g} epochs of "
         f"{format_count(by_name[name].num_windows * length)} allow "
-        f"{format_count(part[name] * length)})"
+        f"{format_count(part[name] * length)}{_beside(shown_before.get(name, 0) * length)})"
         for name in demand.members[:_MOST_NAMED]
     ]
     more = len(demand.members) - len(told)
@@ -234,6 +237,13 @@ def _note_shortfall(
         f"make the phase no longer than {allowed / wanted:.3f} of what it is (its until, or "
         "budget.tokens), add text, or raise max_epochs (above 4 with a max_epochs_reason)",
     )
+
+
+def _beside(num_tokens: int) -> str:
+    """Say what of a cap the run that this one goes on from took."""
+    if not num_tokens:
+        return ""
+    return f" beside {format_count(num_tokens)} that the run it goes on from showed"
 
 
 def _explain(phase: PhaseRecipe, notes: Notes) -> None:

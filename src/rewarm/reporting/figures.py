@@ -78,7 +78,13 @@ class Axis:
 
     def scale(self, values: Iterable[float]) -> Scale:
         """Return the scale that shows these values."""
-        return Scale.covering(self.kind, values, margin=self.margin, floor=self.floor)
+        return Scale.covering(
+            self.kind,
+            values,
+            margin=self.margin,
+            floor=self.floor,
+            whole=self.form == "count",
+        )
 
     def written(self, value: float) -> str:
         """Return a value as it stands in tables and under the pointer."""

@@ -20,11 +20,15 @@ Kind = Literal["linear", "log", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """An axis from `low` to `high`; for `log`, low is positive."""
+    """An axis from `low` to `high`; for `log`, low is positive.
+
+    `whole` is for counts: a linear axis then has ticks at whole numbers alone.
+    """
 
     kind: Kind
     low: float
     high: float
+    whole: bool = False
 
     @classmethod
     def covering(
@@ -34,6 +38,7 @@ class Scale:
         *,
         margin: float = 0.06,
         floor: float | None = None,
+        whole: bool = False,
     ) -> Scale:
         """Return the scale that shows all finite values with a margin of the range at both ends.
 
@@ -45,13 +50,13 @@ class Scale:
         if kind == "steps":
             return cls(kind, 0.0, max([1.0, *shown]))
         if not shown:
-            return cls(kind, 1.0, 10.0) if kind == "log" else cls(kind, 0.0, 1.0)
+            return cls(kind, 1.0, 10.0) if kind == "log" else cls(kind, 0.0, 1.0, whole)
         if kind == "log":
             pad = max(margin * math.log10(max(shown) / min(shown)), 0.05)
             return cls(kind, min(shown) / 10**pad, max(shown) * 10**pad)
         low, high = min(shown), max(shown)
         pad = margin * (high - low) if high > low else 0.1 * abs(high) or 1.0
-        return cls(kind, low - pad if floor is None else min(floor, low), high + pad)
+        return cls(kind, low - pad if floor is None else min(floor, low), high + pad, whole)
 
     def fraction(self, value: float) -> float:
         """Return where a value stands: 0 at `low`, 1 at `high`."""
@@ -76,6 +81,7 @@ class Scale:
 
     def _linear_ticks(self, least_gap: float) -> list[float]:
         least = least_gap * (self.high - self.low)
+        least = max(least, 1.0) if self.whole else least
         exponent = math.floor(math.log10(least))
         gap = next(m * 10.0**exponent for m in (1, 2, 5, 10) if m * 10.0**exponent >= least * 0.999)
         first = math.ceil(self.low / gap - 1e-9)

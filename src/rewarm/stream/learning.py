@@ -1,0 +1,149 @@
+"""What every learner has: a network, a memory, and steps of plain SGD on labelled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rewarm.model.modes import evaluating
+from rewarm.stream.memory import Memory, draw
+from rewarm.stream.network import Inputs, Network, rows_of
+
+__all__ = ["Indices", "Learner", "Learning", "shuffled_batches"]
+
+Indices = NDArray[np.int64]
+
+_ROWS_AT_A_TIME = 256
+
+
+class Learner(Protocol):
+    """An algorithm."""
+
+    def begin_task(self, classes: Sequence[int]) -> None:
+        """Hear which classes come next, before the first of their steps."""
+
+    def observe(self, indices: Indices) -> None:
+        """Take one step on a batch of the stream."""
+
+    def end_task(self) -> None:
+        """Hear that the task is over, before anything is measured."""
+
+    def predict(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the class of each example among those seen so far."""
+
+
+@dataclass(slots=True, eq=False)
+class Learning:
+    """A network on its way through a stream. Examples are named by their numbers."""
+
+    network: Network
+    inputs: Inputs
+    labels: Tensor
+    memory: Memory
+    memory_batch: int
+    lr: float
+    generator: np.random.Generator
+    seen: list[int] = field(default_factory=list)
+
+    def of(self, indices: Indices) -> tuple[Inputs, Tensor]:
+        """Return inputs and labels of examples."""
+        return rows_of(self.inputs, indices), self.labels[torch.from_numpy(indices)]
+
+    def drawn(self) -> Indices:
+        """Return a batch of the memory."""
+        return draw(self.memory, self.memory_batch, self.generator)
+
+    def keep(self, indices: Indices) -> None:
+        """Offer a batch of the stream to the memory."""
+        for index in indices.tolist():
+            self.memory.offer(index, int(self.labels[index]))
+
+    def loss(self, indices: Indices) -> Tensor:
+        """Return the mean cross-entropy of examples, over all classes of the stream."""
+        inputs, labels = self.of(indices)
+        return F.cross_entropy(self.network(inputs), labels)
+
+    def rehearsed_loss(self, indices: Indices, remembered: Indices) -> Tensor:
+        """Return the cross-entropy of the stream's batch plus the memory's, means of each."""
+        own = self.loss(indices)
+        return own + self.loss(remembered) if len(remembered) else own
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what is trained."""
+        return list(self.network.parameters())
+
+    def backward(self, loss: Tensor) -> None:
+        """Set the gradients to those of a loss."""
+        self.network.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+
+    @torch.no_grad()
+    def descend(self) -> None:
+        """Take a step of plain SGD."""
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=self.lr)
+
+    def step(self, loss: Tensor) -> None:
+        """Take a step of plain SGD on a loss."""
+        self.backward(loss)
+        self.descend()
+
+    def gradient_of(self, loss: Tensor) -> list[Tensor]:
+        """Return a loss's gradients, zeros where it does not reach, aligned with `parameters`."""
+        parameters = self.parameters()
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [
+            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+        ]
+
+    @torch.no_grad()
+    def by_head(self, indices: Indices) -> Indices:
+        """Return the likeliest seen class of each example by the linear head."""
+        seen = torch.tensor(sorted(self.seen))
+        with evaluating(self.network):
+            parts = [
+                seen[self.network(self.of(rows)[0])[:, seen].argmax(1)] for rows in _slices(indices)
+            ]
+        return torch.cat(parts).numpy()
+
+    @torch.no_grad()
+    def features(self, indices: Indices) -> Tensor:
+        """Return features of unit length, [examples, width]."""
+        with evaluating(self.network):
+            parts = [self.network.features(self.of(rows)[0]) for rows in _slices(indices)]
+        return F.normalize(torch.cat(parts), dim=1)
+
+    def by_nearest_mean(self, indices: Indices) -> Indices:
+        """Return the class whose kept examples' mean feature is nearest; features have length 1.
+
+        Classes of which nothing is kept are never answered.
+        """
+        kept = self.memory.kept()
+        of_kept, labels = self.features(kept), self.labels[torch.from_numpy(kept)]
+        classes = torch.tensor(sorted(set(labels.tolist())))
+        means = torch.stack([of_kept[labels == label].mean(0) for label in classes])
+        means = F.normalize(means, dim=1)
+        nearest: Indices = classes[torch.cdist(self.features(indices), means).argmin(1)].numpy()
+        return nearest
+
+
+def shuffled_batches(
+    indices: Indices, size: int, num_epochs: int, generator: np.random.Generator
+) -> Iterator[Indices]:
+    """Yield all examples in batches, in a new order each time around."""
+    for _ in range(num_epochs):
+        order = generator.permutation(indices)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+def _slices(indices: Indices) -> list[Indices]:
+    return [indices[s : s + _ROWS_AT_A_TIME] for s in range(0, len(indices), _ROWS_AT_A_TIME)]

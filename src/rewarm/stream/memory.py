@@ -1,0 +1,88 @@
+"""Bounded memories: which examples of the stream are kept, by their number in the source."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ClassBalanced", "Memory", "Reservoir", "draw"]
+
+Indices = NDArray[np.int64]
+
+
+class Memory(Protocol):
+    """Keeps examples."""
+
+    def offer(self, index: int, label: int) -> None:
+        """Show the next example of the stream; it is kept or not."""
+
+    def kept(self) -> Indices:
+        """Return the numbers of what is kept."""
+
+
+class Reservoir:
+    """Keeps each of the n examples offered so far with the same probability, size/n.
+
+    Vitter's algorithm R: the n-th takes the place of a kept one with probability size/n. An
+    example that is offered again (a second pass) counts anew.
+    """
+
+    def __init__(self, size: int, generator: np.random.Generator) -> None:
+        self._size = size
+        self._generator = generator
+        self._num_offered = 0
+        self._kept: list[int] = []
+
+    def offer(self, index: int, label: int) -> None:
+        """Show the next example."""
+        self._num_offered += 1
+        if len(self._kept) < self._size:
+            self._kept.append(index)
+            return
+        place = int(self._generator.integers(self._num_offered))
+        if place < self._size:
+            self._kept[place] = index
+
+    def kept(self) -> Indices:
+        """Return the numbers of what is kept."""
+        return np.asarray(self._kept, dtype=np.int64)
+
+
+class ClassBalanced:
+    """Keeps as many of each class as there is room for (GDumb's greedy sampler).
+
+    A full memory takes an example of a class that has fewer than the largest has, and gives up a
+    random one of a largest class for it.
+    """
+
+    def __init__(self, size: int, generator: np.random.Generator) -> None:
+        self._size = size
+        self._generator = generator
+        self._by_class: dict[int, list[int]] = {}
+
+    def offer(self, index: int, label: int) -> None:
+        """Show the next example."""
+        own = self._by_class.get(label, [])
+        if index in own:
+            return  # a second pass
+        counts = {known: len(items) for known, items in self._by_class.items()}
+        if sum(counts.values()) >= self._size:
+            most = max(counts.values())
+            if len(own) >= most:
+                return
+            largest = [known for known, count in counts.items() if count == most]
+            given_up = self._by_class[largest[int(self._generator.integers(len(largest)))]]
+            given_up.pop(int(self._generator.integers(len(given_up))))
+        self._by_class.setdefault(label, []).append(index)
+
+    def kept(self) -> Indices:
+        """Return the numbers of what is kept, class after class."""
+        return np.asarray([i for items in self._by_class.values() for i in items], dtype=np.int64)
+
+
+def draw(memory: Memory, count: int, generator: np.random.Generator) -> Indices:
+    """Return up to `count` different kept examples, drawn at random."""
+    kept = memory.kept()
+    return generator.choice(kept, size=min(count, len(kept)), replace=False)

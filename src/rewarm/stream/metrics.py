@@ -1,0 +1,80 @@
+"""What a stream's accuracies say, from R[t][k]: accuracy on task k after task t, both from 0.
+
+    final       mean over k of R[T−1][k]
+    forgetting  mean over k < T−1 of max over t in [k, T−1) of R[t][k], less R[T−1][k]
+    BWT         mean over k < T−1 of R[T−1][k] − R[k][k]
+    min-ACC     mean over k < T−1 of the least accuracy on k at any look after task k was learned
+    WC-ACC      R[T−1][T−1] / T + (1 − 1/T) min-ACC
+    stability gap   mean over k < t of R[t−1][k] less the least at any look within task t, over
+                    all tasks t > 0; never below 0 for a pair
+
+Forgetting is Chaudhry et al. 2018, BWT Lopez-Paz and Ranzato 2017, the last three De Lange et al.
+2023. All are proportions, not per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["Look", "StreamMetrics", "metrics_of"]
+
+
+class Look(NamedTuple):
+    """Accuracies on old tasks, by task, within a later one, after `step` of its steps."""
+
+    task: int
+    step: int
+    accuracy: Mapping[int, float]
+
+
+class StreamMetrics(NamedTuple):
+    """Figures of one run, proportions; the last three are None where nobody looked within tasks."""
+
+    final: float
+    forgetting: float
+    bwt: float
+    min_acc: float | None
+    wc_acc: float | None
+    stability_gap: float | None
+
+
+def metrics_of(matrix: Sequence[Sequence[float]], looks: Sequence[Look]) -> StreamMetrics:
+    """Return the figures of a run of two or more tasks; row t of the matrix has t + 1 entries."""
+    last = len(matrix) - 1
+    if last < 1 or any(len(row) != t + 1 for t, row in enumerate(matrix)):
+        raise ValueError("row t of the matrix must have t + 1 entries, and there must be two rows")
+    final = matrix[last]
+    forgetting = _mean([max(matrix[t][k] for t in range(k, last)) - final[k] for k in range(last)])
+    bwt = _mean([final[k] - matrix[k][k] for k in range(last)])
+    if not looks:
+        return StreamMetrics(_mean(final), forgetting, bwt, None, None, None)
+    min_acc = _mean([_least(matrix, looks, k) for k in range(last)])
+    share = 1 / (last + 1)
+    return StreamMetrics(
+        final=_mean(final),
+        forgetting=forgetting,
+        bwt=bwt,
+        min_acc=min_acc,
+        wc_acc=share * final[last] + (1 - share) * min_acc,
+        stability_gap=_mean(_gaps(matrix, looks)),
+    )
+
+
+def _least(matrix: Sequence[Sequence[float]], looks: Sequence[Look], task: int) -> float:
+    """Return the least accuracy on a task after it was learned, at its own end included."""
+    at_ends = [matrix[t][task] for t in range(task, len(matrix))]
+    return min(at_ends + [look.accuracy[task] for look in looks if look.task > task])
+
+
+def _gaps(matrix: Sequence[Sequence[float]], looks: Sequence[Look]) -> list[float]:
+    found: list[float] = []
+    for t in range(1, len(matrix)):
+        for k in range(t):
+            within = [look.accuracy[k] for look in looks if look.task == t]
+            found.append(max(0.0, matrix[t - 1][k] - min([*within, matrix[t][k]])))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

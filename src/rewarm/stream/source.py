@@ -1,0 +1,173 @@
+"""Labelled examples from parquet, a folder of images, or JSONL, in the order of the source."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewarm.artifacts import parse_json
+from rewarm.errors import CorpusError, Problem
+from rewarm.stream.experiment import SourceRecipe
+from rewarm.stream.scenario import hold_out
+
+__all__ = ["Examples", "read_examples"]
+
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
+_MOST_PROBLEMS = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Images, uint8 [examples, size, size, 3], or texts; labels count `classes` from 0."""
+
+    images: NDArray[np.uint8] | None
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    is_test: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+
+def read_examples(recipe: SourceRecipe, path: Path) -> Examples:
+    """Return all examples of a source; raises CorpusError with the rows that cannot be used."""
+    items: list[Any] = []
+    labels: list[str] = []
+    splits: list[str] = []
+    problems: list[Problem] = []
+    decode: Callable[[Any], Any] = _text if recipe.kind == "text" else _image_of(recipe.image_size)
+    for where, item, label, split in _rows(recipe, path):
+        if recipe.classes and not label.startswith(tuple(recipe.classes)):
+            continue
+        try:
+            items.append(decode(item))
+        except (OSError, ValueError, SyntaxError) as error:
+            problems.append(Problem(where, str(error), "mend or remove it"))
+            if len(problems) == _MOST_PROBLEMS:
+                break
+            continue
+        labels.append(label)
+        splits.append(split)
+    if problems:
+        raise CorpusError(problems)
+    names = sorted(set(labels))
+    if len(names) < 2:
+        what = f"{len(names)} classes of examples"
+        raise CorpusError.one(str(path), what, "a stream needs two; check source.classes and label")
+    numbered = {name: number for number, name in enumerate(names)}
+    found = np.asarray([numbered[label] for label in labels], dtype=np.int64)
+    return Examples(
+        images=np.stack(items) if recipe.kind == "image" else None,
+        texts=tuple(items) if recipe.kind == "text" else (),
+        labels=found,
+        is_test=_test_part(recipe, path, found, splits, names),
+        classes=tuple(names),
+    )
+
+
+def _test_part(
+    recipe: SourceRecipe, path: Path, labels: NDArray[np.int64], splits: list[str], names: list[str]
+) -> NDArray[np.bool_]:
+    if recipe.split is not None:
+        is_test = np.asarray([split == "test" for split in splits], dtype=np.bool_)
+        short = [
+            name
+            for number, name in enumerate(names)
+            if len(set(is_test[labels == number].tolist())) < 2
+        ]
+    else:
+        counts = np.bincount(labels, minlength=len(names))
+        short = [name for name, count in zip(names, counts, strict=True) if count < 2]
+    if short:
+        shown = ", ".join(short[:5])
+        what = f"no examples both to train and to test on: {shown} ({len(short)} classes)"
+        raise CorpusError.one(
+            str(path), what, "give these classes more examples, or leave them out"
+        )
+    return is_test if recipe.split is not None else hold_out(labels.tolist(), recipe.test_share)
+
+
+def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str]]:
+    """Yield (where, item, label, split) of every row."""
+    if path.is_dir():
+        if recipe.kind != "image":
+            raise CorpusError.one(
+                str(path), "a folder holds images, not texts", "give a JSONL file"
+            )
+        yield from _of_folder(path)
+        return
+    rows = _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
+    item, label = recipe.item or recipe.kind, recipe.label
+    for number, row in enumerate(rows):
+        where = f"{path.name} row {number + 1}"
+        needed = [item, label] + ([recipe.split] if recipe.split is not None else [])
+        absent = [name for name in needed if row.get(name) is None]
+        if absent:
+            fix = f"it has: {', '.join(row)}; name the columns under [source]"
+            raise CorpusError.one(where, f"no {' and no '.join(absent)}", fix)
+        split = str(row[recipe.split]) if recipe.split is not None else ""
+        yield where, row[item], str(row[label]), split
+
+
+def _of_folder(path: Path) -> Iterator[tuple[str, Any, str, str]]:
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGES)
+    for file in files:
+        label = str(file.parent.relative_to(path))
+        yield str(file.relative_to(path)), file.read_bytes(), label, ""
+
+
+def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except (OSError, ArrowException) as error:
+        raise CorpusError.one(
+            str(path), f"it cannot be read ({error})", "check the path"
+        ) from error
+
+
+def _json_lines(path: Path) -> Iterable[Mapping[str, Any]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.strip():
+                    continue
+                row = parse_json(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"line {number + 1} is no object")
+                yield row
+    except (OSError, ValueError) as error:
+        raise CorpusError.one(
+            str(path), f"it is no JSONL that can be read ({error})", "check path and format"
+        ) from error
+
+
+def _text(item: Any) -> str:
+    if not isinstance(item, str) or not item:
+        raise ValueError("no text")
+    return item
+
+
+def _image_of(size: int) -> Callable[[Any], NDArray[np.uint8]]:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise CorpusError.one(
+            "source.kind", "images need pillow", "pip install 'rewarm[stream]'"
+        ) from error
+
+    def decode(item: Any) -> NDArray[np.uint8]:
+        data = item.get("bytes") if isinstance(item, dict) else item
+        if not isinstance(data, bytes):
+            raise ValueError("no bytes of an image")
+        with Image.open(io.BytesIO(data)) as image:
+            small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(small, dtype=np.uint8)
+
+    return decode

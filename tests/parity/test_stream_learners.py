@@ -1,0 +1,255 @@
+"""Each algorithm of a stream against numpy on a linear softmax model, whose gradients are known.
+
+With p = softmax(Wx + b) and y one-hot, the cross-entropy's gradient is (p − y) ⊗ [x, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, rel_entr
+from torch import Tensor, nn
+
+from rewarm.stream.holding import (
+    ElasticWeights,
+    IncrementalClassifier,
+    WithoutForgetting,
+    contrastive_loss,
+)
+from rewarm.stream.learning import Learning
+from rewarm.stream.memory import Reservoir
+from rewarm.stream.network import Network
+from rewarm.stream.rehearsing import (
+    AGem,
+    DiverseGradients,
+    FineTune,
+    GDumb,
+    Joint,
+    MaximallyInterfered,
+    Replay,
+)
+
+Floats = NDArray[np.float64]
+
+_WIDTH, _CLASSES, _LR = 5, 4, 0.3
+_DRAWN = np.random.default_rng(11)
+_X = _DRAWN.normal(size=(40, _WIDTH))
+_Y = _DRAWN.integers(0, _CLASSES, 40)
+_FIRST = _DRAWN.normal(size=(_CLASSES, _WIDTH + 1))
+_BATCH, _KEPT = np.arange(6), np.arange(20, 30)
+
+
+class _Same(nn.Module):
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return pixel_values
+
+
+def _learning(kept: NDArray[np.int64] = _KEPT[:0], *, memory_batch: int = 10) -> Learning:
+    network = Network(_Same(), _WIDTH, _CLASSES).double()
+    _set(network, _FIRST)
+    learning = Learning(
+        network=network,
+        inputs={"pixel_values": torch.from_numpy(_X)},
+        labels=torch.from_numpy(_Y),
+        memory=Reservoir(30, np.random.default_rng(0)),
+        memory_batch=memory_batch,
+        lr=_LR,
+        generator=np.random.default_rng(0),
+    )
+    learning.keep(kept)
+    return learning
+
+
+def _set(network: Network, weights: Floats) -> None:
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(weights[:, :-1].copy()))
+        network.head.bias.copy_(torch.from_numpy(weights[:, -1].copy()))
+
+
+def _now(learning: Learning) -> Floats:
+    head = learning.network.head
+    return np.column_stack([head.weight.detach().numpy(), head.bias.detach().numpy()])
+
+
+def _logits(w: Floats, rows: NDArray[np.int64]) -> Floats:
+    found: Floats = _X[rows] @ w[:, :-1].T + w[:, -1]
+    return found
+
+
+def _softmax(z: Floats) -> Floats:
+    e = np.exp(z)
+    found: Floats = e / e.sum(1, keepdims=True)
+    return found
+
+
+def _each(w: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Gradients of single examples, [rows, classes, width + 1]."""
+    off = _softmax(_logits(w, rows)) - np.eye(_CLASSES)[_Y[rows]]
+    found: Floats = np.einsum("nc,nd->ncd", off, np.column_stack([_X[rows], np.ones(len(rows))]))
+    return found
+
+
+def _gradient(w: Floats, rows: NDArray[np.int64]) -> Floats:
+    found: Floats = _each(w, rows).mean(0)
+    return found
+
+
+def _same(found: Floats, wanted: Floats) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_fine_tune() -> None:
+    learning = _learning(_KEPT)
+    FineTune(learning).observe(_BATCH)
+    _same(_now(learning), _FIRST - _LR * _gradient(_FIRST, _BATCH))
+
+
+def test_replay() -> None:
+    learning = _learning(_KEPT)
+    Replay(learning).observe(_BATCH)
+    both = _gradient(_FIRST, _BATCH) + _gradient(_FIRST, _KEPT)
+    _same(_now(learning), _FIRST - _LR * both)
+
+
+def test_maximally_interfered_retrieval() -> None:
+    learning = _learning(_KEPT, memory_batch=3)
+
+    def losses(w: Floats) -> Floats:
+        found: Floats = -np.log(_softmax(_logits(w, _KEPT))[np.arange(len(_KEPT)), _Y[_KEPT]])
+        return found
+
+    rise = losses(_FIRST - _LR * _gradient(_FIRST, _BATCH)) - losses(_FIRST)
+    worst = _KEPT[np.argsort(-rise)[:3]]
+    assert set(worst) != set(_KEPT[np.argsort(-losses(_FIRST))[:3]])  # the rise, not the loss
+    MaximallyInterfered(learning, 50).observe(_BATCH)
+    both = _gradient(_FIRST, _BATCH) + _gradient(_FIRST, worst)
+    _same(_now(learning), _FIRST - _LR * both)
+
+
+def test_gradient_diversity_scores() -> None:
+    learner = DiverseGradients(_learning(), size=30, num_compared=10, kept=_KEPT.tolist())
+    own = _each(_FIRST, np.array([3]))[0].ravel()
+    others = _each(_FIRST, _KEPT).reshape(len(_KEPT), -1)
+    cosines = others @ own / np.linalg.norm(others, axis=1) / np.linalg.norm(own)
+    assert learner.score(3) == pytest.approx(1 + cosines.max(), abs=1e-12)
+
+
+@pytest.mark.parametrize("against", [True, False])
+def test_a_gem(against: bool) -> None:
+    # Which kept examples make the memory's gradient point against the stream's is looked for here.
+    g = _gradient(_FIRST, _BATCH)
+    kept = np.array(
+        [i for i in range(6, 40) if (np.sum(_gradient(_FIRST, np.array([i])) * g) < 0) == against]
+    )[:5]
+    m = _gradient(_FIRST, kept)
+    assert (np.sum(g * m) < 0) == against
+    learning = _learning(kept)
+    AGem(learning).observe(_BATCH)
+    turned = g - np.sum(g * m) / np.sum(m * m) * m if against else g
+    _same(_now(learning), _FIRST - _LR * turned)
+
+
+def test_learning_without_forgetting() -> None:
+    learning = _learning()
+    learner = WithoutForgetting(learning, temperature=2.0)
+    learner.begin_task([2, 0])
+    learner.end_task()  # the teacher has the first weights
+    learner.begin_task([1, 3])
+    now = _FIRST + 0.1 * np.arange(_FIRST.size).reshape(_FIRST.shape) / _FIRST.size
+    _set(learning.network, now)
+    teacher = _softmax(_logits(_FIRST, _BATCH)[:, [2, 0]] / 2)
+    student = _softmax(_logits(now, _BATCH)[:, [2, 0]] / 2)
+    divergence = 4 * rel_entr(teacher, student).sum(1).mean()
+    own = -np.log(_softmax(_logits(now, _BATCH))[np.arange(6), _Y[_BATCH]]).mean()
+    loss = learner.loss(_BATCH)
+    assert float(loss.detach()) == pytest.approx(own / 2 + divergence / 2, abs=1e-12)
+    off = np.zeros((6, _CLASSES))
+    off[:, [2, 0]] = 2 * (student - teacher) / 6
+    taught = off.T @ np.column_stack([_X[_BATCH], np.ones(6)])
+    learning.step(loss)
+    _same(_now(learning), now - _LR * (_gradient(now, _BATCH) + taught) / 2)
+
+
+def test_elastic_weights() -> None:
+    learning = _learning()
+    learner = ElasticWeights(learning, ewc=3.0, decay=0.9, every=1)
+    learner.begin_task([0, 1])
+    w, fisher = _FIRST, None
+    for rows in (_BATCH, _BATCH + 6):
+        now = (_each(w, rows) ** 2).mean(0)
+        fisher = now if fisher is None else 0.9 * fisher + 0.1 * now
+        w = w - _LR * _gradient(w, rows)
+        learner.observe(rows)
+    learner.end_task()
+    assert fisher is not None
+    star = w
+    for rows in (_BATCH + 12, _BATCH + 18):  # the first has no pull yet: θ = θ*
+        w = w - _LR * (_gradient(w, rows) + 3.0 * fisher * (w - star))
+        learner.observe(rows)
+    _same(_now(learning), w)
+
+
+def test_incremental_classifier() -> None:
+    learning = _learning(_KEPT)
+    learner = IncrementalClassifier(learning)
+    learner.begin_task([2, 0])
+    learner.end_task()
+    learner.begin_task([1])
+    now = _FIRST * 0.7
+    _set(learning.network, now)
+    targets = np.eye(_CLASSES)[_Y[_BATCH]]
+    targets[:, [2, 0]] = expit(_logits(_FIRST, _BATCH)[:, [2, 0]])
+    p = expit(_logits(now, _BATCH))
+    bce = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))[:, [0, 1, 2]]
+    assert float(learner.loss(_BATCH).detach()) == pytest.approx(bce.sum(1).mean(), abs=1e-12)
+
+
+def test_nearest_class_mean() -> None:
+    learning = _learning(_KEPT)
+    unit = _X / np.linalg.norm(_X, axis=1, keepdims=True)
+    classes = sorted(set(_Y[_KEPT].tolist()))
+    means = [unit[_KEPT][_Y[_KEPT] == c].mean(0) for c in classes]
+    means = [mean / np.linalg.norm(mean) for mean in means]
+    wanted = [classes[int(np.argmin([np.sum((x - m) ** 2) for m in means]))] for x in unit[:20]]
+    assert len(set(wanted)) > 1
+    assert learning.by_nearest_mean(np.arange(20)).tolist() == wanted
+
+
+def test_the_head_answers_seen_classes_alone() -> None:
+    learning = _learning()
+    learning.seen = [3, 1]
+    wanted = np.array([1, 3])[_logits(_FIRST, np.arange(40))[:, [1, 3]].argmax(1)]
+    assert learning.by_head(np.arange(40)).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("which", ["gdumb", "joint"])
+def test_training_anew_begins_at_the_first_weights(which: str) -> None:
+    learning = _learning(memory_batch=40)
+    learner = GDumb(learning, 2) if which == "gdumb" else Joint(learning, 40, 2)
+    for rows in (_BATCH, _BATCH + 6):
+        learner.observe(rows)
+    _set(learning.network, _FIRST * 5)
+    learner.end_task()
+    w = _FIRST
+    for _ in range(2):  # all twelve at once
+        w = w - _LR * _gradient(w, np.arange(12))
+    _same(_now(learning), w)
+
+
+def test_supervised_contrastive_loss() -> None:
+    x, y = _X[:7], [0, 0, 1, 1, 1, 2, 0]  # the sixth has no other of its class
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    of_anchors = []
+    for i in range(7):
+        others = [j for j in range(7) if j != i]
+        total = sum(np.exp(unit[i] @ unit[j] / 0.5) for j in others)
+        own = [np.log(np.exp(unit[i] @ unit[j] / 0.5) / total) for j in others if y[j] == y[i]]
+        if own:
+            of_anchors.append(-np.mean(own))
+    assert len(of_anchors) == 6
+    found = contrastive_loss(torch.from_numpy(x), torch.tensor(y), 0.5)
+    assert found is not None
+    assert float(found) == pytest.approx(np.mean(of_anchors), abs=1e-12)
+    assert contrastive_loss(torch.from_numpy(x[:2]), torch.tensor([0, 1]), 0.5) is None

@@ -1,0 +1,86 @@
+"""The table of results is what the results say; pairs of sentences and the larger edition."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "reproduction"))
+
+import suite  # noqa: E402
+import table  # noqa: E402
+from bases import FULL, LARGE  # noqa: E402
+from pairs import paired_sentences  # noqa: E402
+
+from rewarm.comparison.arms import arms_of  # noqa: E402
+from rewarm.comparison.experiment import read_experiment  # noqa: E402
+from tests.support.fake_comparison import fake_comparison  # noqa: E402
+
+
+def test_the_page_is_what_the_committed_results_give() -> None:
+    page = table.README.read_text(encoding="utf-8")
+    results = table.read_results(table.RESULTS, suite.ORDER)
+    assert table.readme_with(page, results, table.RESULTS) == page
+
+
+def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) -> None:
+    result = fake_comparison()
+    (tmp_path / f"{result.name}.json").write_text(result.model_dump_json(), encoding="utf-8")
+    (tmp_path / f"{result.name}.md").write_text("The reason sought.\n", encoding="utf-8")
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "before\n<!-- results: written by table.py -->\n<!-- end of results -->\nafter\n"
+    )
+    table.write_results(tmp_path, readme, [result.name, "not run"])
+    page = readme.read_text(encoding="utf-8")
+    for effect in result.primary:
+        (row,) = [
+            line
+            for line in page.splitlines()
+            if line.startswith(f"| {effect.arm} − {effect.against} | `{effect.metric}`")
+        ]
+        assert row.endswith(f"| **{effect.word}** |")
+    assert "The reason sought." in page
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    for figure in tmp_path.glob("*.svg"):
+        assert f"](results/{figure.name})" in page
+    assert list(tmp_path.glob("*.svg"))
+    table.write_results(tmp_path, readme, [result.name])
+    assert readme.read_text(encoding="utf-8") == page, "written twice, it is the same"
+
+
+def test_a_page_without_the_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no place between"):
+        table.readme_with("nothing", [], Path())
+
+
+def test_sentences_are_paired_where_there_are_as_many_of_alike_length() -> None:
+    assert paired_sentences("It rains. We stay.", "Es regnet. Wir bleiben.") == [
+        ("It rains.", "Es regnet."),
+        ("We stay.", "Wir bleiben."),
+    ]
+    assert paired_sentences("It rains. We stay.", "Es regnet, wir bleiben.") == []
+    assert paired_sentences("Oh. We stay.", "Es regnet sehr lange. Wir.") == []
+
+
+@pytest.mark.parametrize("name", suite.ORDER)
+def test_the_larger_edition_has_four_times_the_tokens_in_as_many_steps(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "WORK", tmp_path)
+    place = suite._place(argparse.Namespace(smoke=False, large=True), [name])
+    larger = arms_of(read_experiment(place / "experiments" / f"{name}.toml"))
+    usual = arms_of(read_experiment(suite.HERE / "experiments" / f"{name}.toml"))
+    for one, other in zip(usual, larger, strict=True):
+        small, large = one.recipe(1), other.recipe(1)
+        assert large.budget.tokens == 4 * small.budget.tokens
+        assert large.batch.tokens == 4 * small.batch.tokens
+        assert large.base.pretraining.tokens == LARGE.tokens
+        assert large.base.pretraining.peak_lr == LARGE.peak_lr
+        assert small.base.pretraining.tokens == FULL.tokens
+        assert small.base.pretraining.peak_lr == FULL.peak_lr

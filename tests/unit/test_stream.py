@@ -1,0 +1,267 @@
+"""Streams: scenario, memories, metrics and the verb, on small made-up images and texts."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from rewarm.cli import main
+from rewarm.errors import CorpusError, RecipeError
+from rewarm.stream.experiment import SourceRecipe, read_stream
+from rewarm.stream.memory import ClassBalanced, Reservoir
+from rewarm.stream.metrics import Look, metrics_of
+from rewarm.stream.scenario import Scenario, deal_classes, hold_out
+from rewarm.stream.source import read_examples
+
+Image = pytest.importorskip("PIL.Image", reason="images need pillow")
+
+# --- metrics, by numbers worked by hand ---
+
+
+def test_metrics_by_hand() -> None:
+    matrix = [[0.9], [0.6, 0.8], [0.7, 0.4, 1.0]]
+    looks = [
+        Look(1, 10, {0: 0.3}),
+        Look(1, 20, {0: 0.5}),
+        Look(2, 10, {0: 0.65, 1: 0.2}),
+    ]
+    found = metrics_of(matrix, looks)
+    assert found.final == pytest.approx(0.7)  # (0.7 + 0.4 + 1.0) / 3
+    assert found.forgetting == pytest.approx(0.3)  # (0.9 − 0.7 + 0.8 − 0.4) / 2
+    assert found.bwt == pytest.approx(-0.3)  # (0.7 − 0.9 + 0.4 − 0.8) / 2
+    assert found.min_acc == pytest.approx(0.25)  # (0.3 + 0.2) / 2
+    assert found.wc_acc == pytest.approx(0.5)  # 1.0 / 3 + 2/3 · 0.25
+    # task 2: 0.9 − 0.3; task 3: max(0, 0.6 − 0.65 …) = 0.6 − 0.65 < 0 → 0, and 0.8 − 0.2
+    assert found.stability_gap == pytest.approx((0.6 + 0.0 + 0.6) / 3)
+
+
+def test_forgetting_does_not_take_the_end_as_the_best() -> None:
+    assert metrics_of([[0.5], [0.75, 1.0]], []).forgetting == pytest.approx(-0.25)
+
+
+def test_forgetting_is_from_the_best_accuracy() -> None:
+    matrix = [[0.5], [0.9, 1.0], [0.4, 1.0, 1.0]]
+    assert metrics_of(matrix, []).forgetting == pytest.approx(0.25)  # (0.9 − 0.4 + 1 − 1) / 2
+
+
+def test_without_looks_nothing_is_said_of_the_worst_case() -> None:
+    assert metrics_of([[1.0], [0.0, 1.0]], [])[3:] == (None, None, None)
+
+
+# --- scenario ---
+
+
+def test_classes_are_dealt_once_and_by_the_seed() -> None:
+    tasks = deal_classes(11, 4, seed=1)
+    assert sorted(label for part in tasks for label in part) == list(range(11))
+    assert [len(part) for part in tasks] == [3, 3, 3, 2]
+    assert tasks == deal_classes(11, 4, seed=1)
+    assert tasks != deal_classes(11, 4, seed=2)
+
+
+def test_more_tasks_than_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 classes cannot be dealt into 4 tasks"):
+        deal_classes(3, 4, seed=0)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3])
+def test_each_pass_shows_each_training_example_of_the_task_once(num_epochs: int) -> None:
+    labels = np.repeat(np.arange(4), 10)
+    scenario = Scenario(
+        labels, hold_out(labels.tolist(), 0.2), ((0, 2), (1, 3)), 7, num_epochs, batch=3
+    )
+    batches = list(scenario.batches_of(1))
+    shown = np.concatenate(batches)
+    assert np.bincount(shown, minlength=40)[scenario.train_of(1)].tolist() == [num_epochs] * 16
+    assert len(shown) == 16 * num_epochs
+    again = np.concatenate(list(scenario.batches_of(1)))
+    assert shown.tolist() == again.tolist()
+    if num_epochs > 1:
+        assert shown[:16].tolist() != shown[16:32].tolist()
+
+
+def test_hold_out_takes_its_share_of_each_class() -> None:
+    labels = [0] * 10 + [1] * 2
+    assert [int(hold_out(labels, 0.3)[:10].sum()), int(hold_out(labels, 0.3)[10:].sum())] == [3, 1]
+
+
+# --- memories ---
+
+
+def test_a_reservoir_keeps_every_example_equally_often() -> None:
+    counts = np.zeros(6)
+    for seed in range(3000):
+        memory = Reservoir(2, np.random.default_rng(seed))
+        for index in range(6):
+            memory.offer(index, 0)
+        assert len(set(memory.kept().tolist())) == 2
+        counts[memory.kept()] += 1
+    # 3,000 draws of probability 1/3: standard deviation 25.8, five of them
+    assert np.abs(counts - 1000).max() < 130
+
+
+def test_a_balanced_memory_makes_room_for_a_new_class() -> None:
+    memory = ClassBalanced(6, np.random.default_rng(0))
+    for index in range(100):
+        memory.offer(index, 0)
+    for index in range(100, 104):
+        memory.offer(index, 1)
+    for index in range(200, 203):
+        memory.offer(index, 2)
+    kept = memory.kept()
+    assert [int(((kept >= a) & (kept < a + 100)).sum()) for a in (0, 100, 200)] == [2, 2, 2]
+
+
+# --- sources ---
+
+
+def _png(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), level, dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _images(path: Path, *, num_classes: int = 4, each: int = 12) -> None:
+    """Write flat images whose brightness is their class."""
+    rows = [
+        {"image": _png(20 + 60 * label + shade), "label": f"c{label}"}
+        for label in range(num_classes)
+        for shade in range(each)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_parquet_and_a_folder_hold_the_same_images(tmp_path: Path) -> None:
+    _images(tmp_path / "a.parquet", each=3)
+    for label in range(4):
+        (tmp_path / "b" / f"c{label}").mkdir(parents=True)
+        for shade in range(3):
+            data = _png(20 + 60 * label + shade)
+            (tmp_path / "b" / f"c{label}" / f"{shade}.png").write_bytes(data)
+    recipe = SourceRecipe(path="x", kind="image", image_size=8)
+    first = read_examples(recipe, tmp_path / "a.parquet")
+    second = read_examples(recipe, tmp_path / "b")
+    assert first.images is not None
+    assert second.images is not None
+    assert first.classes == second.classes == ("c0", "c1", "c2", "c3")
+    assert np.array_equal(first.images, second.images)
+    assert first.images[0, 0, 0].tolist() == [20, 20, 20]
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    rows = [{"image": b"no image", "label": "a"}, {"image": _png(1), "label": "b"}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet row 1"):
+        read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "x", "label": "a"}\n')
+    with pytest.raises(CorpusError, match=r"no text\n.*it has: body, label"):
+        read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.jsonl")
+
+
+# --- experiment ---
+
+_IMAGES = """
+name = "made-up"
+seeds = 2
+[source]
+path = "a.parquet"
+kind = "image"
+image_size = 8
+[scenario]
+tasks = 2
+batch = 4
+evaluate_every = 2
+[memory]
+size = 12
+batch = 4
+[backbones.scratch]
+small = "cnn"
+[learners]
+"""
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    text = _IMAGES.replace('"cnn"', '"bytes"').replace("tasks = 2", "tasks = 1")
+    path.write_text(text + 'er = { algorithm = "er", temperature = 2.0, epoch = 1 }\n')
+    with pytest.raises(RecipeError) as caught:
+        read_stream(path)
+    said = str(caught.value)
+    for part in (
+        "scenario.tasks",
+        "learners.er.epoch",
+        "learners.er.temperature: er has none",
+        "'bytes' reads texts, and the source holds images",
+    ):
+        assert part in said
+
+
+def _figures(folder: Path) -> list[object]:
+    result = json.loads((folder / "result.json").read_text())
+    return [
+        (r["backbone"], r["learner"], r["seed"], r["matrix"], r["looks"]) for r in result["runs"]
+    ]
+
+
+_ALL = ["fine-tune", "joint", "er", "mir", "gss", "a-gem", "lwf", "ewc++", "icarl", "gdumb", "scr"]
+
+
+def test_every_algorithm_runs_and_a_killed_experiment_comes_to_the_same(tmp_path: Path) -> None:
+    _images(tmp_path / "a.parquet")
+    path = tmp_path / "e.toml"
+    learners = "\n".join(
+        f"{name.replace('++', '')} = {{ algorithm = '{name}', memory_epochs = 2 }}" for name in _ALL
+    )
+    path.write_text(_IMAGES + learners + "\ntwo = { algorithm = 'er', second_stage_epochs = 2 }\n")
+    assert main(["stream", str(path)]) == 0
+    folder = tmp_path / "streams" / "made-up"
+    before = _figures(folder)
+    assert len(before) == 12 * 2
+    lost = folder / "runs" / "scratch" / "mir" / "seed-2.json"
+    kept = folder / "runs" / "scratch" / "mir" / "seed-1.json"
+    at = kept.stat().st_mtime_ns
+    lost.write_text(lost.read_text()[:40])  # what a disk may leave of it
+    assert main(["stream", str(path)]) == 0
+    assert _figures(folder) == before
+    assert kept.stat().st_mtime_ns == at  # it was not run again
+    page = (folder / "report.html").read_text()
+    assert "scratch, gss" in page
+    assert "task 1 after task 2" in page
+
+
+def test_texts_are_learned_from_bytes(tmp_path: Path) -> None:
+    rows = [{"text": word * (3 + n), "label": word} for word in "abcd" for n in range(15)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = _IMAGES.replace('"image"', '"text"').replace("a.parquet", "a.jsonl")
+    text = text.replace('"cnn"', '"bytes"').replace("evaluate_every = 2\n", 'mode = "offline"\n')
+    (tmp_path / "e.toml").write_text(text + "joint = { algorithm = 'joint' }\n")
+    assert main(["stream", str(tmp_path / "e.toml")]) == 0
+    result = json.loads((tmp_path / "streams/made-up/result.json").read_text())
+    assert result["cells"][0]["figures"]["final"]["mean"] > 0.7  # chance is 0.25
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _images(tmp_path / "a.parquet")
+    (tmp_path / "e.toml").write_text(_IMAGES + "er = { algorithm = 'er' }\n")
+    assert main(["stream", str(tmp_path / "e.toml"), "--dry-run"]) == 0
+    assert "4 in 2 tasks" in capsys.readouterr().out
+    assert not (tmp_path / "streams").exists()
+
+
+def test_more_tasks_than_classes_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _images(tmp_path / "a.parquet")
+    text = _IMAGES.replace("tasks = 2", "tasks = 5")
+    (tmp_path / "e.toml").write_text(text + "er = { algorithm = 'er' }\n")
+    assert main(["stream", str(tmp_path / "e.toml")]) == 2
+    assert "5 tasks of 4 classes" in capsys.readouterr().err
