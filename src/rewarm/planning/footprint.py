@@ -24,7 +24,7 @@ __all__ = [
     "energy_estimate",
     "micro_batch_on_cpu",
     "peak_estimate",
-    "shape_of_placement",
+    "peak_of_placement",
 ]
 
 _EXPORT_BYTES = {"float32": 4, "float64": 8}
@@ -76,15 +76,32 @@ def peak_estimate(
     )
 
 
-def shape_of_placement(placement: Placement, science: Science) -> StepShape:
-    """Return what of a placement decides a step's memory."""
-    return _shape(
+def peak_of_placement(
+    placement: Placement,
+    science: Science,
+    model: ModelFacts,
+    num_trained: int,
+    *,
+    num_shards: int = 1,
+) -> int:
+    """Return the peak of a step's memory, laid as a placement says, beside the process's own.
+
+    Of many ranks each holds a part of weights, gradients and moments.
+    """
+    shape = _shape(
         science,
         placement.micro_batch_sequences,
         half=placement.autocast_dtype is not None,
         loss=placement.loss,
         checkpointing=placement.checkpointing,
     )
+    state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
+    return peak_memory(
+        model,
+        shape,
+        state_bytes=state // num_shards,
+        num_trained=num_trained // num_shards,
+    ).total
 
 
 def _shape(

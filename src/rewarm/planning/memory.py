@@ -1,9 +1,10 @@
 """The peak of memory that training takes, from shapes alone.
 
-A step's peak is one of two moments, whichever is higher: where the loss has been taken and all that
-the backward pass needs is there, or where that pass ends and all gradients are. Counted is what
-autograd keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what
-torch says it keeps), not what a process takes before it has a model.
+A step's peak is one of three moments, whichever is higher: where the loss has been taken and all
+that the backward pass needs is there, where the last block is computed again, or where that pass
+ends and all gradients are there. Counted is what autograd keeps of transformers' own blocks
+(`tests/parity/test_memory.py` holds it against what torch's own tracker of tensors counts), not
+what a process takes before it has a model.
 """
 
 from __future__ import annotations
@@ -62,16 +63,20 @@ def peak_memory(
     """Return the peak of a step; `state_bytes` are weights and moments, without gradients."""
     trained = model.num_parameters if num_trained is None else num_trained
     gradients = _WIDE * trained
-    tokens = shape.micro_batch_tokens
-    head = _WIDE * model.vocab_size * model.hidden_size
+    kept = shape.micro_batch_tokens * _kept_of_all(model, shape)
     casts = _HALF * _cast_values(model) if shape.half else 0
-    kept = tokens * _kept_of_all(model, shape) + casts + _again_bytes(model, shape)
     before = gradients if shape.num_micro_batches > 1 else 0
-    at_loss = PeakMemory(state_bytes, before, kept, _loss_bytes(model, shape, head))
+    head = _WIDE * model.vocab_size * model.hidden_size
+    at_loss = PeakMemory(state_bytes, before, kept + casts, _loss_bytes(model, shape, head))
     # The embedding's gradient is a whole array before it is added to the one that is there.
     is_added = shape.num_micro_batches > 1 or model.tied_embeddings
     at_end = PeakMemory(state_bytes, gradients, 0, head if is_added else 0)
-    return max(at_loss, at_end, key=lambda peak: peak.total)
+    moments = [at_loss, at_end]
+    if shape.checkpointing != "none":
+        # Logits are gone by then, and casts are those of one block.
+        passing = _again_bytes(model, shape) + casts // model.num_layers
+        moments.append(PeakMemory(state_bytes, max(before, head), kept, passing))
+    return max(moments, key=lambda peak: peak.total)
 
 
 def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
@@ -184,8 +189,6 @@ def _kept_of_all(model: ModelFacts, shape: StepShape) -> int:
 
 def _again_bytes(model: ModelFacts, shape: StepShape) -> int:
     """Return what one block takes while it is computed again."""
-    if shape.checkpointing == "none":
-        return 0
     whole = kept_bytes_per_token(model, shape._replace(checkpointing="none"))
     return shape.micro_batch_tokens * whole // model.num_layers
 
@@ -200,8 +203,9 @@ def _loss_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
     """Return what taking the loss needs beside what blocks keep."""
     if shape.loss == "plain":
         narrow = _HALF if shape.half else 0
-        per_token = (_WIDE * _LOGITS_AT_A_TIME + narrow) * model.vocab_size
-        return shape.micro_batch_tokens * per_token + head
+        logits = shape.micro_batch_tokens * model.vocab_size
+        # The head's gradient comes when all but the logits' own is gone.
+        return max((_WIDE * _LOGITS_AT_A_TIME + narrow) * logits, _WIDE * logits + head)
     tokens = min(shape.micro_batch_tokens, max(1, _CHUNK_BYTES // (_WIDE * model.vocab_size)))
     # The head's gradient, and one chunk's part of it.
     return tokens * _WIDE * _LOGITS_AT_A_TIME * model.vocab_size + 2 * head

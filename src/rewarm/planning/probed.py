@@ -29,17 +29,18 @@ def probe_key(plan: Plan) -> str:
     )
 
 
-def with_probe(plan: Plan, probe: Probe) -> Plan:
+def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
     """Return a plan whose time, cost, memory, disk and energy are what a probe says.
 
-    A probe of another plan changes nothing but that a warning says so.
+    A probe is of one device; several are taken to share the work without loss, which is said. A
+    probe of another plan changes nothing but that a warning says so.
     """
     if probe.key != probe_key(plan):
         warning = "the probe in the run folder is of other settings; measure these with --probe"
         return plan.model_copy(update={"warnings": (*plan.warnings, warning)})
     trial = probe.best
     old = {estimate.name: estimate for estimate in plan.estimates}
-    time = _time(plan, probe)
+    time = _time(plan, probe, num_devices)
     found = {"time": time, "peak memory": _peak(probe)}
     if "cost" in old:
         found["cost"] = _scaled(old["cost"], old["time"], time)
@@ -55,43 +56,54 @@ def with_probe(plan: Plan, probe: Probe) -> Plan:
     if "energy" in old:
         found["energy"] = _scaled(old["energy"], old["time"], time)
     elif trial.watts is not None:
-        found["energy"] = energy_estimate(time.value, trial.watts, 1, "as measured")
+        found["energy"] = energy_estimate(time.value, trial.watts, num_devices, "as measured")
     kept = [found.pop(name, estimate) for name, estimate in old.items()]
     return plan.model_copy(update={"estimates": (*kept, *found.values())})
 
 
-def _time(plan: Plan, probe: Probe) -> Estimate:
+def _time(plan: Plan, probe: Probe, num_devices: int) -> Estimate:
     """Return the time of a whole run on the machine that was probed."""
     trial, science = probe.best, plan.science
-    steps_s = science.num_steps * trial.step_s
+    steps_s = science.num_steps * trial.step_s / num_devices
     tokens = sum(measure.tokens * measure.times for measure in plan.evaluation)
     rate = trial.evaluation_tokens / trial.evaluation_s if trial.evaluation_s else None
-    evaluation_s = 0.0 if rate is None else tokens / rate
+    evaluation_s = 0.0 if rate is None else tokens / rate / num_devices
     saves_s = -(-science.num_steps // plan.conduct.checkpoint_every) * trial.checkpoint_s
     speed = format_count(probe.tokens_per_step / trial.step_s)
-    later = "; layers that freeze later are not counted" if len(science.stages) > 1 else ""
+    notes = []
+    if num_devices > 1:
+        notes.append(f"{num_devices} devices taken to share it without loss")
+    if len(science.stages) > 1:
+        notes.append("layers that freeze later are not counted")
     return Estimate(
         name="time",
         value=trial.start_s + steps_s + evaluation_s + saves_s,
         unit="s",
         formula=f"measured on {probe.device_name}: {counted(trial.num_steps, 'step')} at "
-        f"{speed} tokens/s ({trial.step_s:.3g} s each: {format_duration(steps_s)}), "
-        f"{format_duration(evaluation_s)} evaluation, {format_duration(saves_s)} checkpoints, "
-        f"{format_duration(trial.start_s)} to begin{later}",
+        f"{speed} tokens/s ({trial.step_s:.3g} s each), so {format_duration(steps_s)} of steps, "
+        f"{format_duration(evaluation_s)} of evaluation, {format_duration(saves_s)} of "
+        f"checkpoints, {format_duration(trial.start_s)} to begin"
+        + "".join(f"; {note}" for note in notes),
     )
 
 
 def _peak(probe: Probe) -> Estimate:
     trial = probe.best
     way = "" if trial.checkpointing == "none" else f", {trial.checkpointing} checkpointing"
+    steps = f"{counted(trial.micro_batch_sequences, 'sequence')} at a time{way}"
+    outside = trial.other_peak_bytes > trial.peak_bytes
     return Estimate(
         name="peak memory",
-        value=trial.peak_bytes,
+        value=max(trial.peak_bytes, trial.other_peak_bytes),
         unit="byte",
-        formula=f"measured on {probe.device_name}, the process's own "
-        f"{format_bytes(trial.process_bytes)} with it: "
-        f"{counted(trial.micro_batch_sequences, 'sequence')} at a time{way}; "
-        f"{format_bytes(probe.limit_bytes)} may be taken",
+        formula=f"measured on {probe.device_name}, with the process's own "
+        f"{format_bytes(trial.process_bytes)}: "
+        + (
+            f"loading, evaluation or a save; steps take {format_bytes(trial.peak_bytes)}, "
+            if outside
+            else ""
+        )
+        + f"{steps}; {format_bytes(probe.limit_bytes)} may be taken",
     )
 
 

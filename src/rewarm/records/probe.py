@@ -19,12 +19,13 @@ class Trial(Record):
 
     micro_batch_sequences: int
     checkpointing: Checkpointing
-    fits: bool = Field(description="it ran, and its peak is below the limit")
+    fits: bool = Field(description="it ran, and its peaks are below the limit")
     why: str = Field("", description="what went wrong, where it did not run")
     num_steps: int = Field(0, description="that were measured, after those that warm up")
     step_s: float = Field(0.0, description="median seconds from one step's end to the next one's")
     slowest_step_s: float = 0.0
-    peak_bytes: int = Field(0, description="of the process, on the device that trains")
+    peak_bytes: int = Field(0, description="of the process in its steps, on the device that trains")
+    other_peak_bytes: int = Field(0, description="before and after them: loading, evaluation, save")
     process_bytes: int = Field(0, description="of those, what it took before it had a model")
     predicted_bytes: int = Field(0, description="peak without the process's own, by the estimate")
     start_s: float = Field(0.0, description="from the command to the first step")

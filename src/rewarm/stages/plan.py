@@ -107,7 +107,9 @@ def plan_job(
         found.raise_as(PlanError)
         raise
     probe = read_probe(job.run)
-    return plan if probe is None else with_probe(plan, probe)
+    if probe is None:
+        return plan
+    return with_probe(plan, probe, num_devices=job.recipe.hardware.num_devices)
 
 
 def read_probe(run: RunFolder) -> Probe | None:

@@ -2,11 +2,12 @@
 
 Each way to lay the plan on the machine is tried in a process of its own (`probe_trial.py`), so that
 its peak of memory is its own and what does not fit ends nothing but itself. The fastest that fits
-is what launches in this run folder take over.
+is what launches in this run folder take over; a run that has begun keeps the way it began with.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,12 @@ from pathlib import Path
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.errors import EnvironmentFault, PlanError, RunFolderError
-from rewarm.planning.footprint import micro_batch_on_cpu
 from rewarm.planning.plan import Placement, Plan
 from rewarm.planning.probed import probe_key
-from rewarm.records.probe import Checkpointing, Probe, Trial
+from rewarm.records.probe import Probe, Trial
 from rewarm.records.probe_trial import TrialReply, TrialRequest
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.probe_search import Way, chosen_of, ways
 from rewarm.training.lock import hold_lock
 from rewarm.units import counted, format_bytes
 
@@ -28,8 +29,6 @@ __all__ = ["Say", "probe_plan"]
 
 Say = Callable[[str], None]
 
-_ORDER: tuple[Checkpointing, ...] = ("none", "selective", "full")
-_MOST_TRIALS = 5
 _TRIAL_TIMEOUT_S = 1800.0
 
 
@@ -38,7 +37,7 @@ def probe_plan(plan: Plan, run: RunFolder, *, say: Say = lambda line: None) -> P
 
     Nothing of the run itself begins: weights, checkpoints and logs of the trials are thrown away.
     Raises PlanError for a plan on estimates, RunFolderError while a launch is under way there, and
-    EnvironmentFault where no way fits.
+    EnvironmentFault where no trial ran, or none fits.
     """
     if not plan.measured:
         raise PlanError.one(
@@ -47,78 +46,71 @@ def probe_plan(plan: Plan, run: RunFolder, *, say: Say = lambda line: None) -> P
             "run `rewarm prepare` first",
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    replies: list[TrialReply] = []
     with (
         hold_lock(run.lock, lambda message: None),
         tempfile.TemporaryDirectory(dir=run.path, prefix=".probe-") as folder,
     ):
-        for size, checkpointing in _ways(plan, replies):
-            say(f"probe: {counted(size, 'sequence')} at a time{_said(checkpointing)} …")
-            request = TrialRequest(
-                folder=f"{folder}/{len(replies)}",
-                micro_batch_sequences=size,
-                checkpointing=checkpointing,
-                measures_all=not any(reply.trial.fits for reply in replies),
-            )
-            reply = _try(plan, request)
-            say(f"probe: {_told(plan, reply.trial)}")
-            replies.append(reply)
-        fitting = [index for index, reply in enumerate(replies) if reply.trial.fits]
-        if not fitting:
+        begun = _begun(run)
+        replies = list(_tried(plan, Path(folder), begun, say))
+        chosen = chosen_of(replies)
+        if chosen is None:
             raise _nothing_fits(replies)
-        probe = _probe(plan, replies, fitting)
+        probe = _probe(plan, replies, chosen)
         write_json(run.probe, probe.model_dump(mode="json"))
-        if not run.has_begun():
+        if begun is None and not run.has_begun():
             # What a launch ran on is its own record.
-            placement = replies[probe.chosen].placement
-            assert placement is not None
-            write_json(run.placement, Placement.model_validate(placement).model_dump(mode="json"))
+            write_json(run.placement, replies[chosen].placement)
     return probe
 
 
-def _ways(plan: Plan, replies: list[TrialReply]) -> Iterator[tuple[int, Checkpointing]]:
-    """Yield what to try next, by what the last trials came to: smaller until it fits, then faster.
+def _begun(run: RunFolder) -> Placement | None:
+    """Return how a run that has begun is laid on its machine, which its last bits depend on."""
+    if not (run.has_begun() and run.placement.exists()):
+        return None
+    value = read_json(run.placement, what="the last placement", error=RunFolderError)
+    placement = Placement.model_validate(value)
+    return placement if placement.world_size == 1 else None
 
-    What the recipe names is not varied.
-    """
-    training, science = plan.conduct.training, plan.science
-    asked = training.activation_checkpointing
-    kinds = _ORDER if asked == "auto" else (asked,)
-    all_of_step = science.sequences_per_step
-    first = micro_batch_on_cpu(training, plan.conduct.model, science.sequence_length, all_of_step)
-    sizes = [size for size in range(1, all_of_step + 1) if all_of_step % size == 0]
-    if training.micro_batch_sequences is not None:
-        sizes = [first]
-    tried: set[tuple[int, Checkpointing]] = set()
-    place, kind = sizes.index(first), 0
-    while len(replies) < _MOST_TRIALS:
-        way = sizes[place], kinds[kind]
-        tried.add(way)
-        yield way
-        if replies[-1].trial.fits:
-            break
-        # First what costs a fraction of the time, then what costs the batch's shape.
-        if kind + 1 < len(kinds):
-            kind += 1
-        elif place > 0:
-            place -= 1
-        else:
-            return
-    for near in (place - 1, place + 1):
-        way = sizes[min(max(near, 0), len(sizes) - 1)], kinds[kind]
-        if way not in tried and len(replies) < _MOST_TRIALS:
-            tried.add(way)
-            yield way
+
+def _tried(plan: Plan, folder: Path, begun: Placement | None, say: Say) -> Iterator[TrialReply]:
+    """Yield what trials came to, until the search has seen enough."""
+    replies: list[TrialReply] = []
+    for way in ways(plan, replies, begun):
+        say(f"probe: {_words(way)} …")
+        request = TrialRequest(
+            folder=str(folder / str(len(replies))),
+            micro_batch_sequences=None if way is None else way.micro_batch_sequences,
+            checkpointing=None if way is None else way.checkpointing,
+            measures_all=not any(reply.trial.fits for reply in replies),
+        )
+        reply = _try(plan, request)
+        say(f"probe: {_told(plan, reply.trial)}")
+        replies.append(reply)
+        yield reply
 
 
 def _try(plan: Plan, request: TrialRequest) -> TrialReply:
-    """Run one trial in a process of its own."""
+    """Run one trial in a process of its own; raises EnvironmentFault where it could not try."""
     folder = Path(request.folder)
     folder.mkdir()
     asked, answered = folder / "request.json", folder / "reply.json"
     write_json(folder / "plan.json", plan.model_dump(mode="json"))
     write_json(asked, request.model_dump(mode="json"))
-    command = [sys.executable, "-m", "rewarm.stages.probe_trial", str(asked)]
+    why = _run([sys.executable, "-m", "rewarm.stages.probe_trial", str(asked)])
+    if not answered.exists():
+        raise _did_not_run(why)
+    found = read_json(answered, what="a trial's reply", error=RunFolderError)
+    reply = TrialReply.model_validate(found)
+    if reply.trial.num_steps or reply.trial.why:
+        return reply
+    return reply.model_copy(update={"trial": reply.trial.model_copy(update={"why": why})})
+
+
+def _run(command: list[str]) -> str:
+    """Run a trial and return what cut it short, if something did.
+
+    Raises EnvironmentFault where it failed for another reason than what it was to find out.
+    """
     try:
         done = subprocess.run(
             command,
@@ -128,28 +120,25 @@ def _try(plan: Plan, request: TrialRequest) -> TrialReply:
             errors="replace",
             timeout=_TRIAL_TIMEOUT_S,
         )
-        why = _last_line(done.stderr) or f"it ended with {done.returncode}"
     except subprocess.TimeoutExpired:
-        why = f"no step within {_TRIAL_TIMEOUT_S / 60:.0f} minutes"
-    if answered.exists():
-        found = read_json(answered, what="a trial's reply", error=RunFolderError)
-        return TrialReply.model_validate(found)
-    failed = Trial(
-        micro_batch_sequences=request.micro_batch_sequences,
-        checkpointing=request.checkpointing,
-        fits=False,
-        why=why,
-    )
-    return TrialReply(trial=failed)
+        return f"it took more than {_TRIAL_TIMEOUT_S / 60:.0f} minutes"
+    if done.returncode > 0:
+        raise _did_not_run(_last_line(done.stderr) or f"it ended with {done.returncode}")
+    if done.returncode < 0:
+        return f"ended by {signal.Signals(-done.returncode).name}, as for want of memory"
+    return "it said nothing"
 
 
-def _probe(plan: Plan, replies: list[TrialReply], fitting: list[int]) -> Probe:
-    chosen = min(fitting, key=lambda index: replies[index].trial.step_s)
-    reply = replies[chosen]
-    placement = Placement.model_validate(reply.placement)
+def _did_not_run(why: str) -> EnvironmentFault:
+    return EnvironmentFault(f"a trial of the plan failed: {why}", "`rewarm train` says more")
+
+
+def _probe(plan: Plan, replies: list[TrialReply], chosen: int) -> Probe:
+    placement = Placement.model_validate(replies[chosen].placement)
+    trials = [reply.trial for reply in replies]
     # Evaluation and checkpoint were measured once.
-    whole = next(replies[index].trial for index in fitting)
-    best = reply.trial.model_copy(
+    whole = next(trial for trial in trials if trial.fits)
+    trials[chosen] = trials[chosen].model_copy(
         update={
             "evaluation_tokens": whole.evaluation_tokens,
             "evaluation_s": whole.evaluation_s,
@@ -157,14 +146,12 @@ def _probe(plan: Plan, replies: list[TrialReply], fitting: list[int]) -> Probe:
             "checkpoint_s": whole.checkpoint_s,
         }
     )
-    trials = [other.trial for other in replies]
-    trials[chosen] = best
     return Probe(
         key=probe_key(plan),
         device=placement.device,
         device_name=placement.device_name,
         num_threads=placement.num_threads,
-        limit_bytes=reply.limit_bytes,
+        limit_bytes=replies[chosen].limit_bytes,
         tokens_per_step=plan.science.tokens_per_step,
         trials=tuple(trials),
         chosen=chosen,
@@ -173,25 +160,30 @@ def _probe(plan: Plan, replies: list[TrialReply], fitting: list[int]) -> Probe:
 
 def _nothing_fits(replies: list[TrialReply]) -> EnvironmentFault:
     last = replies[-1]
-    limit = f" of {format_bytes(last.limit_bytes)}" if last.limit_bytes else ""
+    peak = format_bytes(max(last.trial.peak_bytes, last.trial.other_peak_bytes))
     return EnvironmentFault(
-        f"no way of {counted(len(replies), 'trial')} fits the memory{limit}; the last: "
-        f"{last.trial.why or format_bytes(last.trial.peak_bytes)}",
+        f"none of {counted(len(replies), 'trial')} fits the {format_bytes(last.limit_bytes)} of "
+        f"memory that may be taken; the last: {last.trial.why or f'a peak of {peak}'}",
         "use a smaller base, a shorter batch.sequence_length, a machine with more memory, or many "
         "devices (torchrun)",
     )
 
 
-def _said(checkpointing: Checkpointing) -> str:
-    return "" if checkpointing == "none" else f", {checkpointing} checkpointing"
+def _words(way: Way | None) -> str:
+    if way is None:
+        return "as launches are laid by default"
+    kind = "" if way.checkpointing == "none" else f", {way.checkpointing} checkpointing"
+    return f"{counted(way.micro_batch_sequences, 'sequence')} at a time{kind}"
 
 
 def _told(plan: Plan, trial: Trial) -> str:
+    way = _words(Way(trial.micro_batch_sequences, trial.checkpointing))
     if not trial.num_steps:
-        return f"does not run: {trial.why}"
+        return f"{way}: {trial.why}"
     rate = plan.science.tokens_per_step / trial.step_s
-    fits = "" if trial.fits else ": too much"
-    return f"{rate:,.0f} tokens/s, peak {format_bytes(trial.peak_bytes)}{fits}"
+    fits = "" if trial.fits else ", which is too much"
+    peak = format_bytes(max(trial.peak_bytes, trial.other_peak_bytes))
+    return f"{way}: {rate:,.0f} tokens/s, peak {peak}{fits}"
 
 
 def _last_line(text: str) -> str:

@@ -27,10 +27,11 @@ from rewarm.planning.budget import (
     note_micro_batch,
     state_bytes,
 )
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
-from rewarm.records.probe import Probe, Trial
+from rewarm.records.probe import Checkpointing, Probe, Trial
 from rewarm.units import format_bytes
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
+_LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
 _GPU_ACTIVATION_SHARE = 0.6
 # Of the same, what gradients may take that are kept whole until a step's last micro-batch.
@@ -98,9 +100,7 @@ def choose_placement(
                 device, _state_bytes_per_rank(model, science.optimizer.kind, world)
             ),
         )
-    checkpointing = training.activation_checkpointing
-    if checkpointing == "auto":
-        checkpointing = "none" if trial is None else trial.checkpointing
+    wanted = training.activation_checkpointing
     document_attention = None
     if science.mask_documents:
         document_attention = roads_of(training, device, autocast_dtype, model)[0]
@@ -112,14 +112,57 @@ def choose_placement(
         autocast_dtype=autocast_dtype,
         loss=loss_of(training.loss, model),
         document_attention=document_attention,
-        checkpointing=checkpointing,
+        checkpointing="none" if wanted == "auto" else wanted,
         tensor_parallel=world.tensor_parallel,
         whole_gradients=_keeps_whole_gradients(device, model, world),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
+    if wanted == "auto" and trial is not None:
+        placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
+    elif wanted == "auto":
+        placement, more = _made_to_fit(placement, science, model, world)
+        warnings += more
     return placement, warnings
+
+
+def _made_to_fit(
+    placement: Placement, science: Science, model: ModelFacts, world: World
+) -> tuple[Placement, list[str]]:
+    """Return a placement whose blocks are computed again as far as memory asks for it.
+
+    By the estimate and all that the device has, not what is free now, so that each launch chooses
+    alike. What does not fit in any way is left as it was: the estimate may be wrong.
+    """
+    total = _total_memory(torch.device(placement.device))
+    if total is None:
+        return placement, []
+    shards = num_shards(world) * world.tensor_parallel
+    peaks: dict[Checkpointing, int] = {}
+    for kind in _LESS_AND_LESS:
+        changed = placement.model_copy(update={"checkpointing": kind})
+        peaks[kind] = peak_of_placement(
+            changed, science, model, model.num_parameters, num_shards=shards
+        )
+        if peaks[kind] > total:
+            continue
+        if kind == "none":
+            return placement, []
+        return changed, [
+            f"a step would take {format_bytes(peaks['none'])} of memory, there are "
+            f"{format_bytes(total)}: {kind} activation checkpointing is used"
+        ]
+    return placement, []
+
+
+def _total_memory(device: torch.device) -> int | None:
+    """Return all memory of a device; None where a CPU's is not told."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _trial_of_device(

@@ -30,7 +30,6 @@ class MemoryMeter:
     def __init__(self, device: str) -> None:
         self._on_gpu = device == "cuda"
         self.process_bytes = self._now()
-        self.peak_bytes = 0
 
     def limit_bytes(self) -> int:
         """Return what this process may take in all."""
@@ -39,17 +38,15 @@ class MemoryMeter:
         available = available_bytes()
         return sys.maxsize if available is None else available + self.process_bytes
 
-    def begin(self) -> None:
-        """Count peaks from now on."""
+    def take_peak(self) -> int:
+        """Return the peak since it was last taken, and count anew from what is there now."""
+        peak = self._peak()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
             with contextlib.suppress(OSError):
-                _RESET.write_text("5", encoding="ascii")  # the kernel's peak is what is there now
-
-    def look(self) -> None:
-        """Take in the peak so far."""
-        self.peak_bytes = max(self.peak_bytes, self._peak())
+                _RESET.write_text("5", encoding="ascii")
+        return peak
 
     def _peak(self) -> int:
         if self._on_gpu:
