@@ -74,6 +74,7 @@ def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
     base_without_weights(folder)
     meter = MemoryMeter("cpu")
     model = load_base(folder).train()
+    vocab_size = read_model_facts(folder).vocab_size
     checkpoint_blocks(blocks_of(model), "none")
     optimizer = build_optimizer(trainable_parameters(model), OptimizerRecipe())
     objective = HeadLoss(None)
@@ -84,7 +85,7 @@ def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
     meter.take_peak()
     for _ in range(2):
         for _ in range(MICRO_BATCHES):
-            ids = torch.randint(model.config.vocab_size, (ROWS, LENGTH), generator=generator)
+            ids = torch.randint(vocab_size, (ROWS, LENGTH), generator=generator)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 nats, _ = root(objective, ids, ids, None)
             (nats / ids.numel()).backward()

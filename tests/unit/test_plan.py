@@ -163,7 +163,8 @@ def test_peak_memory_by_hand() -> None:
     A micro-batch holds all ten sequences of 128. A block keeps per token: two norms, of each what
     went in and what it divided (4 · 100); what projections and feed-forward part read (2 · 100);
     queries, keys, values and the result of attention, once more where documents are put together
-    again (5 · 100); gate, activation, up and product (4 · 300). Around the blocks: embedding, last norm (3 · 100) and three integers of 8 bytes.
+    again (5 · 100); gate, activation, up and product (4 · 300). Around the blocks: embedding, last
+    norm (3 · 100) and three integers of 8 bytes.
     """
     plan = plan_of('training.precision="float32"')
     peak = next(estimate for estimate in plan.estimates if estimate.name == "peak memory")
