@@ -234,9 +234,16 @@ def train(
     override: Override = None,
     until_step: UntilStep = None,
     sink: Sinks = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Watch some steps: a trace, and a page of where time went."),
+    ] = False,
 ) -> None:
     """Train as planned; the same command resumes."""
-    from rewarm.stages.train import run_train
+    if profile:
+        from rewarm.stages.profile import run_profiled_train as run_train
+    else:
+        from rewarm.stages.train import run_train
 
     raise _EndedError(
         run_train(recipe, override or (), until_step=until_step, sinks=tuple(sink or ()))

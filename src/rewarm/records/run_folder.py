@@ -48,6 +48,16 @@ class RunFolder:
         return self.path / "probe.json"
 
     @property
+    def profile(self) -> Path:
+        """Where the time of some steps went, a `StepProfile`; their trace lies beside it."""
+        return self.path / "profile" / "profile.json"
+
+    @property
+    def profile_page(self) -> Path:
+        """The same on one page."""
+        return self.path / "profile" / "profile.html"
+
+    @property
     def recipe(self) -> Path:
         """The recipe as resolved, overrides included."""
         return self.path / "recipe.json"

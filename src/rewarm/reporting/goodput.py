@@ -8,7 +8,7 @@ from rewarm.records.facts import EventRecord
 from rewarm.reporting import numbers
 from rewarm.reporting.run_view import RunView
 from rewarm.reporting.tables import Cell, Table, numeric, words
-from rewarm.units import counted, format_duration
+from rewarm.units import format_duration
 
 __all__ = ["Goodput", "goodput_of", "goodput_sentence", "goodput_table", "start_table"]
 
@@ -78,9 +78,10 @@ def goodput_sentence(found: Goodput) -> str:
     """Return the headline."""
     killed = ""
     if found.num_killed:
+        launches = "One launch" if found.num_killed == 1 else f"{found.num_killed:,} launches"
         killed = (
-            f" {counted(found.num_killed, 'launch').replace('launchs', 'launches')} ended without "
-            "a word: what was lost between the last record and the end is not known."
+            f" {launches} ended without a word: what was lost between the last record and the end "
+            "is not known."
         )
     return (
         f"Goodput: {numbers.share(found.share)} of {format_duration(found.known_s)} were steps "
@@ -137,9 +138,10 @@ def _is_save(event: EventRecord) -> bool:
 def _start_of(event: EventRecord) -> dict[str, float]:
     """Return the parts of a launch's start; none where it was not timed."""
     found = event.details.get("start_s")
-    if event.kind not in ("launch", "resume") or not isinstance(found, dict):
+    if event.kind not in ("launch", "resume") or not isinstance(found, list):
         return {}
-    return {str(name): _number(seconds) for name, seconds in found.items()}
+    pairs = [pair for pair in found if isinstance(pair, list) and len(pair) == 2]
+    return {str(name): _number(seconds) for name, seconds in pairs}
 
 
 def _number(value: object) -> float:

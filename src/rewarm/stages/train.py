@@ -40,8 +40,10 @@ from rewarm.training.laps import Laps
 from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
+from rewarm.training.profiling import Profile
 from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
+from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
 from rewarm.training.usage import process_age_s
 
@@ -58,10 +60,16 @@ FORGOT = 3
 
 
 def run_train(
-    path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    until_step: int | None,
+    sinks: tuple[str, ...],
+    watches: bool = False,
 ) -> int:
     """Train the run of a recipe or run folder from wherever it stands; return the exit code.
 
+    With `watches` some steps are profiled.
     Under torchrun every rank calls this; the main one alone plans, writes and tells.
     """
     check_sinks(sinks)
@@ -82,6 +90,7 @@ def run_train(
             console=None if world.is_main else Console(quiet=True),
             world=world,
             laps=laps,
+            watches=watches,
         )
 
 
@@ -107,11 +116,12 @@ def train_plan(
     world: World = ALONE,
     hooks: Sequence[Hook] = (),
     laps: Laps | None = None,
+    watches: bool = False,
 ) -> int:
     """Train a plan on measured facts in its run folder; `command` is what resumes it.
 
     `hooks` look at every step beside the run's own, before it is saved; `laps` has what came
-    before.
+    before. With `watches` the main rank profiles some steps.
     Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
     """
     ranks = world.ranks
@@ -176,6 +186,12 @@ def train_plan(
         for warning in (*plan.warnings, *warnings, *suites.full.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
+        spans = Spans()
+        watching: list[Hook] = []
+        if watches and world.is_main:
+            watching.append(
+                Profile(run.profile, spans, device_name=placement.device_name, say=live.say)
+            )
         materials = Materials(
             load_model=load,
             fill_model=fill,
@@ -188,8 +204,9 @@ def train_plan(
             evaluator=measure,
             find_forgetting=find_forgetting,
             sinks=[live, *more],
-            hooks=hooks,
+            hooks=[*hooks, *watching],
             laps=laps,
+            spans=spans,
         )
         ending = run_training(
             plan,

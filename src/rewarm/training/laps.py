@@ -22,10 +22,10 @@ class Laps:
         self._parts[name] = self._parts.get(name, 0.0) + now - self._last
         self._last = now
 
-    def rounded(self) -> dict[str, float]:
-        """Return the seconds of all parts so far, for a record."""
+    def rounded(self) -> list[tuple[str, float]]:
+        """Return all parts so far with their seconds, for a record: mappings lose their order."""
         whole = {**self._before, **self._parts}
-        return {name: round(seconds, 4) for name, seconds in whole.items()}
+        return [(name, round(seconds, 4)) for name, seconds in whole.items()]
 
     @property
     def elapsed_s(self) -> float:

@@ -17,6 +17,7 @@ from rewarm.training.hooks import Evaluator, Hook
 from rewarm.training.laps import Laps
 from rewarm.training.placement import apply_placement, blocks_dtype
 from rewarm.training.sinks import Sink
+from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
 from rewarm.training.step import TokenLoss
 
@@ -32,8 +33,8 @@ class Materials:
     placement the model has borne out, and that is recorded. `begin_optimizer` sets the moments
     that a run begins with where these are not zeros. `views` has all text that the plan reads,
     `stored` what the base said of some of it. `progress` is told (what, done, total) of work before
-    the first step. `laps` times what comes before it. `find_forgetting` reads the records of
-    evaluations, where something is to be done about what they show.
+    the first step. `laps` times what comes before it, `spans` the parts of steps. `find_forgetting`
+    reads the records of evaluations, where something is to be done about what they show.
     """
 
     load_model: Callable[[], nn.Module]
@@ -49,6 +50,7 @@ class Materials:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     find_forgetting: FindForgetting | None = None
     laps: Laps = field(default_factory=Laps)
+    spans: Spans = field(default_factory=Spans)
 
 
 def load_root(

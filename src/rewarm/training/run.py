@@ -203,6 +203,7 @@ def _gear(
         tell=held.journal.event,
         trace_with=f"rewarm trace {held.journal.run.path}",
         retention=retained.retention,
+        spans=materials.spans,
     )
     guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
     batches = functools.partial(_batches, plan, materials, last_step, world)
