@@ -1427,7 +1427,7 @@ MUTATIONS = [
         file="training/state.py",
         old="    set_step_counts(state.optimizer, saved.optimizer_steps)\n",
         new="",
-        test="tests/resume/test_kills.py::test_three_kills_change_no_bit",
+        test="tests/resume/test_kills.py::test_two_kills_change_no_bit",
     ),
     Mutation(
         promise="a run that has begun keeps its plan",
