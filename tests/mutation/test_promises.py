@@ -33,6 +33,22 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a primary figure that no task has is told before anything is trained",
+        file="stages/compare.py",
+        old="            self._check_harness(planned)\n",
+        new="",
+        test="tests/unit/test_compare_tasks.py::"
+        "test_a_figure_that_no_task_has_is_told_before_anything_is_trained",
+    ),
+    Mutation(
+        promise="what is wrong in a list or table is told with what its field is",
+        file="recipe/reading.py",
+        old="        if is_name or isinstance(part, int) or model is None:\n",
+        new="        if is_name:\n",
+        test="tests/unit/test_recipe.py::"
+        "test_what_is_wrong_within_a_field_is_told_with_what_the_field_is",
+    ),
+    Mutation(
         promise="every changed place of a source is told, though a manifest is gone",
         file="corpus/sealed.py",
         old="            problems.extend(error.problems)\n",

@@ -40,6 +40,7 @@ def comparison_plan(
     claims: Mapping[str, Any],
     arms: Sequence[ComparedArm],
     measured: bool,
+    known_later: Sequence[str],
     how: str,
     num_at_a_time: int,
     folder: Path,
@@ -55,6 +56,11 @@ def comparison_plan(
         f"about {format_duration(total_s)} of computing, {format_duration(wall_s)} on the clock, "
         "if the plans' estimates hold",
         *(["tokens are estimates: the text is not prepared yet"] if not measured else []),
+        *(
+            f"{clean(metric)}: whether its task has this figure is known once the tasks are "
+            "loaded, before anything is trained"
+            for metric in known_later
+        ),
         f"everything is written to {folder}",
         *_advice_on_seeds(len(seeds)),
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import known_once_measured, measured_by
+from rewarm.comparison.metrics import known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
@@ -27,6 +27,7 @@ __all__ = [
     "PlannedRun",
     "compared_arms",
     "jobs_of",
+    "known_later",
     "outcomes_of",
     "plan_runs",
     "workers_of",
@@ -140,8 +141,9 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
     """Note primary metrics that an arm of a contrast will not have."""
     measured = {run.arm.name: _measured(run) for run in runs}
     named = dict.fromkeys(name for pair in experiment.pairs() for name in pair[:2])
+    later = known_later(experiment, runs)
     for index, primary in enumerate(experiment.primary):
-        if any(known_once_measured(primary.metric, run.plan) for run in runs):
+        if primary.metric in later:
             continue
         lacking = [n for n in named if n in measured and primary.metric not in measured[n]]
         if lacking:
@@ -150,6 +152,15 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
                 f"{primary.metric!r} is not measured of {', '.join(lacking)}",
                 f"measured are: {', '.join(measured[lacking[0]])}",
             )
+
+
+def known_later(experiment: Experiment, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the primary metrics of which only loaded tasks of the harness can tell."""
+    return [
+        primary.metric
+        for primary in experiment.primary
+        if any(known_once_loaded(primary.metric, run.plan) for run in runs)
+    ]
 
 
 def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> None:
