@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rewarm.records.run_folder import RunFolder
-from rewarm.reporting.live_page import LivePage
+from rewarm.reporting.live_page import LivePage, LiveRun, RunSite
 from rewarm.reporting.watch import WatchServer
 from tests.support.chromium import CHROMIUM, Page, open_page
 from tests.support.fake_runs import make_fake_run
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def server(run: RunFolder) -> Iterator[WatchServer]:
-    with WatchServer(LivePage(run), 0) as server:
+    with WatchServer(RunSite(LivePage(LiveRun(run))), 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -131,7 +131,10 @@ def test_a_server_that_ended_is_told(page: Page, server: WatchServer) -> None:
 def test_a_run_that_begins_is_shown(tmp_path: Path) -> None:
     made = make_fake_run(tmp_path / "made", steps_taken=0, evaluated=False)
     run = RunFolder(tmp_path / "run")
-    with WatchServer(LivePage(run), 0) as server, open_page(tmp_path / "profile") as page:
+    with (
+        WatchServer(RunSite(LivePage(LiveRun(run))), 0) as server,
+        open_page(tmp_path / "profile") as page,
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page.go(server.url)
         assert "no plan yet" in page.ask("document.querySelector('main').textContent")

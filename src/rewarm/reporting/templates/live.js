@@ -1,5 +1,5 @@
 "use strict";
-// Follows a run: when the server says that the run's folder changed, the parts of the page that
+// Follows a run or an experiment: when the server says that its records changed, the parts of the page that
 // differ are put in place of the old ones. What a reader opened, scrolled or points at stays so.
 (() => {
   const PARTS = "header, nav, main > section, footer";
@@ -91,7 +91,7 @@
     try {
       while (asked) {
         asked = false;
-        const answer = await fetch("/", { cache: "no-store" });
+        const answer = await fetch(location.pathname, { cache: "no-store" });
         if (!answer.ok) throw new Error(answer.statusText);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         if (!show(page)) setTimeout(renew, 2000);
@@ -104,7 +104,7 @@
     }
   }
 
-  const stream = new EventSource("/events");
+  const stream = new EventSource(new URL("events", location.href));
   let version = null;
   stream.addEventListener("page", (event) => {
     if (event.data !== version) renew();
