@@ -49,6 +49,28 @@ MUTATIONS = [
         "test_what_is_wrong_within_a_field_is_told_with_what_the_field_is",
     ),
     Mutation(
+        promise="no count of an altered file comes into a plan",
+        file="corpus/sealed.py",
+        old="else _change(folder / name, entry)\n",
+        new="else None\n",
+        test="tests/unit/test_decontamination.py::"
+        "test_no_plan_is_made_with_a_count_that_was_altered",
+    ),
+    Mutation(
+        promise="no plan is drawn from an altered index",
+        file="corpus/place.py",
+        old="        if changed_files(folder, endings=_COUNTED):\n",
+        new="        if False:\n",
+        test="tests/unit/test_decontamination.py::test_no_plan_is_made_on_an_index_that_was_altered",
+    ),
+    Mutation(
+        promise="what a kill left half written is taken away",
+        file="corpus/sealed.py",
+        old="                path.unlink()\n",
+        new="                pass\n",
+        test="tests/unit/test_corpus_prepare.py::test_what_a_kill_left_half_written_is_taken_away",
+    ),
+    Mutation(
         promise="every changed place of a source is told, though a manifest is gone",
         file="corpus/sealed.py",
         old="            problems.extend(error.problems)\n",
