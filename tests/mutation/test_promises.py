@@ -1404,7 +1404,7 @@ MUTATIONS = [
     Mutation(
         promise="text that changed since it was prepared is not trained on",
         file="corpus/sealed.py",
-        old='if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:',
+        old='if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:',
         new="if False:",
         test="tests/unit/test_corpus_prepare.py::test_what_changed_since_prepare_is_named",
     ),
