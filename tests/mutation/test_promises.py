@@ -64,6 +64,29 @@ MUTATIONS = [
         test="tests/unit/test_decontamination.py::test_no_plan_is_made_on_an_index_that_was_altered",
     ),
     Mutation(
+        promise="what a run holds out is not trained on by what follows it",
+        file="stages/continued.py",
+        old="folder / recipe.prepared_folder, before)",
+        new="folder / recipe.prepared_folder)",
+        test="tests/unit/test_continuation.py::"
+        "test_what_the_run_holds_out_is_not_trained_on_by_what_follows",
+    ),
+    Mutation(
+        promise="text that the run saw and would be measured begins no run",
+        file="stages/continued.py",
+        old="list(plan.conduct.corpora.values()), {source.name for source in plan.science.sources}",
+        new="[], set()",
+        test="tests/unit/test_continuation.py::"
+        "test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run",
+    ),
+    Mutation(
+        promise="a side that cannot be reached hides no mistake",
+        file="corpus/inputs.py",
+        old="                faults.append(answer)\n                continue\n",
+        new="                raise answer\n",
+        test="tests/unit/test_remote_inputs.py::test_a_side_that_fails_hides_no_mistake",
+    ),
+    Mutation(
         promise="what a kill left half written is taken away",
         file="corpus/sealed.py",
         old="                path.unlink()\n",

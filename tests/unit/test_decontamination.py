@@ -384,7 +384,7 @@ def test_tasks_of_the_harness_count_too(folder: Path, capsys: pytest.CaptureFixt
     ]
     old = planned(folder, *given).conduct.corpora["old"]
     assert trained_ids(old) == {f"old{i}" for i in range(3, 20)}
-    assert old.drops[0].by == {"evaluation.harness": 3, "web": 1}
+    assert old.drops[0].by == {"own_choice": 1, "own_cloze": 1, "own_rolling": 1, "web": 1}
     item = json.loads((folder / "own" / "rolling.jsonl").read_text())
     write_rows(folder / "own" / "rolling.jsonl", [{"t": item["t"][::-1]}])
     capsys.readouterr()
