@@ -26,6 +26,12 @@ STEPS = "document.querySelectorAll('.key-figures dd')[1].textContent"
 FIRST_PLOT = "#training .plot"
 
 
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render as often as there is something new, however busy the machine is."""
+    monkeypatch.setattr("rewarm.reporting.live_page._MOST_SHARE", 1.0)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return make_fake_run(tmp_path / "run", steps_taken=200)
@@ -141,7 +147,7 @@ def test_a_run_that_begins_is_shown(tmp_path: Path) -> None:
         os.rename(made.path, run.path)
         page.wait("document.querySelector('#waiting') === null")
         order = page.ask("[...document.querySelectorAll('main > section')].map((s) => s.id)")
-        assert order[:3] == ["verdict", "curves", "training"]
+        assert order[:4] == ["verdict", "gap", "curves", "training"]
         assert order[-1] == "provenance"
         assert page.ask("document.querySelectorAll('nav a').length") == len(order)
         assert page.complaints == []
