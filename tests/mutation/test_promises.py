@@ -33,6 +33,67 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a primary figure that no task has is told before anything is trained",
+        file="stages/compare.py",
+        old="            self._check_harness(planned)\n",
+        new="",
+        test="tests/unit/test_compare_tasks.py::"
+        "test_a_figure_that_no_task_has_is_told_before_anything_is_trained",
+    ),
+    Mutation(
+        promise="what is wrong in a list or table is told with what its field is",
+        file="recipe/reading.py",
+        old="        if is_name or isinstance(part, int) or model is None:\n",
+        new="        if is_name:\n",
+        test="tests/unit/test_recipe.py::"
+        "test_what_is_wrong_within_a_field_is_told_with_what_the_field_is",
+    ),
+    Mutation(
+        promise="no count of an altered file comes into a plan",
+        file="corpus/sealed.py",
+        old="else _change(folder / name, entry)\n",
+        new="else None\n",
+        test="tests/unit/test_decontamination.py::"
+        "test_no_plan_is_made_with_a_count_that_was_altered",
+    ),
+    Mutation(
+        promise="no plan is drawn from an altered index",
+        file="corpus/place.py",
+        old="        if changed_files(folder, endings=_COUNTED):\n",
+        new="        if False:\n",
+        test="tests/unit/test_decontamination.py::test_no_plan_is_made_on_an_index_that_was_altered",
+    ),
+    Mutation(
+        promise="what a run holds out is not trained on by what follows it",
+        file="stages/continued.py",
+        old="folder / recipe.prepared_folder, before)",
+        new="folder / recipe.prepared_folder)",
+        test="tests/unit/test_continuation.py::"
+        "test_what_the_run_holds_out_is_not_trained_on_by_what_follows",
+    ),
+    Mutation(
+        promise="text that the run saw and would be measured begins no run",
+        file="stages/continued.py",
+        old="list(plan.conduct.corpora.values()), {source.name for source in plan.science.sources}",
+        new="[], set()",
+        test="tests/unit/test_continuation.py::"
+        "test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run",
+    ),
+    Mutation(
+        promise="a side that cannot be reached hides no mistake",
+        file="corpus/inputs.py",
+        old="                faults.append(answer)\n                continue\n",
+        new="                raise answer\n",
+        test="tests/unit/test_remote_inputs.py::test_a_side_that_fails_hides_no_mistake",
+    ),
+    Mutation(
+        promise="what a kill left half written is taken away",
+        file="corpus/sealed.py",
+        old="                path.unlink()\n",
+        new="                pass\n",
+        test="tests/unit/test_corpus_prepare.py::test_what_a_kill_left_half_written_is_taken_away",
+    ),
+    Mutation(
         promise="every changed place of a source is told, though a manifest is gone",
         file="corpus/sealed.py",
         old="            problems.extend(error.problems)\n",
@@ -1366,7 +1427,7 @@ MUTATIONS = [
     Mutation(
         promise="text that changed since it was prepared is not trained on",
         file="corpus/sealed.py",
-        old='if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:',
+        old='if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:',
         new="if False:",
         test="tests/unit/test_corpus_prepare.py::test_what_changed_since_prepare_is_named",
     ),
@@ -1427,7 +1488,7 @@ MUTATIONS = [
         file="training/state.py",
         old="    set_step_counts(state.optimizer, saved.optimizer_steps)\n",
         new="",
-        test="tests/resume/test_kills.py::test_three_kills_change_no_bit",
+        test="tests/resume/test_kills.py::test_two_kills_change_no_bit",
     ),
     Mutation(
         promise="a run that has begun keeps its plan",

@@ -21,8 +21,8 @@ from rewarm.reporting.effects import (
     mood_of_effect,
     p_value,
     per_seed,
-    registered,
     written,
+    written_down,
 )
 from rewarm.reporting.terminal_table import bullets, titled_table
 from rewarm.reporting.text import clean
@@ -40,6 +40,7 @@ def comparison_plan(
     claims: Mapping[str, Any],
     arms: Sequence[ComparedArm],
     measured: bool,
+    known_later: Sequence[str],
     how: str,
     num_at_a_time: int,
     folder: Path,
@@ -55,6 +56,11 @@ def comparison_plan(
         f"about {format_duration(total_s)} of computing, {format_duration(wall_s)} on the clock, "
         "if the plans' estimates hold",
         *(["tokens are estimates: the text is not prepared yet"] if not measured else []),
+        *(
+            f"{clean(metric)}: whether its task has this figure is known once the tasks are "
+            "loaded, before anything is trained"
+            for metric in known_later
+        ),
         f"everything is written to {folder}",
         *_advice_on_seeds(len(seeds)),
     ]
@@ -135,7 +141,7 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
     """Return the verdict with what was claimed beforehand, the paired differences, the arms."""
     parts: list[RenderableType] = [
         Text(f"\n{result.name}", style="bold"),
-        Text(f"Hypothesis ({registered(result)}):", style="dim"),
+        Text(f"Hypothesis ({written_down(result.registration)}):", style="dim"),
         Padding(Text(clean(result.hypothesis)), (0, 0, 0, 2)),
         _primaries(result.primaries),
         "",

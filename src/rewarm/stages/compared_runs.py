@@ -8,17 +8,18 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import known_once_measured, measured_by
+from rewarm.comparison.metrics import known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparedArm
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, job_of
-from rewarm.stages.launches import Launch, States, last_lines, num_cores
+from rewarm.stages.launches import Launch, States, num_cores
 from rewarm.stages.plan import plan_job
 from rewarm.units import format_count
 
@@ -27,6 +28,7 @@ __all__ = [
     "PlannedRun",
     "compared_arms",
     "jobs_of",
+    "known_later",
     "outcomes_of",
     "plan_runs",
     "workers_of",
@@ -64,7 +66,7 @@ def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int]:
 def jobs_of(
     experiment: Experiment,
     arms: Sequence[Arm],
-    root: Path,
+    root: ComparisonFolder,
     *,
     with_base: Callable[[Arm, int, Recipe], Recipe] = lambda arm, seed, recipe: recipe,
 ) -> Jobs:
@@ -73,7 +75,7 @@ def jobs_of(
     for arm in arms:
         for seed in experiment.seed_list:
             recipe = with_base(arm, seed, arm.recipe(seed))
-            run = root / "runs" / arm.name / f"seed-{seed}"
+            run = root.run(arm.name, seed).path
             jobs[arm.name, seed] = job_of(recipe, arm.folder, run)
     return jobs
 
@@ -140,8 +142,9 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
     """Note primary metrics that an arm of a contrast will not have."""
     measured = {run.arm.name: _measured(run) for run in runs}
     named = dict.fromkeys(name for pair in experiment.pairs() for name in pair[:2])
+    later = known_later(experiment, runs)
     for index, primary in enumerate(experiment.primary):
-        if any(known_once_measured(primary.metric, run.plan) for run in runs):
+        if primary.metric in later:
             continue
         lacking = [n for n in named if n in measured and primary.metric not in measured[n]]
         if lacking:
@@ -150,6 +153,15 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
                 f"{primary.metric!r} is not measured of {', '.join(lacking)}",
                 f"measured are: {', '.join(measured[lacking[0]])}",
             )
+
+
+def known_later(experiment: Experiment, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the primary metrics of which only loaded tasks of the harness can tell."""
+    return [
+        primary.metric
+        for primary in experiment.primary
+        if any(known_once_loaded(primary.metric, run.plan) for run in runs)
+    ]
 
 
 def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> None:
@@ -221,7 +233,7 @@ def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[
                 else "failed"
                 if state == "failed"
                 else "unfinished",
-                why=last_lines(run.job.run) if state == "failed" else "",
+                why=run.job.run.last_lines() if state == "failed" else "",
                 base=control.job.run.evals() if elsewhere else None,
             )
         )

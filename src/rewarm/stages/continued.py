@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from rewarm.artifacts import read_json
+from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
 from rewarm.order.position import samples_before
 from rewarm.planning.amended import amended
@@ -259,7 +260,8 @@ def _job(
     changed = recipe.model_copy(update=update)
     # Nothing is written there: what follows gets a folder beside the trunk's.
     run = RunFolder(folder / (recipe.run_folder or f"runs/{recipe.name}"))
-    return Job(changed, folder, run, folder / recipe.prepared_folder)
+    before = {name: facts for name, facts in trunk.conduct.corpora.items() if facts.measured}
+    return Job(changed, folder, run, folder / recipe.prepared_folder, before)
 
 
 def _go_on(
@@ -269,6 +271,10 @@ def _go_on(
     prepare_job(job, MODEL_TOOLS)
     more = plan_job(job, estimates_allowed=False, shown_before=_shown(trunk.science, start.step))
     plan = _grafted(trunk, run, more, start.step, name, job.recipe)
+    # Before there is a folder: training would refuse it there, and its name be taken.
+    check_held_out_apart(
+        list(plan.conduct.corpora.values()), {source.name for source in plan.science.sources}
+    )
     console.print(plan_summary(plan))
     folder = RunFolder(run.path.parent / name)
     command = command_line("train", folder.path)
