@@ -33,6 +33,66 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a run that has begun is probed as it is laid, and goes on so",
+        file="stages/probe_search.py",
+        old="    if begun is not None and begun.device_name == device:\n        return\n",
+        new="",
+        test="tests/unit/test_probe.py::test_a_run_that_has_begun_keeps_its_way_on_its_device",
+    ),
+    Mutation(
+        promise="a probe takes another way only where it is clearly faster",
+        file="stages/probe_search.py",
+        old="_WORTH = 0.97",
+        new="_WORTH = 1.0",
+        test="tests/unit/test_probe.py::"
+        "test_what_launches_do_anyway_is_kept_where_nothing_is_clearly_faster",
+    ),
+    Mutation(
+        promise="a probe of other settings is not taken over",
+        file="stages/plan.py",
+        old="probe is not None and probe.key == probe_key(plan)",
+        new="probe is not None",
+        test="tests/unit/test_probe.py::test_a_launch_takes_over_what_was_chosen_for_its_device",
+    ),
+    Mutation(
+        promise="a block that is computed again is not kept",
+        file="model/blocks.py",
+        old="return checkpoint(forward, *arguments, use_reentrant=False, **more, **named)",
+        new="return forward(*arguments, **named)",
+        test="tests/parity/test_blocks.py::"
+        "test_each_block_is_computed_once_more_in_the_backward_pass",
+    ),
+    Mutation(
+        promise="the estimate of memory counts what blocks keep",
+        file="planning/memory.py",
+        old="_GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2",
+        new="_GATED_ARRAYS, _PLAIN_ARRAYS = 1, 1",
+        test="tests/parity/test_memory.py",
+    ),
+    Mutation(
+        promise="steps that a kill made void are a loss of goodput",
+        file="reporting/goodput.py",
+        old="repeated_s=max(0.0, all_steps_s - view.training_s),",
+        new="repeated_s=0.0,",
+        test="tests/unit/test_goodput.py::test_every_second_is_somewhere",
+    ),
+    Mutation(
+        promise="no part of a step waits for the device",
+        file="training/step.py",
+        old="            total += parts\n",
+        new='            total += parts\n            with self.spans("x"):\n'
+        "                float(parts.sum())\n",
+        test="tests/parity/test_step.py::test_no_part_of_a_step_waits_for_a_number_of_the_device",
+    ),
+    Mutation(
+        promise="batches for a GPU are pinned in the thread that gathers them",
+        file="batches/loader.py",
+        old="self._executor.submit(self._gathered, step + 1)",
+        new="self._executor.submit(self._batches.batch, step + 1)",
+        test="tests/unit/test_batches.py::"
+        "test_for_a_gpu_batches_are_pinned_where_they_are_gathered",
+    ),
+    Mutation(
         promise="a primary figure that no task has is told before anything is trained",
         file="stages/compare.py",
         old="            self._check_harness(planned)\n",

@@ -71,8 +71,8 @@ def peak_estimate(
         value=peak.total,
         unit="byte",
         formula=", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items() if size)
-        + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU, "
-        "beside the process's own",
+        + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU; "
+        "tensors alone, a process takes more (--probe measures it)",
     )
 
 

@@ -206,7 +206,7 @@ def _gear(
         spans=materials.spans,
     )
     guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
-    batches = functools.partial(_batches, plan, materials, last_step, world)
+    batches = functools.partial(_batches, plan, placement, materials, last_step, world)
     saver = stack.enter_context(
         CheckpointSaver(
             plan.science,
@@ -346,7 +346,12 @@ def _begin(
 
 
 def _batches(
-    plan: Plan, materials: Materials, last_step: int, world: World, amendments: Amendments
+    plan: Plan,
+    placement: Placement,
+    materials: Materials,
+    last_step: int,
+    world: World,
+    amendments: Amendments,
 ) -> PrefetchedBatches:
     loader = BatchLoader(
         amended(plan.science, amendments).order(),
@@ -358,7 +363,7 @@ def _batches(
         num_ranks=world.data_size,
         stored=materials.stored,
     )
-    return PrefetchedBatches(loader, last_step)
+    return PrefetchedBatches(loader, last_step, pins=placement.device != "cpu")
 
 
 def _hooks(
