@@ -1,7 +1,7 @@
 """The estimate of a step's peak against torch's own tracker of tensors, which knows no formula.
 
 The tracker counts every tensor that is alive, so it is the same on any machine and under any load;
-what a process takes of the kernel beside is `benchmarks/preflight.py`'s to measure.
+what a process takes of the kernel beside is `benchmarks/peak_memory.py`'s to measure.
 """
 
 from __future__ import annotations

@@ -263,6 +263,7 @@ def test_placement_and_probe_are_written_and_nothing_else(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     said: list[str] = []
+    (run.path / ".probe-killed" / "run").mkdir(parents=True)
     probe = probe_plan(PLAN, run, say=said.append)
     assert [request.measures_all for request in answered] == [True, False, False]
     assert probe.best.checkpoint_bytes == 77

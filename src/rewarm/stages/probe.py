@@ -7,11 +7,13 @@ is what launches in this run folder take over; a run that has begun keeps the wa
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from rewarm.artifacts import read_json, write_json
@@ -30,6 +32,7 @@ __all__ = ["Say", "probe_plan"]
 Say = Callable[[str], None]
 
 _TRIAL_TIMEOUT_S = 1800.0
+_PREFIX = ".probe-"
 
 
 def probe_plan(plan: Plan, run: RunFolder, *, say: Say = lambda line: None) -> Probe:
@@ -46,10 +49,11 @@ def probe_plan(plan: Plan, run: RunFolder, *, say: Say = lambda line: None) -> P
             "run `rewarm prepare` first",
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    with (
-        hold_lock(run.lock, lambda message: None),
-        tempfile.TemporaryDirectory(dir=run.path, prefix=".probe-") as folder,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(hold_lock(run.lock, lambda message: None))
+        for left in run.path.glob(f"{_PREFIX}*"):  # of a probe that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=run.path, prefix=_PREFIX))
         begun = _begun(run)
         replies = list(_tried(plan, Path(folder), begun, say))
         chosen = chosen_of(replies)

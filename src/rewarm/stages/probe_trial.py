@@ -56,7 +56,12 @@ class StopWatch:
         self._ends: list[float] = []
 
     def before_train(self, state: TrainState, /) -> None:
-        """Note that the launch is ready; what loading took is no step's."""
+        """Note that the launch is ready; what loading took is no step's.
+
+        It is told again where another stage of freezing begins.
+        """
+        if self._ends:
+            return
         self.start_s = process_age_s()
         trained = (p for group in state.optimizer.param_groups for p in group["params"])
         self.num_trained = sum(parameter.numel() for parameter in trained)
@@ -74,7 +79,7 @@ class StopWatch:
 
     def on_stop(self, state: TrainState, /) -> None:
         """Take the peak of all steps; the save comes after it."""
-        self.peak_bytes = self.memory.take_peak()
+        self.peak_bytes = max(self.peak_bytes, self.memory.take_peak())
 
     @property
     def steps_s(self) -> list[float]:

@@ -10,6 +10,7 @@ from rewarm.distributed.world import launched_world
 from rewarm.reporting.profile_page import write_profile_page
 from rewarm.stages.job import open_run
 from rewarm.stages.train import run_train
+from rewarm.training.profiling import WARM_UP_STEPS
 
 __all__ = ["run_profiled_train"]
 
@@ -21,6 +22,12 @@ def run_profiled_train(
     overrides = list(overrides)
     code = run_train(path, overrides, until_step=until_step, sinks=sinks, watches=True)
     _, run = open_run(path, () if path.is_dir() else overrides)
-    if launched_world().is_main and run.profile.exists():
+    if not launched_world().is_main:
+        return code
+    if run.profile.exists():
         sys.stdout.write(f"profile: {write_profile_page(run)}\n")
+    else:
+        sys.stdout.write(
+            f"nothing was profiled: that begins after {WARM_UP_STEPS} steps of a launch\n"
+        )
     return code

@@ -189,9 +189,7 @@ def train_plan(
         spans = Spans()
         watching: list[Hook] = []
         if watches and world.is_main:
-            watching.append(
-                Profile(run.profile, spans, device_name=placement.device_name, say=live.say)
-            )
+            watching.append(Profile(run.profile, spans, device_name=placement.device_name))
         materials = Materials(
             load_model=load,
             fill_model=fill,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch.autograd.profiler_util import FunctionEventAvg
@@ -14,10 +13,10 @@ from rewarm.records.profile import OperatorTime, StepProfile
 from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
 
-__all__ = ["PROFILED_STEPS", "Profile"]
+__all__ = ["PROFILED_STEPS", "WARM_UP_STEPS", "Profile"]
 
 # The first steps fault memory in and choose kernels.
-_WARM_UP_STEPS = 3
+WARM_UP_STEPS = 3
 PROFILED_STEPS = 5
 _MOST_OPERATORS = 25
 TRACE = "trace.json.gz"
@@ -29,21 +28,19 @@ class Profile:
     Steps are the same to the bit; while they are watched they are slower.
     """
 
-    def __init__(
-        self, record: Path, spans: Spans, *, device_name: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, record: Path, spans: Spans, *, device_name: str) -> None:
         """`record` is the file that is written; the trace comes beside it."""
         self._record = record
         self._spans = spans
         self._device_name = device_name
-        self._say = say
         self._num_seen = 0
         self._watched: list[StepRecord] = []
         self._profiler: profile | None = None
 
     def before_train(self, state: TrainState, /) -> None:
-        """Nothing is watched yet, and what an earlier launch watched is not this one's."""
-        self._record.unlink(missing_ok=True)
+        """What an earlier launch watched is not this one's."""
+        if self._num_seen == 0:
+            self._record.unlink(missing_ok=True)
 
     def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
         """Begin after the steps that warm up, and end when enough were watched."""
@@ -54,18 +51,20 @@ class Profile:
             self._watched.append(record)
             if len(self._watched) == PROFILED_STEPS:
                 self._end(state)
-        elif self._num_seen == _WARM_UP_STEPS:
+        elif self._num_seen == WARM_UP_STEPS:
             self._begin(state)
 
     def on_stop(self, state: TrainState, /) -> None:
-        """Write what there is, where the launch ends earlier."""
-        if self._profiler is not None:
+        """Write what there is, where the launch or a stage of it ends earlier."""
+        if self._profiler is None:
+            return
+        if self._watched:
             self._end(state)
-        elif self._num_seen <= _WARM_UP_STEPS:
-            self._say(
-                f"nothing was profiled: that begins after {_WARM_UP_STEPS} steps of a launch, "
-                f"this one took {self._num_seen}"
-            )
+        else:
+            self._profiler.stop()
+            self._profiler = None
+            self._spans.rest()
+            self._num_seen -= 1  # another stage may begin
 
     def _begin(self, state: TrainState) -> None:
         activities = [ProfilerActivity.CPU]
@@ -81,8 +80,6 @@ class Profile:
         profiler.stop()
         self._spans.rest()
         num = len(self._watched)
-        if not num:
-            return
         self._record.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(self._record.with_name(TRACE)))
         on_gpu = state.device.type == "cuda"
@@ -99,7 +96,6 @@ class Profile:
             trace=TRACE,
         )
         write_json(self._record, found.model_dump(mode="json"))
-        self._say(f"profiled steps {found.first_step} to {found.first_step + num - 1}")
 
 
 def _operators(profiler: profile, num_steps: int, *, on_gpu: bool) -> tuple[OperatorTime, ...]:

@@ -1,17 +1,14 @@
-"""The plan's estimates beside what comes: memory without a probe, time with one.
+"""The plan's estimate of a step's peak memory, without a probe, beside what a process takes.
 
-Memory: of four shapes, in both precisions, the peak of some steps in a process of their own (the
-kernel's count of its own pages, less what it took before it had weights) over the estimate. Time: a
-run of 200 steps by its wall clock, over what the plan said after a probe.
+Of four shapes, in both precisions, the peak of some steps in a process of their own (the kernel's
+count of its own pages, less what it took before it had weights) over the estimate.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +24,17 @@ from rewarm.model.load import base_without_weights, load_base
 from rewarm.planning.budget import state_bytes
 from rewarm.planning.memory import StepShape, peak_memory
 from rewarm.planning.model_facts import read_model_facts
-from rewarm.planning.plan import Plan, load_plan
 from rewarm.recipe.steps import OptimizerRecipe
-from rewarm.records.probe import Probe
 from rewarm.training.optimizer import build_optimizer, set_learning_rate, trainable_parameters
 from rewarm.training.usage import MemoryMeter
-from tests.support.road import make_reader_folder
 from tests.support.tiny_models import make_family_folder
 
-LLAMA = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "vocab_size": 4096}
 SHAPES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "llama, 8 layers of 256, 4k entries": ("llama", LLAMA, "plain"),
+    "llama, 8 layers of 256, 4k entries": (
+        "llama",
+        {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "vocab_size": 4096},
+        "plain",
+    ),
     "qwen2, 6 layers of 256, 128k entries": (
         "qwen2",
         {
@@ -120,67 +117,9 @@ def memory_figures(root: Path) -> list[Figure]:
     ]
 
 
-def rewarm(folder: Path, *arguments: str) -> None:
-    """Run a verb in a folder, in silence."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src")}
-    command = [sys.executable, "-m", "rewarm", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-
-
-def made(folder: Path) -> Path:
-    """Return a folder with a base, prepared text and a recipe of 200 steps."""
-    make_reader_folder(folder)
-    for file in (folder / "my-model").iterdir():
-        file.unlink()
-    make_family_folder(folder / "my-model", "llama", max_position_embeddings=LENGTH, **LLAMA)
-    flags = "--base my-model --text my-text --replay my-old-text --peak-lr 1e-3"
-    rewarm(folder, "init", "r.toml", *flags.split(), "--budget", str(200 * 2048))
-    return folder
-
-
-def estimate(plan: Plan, name: str) -> float:
-    """Return one of a plan's estimates."""
-    return next(found.value for found in plan.estimates if found.name == name)
-
-
-def time_figures(root: Path) -> list[Figure]:
-    """Return the wall clock of 200 steps over the plan's time after a probe."""
-    folder = made(root / "time")
-    wanted = (
-        "batch.tokens=2048",
-        f"batch.sequence_length={LENGTH}",
-        "evaluation.matched_continuation_items=0",
-    )
-    options = [part for override in wanted for part in ("-o", override)]
-    rewarm(folder, "prepare", "r.toml", *options)
-    rewarm(folder, "plan", "r.toml", "--probe", *options)
-    (run,) = (folder / "runs").iterdir()
-    probe = Probe.model_validate_json((run / "probe.json").read_text())
-    plan = load_plan(run / "plan.json")
-    assert plan.science.num_steps == 200
-    started = time.perf_counter()
-    rewarm(folder, "train", "r.toml", *options)
-    took = time.perf_counter() - started
-    ratio = took / estimate(plan, "time")
-    print(f"200 steps: {took:.1f} s, {ratio:.3f} of the plan's", flush=True)
-    return [
-        Figure("200 steps: off the probe's time", abs(ratio - 1), "", "lower", 0.1, "the plan"),
-        Figure("200 steps: wall clock over the probe's time", ratio, "", "lower"),
-        Figure("a step in the probe", probe.best.step_s, "s", "lower"),
-    ]
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        parts = {"memory": memory_figures, "time": time_figures}
-        wanted = [part for part in parts if len(sys.argv) < 2 or part in sys.argv[1:]]
-        for part in wanted:
-            # Memory needs no quiet machine, time does: each is a record of its own.
-            write_results(f"preflight_{part}", parts[part](Path(name)))
+        write_results("peak_memory", memory_figures(Path(name)))
 
 
 if __name__ == "__main__":
