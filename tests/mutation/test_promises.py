@@ -63,6 +63,14 @@ MUTATIONS = [
         "test_each_block_is_computed_once_more_in_the_backward_pass",
     ),
     Mutation(
+        promise="blocks are computed again where memory asks for it",
+        file="training/placement.py",
+        old="        if peaks[kind] > total:\n            continue\n",
+        new="",
+        test="tests/unit/test_training_placement.py::"
+        "test_blocks_are_computed_again_only_where_memory_asks_for_it",
+    ),
+    Mutation(
         promise="the estimate of memory counts what blocks keep",
         file="planning/memory.py",
         old="_GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2",
