@@ -94,6 +94,58 @@ MUTATIONS = [
         test="tests/unit/test_corpus_prepare.py::test_what_a_kill_left_half_written_is_taken_away",
     ),
     Mutation(
+        promise="an experiment's live page says nothing of its claim while runs go on",
+        file="reporting/experiment_view.py",
+        old="return None if is_old or going else record_or_none(",
+        new="return record_or_none(",
+        test="tests/unit/test_watch_experiment.py::"
+        "test_it_shows_the_comparison_once_that_is_concluded",
+    ),
+    Mutation(
+        promise="a live server answers the paths of its table alone",
+        file="reporting/live_experiment.py",
+        old="if known == path), None)",
+        new="if known in path), None)",
+        test="tests/unit/test_watch_experiment.py::test_only_the_table_s_paths_are_answered",
+    ),
+    Mutation(
+        promise="watching writes nothing into a run",
+        file="training/lock.py",
+        old="        return time.time() - path.stat().st_mtime <= STALE_AFTER_S\n",
+        new="        return _why_stale(path, None) is None\n",
+        test="tests/unit/test_watch_experiment.py::test_a_lock_is_looked_at_and_left_alone",
+    ),
+    Mutation(
+        promise="a gap counts as recovered only where it stays so",
+        file="evaluation/forgetting.py",
+        old="        if value > tolerance:\n            break\n        recovered = step\n",
+        new="        if value <= tolerance:\n            recovered = step\n",
+        test="tests/unit/test_gap_figures.py::"
+        "test_what_did_not_come_back_is_not_marked_as_if_it_had",
+    ),
+    Mutation(
+        promise="the gap's figure has the control of the run's own comparison beside it",
+        file="reporting/gap_figures.py",
+        old="if (curve.domain, curve.metric) == (domain, _METRIC)",
+        new="if False",
+        test="tests/unit/test_gap_figures.py::test_the_comparison_s_control_stands_beside_the_run",
+    ),
+    Mutation(
+        promise="runs that go on do not move an arm's mean",
+        file="reporting/arm_curves.py",
+        old="in_front = finished or [",
+        new="in_front = every or [",
+        test="tests/unit/test_gap_figures.py::"
+        "test_runs_that_go_on_do_not_move_the_mean_of_those_that_ended",
+    ),
+    Mutation(
+        promise="no record of a run makes a link that acts",
+        file="reporting/membership.py",
+        old="quote(member.page)",
+        new="member.page",
+        test="tests/unit/test_gap_figures.py::test_no_record_makes_a_link_that_acts",
+    ),
+    Mutation(
         promise="every changed place of a source is told, though a manifest is gone",
         file="corpus/sealed.py",
         old="            problems.extend(error.problems)\n",
