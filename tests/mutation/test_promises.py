@@ -33,6 +33,61 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a comparison tells what the steps of a run have shown, not what was planned",
+        file="comparison/outcomes.py",
+        old="        exposure=_exposure(plan, steps),\n",
+        new="        exposure=planned_exposure(plan),\n",
+        test="tests/unit/test_compare_amended.py::"
+        "test_an_amended_run_is_told_with_what_its_steps_have_shown",
+    ),
+    Mutation(
+        promise="what runs share is told as their amendments have left it",
+        file="stages/compared_runs.py",
+        old="    return amended_plan(run.plan, chain)\n",
+        new="    return run.plan\n",
+        test="tests/unit/test_compare_amended.py::"
+        "test_an_amended_run_is_told_with_what_its_steps_have_shown",
+    ),
+    Mutation(
+        promise="an arm may have a rule of its own on forgetting",
+        file="stages/compared_runs.py",
+        old='    "on_forgetting",\n',
+        new="",
+        test="tests/unit/test_compare_amended.py::test_a_rule_on_forgetting_may_be_an_arms_own",
+    ),
+    Mutation(
+        promise="what follows a run that raised its replay counts what that has really shown",
+        file="stages/continued.py",
+        old="shown_before(amended(trunk.science, amendments), start.step)",
+        new="shown_before(trunk.science, start.step)",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_an_extension_counts_what_a_raised_run_has_shown",
+    ),
+    Mutation(
+        promise="nothing goes on from a checkpoint whose amendments are gone",
+        file="stages/continued.py",
+        old="    check_start(start.path, run, amendments)\n",
+        new="",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_raised_run_whose_amendments_are_gone_goes_on_nowhere",
+    ),
+    Mutation(
+        promise="a run that raised its replay to the ceiling can be branched",
+        file="stages/continued_trunk.py",
+        old='    if rule.action != "replay" or 0 < share < rule.ceiling:\n',
+        new="    if share >= 0:\n",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_branch_of_a_raised_run_saw_what_it_saw_and_keeps_its_blend",
+    ),
+    Mutation(
+        promise="a rule on forgetting counts from where a branch begins",
+        file="stages/continued_trunk.py",
+        old='update={"after_steps": at_step + rule.after_steps}',
+        new='update={"after_steps": rule.after_steps}',
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_branch_of_a_raised_run_saw_what_it_saw_and_keeps_its_blend",
+    ),
+    Mutation(
         promise="a primary figure that no task has is told before anything is trained",
         file="stages/compare.py",
         old="            self._check_harness(planned)\n",
