@@ -211,7 +211,13 @@ def test_claims_are_what_results_hang_on(tmp_path: Path) -> None:
 def test_names_of_metrics() -> None:
     for name, kind in KINDS.items():
         assert kind_of(f"{name}.web.v2" if kind.by_subject else name) is kind
-        assert metric_problem(f"{name}.new" if kind.by_subject else name) is None
+        subject = "arc_easy acc" if name.startswith("harness") else "new"
+        assert metric_problem(f"{name}.{subject}" if kind.by_subject else name) is None
+    told = metric_problem("harness.arc_easy")
+    assert told == (
+        "'arc_easy' of lm-evaluation-harness has several figures",
+        "name one, e.g. harness.arc_easy acc",
+    )
     for wrong in ("stability_gap", "forgetting.old", "held_out.", "loss", ""):
         assert metric_problem(wrong) is not None
 

@@ -40,6 +40,7 @@ def comparison_plan(
     claims: Mapping[str, Any],
     arms: Sequence[ComparedArm],
     measured: bool,
+    known_later: Sequence[str],
     how: str,
     num_at_a_time: int,
     folder: Path,
@@ -55,6 +56,11 @@ def comparison_plan(
         f"about {format_duration(total_s)} of computing, {format_duration(wall_s)} on the clock, "
         "if the plans' estimates hold",
         *(["tokens are estimates: the text is not prepared yet"] if not measured else []),
+        *(
+            f"{clean(metric)}: whether its task has this figure is known once the tasks are "
+            "loaded, before anything is trained"
+            for metric in known_later
+        ),
         f"everything is written to {folder}",
         *_advice_on_seeds(len(seeds)),
     ]
@@ -65,7 +71,7 @@ def comparison_plan(
         "",
         _arms(arms),
         "",
-        _exposure(arms),
+        _exposure("Exposure: tokens by source", {arm.name: arm.exposure for arm in arms}),
         "",
         bullets(lines),
     )
@@ -116,17 +122,17 @@ def _name(arm: ComparedArm) -> Text:
     return shown
 
 
-def _exposure(arms: Sequence[ComparedArm]) -> Table:
-    table = titled_table("Exposure: tokens by source")
+def _exposure(title: str, by_arm: Mapping[str, Mapping[str, float]]) -> Table:
+    table = titled_table(title)
     table.add_column("arm", overflow="fold")
-    sources = list(dict.fromkeys(name for arm in arms for name in arm.exposure))
+    sources = list(dict.fromkeys(name for exposure in by_arm.values() for name in exposure))
     for name in sources:
         table.add_column(Text(clean(name)), justify="right", no_wrap=True)
-    for arm in arms:
-        cells = (arm.exposure.get(name) for name in sources)
+    for arm, exposure in by_arm.items():
+        cells = (exposure.get(name) for name in sources)
         table.add_row(
-            Text(clean(arm.name), style="bold"),
-            *(format_count(c) if c is not None else numbers.MISSING for c in cells),
+            Text(clean(arm), style="bold"),
+            *(format_count(round(c)) if c is not None else numbers.MISSING for c in cells),
         )
     return table
 
@@ -150,6 +156,11 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
         ),
         "",
         _results(result),
+        "",
+        _exposure(
+            "Exposure: tokens by source that a run saw",
+            {arm.name: result.shown(arm.name) for arm in result.arms},
+        ),
     ]
     if result.notes:
         parts += ["", bullets(result.notes)]
@@ -207,7 +218,7 @@ def _results(result: ComparisonResult) -> Table:
             _name(arm),
             *cells,
             format_count(arm.num_tokens),
-            numbers.rate(arm.lr_area),
+            numbers.rate(result.lr_area(arm.name)),
             format_duration(sum(run.training_s for run in done)),
             Text(f"{told}, failed" if failed else told, style="red" if failed else ""),
         )

@@ -17,10 +17,11 @@ from rich.console import Console
 from rewarm.artifacts import provenance, write_json
 from rewarm.comparison.arms import Arm, arms_of
 from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_experiment
+from rewarm.comparison.metrics import harness_problems
 from rewarm.comparison.registration import claims_of, register
 from rewarm.comparison.verdict import conclude
 from rewarm.corpus.chat import OpenChat
-from rewarm.errors import RecipeError
+from rewarm.errors import PlanError, Problems, RecipeError
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparisonResult, Registration
 from rewarm.records.comparison_folder import ComparisonFolder
@@ -30,6 +31,7 @@ from rewarm.stages.compared_runs import (
     PlannedRun,
     compared_arms,
     jobs_of,
+    known_later,
     outcomes_of,
     plan_runs,
     workers_of,
@@ -142,6 +144,7 @@ class _Comparison:
             claims=claims_of(self.written, self.arms),
             arms=compared_arms(planned),
             measured=all(run.plan.measured for run in planned),
+            known_later=known_later(self.experiment, planned),
             how=f"{self.experiment.run.mode}, {workers} at a time",
             num_at_a_time=workers,
             folder=self.folder.path,
@@ -159,6 +162,7 @@ class _Comparison:
         # A job that ended is concluded upon, whatever came of it; the next command tries again.
         may_train = under_way is None and not has_ended
         if may_train and any(state != "done" for state in states.values()):
+            self._check_harness(planned)
             for run in planned:
                 if states[run.launch.name] != "done":
                     keep_plan(run.plan, run.job)
@@ -190,6 +194,24 @@ class _Comparison:
                 seen.append(text)
                 rehearse_job(job)
                 prepare_job(job, MODEL_TOOLS)
+
+    def _check_harness(self, planned: Sequence[PlannedRun]) -> None:
+        """Raise for primary metrics that no task of lm-evaluation-harness comes to.
+
+        Its tasks have to be loaded for that: here at the latest, before hours of training.
+        """
+        metrics = known_later(self.experiment, planned)
+        if not metrics:
+            return
+        from rewarm.stages.harness import harness_of
+
+        harness = harness_of(next(run.plan for run in planned if run.arm.kind == "control"))
+        assert harness is not None
+        named = [primary.metric for primary in self.experiment.primary]
+        problems = Problems()
+        for metric, what, fix in harness_problems(metrics, harness.figures()):
+            problems.add(f"primary[{named.index(metric)}].metric", f"{metric!r}: {what}", fix)
+        problems.raise_as(PlanError)
 
     def _job_of_cluster(self) -> tuple[str | None, bool]:
         """Return the number of a Slurm job that is still at it, and whether one has ended since."""
