@@ -133,7 +133,8 @@ def render_run_report(run: RunFolder, *, live: bool = False, up: str = "") -> st
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),
-        events=run_sections.events_table(view),
+        events=run_sections.events_table(view, routine=False),
+        all_events=run_sections.events_table(view),
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
