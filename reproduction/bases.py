@@ -89,13 +89,13 @@ class Sizes:
     peak_lr: float = 4e-3
 
 
-FULL = Sizes(hidden_size=128, num_layers=4, num_heads=4, vocab_size=4096, tokens=5_000_000)
+FULL = Sizes(hidden_size=96, num_layers=3, num_heads=3, vocab_size=4096, tokens=3_000_000)
 LARGE = Sizes(
     hidden_size=640,
     num_layers=12,
     num_heads=10,
     vocab_size=4096,
-    tokens=20_000_000,
+    tokens=12_000_000,
     batch_tokens=16_384,
     peak_lr=1e-3,
 )

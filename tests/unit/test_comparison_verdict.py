@@ -13,6 +13,7 @@ from rich.console import Console
 from rewarm.comparison.documents import document_interval
 from rewarm.comparison.metrics import against_base, kind_of, metric_problem, values_of
 from rewarm.records.comparison import ComparisonResult
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import LOWER_IS_BETTER, EvalRecord, Metric
 from rewarm.reporting.comparison_page import render_comparison_page, write_comparison_page
 from rewarm.reporting.comparison_terminal import comparison_verdict
@@ -237,7 +238,7 @@ def told() -> ComparisonResult:
 
 
 def test_the_page(told: ComparisonResult, tmp_path: Path) -> None:
-    page = write_comparison_page(told, tmp_path)
+    page = write_comparison_page(told, ComparisonFolder(tmp_path))
     text = page.read_text(encoding="utf-8")
     read = Page(text)
     assert not [v for _, name, v in read.attributes if name in ("src", "href") and "//" in v]

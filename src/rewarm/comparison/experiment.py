@@ -15,6 +15,7 @@ from rewarm.errors import Problems, RecipeError
 from rewarm.recipe.reading import check_secrets, parse_toml, problems_of, read_text
 from rewarm.recipe.section import NAME, Section
 from rewarm.records.comparison import Direction
+from rewarm.records.comparison_folder import ComparisonFolder
 
 __all__ = [
     "NOISE_FLOOR",
@@ -177,10 +178,11 @@ class WrittenExperiment:
     sha256: str
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> ComparisonFolder:
         """Where everything of the comparison is written."""
         beside = self.path.resolve().parent
-        return beside / (self.experiment.folder or f"comparisons/{self.experiment.name}")
+        name = self.experiment.folder or f"comparisons/{self.experiment.name}"
+        return ComparisonFolder(beside / name)
 
 
 def read_experiment(path: Path) -> WrittenExperiment:

@@ -9,9 +9,11 @@ from typing import Literal
 
 from rewarm.comparison.arms import Arm, order_seed
 from rewarm.comparison.metrics import against_base, planned_values, values_of
+from rewarm.evaluation.curves import domain_curves
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.comparison import ComparedArm, ComparedRun
+from rewarm.records.curves import DomainCurve
 from rewarm.records.facts import Amendment, EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
 
@@ -22,10 +24,14 @@ State = Literal["done", "failed", "unfinished"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run and its evaluations, step 0 being the base that all arms are measured against."""
+    """A run and its evaluations, step 0 being the base that all arms are measured against.
+
+    `curves` are of runs that begin from that base alone.
+    """
 
     run: ComparedRun
     records: tuple[EvalRecord, ...]
+    curves: tuple[DomainCurve, ...] = ()
 
 
 def outcome_of(
@@ -67,7 +73,7 @@ def outcome_of(
         training_s=training_s,
         why=why,
     )
-    return Outcome(run, tuple(records))
+    return Outcome(run, tuple(records), domain_curves(records) if base is None else ())
 
 
 def _exposure(plan: Plan, steps: Sequence[StepRecord]) -> dict[str, int]:

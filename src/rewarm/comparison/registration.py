@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from rewarm.artifacts import canonical_json, parse_json, write_json
+from rewarm.artifacts import canonical_json, write_json
 from rewarm.comparison.arms import Arm
 from rewarm.comparison.experiment import WrittenExperiment
 from rewarm.errors import Problem, RunFolderError
 from rewarm.records.comparison import Primary, Registration
+from rewarm.records.reading import record_or_none
 
 __all__ = ["claims_of", "register"]
-
-_FILE = "experiment.json"
 
 
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
@@ -53,8 +49,8 @@ def register(
     Where runs have begun and nothing (or nothing that can be read) was written down before them,
     that is on record from then on.
     """
-    path = written.folder / _FILE
-    known = _known(path)
+    path = written.folder.registration
+    known = record_or_none(path, Registration)
     if has_begun and known is not None:
         _check_same(known, claims, written)
         return known
@@ -70,13 +66,6 @@ def register(
     if write:
         write_json(path, fresh.model_dump(mode="json"))
     return fresh
-
-
-def _known(path: Path) -> Registration | None:
-    try:
-        return Registration.model_validate(parse_json(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
-        return None
 
 
 def _check_same(known: Registration, claims: Mapping[str, Any], written: WrittenExperiment) -> None:

@@ -31,6 +31,7 @@ from rewarm.records.comparison import (
     PairedEffect,
     Primary,
     Registration,
+    RunCurves,
     Word,
 )
 
@@ -79,6 +80,11 @@ def conclude(
         registration=registration,
         arms=tuple(arms),
         runs=tuple(outcome.run for outcome in outcomes),
+        curves=tuple(
+            RunCurves(arm=one.run.arm, seed=one.run.seed, curves=one.curves)
+            for one in outcomes
+            if one.curves
+        ),
         primary=primary_effects,
         secondary=secondary,
         noise=noise,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rewarm.records.curves import DomainCurve
 from rewarm.records.facts import Record
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "ComparedRun",
     "ComparisonResult",
     "Direction",
+    "Membership",
     "PairedEffect",
     "Primary",
     "Registration",
+    "RunCurves",
     "Word",
 ]
 
@@ -89,6 +92,14 @@ class ComparedRun(Record):
     why: str = Field("", description="failed: its last lines")
 
 
+class RunCurves(Record):
+    """How one arm's figures moved with one seed."""
+
+    arm: str
+    seed: int
+    curves: tuple[DomainCurve, ...]
+
+
 class PairedEffect(Record):
     """One metric of an arm against another one, over the seeds that both of them finished."""
 
@@ -136,6 +147,9 @@ class ComparisonResult(Record):
     registration: Registration
     arms: tuple[ComparedArm, ...]
     runs: tuple[ComparedRun, ...]
+    curves: tuple[RunCurves, ...] = Field(
+        (), description="of finished runs that begin from the control's base"
+    )
     primary: tuple[PairedEffect, ...] = Field(description="the tests that Holm adjusts")
     secondary: tuple[PairedEffect, ...] = Field(description="everything else: exploratory")
     noise: tuple[PairedEffect, ...] = Field(description="the control's copy against the control")
@@ -173,3 +187,26 @@ class ComparisonResult(Record):
     def noise_of(self, metric: str) -> PairedEffect | None:
         """Return how the control's copy differed from the control in a metric."""
         return next((effect for effect in self.noise if effect.metric == metric), None)
+
+
+class Membership(Record):
+    """What a run is in a comparison, for its own report: `comparison.json` of the run.
+
+    Written when the run is about to begin, and again with what came of the comparison.
+    """
+
+    name: str = Field(description="of the comparison")
+    hypothesis: str
+    arm: str
+    description: str
+    kind: ArmKind
+    seed: int
+    control: str = Field(description="the arm that the others are held against")
+    page: str = Field(description="the comparison's page, relative to the run's folder")
+    verdict: str = Field("", description="empty until the comparison is concluded")
+    effects: tuple[PairedEffect, ...] = Field(
+        (), description="the primary tests that this arm takes part in"
+    )
+    control_curves: tuple[DomainCurve, ...] = Field(
+        (), description="of the control's run with this seed; none in the control's own"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewarm.artifacts import canonical_json
-from rewarm.records.comparison import ComparedArm, ComparisonResult, PairedEffect
+from rewarm.records.comparison import ComparedArm, ComparisonResult, PairedEffect, Primary
 from rewarm.reporting import numbers
 from rewarm.reporting.effects import (
     effect_value,
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 
-def primaries_table(result: ComparisonResult) -> Table:
+def primaries_table(primaries: Sequence[Primary]) -> Table:
     """Return the primary metrics with what was expected of each, as written beforehand."""
-    rows = tuple((primary.metric, expectation(primary)) for primary in result.primaries)
+    rows = tuple((primary.metric, expectation(primary)) for primary in primaries)
     return Table(words("primary metric", "expected of an arm against the control"), rows)
 
 

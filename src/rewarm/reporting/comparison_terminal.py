@@ -21,8 +21,8 @@ from rewarm.reporting.effects import (
     mood_of_effect,
     p_value,
     per_seed,
-    registered,
     written,
+    written_down,
 )
 from rewarm.reporting.terminal_table import bullets, titled_table
 from rewarm.reporting.text import clean
@@ -141,7 +141,7 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
     """Return the verdict with what was claimed beforehand, the paired differences, the arms."""
     parts: list[RenderableType] = [
         Text(f"\n{result.name}", style="bold"),
-        Text(f"Hypothesis ({registered(result)}):", style="dim"),
+        Text(f"Hypothesis ({written_down(result.registration)}):", style="dim"),
         Padding(Text(clean(result.hypothesis)), (0, 0, 0, 2)),
         _primaries(result.primaries),
         "",

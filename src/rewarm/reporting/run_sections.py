@@ -397,7 +397,6 @@ def ledger_table(view: RunView) -> Table:
                 f"{exposure.planned_epochs:.2f}", below=format_count(exposure.planned_tokens)
             )
             seen = Cell(f"{exposure.seen_epochs:.2f}", below=format_count(exposure.seen_tokens))
-        reasons = ", ".join(f"{why} {n:,}" for why, n in sorted(corpus.rejected.items()))
         rows.append(
             (
                 Cell(name, below=corpus.role + ("" if corpus.measured else ", estimated")),
@@ -408,7 +407,7 @@ def ledger_table(view: RunView) -> Table:
                 Cell(f"{corpus.held_out_documents:,}", below=format_bytes(corpus.held_out_bytes)),
                 planned,
                 seen,
-                Cell(f"{sum(corpus.rejected.values()):,}", below=reasons),
+                f"{sum(corpus.rejected.values()):,}",
             )
         )
     columns = words("source", "licence") + numeric(
@@ -418,8 +417,8 @@ def ledger_table(view: RunView) -> Table:
         "held out",
         "planned epochs",
         "seen epochs",
+        "left out",
     )
-    columns += words("rejected")
     return Table(columns, tuple(rows))
 
 

@@ -24,6 +24,7 @@ from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, RecipeError
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparisonResult, Registration
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.reporting.comparison_terminal import comparison_plan, comparison_verdict
 from rewarm.stages.board import Board
 from rewarm.stages.compared_runs import (
@@ -36,7 +37,8 @@ from rewarm.stages.compared_runs import (
     workers_of,
 )
 from rewarm.stages.job import Job, command_line, keep_plan
-from rewarm.stages.launches import Launch, States, last_lines, run_here, state_on_disk
+from rewarm.stages.launches import Launch, States, run_here, state_on_disk
+from rewarm.stages.memberships import note_memberships
 from rewarm.training.lock import hold_lock
 
 __all__ = ["FAILED", "run_compare"]
@@ -65,8 +67,8 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
     if dry_run:
         comparison.say("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(comparison.folder / "lock.json", comparison.say):
+    comparison.folder.path.mkdir(parents=True, exist_ok=True)
+    with hold_lock(comparison.folder.lock, comparison.say):
         return comparison.carry_out()
 
 
@@ -83,7 +85,7 @@ class _Comparison:
         return self.written.experiment
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> ComparisonFolder:
         return self.written.folder
 
     @property
@@ -94,8 +96,9 @@ class _Comparison:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def check_folder(self) -> None:
-        if os.path.lexists(self.folder) and not self.folder.is_dir():
-            raise RecipeError.one("folder", f"{self.folder} is not a folder", "name another one")
+        path = self.folder.path
+        if os.path.lexists(path) and not path.is_dir():
+            raise RecipeError.one("folder", f"{path} is not a folder", "name another one")
 
     def check_claims(self) -> None:
         """Raise where what is claimed is not what was written down when the runs began."""
@@ -130,7 +133,7 @@ class _Comparison:
         from rewarm.stages.fresh_base import make_fresh_base
 
         shape = find_base(recipe.base, arm.folder)
-        drawn = make_fresh_base(shape, self.folder / "bases", seed)
+        drawn = make_fresh_base(shape, self.folder.path / "bases", seed)
         update = {"path": str(drawn), "revision": None, "optimizer_state": None}
         return recipe.model_copy(update={"base": recipe.base.model_copy(update=update)})
 
@@ -144,7 +147,7 @@ class _Comparison:
             known_later=known_later(self.experiment, planned),
             how=f"{self.experiment.run.mode}, {workers} at a time",
             num_at_a_time=workers,
-            folder=self.folder,
+            folder=self.folder.path,
         )
         self.console.print(shown)
 
@@ -164,6 +167,7 @@ class _Comparison:
                 if states[run.launch.name] != "done":
                     keep_plan(run.plan, run.job)
                     run.job.run.make_log_folder()
+            note_memberships(planned, registration, self.folder.page)
             states, under_way = self._train(launches)
         if under_way is not None:
             done = sum(state == "done" for state in states.values())
@@ -215,7 +219,7 @@ class _Comparison:
             return None, False
         from rewarm.stages.slurm import take_job
 
-        return take_job(self.folder)
+        return take_job(self.folder.path)
 
     def _train(self, launches: Sequence[Launch]) -> tuple[States, str | None]:
         """Train what is not done; return the states, and the number of a job left to itself."""
@@ -224,7 +228,7 @@ class _Comparison:
             from rewarm.stages.slurm import submit
 
             waiting = [launch.run for launch in launches if not launch.is_done]
-            number = submit(self.experiment.name, self.folder, waiting, settings)
+            number = submit(self.experiment.name, self.folder.path, waiting, settings)
             return {launch.name: state_on_disk(launch) for launch in launches}, number
         with Board(launches, self.console) as board:
             if settings.mode == "ray":
@@ -254,7 +258,7 @@ class _Comparison:
         for launch in launches:
             if states[launch.name] == "failed":
                 self.say(f"\n{launch.name} failed; the last it said ({launch.run.output}):")
-                for line in last_lines(launch.run).splitlines():
+                for line in launch.run.last_lines().splitlines():
                     self.say(f"    {line}")
 
     def _conclude(
@@ -267,16 +271,17 @@ class _Comparison:
             self.experiment,
             registration,
             compared_arms(planned),
-            outcomes_of(planned, states, self.folder),
+            outcomes_of(planned, states, self.folder.path),
             provenance(_PACKAGES),
         )
-        write_json(self.folder / "result.json", result.model_dump(mode="json"))
+        write_json(self.folder.result, result.model_dump(mode="json"))
+        note_memberships(planned, registration, self.folder.page, result)
         for run in planned:
             if states[run.launch.name] == "done":
                 write_run_report(run.job.run)
         page = write_comparison_page(result, self.folder)
         self.console.print(comparison_verdict(result))
-        self.say(f"\n{page.resolve()}, one file that opens offline\n{self.folder / 'result.json'}")
+        self.say(f"\n{page.resolve()}, one file that opens offline\n{self.folder.result}")
         return self._code(result)
 
     def _code(self, result: ComparisonResult) -> int:

@@ -17,10 +17,11 @@ from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparedArm
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, job_of
-from rewarm.stages.launches import Launch, States, last_lines, num_cores
+from rewarm.stages.launches import Launch, States, num_cores
 from rewarm.stages.plan import plan_job
 from rewarm.units import format_count
 
@@ -67,7 +68,7 @@ def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int]:
 def jobs_of(
     experiment: Experiment,
     arms: Sequence[Arm],
-    root: Path,
+    root: ComparisonFolder,
     *,
     with_base: Callable[[Arm, int, Recipe], Recipe] = lambda arm, seed, recipe: recipe,
 ) -> Jobs:
@@ -76,7 +77,7 @@ def jobs_of(
     for arm in arms:
         for seed in experiment.seed_list:
             recipe = with_base(arm, seed, arm.recipe(seed))
-            run = root / "runs" / arm.name / f"seed-{seed}"
+            run = root.run(arm.name, seed).path
             jobs[arm.name, seed] = job_of(recipe, arm.folder, run)
     return jobs
 
@@ -261,7 +262,7 @@ def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[
                 else "failed"
                 if state == "failed"
                 else "unfinished",
-                why=last_lines(run.job.run) if state == "failed" else "",
+                why=run.job.run.last_lines() if state == "failed" else "",
                 base=control.job.run.evals() if elsewhere else None,
             )
         )

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from rewarm.artifacts import read_json
+from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
 from rewarm.planning.amended import amended
 from rewarm.planning.amendments import Amendments, read_amendments
@@ -271,7 +272,8 @@ def _job(
     changed = recipe.model_copy(update=update)
     # Nothing is written there: what follows gets a folder beside the trunk's.
     run = RunFolder(folder / (recipe.run_folder or f"runs/{recipe.name}"))
-    return Job(changed, folder, run, folder / recipe.prepared_folder)
+    before = {name: facts for name, facts in trunk.conduct.corpora.items() if facts.measured}
+    return Job(changed, folder, run, folder / recipe.prepared_folder, before)
 
 
 def _go_on(
@@ -284,6 +286,10 @@ def _go_on(
     shown = shown_before(amended(trunk.science, amendments), start.step)
     more = plan_job(job, estimates_allowed=False, shown_before=shown)
     plan = _grafted(trunk, amendments, more, start.step, name, job.recipe)
+    # Before there is a folder: training would refuse it there, and its name be taken.
+    check_held_out_apart(
+        list(plan.conduct.corpora.values()), {source.name for source in plan.science.sources}
+    )
     console.print(plan_summary(plan))
     folder = RunFolder(run.path.parent / name)
     command = command_line("train", folder.path)
