@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="an exploratory contrast is no test",
+        file="comparison/experiment.py",
+        old="for contrast in self.contrasts if not contrast.exploratory)",
+        new="for contrast in self.contrasts)",
+        test="tests/unit/test_comparison_experiment.py::test_exploratory_contrasts_decide_nothing",
+    ),
+    Mutation(
         promise="a comparison tells what the steps of a run have shown, not what was planned",
         file="comparison/outcomes.py",
         old="        exposure=_exposure(plan, steps),\n",

@@ -25,6 +25,7 @@ __all__ = ["claims_of", "register"]
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return all that the experiment claims and all that its results hang on."""
     experiment = written.experiment
+    explored = [list(pair) for pair in experiment.explored()]
     return {
         "name": experiment.name,
         "hypothesis": experiment.hypothesis,
@@ -34,6 +35,8 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
         ],
         "control": experiment.control,
         "contrasts": [[arm, against, dict(expect)] for arm, against, expect in experiment.pairs()],
+        # Left out where there are none, as before there were any.
+        **({"exploratory": explored} if explored else {}),
         "noise_floor": experiment.noise_floor,
         "seeds": list(experiment.seed_list),
         "arms": {arm.name: arm.claim() for arm in arms},
@@ -79,8 +82,8 @@ def _check_same(known: Registration, claims: Mapping[str, Any], written: Written
             f"{_short(now.get(key))} now",
             fix,
         )
-        for key in now
-        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now[key])
+        for key in dict.fromkeys([*now, *before])
+        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now.get(key))
     ]
     arms = before.get("arms", {})
     for name in dict.fromkeys([*arms, *now["arms"]]):
