@@ -2679,9 +2679,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="differences are taken within a seed",
-        file="comparison/verdict.py",
-        old="- by_place[against, seed].run.values[metric]",
-        new="- by_place[against, seeds[0]].run.values[metric]",
+        file="comparison/effects.py",
+        old="own[seed] - others[seed] for seed in seeds",
+        new="own[seed] - others[seeds[0]] for seed in seeds",
         test="tests/unit/test_comparison_verdict.py::test_pairs_are_of_one_seed",
     ),
     Mutation(
@@ -2700,7 +2700,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="tests that could not be made stay in the family",
-        file="comparison/verdict.py",
+        file="comparison/effects.py",
         old="    adjusted = holm([1.0 if effect.p is None else effect.p for effect in effects])",
         new="    known = iter(holm([e.p for e in effects if e.p is not None]))\n"
         "    adjusted = [1.0 if effect.p is None else next(known) for effect in effects]",

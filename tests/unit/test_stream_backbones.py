@@ -19,7 +19,8 @@ from transformers import (
 
 from rewarm.errors import BaseModelError
 from rewarm.stream.experiment import BackboneRecipe, SourceRecipe
-from rewarm.stream.network import build_network, prepare_inputs
+from rewarm.stream.inputs import prepare_inputs
+from rewarm.stream.network import build_network
 from rewarm.stream.source import Examples
 
 _SIZES = {
@@ -49,7 +50,9 @@ def test_features_are_the_mean_of_the_last_hidden_states(kind: str, tmp_path: Pa
     drawn = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     examples = Examples(drawn, (), np.arange(3), np.zeros(3, dtype=np.bool_), ("a", "b", "c"))
     recipe = BackboneRecipe(path=str(tmp_path))
-    inputs = prepare_inputs(examples, SourceRecipe(path="x", kind="image"), recipe)
+    inputs = prepare_inputs(examples, SourceRecipe(path="x", kind="image"), recipe).rows(
+        np.arange(3)
+    )
     network = build_network(recipe, 3, seed=1).eval()
     pixels = torch.from_numpy(drawn.transpose(0, 3, 1, 2) / 127.5 - 1).float()
     torch.testing.assert_close(inputs["pixel_values"], pixels)

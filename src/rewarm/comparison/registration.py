@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -21,9 +21,25 @@ from rewarm.comparison.experiment import WrittenExperiment
 from rewarm.errors import Problem, RunFolderError
 from rewarm.records.comparison import Primary, Registration
 
-__all__ = ["claims_of", "register"]
+__all__ = ["Written", "claims_of", "register"]
 
 _FILE = "experiment.json"
+
+
+class Written(Protocol):
+    """An experiment's file, and where everything of it is written."""
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of the file's bytes."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where everything of the experiment is written."""
 
 
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
@@ -45,7 +61,7 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
 
 
 def register(
-    written: WrittenExperiment, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
+    written: Written, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
 ) -> Registration:
     """Return what stands on record, writing it down first where nothing has begun.
 
@@ -79,7 +95,7 @@ def _known(path: Path) -> Registration | None:
         return None
 
 
-def _check_same(known: Registration, claims: Mapping[str, Any], written: WrittenExperiment) -> None:
+def _check_same(known: Registration, claims: Mapping[str, Any], written: Written) -> None:
     """Raise with every claim that differs from what was written down."""
     before, now = known.claims, claims
     fix = "undo the change, or give the changed experiment another name: its runs then begin anew"
