@@ -177,9 +177,9 @@ def _secondary(table: _Table, cells: Sequence[Cell], control: Cell) -> Iterator[
 
 def _backbones(experiment: StreamExperiment) -> Iterator[tuple[str, str]]:
     """Yield every pre-trained backbone with the first one that begins from scratch."""
-    scratch = [name for name, recipe in experiment.backbones.items() if recipe.path is None]
+    scratch = [name for name, recipe in experiment.backbones.items() if not recipe.is_pretrained]
     for name, recipe in experiment.backbones.items():
-        if recipe.path is not None and scratch:
+        if recipe.is_pretrained and scratch:
             yield name, scratch[0]
 
 

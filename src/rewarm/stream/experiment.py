@@ -92,14 +92,22 @@ class BackboneRecipe(Section):
     small: Literal["cnn", "bytes"] | None = Field(
         None, description="a small architecture from scratch: cnn for images, bytes for text"
     )
+    from_scratch: bool = Field(
+        False, description="weights drawn anew in the shape of `path`, whatever weights it has"
+    )
     lr: float | None = Field(
         None, gt=0, description="of plain SGD; default: 0.01 pre-trained, 0.1 from scratch"
     )
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether its weights are those of somebody's training."""
+        return self.path is not None and not self.from_scratch
+
+    @property
     def learning_rate(self) -> float:
         """The rate of plain SGD (Lee et al. 2023: 0.1 from scratch, 0.01 pre-trained)."""
-        return self.lr if self.lr is not None else 0.01 if self.path else 0.1
+        return self.lr if self.lr is not None else 0.01 if self.is_pretrained else 0.1
 
 
 class LearnerRecipe(Section):
@@ -294,6 +302,8 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         where = f"backbones.{name}"
         if ("path" in backbone) == ("small" in backbone):
             yield where, "one of path and small is needed, and not both", "give one of them"
+        if "small" in backbone and "from_scratch" in backbone:
+            yield f"{where}.from_scratch", "small ones always begin from scratch", "leave it out"
         wanted = {"cnn": "image", "bytes": "text"}.get(str(backbone.get("small")))
         if wanted is not None and kind in ("image", "text") and wanted != kind:
             what = f"{backbone['small']!r} reads {wanted}s, and the source holds {kind}s"

@@ -110,7 +110,7 @@ def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Networ
             small = SmallCnn() if recipe.small == "cnn" else SmallBytes()
             return Network(small, small.width, num_classes)
         assert recipe.path is not None
-        model = _load(recipe.path)
+        model = _load(recipe.path, from_scratch=recipe.from_scratch)
         config: Any = model.config
         # ResNet names the widths of its stages, all others one width.
         sizes = getattr(config, "hidden_sizes", None)
@@ -118,14 +118,18 @@ def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Networ
         return Network(Pretrained(model), width, num_classes)
 
 
-def _load(path: str) -> Any:
+def _load(path: str, *, from_scratch: bool) -> Any:
     """Return the model without a head, in float32, the trunk of one that has a head."""
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path)
             if getattr(config, "is_encoder_decoder", False):
                 raise ValueError(f"{config.model_type} is an encoder and a decoder: none of both")
-            kind = CLIPVisionModel if config.model_type.startswith("clip") else AutoModel
+            is_clip = config.model_type.startswith("clip")
+            if from_scratch:
+                config = getattr(config, "vision_config", config) if is_clip else config
+                return (CLIPVisionModel if is_clip else AutoModel.from_config)(config).float()
+            kind = CLIPVisionModel if is_clip else AutoModel
             return kind.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
