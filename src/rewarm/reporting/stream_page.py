@@ -123,7 +123,7 @@ def _test(effect: PairedEffect) -> tuple[str | Cell, ...]:
         f"{effect.arm} − {effect.against}",
         METRICS.get(effect.metric, effect.metric),
         Cell(effect_value(effect), below=interval_of(effect)),
-        per_seed(effect),
+        per_seed(effect).replace(" points", ""),
         p_value(effect.p),
         p_value(effect.p_holm),
         Cell(effect.word or numbers.MISSING, mood_of_effect(effect)),

@@ -67,12 +67,12 @@ def stream_table(result: StreamResult, *, wide: bool) -> Table:
     """Return the metrics of every backbone with every learner; without intervals where narrow."""
     shown = [m for m in METRICS if any(m in cell.figures for cell in result.cells)]
     seeds = "1 seed" if len(result.seeds) == 1 else f"means of {len(result.seeds)} seeds"
-    intervals = ", 95 % interval" if wide and len(result.seeds) > 1 else ""
+    intervals = ", ± half a 95 % interval" if wide and len(result.seeds) > 1 else ""
     table = titled_table(f"{cut(result.name, 64)}: {seeds}{intervals}")
     for heading in ("backbone", "learner"):
         table.add_column(heading, overflow="fold")
     for metric in shown:
-        table.add_column(METRICS[metric], justify="right")
+        table.add_column(METRICS[metric].removeprefix("stability "), justify="right", no_wrap=True)
     for cell in result.cells:
         figures = [cell.figures.get(metric) for metric in shown]
         written = [
@@ -83,7 +83,7 @@ def stream_table(result: StreamResult, *, wide: bool) -> Table:
 
 
 def _probe_table(result: StreamResult) -> Table:
-    table = titled_table("Linear probe of frozen features, share right")
+    table = titled_table("Linear probe, share right")
     table.add_column("backbone")
     table.add_column("accuracy", justify="right")
     table.add_column("")
@@ -129,10 +129,10 @@ def gain_headings(result: StreamResult) -> tuple[str, ...]:
 
 
 def figure_text(figure: StreamFigure | None) -> str:
-    """Return a mean and its interval."""
+    """Return a mean and half the width of its interval."""
     if figure is None:
         return numbers.MISSING
     mean = numbers.plain(figure.mean)
     if figure.low is None or figure.high is None:
         return mean
-    return f"{mean} [{numbers.plain(figure.low)}, {numbers.plain(figure.high)}]"
+    return f"{mean} ±{numbers.plain((figure.high - figure.low) / 2)}"  # t intervals are symmetric
