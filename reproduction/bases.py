@@ -57,6 +57,7 @@ warmup_fraction = 0.02
 [sources.old]
 path = [{paths}]
 role = "general"
+group_field = "document"
 held_out = 0.03
 
 [[phases]]
@@ -65,7 +66,7 @@ weights = {{ old = 1.0 }}
 
 [evaluation]
 every_steps = {num_steps}
-max_bytes_per_domain = 20_000
+max_bytes_per_domain = 40_000
 stride_fraction = 1.0
 
 [checkpoints]
@@ -89,13 +90,13 @@ class Sizes:
     peak_lr: float = 4e-3
 
 
-FULL = Sizes(hidden_size=128, num_layers=4, num_heads=4, vocab_size=4096, tokens=5_000_000)
+FULL = Sizes(hidden_size=96, num_layers=3, num_heads=3, vocab_size=4096, tokens=3_000_000)
 LARGE = Sizes(
     hidden_size=640,
     num_layers=12,
     num_heads=10,
     vocab_size=4096,
-    tokens=20_000_000,
+    tokens=12_000_000,
     batch_tokens=16_384,
     peak_lr=1e-3,
 )
@@ -133,7 +134,7 @@ def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_thread
             max_positions=256,
             seed=seed,
         )
-    paths = ", ".join(f'"../data/text/{name}.jsonl.zst"' for name in ENGLISH)
+    paths = ", ".join(f'"../text/{name}.jsonl"' for name in ENGLISH)
     recipe = folder / f"english-{seed}.toml"
     text = _RECIPE.format(
         seed=seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rewarm.records.run_folder import RunFolder
-from rewarm.reporting.live_page import LivePage
+from rewarm.reporting.live_page import LivePage, LiveRun, RunSite
 from rewarm.reporting.watch import WatchServer
 from tests.support.chromium import CHROMIUM, Page, open_page
 from tests.support.fake_runs import make_fake_run
@@ -26,6 +26,12 @@ STEPS = "document.querySelectorAll('.key-figures dd')[1].textContent"
 FIRST_PLOT = "#training .plot"
 
 
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render as often as there is something new, however busy the machine is."""
+    monkeypatch.setattr("rewarm.reporting.live_page._MOST_SHARE", 1.0)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return make_fake_run(tmp_path / "run", steps_taken=200)
@@ -33,7 +39,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def server(run: RunFolder) -> Iterator[WatchServer]:
-    with WatchServer(LivePage(run), 0) as server:
+    with WatchServer(RunSite(LivePage(LiveRun(run))), 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -131,14 +137,17 @@ def test_a_server_that_ended_is_told(page: Page, server: WatchServer) -> None:
 def test_a_run_that_begins_is_shown(tmp_path: Path) -> None:
     made = make_fake_run(tmp_path / "made", steps_taken=0, evaluated=False)
     run = RunFolder(tmp_path / "run")
-    with WatchServer(LivePage(run), 0) as server, open_page(tmp_path / "profile") as page:
+    with (
+        WatchServer(RunSite(LivePage(LiveRun(run))), 0) as server,
+        open_page(tmp_path / "profile") as page,
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page.go(server.url)
         assert "no plan yet" in page.ask("document.querySelector('main').textContent")
         os.rename(made.path, run.path)
         page.wait("document.querySelector('#waiting') === null")
         order = page.ask("[...document.querySelectorAll('main > section')].map((s) => s.id)")
-        assert order[:3] == ["verdict", "curves", "training"]
+        assert order[:4] == ["verdict", "gap", "curves", "training"]
         assert order[-1] == "provenance"
         assert page.ask("document.querySelectorAll('nav a').length") == len(order)
         assert page.complaints == []

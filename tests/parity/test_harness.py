@@ -94,7 +94,8 @@ def reference(base: Path, model: nn.Module, tasks: Path, *names: str, **more: An
 def test_every_kind_of_figure_is_the_harnesss_own(
     base: Path, model: nn.Module, tasks: Path
 ) -> None:
-    found = {record.domain: record for record in opened(base, tasks, *NAMES).measure(model, step=4)}
+    harness = opened(base, tasks, *NAMES)
+    found = {record.domain: record for record in harness.measure(model, step=4)}
     expected = reference(base, model, tasks, *NAMES)["results"]
     figures = {
         "own_choice acc": "task_score",
@@ -107,6 +108,8 @@ def test_every_kind_of_figure_is_the_harnesss_own(
         "own_writing exact_match": "task_score",
     }
     assert {domain: record.metric for domain, record in found.items()} == figures
+    # Their names are known before a model is asked.
+    assert harness.figures() == {(metric, domain) for domain, metric in figures.items()}
     for domain, record in found.items():
         task, metric = domain.split(" ")
         assert record.value == pytest.approx(expected[task][f"{metric},none"], rel=1e-5), domain
@@ -186,7 +189,9 @@ def test_answers_of_single_requests_are_the_harnesss_own(
 def test_a_groups_questions_are_pooled_as_the_harness_weighs_them(
     base: Path, model: nn.Module, tasks: Path
 ) -> None:
-    record, *others = opened(base, tasks, "own_group", max_items=11).measure(model, step=0)
+    harness = opened(base, tasks, "own_group", max_items=11)
+    record, *others = harness.measure(model, step=0)
+    assert {(one.metric, one.domain) for one in (record, *others)} < harness.figures()
     assert [one.domain for one in others] == ["own_choice acc_norm", "own_cloze perplexity"]
     expected = reference(base, model, tasks, "own_group", limit=11)["groups"]["own_group"]
     assert record.domain == "own_group acc"

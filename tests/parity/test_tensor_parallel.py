@@ -50,8 +50,8 @@ def alone() -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("num_ranks", "ranks_per_node"),
     [
-        pytest.param(2, 2, id="two share all matrices", marks=pytest.mark.slow),
-        pytest.param(4, 4, id="two by two"),
+        pytest.param(2, 2, id="two share all matrices"),
+        pytest.param(4, 4, id="two by two", marks=pytest.mark.slow),
         pytest.param(4, 2, id="two by two on two nodes", marks=pytest.mark.slow),
     ],
 )

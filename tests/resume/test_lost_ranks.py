@@ -162,6 +162,7 @@ def test_kills_in_the_midst_of_saves_change_no_bit(tmp_path: Path) -> None:
     assert [name for name in whole if whole[name] != killed.get(name)] == [".metadata"]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path: Path) -> None:
     """The first attempt loses rank 1 after step 6; the second goes on from step 4."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

@@ -27,9 +27,9 @@ def make_importable() -> None:
         return
     text = (Path(found.origin).parent / "_meta_registrations.py").read_text(encoding="utf-8")
     names = {first or second for first, second in _OPERATOR.findall(text)}
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in sorted(names):
-        library.define(f"{name}(Tensor x) -> Tensor")
+        library.define(f"{name}(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
     _DECLARED.append(library)
 
 

@@ -205,6 +205,11 @@ def test_evaluate_tells_and_the_report_shows_them(
     found = AgainstOthers.model_validate_json(run.against.read_text())
     assert {gap.domain for gap in found.gaps} == {"new", "replay"}
     assert found.control == "runs/control"
+    (of_control,) = (c for c in found.control_curves if c.domain == "replay")
+    theirs = [r for r in RunFolder(folder / "runs" / "control").evals() if r.domain == "replay"]
+    assert of_control.steps == tuple(r.step for r in theirs)
+    changes = [r.value - theirs[0].value for r in theirs]
+    assert of_control.changes == pytest.approx(changes, abs=1e-6)
     assert all(one.fraction is not None for one in found.recovered)
     assert main(["report", "runs/run"]) == 0
     page = run.report.read_text()

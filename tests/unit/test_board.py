@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rewarm.planning.plan import load_plan
 from rewarm.stages.board import Board
-from rewarm.stages.launches import Launch, last_lines
+from rewarm.stages.launches import Launch
 from tests.support.fake_runs import make_fake_run
 
 
@@ -65,6 +65,6 @@ def test_plain_lines_tell_what_changed(launches: list[Launch]) -> None:
 
 def test_the_last_lines_of_a_run(launches: list[Launch]) -> None:
     run = launches[0].run
-    assert last_lines(run) == ""
+    assert run.last_lines() == ""
     run.output.write_text("".join(f"line {k}\n\n" for k in range(40)))
-    assert last_lines(run).splitlines() == [f"line {k}" for k in range(28, 40)]
+    assert run.last_lines().splitlines() == [f"line {k}" for k in range(28, 40)]

@@ -387,7 +387,9 @@ def test_from_command_to_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     recipe_file = folder / "chats.toml"
     recipe_file.write_text(RECIPE)
     assert main(["plan", str(recipe_file)]) == 2
-    assert "sources.talk.format: the base has no chat template" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "sources.talk.format: the base has no chat template" in told
+    assert told.count("sources.talk") == 1
     give_chat_template(folder / "my-model", LINES)
     for command in ("plan", "prepare", "train"):
         assert main([command, str(recipe_file)]) == 0, capsys.readouterr().err

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from rewarm.cli import main
 from rewarm.order.position import slots_of_step
 from rewarm.planning.plan import load_plan
-from rewarm.records.comparison import ComparisonResult
+from rewarm.records.comparison import ComparisonResult, Membership
 from rewarm.records.run_folder import RunFolder
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 
@@ -191,6 +191,8 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     words = " ".join(told.split())
     assert "3 arms × 3 seeds (1, 2, 3): 9 runs, processes, 2 at a time" in words
     assert "tokens are estimates" in words
+    # Two primaries of one contrast: the control's copy is none.
+    assert "2 tests of 3 pairs at 5% together (Holm): the strictest finds 8.0 standard" in words
     lines = [line.split() for line in told.splitlines()]
     assert ["replay", "1.15k", "384"] in lines  # exposure: 18 and 6 of 24 sequences of 64 tokens
     # 6 cosine steps from 0.01 towards 0.001, by hand: Σ 0.001 + 0.009 (1 + cos(πk/6))/2 = 0.0375
@@ -325,3 +327,32 @@ def test_an_arm_from_scratch_is_measured_against_the_base(tmp_path: Path) -> Non
         for s in (1, 2)
     ]
     assert weights[0] != weights[1]
+
+
+def test_every_run_knows_its_part_in_the_comparison(experiment: Path) -> None:
+    result = result_of(experiment)
+    for arm, seed in (("none", 1), ("replay", 2), ("noise-floor", 3)):
+        run = run_of(experiment, arm, seed)
+        member = Membership.model_validate_json(run.membership.read_text())
+        assert (member.name, member.arm, member.seed) == ("replay", arm, seed)
+        assert (run.path / member.page).resolve() == root_of(experiment) / "report.html"
+        assert member.verdict == result.verdict
+        assert member.page in run.report.read_text()
+        if arm == "none":
+            assert member.control_curves == ()
+            continue
+        at = {
+            r.step: r.value for r in run_of(experiment, "none", seed).evals() if r.domain == "old"
+        }
+        (curve,) = (c for c in member.control_curves if c.domain == "old")
+        assert dict(zip(curve.steps, curve.changes, strict=True)) == pytest.approx(
+            {step: value - at[0] for step, value in at.items()}, abs=1e-6
+        )
+
+
+def test_the_page_has_every_arm_s_curve(experiment: Path) -> None:
+    page = (root_of(experiment) / "report.html").read_text()
+    assert "Held-out text that the base knew" in page
+    assert {(c.arm, c.seed) for c in result_of(experiment).curves} == {
+        (arm, seed) for arm in ("none", "replay", "noise-floor") for seed in (1, 2, 3)
+    }

@@ -121,6 +121,7 @@ def pretend_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, *, tasks_run: b
     return log
 
 
+@pytest.mark.slow
 def test_slurm_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rewarm.cli import main
+from rewarm.corpus.views import open_view
 from rewarm.errors import PlanError
 from rewarm.order.position import samples_before, slots_of_step
 from rewarm.planning import continuation
@@ -307,6 +308,46 @@ def test_an_extension_goes_on_with_another_recipe(trunk: Path) -> None:
     run = RunFolder(runs / "e")
     assert run.steps()[-1].samples[0] == 0
     assert {record.domain for record in run.evals() if record.step == 20} >= {"old", "more"}
+
+
+def measured_again(trunk: Path, name: str, held_out: float, texts: dict[str, str]) -> list[str]:
+    """Write a recipe whose one source holds some texts, and return what extends the run by it."""
+    (trunk / name).mkdir()
+    for file, text in texts.items():
+        (trunk / name / f"{file}.txt").write_text(text)
+    recipe = (trunk / "trunk.toml").read_text().replace('name = "trunk"', f'name = "{name}"')
+    lines = [line for line in recipe.splitlines() if not line.startswith(("sources", "phases"))]
+    at = lines.index("[schedule]")
+    lines[at:at] = [
+        f'sources.again = {{ path = "{name}", role = "new", held_out = {held_out} }}',
+        'phases = [{ name = "again", weights = { again = 1.0 } }]',
+    ]
+    (trunk / f"{name}.toml").write_text("\n".join(lines))
+    run, file = str(trunk / "runs" / "trunk"), str(trunk / f"{name}.toml")
+    given = ["--recipe", file, "--at-step", "12", "--budget", "+256", "--name", name]
+    return ["extend", run, *given, "--plan-only"]
+
+
+def test_what_the_run_holds_out_is_not_trained_on_by_what_follows(trunk: Path) -> None:
+    facts = load_plan(trunk / "runs" / "trunk" / "plan.json").conduct.corpora["new"]
+    view = open_view(facts, held_out=True)
+    names = [view.document_id(index) for index in range(view.num_documents)]
+    read = [(trunk / "my-text" / Path(name).name).read_text() for name in names]
+    near = {f"near-{n}": f"{text} and a bit more" for n, text in enumerate(read)}
+    other = {f"other-{n}": f"a rate {n} of text in step {n + 7} " * 40 for n in range(60)}
+    assert main(measured_again(trunk, "near", 0.1, {**near, **other})) == 0
+    (drop,) = load_plan(trunk / "runs" / "near" / "plan.json").conduct.corpora["again"].drops
+    assert drop.by.get("new", 0) >= 0.6 * len(near), "but for those that are held out again"
+
+
+def test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = {path.stem: path.read_text() for path in (trunk / "my-text").iterdir()}
+    command = measured_again(trunk, "seen", 0.5, seen)
+    assert main(command) == 2
+    assert "also held out by source 'again'" in capsys.readouterr().err
+    assert not (trunk / "runs" / "seen").exists()
 
 
 class KilledError(BaseException):

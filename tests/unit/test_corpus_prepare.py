@@ -295,6 +295,30 @@ def test_what_was_damaged_is_made_again_to_the_byte(
     verify_prepared(facts)
 
 
+def test_what_a_kill_left_half_written_is_taken_away(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_text(tmp_path)
+    folder = Path(prepare(tmp_path, tiny_base, recipe()).folder)
+    whole = contents(folder)
+    (folder / "MANIFEST.json").unlink()
+    replace = os.replace
+
+    def killed(source: str | Path, target: str | Path) -> None:
+        if Path(target).name == "facts.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path, tiny_base, recipe())
+    assert list(folder.glob(".facts.json.*"))
+    prepare(tmp_path, tiny_base, recipe())
+    assert contents(folder) == whole
+    assert not list(folder.glob(".*"))
+
+
 def test_a_flipped_bit_is_mended_and_never_sealed_as_it_is(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewarm.artifacts import MANIFEST_NAME
+from rewarm.artifacts import MANIFEST_NAME, write_json
 from rewarm.cli import main
 from rewarm.corpus import contamination_index
 from rewarm.corpus import decontaminate as room
@@ -384,7 +384,7 @@ def test_tasks_of_the_harness_count_too(folder: Path, capsys: pytest.CaptureFixt
     ]
     old = planned(folder, *given).conduct.corpora["old"]
     assert trained_ids(old) == {f"old{i}" for i in range(3, 20)}
-    assert old.drops[0].by == {"evaluation.harness": 3, "web": 1}
+    assert old.drops[0].by == {"own_choice": 1, "own_cloze": 1, "own_rolling": 1, "web": 1}
     item = json.loads((folder / "own" / "rolling.jsonl").read_text())
     write_rows(folder / "own" / "rolling.jsonl", [{"t": item["t"][::-1]}])
     capsys.readouterr()
@@ -437,9 +437,59 @@ def test_a_list_that_changed_is_told_and_made_again(
     good = path.read_bytes()
     np.save(path, np.load(path)[:-1])
     assert main(["train", "r.toml"]) == 2
-    assert str(path) in capsys.readouterr().err
+    assert "which of its documents are dropped" in capsys.readouterr().err
+    with pytest.raises(CorpusError, match=r"dropped\.npy: it changed since prepare"):
+        verify_prepared(first.conduct.corpora["web"])
+    with pytest.raises(CorpusError, match="other documents than were planned with"):
+        trained_ids(first.conduct.corpora["web"])
     assert main(["prepare", "r.toml"]) == 0
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [("", "num_bytes"), ("dropped/*", "num_tokens"), ("bins-32*", "num_documents")],
+)
+def test_no_plan_is_made_with_a_count_that_was_altered(folder: Path, where: str, key: str) -> None:
+    batch = ("batch.sequence_length=32", "batch.packing='best-fit'")
+    first = planned(folder, *batch)
+    (path,) = Path(first.conduct.corpora["old"].folder).glob(f"{where}/facts.json".lstrip("/"))
+    facts = json.loads(path.read_text())
+    write_json(path, {**facts, key: facts[key] + 1})
+    options = [part for one in batch for part in ("-o", one)]
+    assert main(["plan", "r.toml", *options]) == 0
+    again = load_plan(folder / "runs/r/plan.json")
+    if where == "bins-32*":  # packed again then and there
+        assert again.conduct == first.conduct
+    else:
+        assert not again.measured
+    assert planned(folder, *batch).conduct == first.conduct
+
+
+@pytest.mark.parametrize("name", ["train.view.npy", "shard-00000.idx"])
+def test_no_plan_is_made_on_an_index_that_was_altered(folder: Path, name: str) -> None:
+    first = planned(folder)
+    path = Path(first.conduct.corpora["web"].folder) / name
+    raw = bytearray(path.read_bytes())
+    raw[-8] ^= 1
+    path.write_bytes(raw)
+    assert main(["plan", "r.toml"]) == 0
+    assert not load_plan(folder / "runs/r/plan.json").measured
+    assert planned(folder).conduct == first.conduct
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_what_vouches_for_a_list_is_made_again_where_it_is_gone_or_damaged(
+    folder: Path, content: bytes | None
+) -> None:
+    facts = planned(folder).conduct.corpora["web"]
+    path = Path(facts.drops[0].folder) / MANIFEST_NAME
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(CorpusError, match="run `rewarm prepare` with the recipe") as caught:
+        verify_prepared(facts)
+    assert "check the path" not in str(caught.value)
+    assert planned(folder).conduct.corpora["web"] == facts
+    verify_prepared(facts)
 
 
 def test_what_was_looked_through_before_a_fault_is_not_looked_through_again(

@@ -92,6 +92,7 @@ def trained_ids(facts: CorpusFacts) -> set[str]:
 @contextlib.contextmanager
 def logged() -> Iterator[list[str]]:
     """What datatrove's logger lets out."""
+    import datatrove.executor.base  # noqa: F401 - as it is imported it takes all sinks away
     from loguru import logger
 
     said: list[str] = []

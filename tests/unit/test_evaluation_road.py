@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rewarm.cli import main
+from rewarm.comparison.metrics import kind_of, known_once_loaded, measured_by, values_of
+from rewarm.planning.plan import load_plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
 from tests.support.harness_tasks import make_harness_tasks
@@ -92,6 +94,26 @@ def test_tasks_are_measured_in_the_loop_at_both_ends(folder: Path) -> None:
         assert found == DOMAINS
     between = {(r.domain, r.metric) for r in records if 0 < r.step < last}
     assert between == {("new", "bits_per_byte"), ("replay", "bits_per_byte")}
+
+
+def test_a_comparison_finds_by_name_all_that_a_run_measures(folder: Path) -> None:
+    """What the plan promises is there, and what is there beside it the plan says may be."""
+    plan = load_plan(folder / "runs" / "tasks" / "plan.json")
+    found = values_of(records_of(folder), from_base=True)
+    promised = set(measured_by(plan)) - {"training_s", "planned_tflop", "planned_mib"}
+    assert promised <= found.keys()
+    assert {"task.quiz", "task.words", "answers.words", "task.grammar"} <= promised
+    beside = found.keys() - promised
+    assert beside == {
+        "harness.own_choice acc",
+        "harness.own_choice acc_norm",
+        "harness_perplexity.own_rolling word_perplexity",
+        "harness_perplexity.own_rolling byte_perplexity",
+        "held_out.own_rolling bits_per_byte",
+        "harness.own_writing exact_match",
+    }
+    assert all(known_once_loaded(name, plan) for name in beside)
+    assert {kind_of(name).better for name in beside if "perplexity" in name} == {"lower"}
 
 
 def test_checkpoint_and_export_give_the_loops_figures(

@@ -71,6 +71,7 @@ def test_a_malformed_item_is_named_by_file_and_line(
     with pytest.raises(CorpusError, match=message) as caught:
         read_task(path)
     assert [problem.where for problem in caught.value.problems] == [f"{path}:4"]
+    assert "line" not in caught.value.problems[0].what, "the file's line is told once"
 
 
 def test_the_first_five_mistakes_are_told_at_once(tmp_path: Path) -> None:

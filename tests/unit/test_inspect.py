@@ -49,7 +49,11 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("inspect")
+    return make_inspected_folder(tmp_path_factory.mktemp("inspect"))
+
+
+def make_inspected_folder(place: Path) -> Path:
+    """Prepare papers that are scored, a book and a chat, with a hostile document among them."""
     give_chat_template(make_tiny_base(place / "base"))
     words = " ".join(SENTENCES[:5]).split()
     rng = np.random.default_rng(0)

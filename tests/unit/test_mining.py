@@ -230,7 +230,7 @@ def test_of_copies_one_is_mined_and_of_near_copies_the_nearest(made: Path) -> No
     assert len(set(bare)) == len(bare)
 
 
-@pytest.mark.parametrize("settings", ["", LSA])
+@pytest.mark.parametrize("settings", ["", pytest.param(LSA, marks=pytest.mark.slow)])
 def test_neither_pieces_nor_the_order_of_files_decide(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
 ) -> None:

@@ -262,10 +262,15 @@ def role_subsets() -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(ROLES, size)
 
 
+@pytest.mark.parametrize(
+    "shift", [None, *(pytest.param(shift, marks=pytest.mark.slow) for shift in ("weak", "strong"))]
+)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_combination_of_roles_plans_or_is_refused_by_the_presets_name(preset: str) -> None:
+def test_every_combination_of_roles_plans_or_is_refused_by_the_presets_name(
+    preset: str, shift: str | None
+) -> None:
     needs = PRESETS[preset].needs
-    for roles, shift in itertools.product(role_subsets(), (None, "weak", "strong")):
+    for roles in role_subsets():
         found = plan_tiny(tiny_recipe(preset, roles, shift), roles)  # type: ignore[arg-type]
         has_old = bool({"general", "quality", "replay"} & set(roles))
         lacks = (needs == "new" and "new" not in roles) or (needs == "old" and not has_old)

@@ -6,8 +6,12 @@ import pytest
 
 from rewarm.errors import RecipeError
 from rewarm.recipe.load import load_recipe, parse_recipe
+from rewarm.recipe.phases import PhaseRecipe
+from rewarm.recipe.records import TaskRecipe
 from rewarm.recipe.schedule import LrExpression
 from rewarm.recipe.schema import Recipe
+from rewarm.recipe.sources import SourceRecipe
+from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.units import format_bytes, format_count, format_duration, parse_count
 
 RECIPE = """
@@ -273,8 +277,31 @@ def test_a_list_s_wrong_items_are_told_once_each() -> None:
         RECIPE + '[sources.more]\npath = "x.jsonl"\nrole = "new"\n'
         '[sources.more.curate]\nquality = ["gopher", "gofer"]\ndecontaminate = ["task", "held"]\n'
     )
+    assert all("→ change it (" in problem for problem in told), told
     assert [problem.partition(": ")[0] for problem in told] == [
         "sources.more.curate.quality[1]",
         "sources.more.curate.decontaminate[0]",
         "sources.more.curate.decontaminate[1]",
     ]
+
+
+def test_what_is_wrong_within_a_field_is_told_with_what_the_field_is() -> None:
+    """An item of a list, an entry of a table, and keys of a source that is called as a key is."""
+    text = RECIPE.replace("sources.web", "sources.path").replace("web =", "path =")
+    tasks = "[evaluation.tasks.kind]\npath = 'x.jsonl'\nnormalise = 'bites'\n"
+    told = problems_of(
+        text + tasks,
+        'sources.path.role="olden"',
+        "phases[1].weights.qa=[]",
+        "optimizer.betas=[0.9, 'x']",
+    )
+    fields = {
+        "sources.path.role": SourceRecipe.model_fields["role"],
+        "phases[1].weights.qa": PhaseRecipe.model_fields["weights"],
+        "optimizer.betas[1]": OptimizerRecipe.model_fields["betas"],
+        "evaluation.tasks.kind.normalise": TaskRecipe.model_fields["normalise"],
+    }
+    assert [problem.partition(": ")[0] for problem in told] == list(fields)
+    for problem, field in zip(told, fields.values(), strict=True):
+        assert field.description
+        assert problem.endswith(f"→ change it ({field.description})")

@@ -303,6 +303,24 @@ def test_a_side_that_fails_is_no_mistake_of_the_person_s(monkeypatch: pytest.Mon
     assert "hunter2" not in str(faults[0])
 
 
+def test_a_side_that_fails_hides_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(TestFiles, "glob", down)
+    (tmp_path / "a.jsonl").write_text("{}")
+    with pytest.raises(CorpusError) as caught:
+        resolve_inputs(
+            "s", source(["testfs://bucket/*", "absent.jsonl", "a.jsonl", "a.jsonl"]), tmp_path
+        )
+    told = str(caught.value)
+    assert "tried 4 times" in told
+    assert "'absent.jsonl' matches no file" in told
+    assert "is named 2 times" in told
+
+
 def test_a_refusal_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

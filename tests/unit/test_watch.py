@@ -18,7 +18,7 @@ import pytest
 from rewarm.cli import main
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting import live_page
-from rewarm.reporting.live_page import LivePage
+from rewarm.reporting.live_page import LivePage, LiveRun, RunSite, Site
 from rewarm.reporting.watch import WatchServer
 from tests.support.fake_runs import make_fake_run
 
@@ -30,11 +30,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture
 def server(run: RunFolder) -> Iterator[WatchServer]:
-    yield from serving(LivePage(run))
+    yield from serving(RunSite(LivePage(LiveRun(run))))
 
 
-def serving(page: LivePage) -> Iterator[WatchServer]:
-    with WatchServer(page, 0) as server:
+def serving(site: Site) -> Iterator[WatchServer]:
+    with WatchServer(site, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield server
@@ -166,7 +166,7 @@ class Events:
 
 def test_changes_are_told_and_nothing_else_is(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path, steps_taken=40)
-    for server in serving(LivePage(run)):
+    for server in serving(RunSite(LivePage(LiveRun(run)))):
         events = Events(server)
         assert events.response.getheader("Content-Type") == "text/event-stream; charset=utf-8"
         first = events.next_version()
@@ -186,16 +186,19 @@ def test_a_line_that_is_being_written_does_no_harm(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path, steps_taken=40)
     with run.steps_log.open("a") as log:
         log.write('{"step": 40, "lo')
-    assert b"at step 40 of" in LivePage(run).current()[1]
+    assert b"at step 40 of" in LivePage(LiveRun(run)).current()[1]
 
 
 def test_a_run_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path / "run", steps_taken=3)
     run.plan.write_text("{")
-    page = LivePage(run).current()[1].decode()
+    page = LivePage(LiveRun(run)).current()[1].decode()
     assert "The run cannot be shown" in page
     assert "plan.json" in page
-    assert "The run has no plan yet" in LivePage(RunFolder(tmp_path / "none")).current()[1].decode()
+    assert (
+        "The run has no plan yet"
+        in LivePage(LiveRun(RunFolder(tmp_path / "none"))).current()[1].decode()
+    )
 
 
 def test_rendering_takes_a_twentieth_of_the_time(
@@ -203,14 +206,14 @@ def test_rendering_takes_a_twentieth_of_the_time(
 ) -> None:
     now, rendered = [100.0], []
 
-    def render(run: RunFolder, *, live: bool) -> str:
+    def render(run: RunFolder, *, live: bool, up: str) -> str:
         rendered.append(now[0])
         now[0] += 3.0
         return "page"
 
     monkeypatch.setattr(live_page, "render_run_report", render)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    page = LivePage(run)
+    page = LivePage(LiveRun(run))
     for _ in range(1_000):
         os.utime(run.steps_log)
         page.current()
@@ -224,13 +227,13 @@ def test_a_page_is_rendered_once_for_all_readers(
 ) -> None:
     rendered: list[RunFolder] = []
 
-    def render(run: RunFolder, *, live: bool) -> str:
+    def render(run: RunFolder, *, live: bool, up: str) -> str:
         rendered.append(run)
         return "page"
 
     monkeypatch.setattr(live_page, "_LEAST_INTERVAL_S", 0.0)
     monkeypatch.setattr(live_page, "render_run_report", render)
-    page = LivePage(run)
+    page = LivePage(LiveRun(run))
     threads = [threading.Thread(target=page.current) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -241,7 +244,7 @@ def test_a_page_is_rendered_once_for_all_readers(
 
 def test_readers_are_not_without_number(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewarm.reporting.watch._MAX_FOLLOWERS", 2)
-    for server in serving(LivePage(run)):
+    for server in serving(RunSite(LivePage(LiveRun(run)))):
         readers = [Events(server) for _ in range(2)]
         assert all(reader.next_version() for reader in readers)
         assert answer(server, "/events")[0] == 503

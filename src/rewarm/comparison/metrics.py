@@ -25,7 +25,7 @@ step 0 is left out, and the control's of the same seed stands there.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import (
@@ -42,8 +42,9 @@ from rewarm.records.facts import EvalRecord, Metric
 __all__ = [
     "MetricKind",
     "against_base",
+    "harness_problems",
     "kind_of",
-    "known_once_measured",
+    "known_once_loaded",
     "last_records",
     "measured_by",
     "metric_problem",
@@ -109,10 +110,15 @@ def kind_of(metric: str) -> MetricKind:
 
 def metric_problem(metric: str) -> tuple[str, str] | None:
     """Return (what is wrong, what to do) where nothing is called so; None where something is."""
+    head, _, subject = metric.partition(".")
+    if head in _OF_HARNESS and subject and " " not in subject:
+        return (
+            f"{subject!r} of lm-evaluation-harness has several figures",
+            f"name one, e.g. {head}.{subject} acc",
+        )
     try:
         kind_of(metric)
     except KeyError:
-        head = metric.partition(".")[0]
         names = [f"{name}.SOURCE" if kind.by_subject else name for name, kind in KINDS.items()]
         if head in KINDS and KINDS[head].by_subject:
             return f"{head!r} is of one source", f"name it, e.g. {head}.new"
@@ -223,9 +229,29 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def known_once_measured(metric: str, plan: Plan) -> bool:
-    """Tell whether only a run can tell if it has this metric: the harness names its own."""
+def known_once_loaded(metric: str, plan: Plan) -> bool:
+    """Tell whether no plan can tell if a run has this metric: tasks of the harness name theirs."""
     head, _, subject = metric.partition(".")
     # A task's bits per byte are called after it and its figure, with a space between.
     may_be = head in _OF_HARNESS or (head == "held_out" and " " in subject)
     return may_be and bool(plan.conduct.evaluation.harness.tasks)
+
+
+def harness_problems(
+    metrics: Sequence[str], figures: Iterable[tuple[Metric, str]]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (metric, what is wrong, what to do) for those that loaded tasks do not come to.
+
+    `figures` are kinds and domains, without what a filter adds to them in brackets.
+    """
+    names = sorted(f"{_BY_RECORD[kind]}.{domain}" for kind, domain in figures)
+    for metric in metrics:
+        bare = metric.partition(" (")[0]
+        if bare not in names:
+            near = difflib.get_close_matches(bare, names, n=1, cutoff=0.6)
+            fix = f"there are: {', '.join(names)}"
+            yield (
+                metric,
+                "the tasks of lm-evaluation-harness have no such figure",
+                f"did you mean {near[0]!r}? {fix}" if near else fix,
+            )

@@ -13,21 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
-from rewarm.artifacts import canonical_json, parse_json, write_json
+from rewarm.artifacts import canonical_json, write_json
 from rewarm.comparison.arms import Arm
 from rewarm.comparison.experiment import WrittenExperiment
 from rewarm.errors import Problem, RunFolderError
 from rewarm.records.comparison import Primary, Registration
+from rewarm.records.reading import record_or_none
 
 __all__ = ["Written", "claims_of", "register"]
 
-_FILE = "experiment.json"
-
 
 class Written(Protocol):
-    """An experiment's file, and where everything of it is written."""
+    """An experiment's file, and where its claims are put down."""
 
     @property
     def path(self) -> Path:
@@ -38,13 +35,14 @@ class Written(Protocol):
         """Return that of the file's bytes."""
 
     @property
-    def folder(self) -> Path:
-        """Return where everything of the experiment is written."""
+    def registration(self) -> Path:
+        """Return the file of the claims."""
 
 
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return all that the experiment claims and all that its results hang on."""
     experiment = written.experiment
+    explored = [list(pair) for pair in experiment.explored()]
     return {
         "name": experiment.name,
         "hypothesis": experiment.hypothesis,
@@ -54,6 +52,8 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
         ],
         "control": experiment.control,
         "contrasts": [[arm, against, dict(expect)] for arm, against, expect in experiment.pairs()],
+        # Left out where there are none, as before there were any.
+        **({"exploratory": explored} if explored else {}),
         "noise_floor": experiment.noise_floor,
         "seeds": list(experiment.seed_list),
         "arms": {arm.name: arm.claim() for arm in arms},
@@ -69,8 +69,8 @@ def register(
     Where runs have begun and nothing (or nothing that can be read) was written down before them,
     that is on record from then on.
     """
-    path = written.folder / _FILE
-    known = _known(path)
+    path = written.registration
+    known = record_or_none(path, Registration)
     if has_begun and known is not None:
         _check_same(known, claims, written)
         return known
@@ -88,13 +88,6 @@ def register(
     return fresh
 
 
-def _known(path: Path) -> Registration | None:
-    try:
-        return Registration.model_validate(parse_json(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
-        return None
-
-
 def _check_same(known: Registration, claims: Mapping[str, Any], written: Written) -> None:
     """Raise with every claim that differs from what was written down."""
     before, now = known.claims, claims
@@ -106,8 +99,8 @@ def _check_same(known: Registration, claims: Mapping[str, Any], written: Written
             f"{_short(now.get(key))} now",
             fix,
         )
-        for key in now
-        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now[key])
+        for key in dict.fromkeys([*now, *before])
+        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now.get(key))
     ]
     arms = before.get("arms", {})
     for name in dict.fromkeys([*arms, *now["arms"]]):

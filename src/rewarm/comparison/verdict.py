@@ -3,7 +3,7 @@
 The family of tests is every primary metric in every contrast, all named before the first run; Holm
 adjusts their p-values at 5 %. A test that could not be made (an arm failed, a single seed) stays in
 the family with p = 1, so that losing arms never makes the others look better. Everything else that
-was measured is told as exploratory, unadjusted.
+was measured, and contrasts that were named as exploratory, is told unadjusted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rewarm.records.comparison import (
     PairedEffect,
     Primary,
     Registration,
+    RunCurves,
 )
 
 __all__ = ["conclude"]
@@ -55,12 +56,17 @@ def conclude(
     noise = () if noise_floor is None else _all_effects(outcomes, noise_floor, claims["control"])
     primary_effects = judged(effects, noise)
     named = [primary.metric for primary in primaries]
-    secondary = tuple(
+    explored = [
+        effect
+        for arm, against in claims.get("exploratory", [])
+        for effect in _all_effects(outcomes, arm, against)
+    ]
+    beside = [
         effect
         for arm, against, _ in claims["contrasts"]
         for effect in _all_effects(outcomes, arm, against)
         if effect.metric not in named
-    )
+    ]
     return ComparisonResult(
         name=experiment.name,
         hypothesis=claims["hypothesis"],
@@ -71,8 +77,13 @@ def conclude(
         registration=registration,
         arms=tuple(arms),
         runs=tuple(outcome.run for outcome in outcomes),
+        curves=tuple(
+            RunCurves(arm=one.run.arm, seed=one.run.seed, curves=one.curves)
+            for one in outcomes
+            if one.curves
+        ),
         primary=primary_effects,
-        secondary=secondary,
+        secondary=(*explored, *beside),
         noise=noise,
         verdict=overall(primary_effects),
         notes=tuple(notes_on(registration, arms, outcomes, primary_effects, noise)),

@@ -35,7 +35,13 @@ from rewarm.artifacts import (
     write_json,
 )
 from rewarm.corpus.best_fit import best_fit_decreasing
-from rewarm.corpus.sealed import alone, changed_files, note_other_tokenizer, seal
+from rewarm.corpus.sealed import (
+    alone,
+    changed_files,
+    note_other_tokenizer,
+    seal,
+    sealed_json,
+)
 from rewarm.corpus.views import open_view
 from rewarm.errors import CorpusError, EnvironmentFault, Problems
 from rewarm.records.facts import CorpusFacts
@@ -156,7 +162,7 @@ def _folder(facts: CorpusFacts, sequence_length: int) -> Path:
 def load_packing(facts: CorpusFacts, sequence_length: int) -> PackingFacts | None:
     """Return what the packings of a prepared source come to; None where that is not known (yet).
 
-    Files are looked at, not hashed: that is `open_bins`' work before training.
+    Counts are held against the manifest; the arrays are by `open_bins`, before training.
     """
     folder = _folder(facts, sequence_length)
     try:
@@ -164,8 +170,8 @@ def load_packing(facts: CorpusFacts, sequence_length: int) -> PackingFacts | Non
         made_of = (manifest["format"], manifest["tokens"], manifest["tokenizer_fingerprint"])
         if made_of != (FORMAT, facts.tokens, facts.tokenizer_fingerprint):
             return None  # of other text, or made by another version
-        return PackingFacts.model_validate(parse_json((folder / FACTS).read_bytes()))
-    except (OSError, ValueError, LookupError, TypeError):
+        return PackingFacts.model_validate(sealed_json(folder, FACTS))
+    except (OSError, ValueError, LookupError, TypeError, CorpusError):
         return None  # not made, or damaged: made again
 
 

@@ -7,7 +7,7 @@ each run of words are held in memory by whoever looks documents up.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,11 +40,12 @@ Order = Callable[[View], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class TaskText:
-    """An evaluation task: its name, a fingerprint of its items, and how its texts are read."""
+    """Evaluation tasks that are read together: what they are called in the recipe, a fingerprint of
+    their items, and how their texts are read, by the task's name."""
 
     name: str
     digest: str
-    read: Callable[[], Sequence[str]]
+    read: Callable[[], Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,20 @@ def build_indexes(measured: MeasuredText, folder: Path, encoder: Encoder, order:
 
     Raises CorpusError for a task or a source that cannot be read, OSError where the disk refuses.
     """
-    tasks = index_tasks(
-        {task.name: list(_as_tokenized(task.read(), encoder)) for task in measured.tasks}
-    )
+    texts_of_task: dict[str, list[str]] = {}
+    for task in measured.tasks:
+        for name, texts in task.read().items():
+            texts_of_task.setdefault(name, []).extend(_as_tokenized(texts, encoder))
+    tasks = index_tasks(texts_of_task)
     warnings: list[str] = []
     names = [facts.name for facts in measured.held_out]
     held_out = index_held_out(names, _held_out_words(measured, encoder, order, warnings))
-    texts = [
+    held_out_texts = [
         text_hashes(Path(facts.folder))[kept_documents(facts, held_out=True)]
         for facts in measured.held_out
     ]
     arrays = {name: getattr(held_out, name) for name in _HELD_OUT_NAMES}
-    arrays["texts"] = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *texts]))
+    arrays["texts"] = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held_out_texts]))
     for length, (hashes, owners) in tasks.by_length.items():
         arrays |= {f"task_{length}": hashes, f"task_owners_{length}": owners}
     save_arrays(folder / _ARRAYS, arrays)

@@ -86,9 +86,9 @@ class Decontamination:
         """Where what is dropped is, or will be, listed."""
         return drop_folder(self.source, "contaminated", self.key)
 
-    def load(self, *, verified: bool = False) -> DropFacts | None:
+    def load(self) -> DropFacts | None:
         """Return what is dropped, if that is known; no text is read."""
-        return load_drop(self.folder, self.key, verified=verified)
+        return load_drop(self.folder, self.key)
 
 
 def decontaminate(
@@ -108,7 +108,7 @@ def decontaminate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            found = wanted.load(verified=True)
+            found = wanted.load()
             found = found or _find(wanted, index_folder(), executor, progress)
             for leftover in (_PIECES, _TASKS):
                 shutil.rmtree(folder / leftover, ignore_errors=True)

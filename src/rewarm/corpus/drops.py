@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from rewarm.artifacts import (
     MANIFEST_NAME,
     fingerprint,
-    parse_json,
     write_atomically,
     write_json,
 )
 from rewarm.corpus.label_mask import LABEL_COUNTS
 from rewarm.corpus.records import Reject
-from rewarm.corpus.sealed import changed_files, seal
+from rewarm.corpus.sealed import changed_files, seal, sealed_json
 from rewarm.corpus.tags import count_tags
 from rewarm.errors import CorpusError
 from rewarm.records.facts import CorpusFacts, DropFacts
@@ -85,17 +84,15 @@ def digest_of(documents: Integers) -> str:
     return hashlib.sha256(np.ascontiguousarray(documents, dtype="<i8").tobytes()).hexdigest()
 
 
-def load_drop(folder: Path, key: str, *, verified: bool = False) -> DropFacts | None:
-    """Return what is dropped under a key; None where that is not known, or was damaged.
-
-    With `verified` its files are held against their manifest.
-    """
+def load_drop(folder: Path, key: str) -> DropFacts | None:
+    """Return what is dropped under a key; None where that is not known, or its files are not as
+    their manifest says."""
     if not (folder / MANIFEST_NAME).is_file():
         return None
     try:
-        if verified and changed_files(folder):
+        if changed_files(folder):
             return None
-        found = DropFacts.model_validate(parse_json((folder / _FACTS).read_bytes()))
+        found = DropFacts.model_validate(sealed_json(folder, _FACTS))
     except (OSError, ValueError, CorpusError):
         return None
     return found.model_copy(update={"folder": str(folder)}) if found.key == key else None

@@ -81,9 +81,9 @@ class Deduplication:
         """Where what is dropped is, or will be, listed."""
         return drop_folder(self.source, "duplicates", self.key)
 
-    def load(self, *, verified: bool = False) -> DropFacts | None:
+    def load(self) -> DropFacts | None:
         """Return what is dropped, if that is known; no text is read."""
-        return load_drop(self.folder, self.key, verified=verified)
+        return load_drop(self.folder, self.key)
 
 
 def deduplicate(wanted: Deduplication, executor: Executor) -> DropFacts:
@@ -96,7 +96,7 @@ def deduplicate(wanted: Deduplication, executor: Executor) -> DropFacts:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            found = wanted.load(verified=True) or _find(wanted, executor)
+            found = wanted.load() or _find(wanted, executor)
             shutil.rmtree(folder / _WORK, ignore_errors=True)
             return found
     except OSError as error:

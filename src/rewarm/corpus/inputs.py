@@ -49,12 +49,13 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
     half of a pair; EnvironmentFault where the side of a URL, or the hub, cannot be reached.
     """
     problems = Problems()
+    faults: list[EnvironmentFault] = []
     where = f"sources.{name}.path"
     if source.hub is not None:
         where = f"sources.{name}.hub"
         found = find_hub_files(source.hub, where, recipe_folder, _hub_formats(source), problems)
     else:
-        found = _found(source, where, recipe_folder, problems)
+        found = _found(source, where, recipe_folder, problems, faults)
     for real, count in Counter(_identity(path) for path in found).items():
         if count > 1:
             problems.add(where, f"{masked(real)} is named {count} times", "name every file once")
@@ -83,12 +84,20 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
             if source.format == "chat":
                 what, fix = f"{path.name} is no table of messages", f"give it as {formats}"
             problems.add(where, what, fix)
+    if faults and not len(problems):
+        raise faults[0]
+    for fault in faults:  # with mistakes of the person's, which are told as well
+        problems.add(where, fault.what, fault.fix)
     problems.raise_as(CorpusError)
     return found if source.holds_tokens else sorted(found, key=_place)
 
 
 def _found(
-    source: SourceRecipe, where: str, recipe_folder: Path, problems: Problems
+    source: SourceRecipe,
+    where: str,
+    recipe_folder: Path,
+    problems: Problems,
+    faults: list[EnvironmentFault],
 ) -> list[Input]:
     patterns = [source.path] if isinstance(source.path, str) else source.path or []
     remote = _found_remote([pattern for pattern in patterns if _is_remote(pattern)], source, where)
@@ -100,6 +109,9 @@ def _found(
             answer = remote[pattern]
             if isinstance(answer, CorpusError):
                 problems.extend(answer.problems)
+                continue
+            if isinstance(answer, EnvironmentFault):
+                faults.append(answer)
                 continue
             matches = list(answer)
         else:
@@ -122,13 +134,13 @@ def _is_remote(pattern: str) -> bool:
 
 def _found_remote(
     urls: Sequence[str], source: SourceRecipe, where: str
-) -> dict[str, list[RemoteFile] | CorpusError]:
+) -> dict[str, list[RemoteFile] | CorpusError | EnvironmentFault]:
     """Return what each URL names, or what is wrong with it; asked for side by side."""
 
-    def ask(url: str) -> list[RemoteFile] | CorpusError:
+    def ask(url: str) -> list[RemoteFile] | CorpusError | EnvironmentFault:
         try:
             return find_remote(url, where, lambda file: covers(file, source))
-        except CorpusError as error:
+        except (CorpusError, EnvironmentFault) as error:
             return error
 
     if len(urls) == 1:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewarm.artifacts import MANIFEST_NAME, fingerprint, parse_json
+from rewarm.artifacts import MANIFEST_NAME, fingerprint
 from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamps, stamp_of
+from rewarm.corpus.sealed import changed_files, sealed_json
 from rewarm.corpus.tokenize import declared_eos, template_fingerprint, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
@@ -27,6 +28,7 @@ FORMAT = 7
 CHAT_FORMAT = 2
 """Of what is made of conversations alone."""
 FACTS = "facts.json"
+_COUNTED = (".npy", ".idx")
 # Large enough that a tree of a million files makes few shards, small enough to lose one to a kill.
 _SHARD_INPUT_BYTES = 64 * 2**20
 _MAX_SHARD_INPUTS = 10_000
@@ -151,8 +153,8 @@ def find_place(text: SourceText, prepared_root: Path) -> Place:
 def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
     """Return the facts of a source as it is prepared; None where it is not (or its text changed).
 
-    Files are looked at, not hashed: that is `verify_prepared`'s work before training. Raises what
-    `SourceText.key` does.
+    Tokens and texts are not held against the manifest: that is `verify_prepared`'s work before
+    training. Raises what `SourceText.key` does.
     """
     folder = find_place(text, prepared_root).folder
     facts = read_facts(folder)
@@ -171,10 +173,13 @@ def load_facts(text: SourceText, prepared_root: Path) -> CorpusFacts | None:
 
 
 def read_facts(folder: Path) -> CorpusFacts | None:
-    """Return the facts of a complete prepared folder: its manifest comes last."""
+    """Return the facts of a complete prepared folder: its manifest comes last, and vouches for
+    them and for all from which a plan counts what is kept."""
     if not (folder / MANIFEST_NAME).is_file():
         return None
     try:
-        return CorpusFacts.model_validate(parse_json((folder / FACTS).read_bytes()))
-    except (OSError, ValueError):
+        if changed_files(folder, endings=_COUNTED):
+            return None
+        return CorpusFacts.model_validate(sealed_json(folder, FACTS))
+    except (OSError, ValueError, CorpusError):
         return None  # damaged, or written by another version: prepared again

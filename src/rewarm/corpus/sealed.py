@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewarm.artifacts import MANIFEST_NAME, file_sha256, provenance, read_json, write_json
+from rewarm.artifacts import MANIFEST_NAME, file_sha256, parse_json, provenance, write_json
 from rewarm.corpus.files import Input, RemoteFile, hash_free_entry
 from rewarm.errors import CorpusError, Problems
 from rewarm.records.facts import CorpusFacts
@@ -20,9 +20,11 @@ __all__ = [
     "discard_changed",
     "note_other_tokenizer",
     "seal",
+    "sealed_json",
     "verify_prepared",
 ]
 
+_MADE_AGAIN = "run `rewarm prepare` with the recipe: it is made again"
 _PACKAGES = (
     "rewarm",
     "tokenizers",
@@ -69,6 +71,10 @@ def seal(
     hashes = {
         os.path.realpath(folder / name): digest for name, digest in (known_hashes or {}).items()
     }
+    for path in folder.iterdir():  # what a kill left of a file that was being written
+        if path.name.startswith(".") and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def sha256(path: Path) -> str:
         """A token shard that was taken over is file and input in one."""
@@ -109,39 +115,63 @@ def seal(
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    value = read_json(folder / MANIFEST_NAME, what="the manifest", error=CorpusError)
+    path = folder / MANIFEST_NAME
     try:
+        value = parse_json(path.read_bytes())
         for entry in value["files"].values():
             int(entry["bytes"]), int(entry["mtime_ns"]), str(entry["sha256"])
+    except OSError as error:
+        what = f"the manifest cannot be read ({error.strerror or error})"
+        raise CorpusError.one(str(path), what, _MADE_AGAIN) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CorpusError.one(
-            str(folder / MANIFEST_NAME),
-            "it does not list the files with their sizes and hashes",
-            "run `rewarm prepare` with the recipe: it is made again",
-        ) from error
+        what = "it does not list the files with their sizes and hashes"
+        raise CorpusError.one(str(path), what, _MADE_AGAIN) from error
     found: dict[str, Any] = value
     return found
 
 
-def changed_files(folder: Path) -> dict[str, str]:
-    """Return the files of a prepared folder that are not as its manifest says, each with how.
+def changed_files(folder: Path, *, endings: tuple[str, ...] = ("",)) -> dict[str, str]:
+    """Return the files of a prepared folder that are not as its manifest says, each with how; of
+    names with some `endings` alone, where these are given.
 
     A file whose size and modification time are those of the manifest is taken as unchanged; any
     other is hashed. Raises CorpusError where there is no manifest to hold them against.
     """
-    changed: dict[str, str] = {}
-    for name, entry in _manifest(folder)["files"].items():
-        try:
-            stat = (folder / name).stat()
-            if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
-                continue
-            if stat.st_size != entry["bytes"] or file_sha256(folder / name) != entry["sha256"]:
-                changed[name] = "it changed since prepare"
-        except FileNotFoundError:
-            changed[name] = "it was there at prepare and is gone"
-        except OSError as error:
-            changed[name] = f"it cannot be read ({error.strerror})"
-    return changed
+    files = _manifest(folder)["files"]
+    changes = {
+        name: _change(folder / name, entry)
+        for name, entry in files.items()
+        if name.endswith(endings)
+    }
+    return {name: what for name, what in changes.items() if what is not None}
+
+
+def _change(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """Return how a file differs from its manifest's entry; None where it does not."""
+    try:
+        stat = path.stat()
+        if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
+            return None
+        if stat.st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+            return "it changed since prepare"
+    except FileNotFoundError:
+        return "it was there at prepare and is gone"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return None
+
+
+def sealed_json(folder: Path, name: str) -> Any:
+    """Return the value of a JSON file that is as its folder's manifest says.
+
+    Counts go from there into plans, where nothing else would tell that they were altered. Raises
+    OSError, ValueError or CorpusError where it cannot be read, or is otherwise.
+    """
+    entry = _manifest(folder)["files"].get(name)
+    what = "the manifest does not list it" if entry is None else _change(folder / name, entry)
+    if what is not None:
+        raise CorpusError.one(str(folder / name), what, _MADE_AGAIN)
+    return parse_json((folder / name).read_bytes())
 
 
 def discard_changed(folder: Path) -> None:
@@ -184,7 +214,7 @@ def note_other_tokenizer(folder: Path, facts: CorpusFacts, problems: Problems) -
             str(folder),
             f"it was made with another tokenizer ({str(named)[:12]}) than the text was planned "
             f"with ({facts.tokenizer_fingerprint[:12]})",
-            "run `rewarm prepare` with the recipe: it is made again",
+            _MADE_AGAIN,
         )
 
 
@@ -197,6 +227,4 @@ def _verify(folder: Path, key: str, facts: CorpusFacts, problems: Problems) -> N
             "run `rewarm prepare` and `rewarm plan` again",
         )
     for name, what in changed_files(folder).items():
-        problems.add(
-            str(folder / name), what, "run `rewarm prepare` with the recipe: it is made again"
-        )
+        problems.add(str(folder / name), what, _MADE_AGAIN)

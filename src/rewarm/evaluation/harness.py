@@ -75,6 +75,21 @@ class HarnessTasks:
                 found += [figure.record(step, seconds) for figure in figures]
         return found
 
+    def figures(self) -> set[tuple[Metric, str]]:
+        """Return kind and domain of all records that there may be, without what filters add.
+
+        A group's figures stand under its own name and its tasks': which of them are pooled the
+        items tell.
+        """
+        found: set[tuple[Metric, str]] = set()
+        for name, tasks in self.by_name.items():
+            for own, task in tasks.items():
+                higher = task.higher_is_better()
+                for metric, aggregation in task.aggregation().items():
+                    kind, _, _ = _items_of(aggregation, (), bool(higher.get(metric, True)))
+                    found |= {(kind, f"{name} {metric}"), (kind, f"{own} {metric}")}
+        return found
+
     def are_in(self, records: Iterable[EvalRecord]) -> bool:
         """Tell whether each task has a record among these."""
         heads = {record.domain.split(" ")[0] for record in records}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,12 +42,19 @@ def read_items(
         try:
             items.append(parse(line))
         except ValueError as error:
-            problems.append(Problem(f"{path}:{number}", str(error), f"write {shape}"))
+            problems.append(Problem(f"{path}:{number}", _what(error), f"write {shape}"))
     if problems:
         raise CorpusError(problems)
     if not items:
         raise CorpusError.one(str(path), "it holds no items", f"write one a line: {shape}")
     return items
+
+
+def _what(error: ValueError) -> str:
+    """Return what is wrong with a line; the parser counts lines within it, which means nothing."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON ({error.msg} at character {error.pos + 1})"
+    return str(error)
 
 
 def is_text(value: object) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rewarm.errors import Problem, Problems, RecipeError, holds_access_token
@@ -114,7 +115,7 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _unknown_key(location: Sequence[int | str], where: str, root: type[BaseModel]) -> Problem:
-    model = _model_at(location[:-1], root)
+    model, _ = _place(location[:-1], root)
     names = list(model.model_fields) if model is not None else []
     near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
     fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
@@ -122,22 +123,38 @@ def _unknown_key(location: Sequence[int | str], where: str, root: type[BaseModel
 
 
 def _description_of(location: Sequence[int | str], root: type[BaseModel]) -> str:
-    model = _model_at(location[:-1], root)
-    name = str(location[-1]) if location else ""
-    field = model.model_fields.get(name) if model is not None else None
+    _, field = _place(location, root)
     return f" ({field.description})" if field is not None and field.description else ""
 
 
-def _model_at(location: Sequence[int | str], root: type[BaseModel]) -> type[BaseModel] | None:
-    """Return the section that a location leads into."""
+def _place(
+    location: Sequence[int | str], root: type[BaseModel]
+) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """Return the section that a location leads into, and the field that it ends in or within.
+
+    An item of a list and an entry of a table lie within their field.
+    """
     model: type[BaseModel] | None = root
+    field: FieldInfo | None = None
+    is_name = False
     for part in location:
-        if model is None:
-            return None
-        if isinstance(part, str) and part in model.model_fields:
-            inner = section_in(model.model_fields[part].annotation)
-            model = inner if inner is not None else None
-    return model
+        if is_name or isinstance(part, int) or model is None:
+            is_name = False  # what a person has called a source, or an item's number
+            continue
+        found = model.model_fields.get(part)
+        if found is None:
+            return None, field
+        field, model = found, section_in(found.annotation)
+        is_name = _is_table_of_sections(found.annotation)
+    return model, field
+
+
+def _is_table_of_sections(annotation: Any) -> bool:
+    """Tell whether an annotation is of sections by names that a person gives."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        return section_in(parts[1]) is not None
+    return any(map(_is_table_of_sections, parts))
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:

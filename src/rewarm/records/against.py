@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rewarm.records.curves import DomainCurve
 from rewarm.records.facts import Metric, Record, Role
 
 __all__ = ["AgainstControl", "AgainstOthers", "LayerChange", "RecoveredFraction", "WeightChange"]
@@ -54,6 +55,9 @@ class AgainstOthers(Record):
     control: str | None = Field(None, description="the control's run folder")
     joint: str | None = Field(None, description="the jointly trained run's folder")
     gaps: tuple[AgainstControl, ...] = ()
+    control_curves: tuple[DomainCurve, ...] = Field(
+        (), description="the control's, of the domains of `gaps`"
+    )
     recovered: tuple[RecoveredFraction, ...] = ()
     warnings: tuple[str, ...] = ()
 

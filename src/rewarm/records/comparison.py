@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rewarm.records.curves import DomainCurve
 from rewarm.records.facts import Record
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "ComparedRun",
     "ComparisonResult",
     "Direction",
+    "Membership",
     "PairedEffect",
     "Primary",
     "Registration",
+    "RunCurves",
     "Word",
 ]
 
@@ -79,8 +82,22 @@ class ComparedRun(Record):
     fingerprint: str = Field(description="of its plan's science")
     values: dict[str, float] = Field(description="metrics by name; empty unless done")
     lr_area: float = Field(description="rate summed over the steps on record")
+    exposure: dict[str, int] = Field(
+        default_factory=dict, description="tokens by source of the steps on record"
+    )
+    amended: tuple[str, ...] = Field(
+        (), description="what was changed of its plan while it went on, in words"
+    )
     training_s: float = Field(description="seconds spent in steps")
     why: str = Field("", description="failed: its last lines")
+
+
+class RunCurves(Record):
+    """How one arm's figures moved with one seed."""
+
+    arm: str
+    seed: int
+    curves: tuple[DomainCurve, ...]
 
 
 class PairedEffect(Record):
@@ -130,6 +147,9 @@ class ComparisonResult(Record):
     registration: Registration
     arms: tuple[ComparedArm, ...]
     runs: tuple[ComparedRun, ...]
+    curves: tuple[RunCurves, ...] = Field(
+        (), description="of finished runs that begin from the control's base"
+    )
     primary: tuple[PairedEffect, ...] = Field(description="the tests that Holm adjusts")
     secondary: tuple[PairedEffect, ...] = Field(description="everything else: exploratory")
     noise: tuple[PairedEffect, ...] = Field(description="the control's copy against the control")
@@ -145,6 +165,48 @@ class ComparisonResult(Record):
         """Return an arm's runs in order of the seeds."""
         return [run for run in self.runs if run.arm == arm]
 
+    def shown(self, arm: str) -> dict[str, float]:
+        """Return the tokens by source that an arm's finished runs saw, the mean over seeds.
+
+        Those that were planned where no run says what it saw.
+        """
+        seen = [run.exposure for run in self.runs_of(arm) if run.state == "done" and run.exposure]
+        if not seen:
+            return dict(self.arm(arm).exposure)
+        names = dict.fromkeys(name for exposure in seen for name in exposure)
+        return {name: sum(one.get(name, 0) for one in seen) / len(seen) for name in names}
+
+    def lr_area(self, arm: str) -> float:
+        """Return the rate summed over the steps of an arm's finished runs, the mean over seeds.
+
+        The planned one where none is finished.
+        """
+        areas = [run.lr_area for run in self.runs_of(arm) if run.state == "done"]
+        return sum(areas) / len(areas) if areas else self.arm(arm).lr_area
+
     def noise_of(self, metric: str) -> PairedEffect | None:
         """Return how the control's copy differed from the control in a metric."""
         return next((effect for effect in self.noise if effect.metric == metric), None)
+
+
+class Membership(Record):
+    """What a run is in a comparison, for its own report: `comparison.json` of the run.
+
+    Written when the run is about to begin, and again with what came of the comparison.
+    """
+
+    name: str = Field(description="of the comparison")
+    hypothesis: str
+    arm: str
+    description: str
+    kind: ArmKind
+    seed: int
+    control: str = Field(description="the arm that the others are held against")
+    page: str = Field(description="the comparison's page, relative to the run's folder")
+    verdict: str = Field("", description="empty until the comparison is concluded")
+    effects: tuple[PairedEffect, ...] = Field(
+        (), description="the primary tests that this arm takes part in"
+    )
+    control_curves: tuple[DomainCurve, ...] = Field(
+        (), description="of the control's run with this seed; none in the control's own"
+    )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,10 +16,14 @@ from rewarm.artifacts import append_json_line, parse_json, read_json_lines
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
 from rewarm.records.merging import MergePoint
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "RunState"]
+
+RunState = Literal["waiting", "running", "done", "failed"]
+"""Running: it has begun, is not done, and is not known to have failed."""
 
 _R = TypeVar("_R", bound=Record)
 _TAIL_BYTES = 16_384
+_NUM_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,16 @@ class RunFolder:
         return self.path / "against.json"
 
     @property
+    def membership(self) -> Path:
+        """What it is in the comparison that it is part of, a `Membership`."""
+        return self.path / "comparison.json"
+
+    @property
+    def exit_code(self) -> Path:
+        """The code that its last launch ended with, where it was one of several and failed."""
+        return self.path / "exit_code"
+
+    @property
     def weight_change(self) -> Path:
         """How far its weights have gone from the base's, a `WeightChange`."""
         return self.path / "weight_change.json"
@@ -200,11 +214,15 @@ class RunFolder:
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
-        for amendment in _records(self.amendments, Amendment):
+        for amendment in self.amended():
             if amendment.change == "skip":
                 for step in range(amendment.from_step, amendment.until_step):
                     last.pop(step, None)
         return [last[step] for step in sorted(last)]
+
+    def amended(self) -> list[Amendment]:
+        """Return the amendments on record, not looking whether each follows from the one before."""
+        return list(_records(self.amendments, Amendment))
 
     def newest_steps(self) -> list[StepRecord]:
         """Return the records at the end of the log, a few of any number, as they were written.
@@ -219,6 +237,15 @@ class RunFolder:
             return []
         return list(_parsed((line for line in lines if line), StepRecord))
 
+    def last_lines(self) -> str:
+        """Return the last lines of its output, for whoever wants to know why it failed."""
+        try:
+            text = self.output.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        return "\n".join(lines[-_NUM_LAST_LINES:])
+
     def is_measured_after(self, step: int) -> bool:
         """Tell whether what was measured of the base was measured after so many updates too."""
         places: dict[int, set[tuple[str, str]]] = {0: set(), step: set()}
@@ -226,6 +253,20 @@ class RunFolder:
             if record.step in places:
                 places[record.step].add((record.domain, record.metric))
         return bool(places[0]) and places[0] <= places[step]
+
+    def state_after(self, num_steps: int) -> RunState:
+        """Return how far a run of so many steps is, by its folder alone."""
+        if self.is_measured_after(num_steps):
+            return "done"
+        if self._ended_with() not in (None, 0):
+            return "failed"
+        return "running" if self.steps_log.exists() else "waiting"
+
+    def _ended_with(self) -> int | None:
+        try:
+            return int(self.exit_code.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
 
     def evals(self) -> list[EvalRecord]:
         """Return the last record of every (step, domain, metric), in order of the steps."""

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewarm.evaluation.forgetting import KEPT_WITHIN, delta_curve
+from rewarm.evaluation.curves import domain_curves
 from rewarm.planning.schedule import lr_curve
 from rewarm.reporting import numbers
+from rewarm.reporting.arm_curves import ArmCurves, CurvesShown, arm_curves
 from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.curves import LineChart, Point, Series, line_figure
-from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
+from rewarm.reporting.figures import Axis, Estimate, Figure, thinned
 from rewarm.reporting.pairs import Pair, PairChart, pair_figure
-from rewarm.reporting.run_sections import STEP_AXIS, UPDATE_AXIS, Block, change_axis
-from rewarm.reporting.run_view import METRICS, Exposure, MetricWords
+from rewarm.reporting.run_sections import STEP_AXIS
+from rewarm.reporting.run_view import Exposure
 from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.reporting.trade_off import ADAPTATION_AXIS, FORGETTING_AXIS
 from rewarm.reporting.wording import Statement
 from rewarm.units import format_bytes, format_count, format_duration
 
 __all__ = [
-    "arm_legend",
     "arms_exposure",
     "arms_ledger",
     "arms_lr_figure",
     "arms_statements",
     "arms_table",
     "caveats",
-    "domain_blocks",
+    "curves_shown",
     "front_figure",
 ]
 
@@ -34,11 +34,6 @@ _MOST_DRAWN = 160
 _SAME_BASE_WITHIN = 1e-6
 # From this ratio of the arms' peak rates on, the lowest would lie flat on a linear axis.
 _LOG_FROM_RATIO = 4.0
-
-
-def arm_legend(arms: Sequence[ArmView]) -> tuple[LegendEntry, ...]:
-    """Return the colour of each arm, the same on the whole page."""
-    return tuple(LegendEntry(color_class(index), arm.name) for index, arm in enumerate(arms))
 
 
 def arms_statements(arms: Sequence[ArmView]) -> list[Statement]:
@@ -167,53 +162,9 @@ def _negated(estimate: Estimate) -> Estimate:
     return Estimate(-estimate.value, None if high is None else -high, None if low is None else -low)
 
 
-def domain_blocks(arms: Sequence[ArmView]) -> list[Block]:
-    """Return per metric one figure per domain with the curves of all arms."""
-    blocks: list[Block] = []
-    for metric in METRICS:
-        domains = [
-            domain
-            for domain in dict.fromkeys(name for arm in arms for name in arm.view.domains)
-            if any(domain in arm.view.evaluated_domains(metric.metric) for arm in arms)
-        ]
-        figures = tuple(
-            figure
-            for domain in domains
-            if (figure := _domain_figure(arms, metric, domain)) is not None
-        )
-        if figures:
-            better = "down is better" if metric.lower_is_better else "up is better"
-            blocks.append(Block(metric.name, figures, better))
-    return blocks
-
-
-def _domain_figure(arms: Sequence[ArmView], metric: MetricWords, domain: str) -> Figure | None:
-    series = tuple(
-        Series(
-            name=arm.name,
-            points=[
-                Point(point.step, point.delta)
-                for point in delta_curve(arm.view.evals, domain, metric.metric)
-            ],
-            color=index,
-            marks=True,
-        )
-        for index, arm in enumerate(arms)
-        if arm.view.has_base(domain, metric.metric)
-    )
-    # Two evaluations are told by the verdict; a curve needs more.
-    if not any(len(one.points) > 2 for one in series):
-        return None
-    chart = LineChart(
-        title=f"{metric.name}: {domain}",
-        description="Change since step 0 of every arm; the shaded strip is what counts as kept.",
-        x=UPDATE_AXIS,
-        y=change_axis(metric),
-        series=series,
-        kept=KEPT_WITHIN,
-        heading=domain,
-    )
-    return line_figure(chart)
+def curves_shown(arms: Sequence[ArmView]) -> CurvesShown:
+    """Return the curves of all arms: the gap of old text, and everything else."""
+    return arm_curves([ArmCurves(arm.name, (domain_curves(arm.view.evals),)) for arm in arms])
 
 
 def arms_lr_figure(arms: Sequence[ArmView]) -> Figure:

@@ -21,8 +21,8 @@ from rewarm.reporting.effects import (
     mood_of_effect,
     p_value,
     per_seed,
-    registered,
     written,
+    written_down,
 )
 from rewarm.reporting.terminal_table import bullets, titled_table
 from rewarm.reporting.text import clean
@@ -40,6 +40,8 @@ def comparison_plan(
     claims: Mapping[str, Any],
     arms: Sequence[ComparedArm],
     measured: bool,
+    known_later: Sequence[str],
+    power: str,
     how: str,
     num_at_a_time: int,
     folder: Path,
@@ -55,6 +57,12 @@ def comparison_plan(
         f"about {format_duration(total_s)} of computing, {format_duration(wall_s)} on the clock, "
         "if the plans' estimates hold",
         *(["tokens are estimates: the text is not prepared yet"] if not measured else []),
+        *(
+            f"{clean(metric)}: whether its task has this figure is known once the tasks are "
+            "loaded, before anything is trained"
+            for metric in known_later
+        ),
+        *([power] if power else []),
         f"everything is written to {folder}",
         *_advice_on_seeds(len(seeds)),
     ]
@@ -65,7 +73,7 @@ def comparison_plan(
         "",
         _arms(arms),
         "",
-        _exposure(arms),
+        _exposure("Exposure: tokens by source", {arm.name: arm.exposure for arm in arms}),
         "",
         bullets(lines),
     )
@@ -116,17 +124,17 @@ def _name(arm: ComparedArm) -> Text:
     return shown
 
 
-def _exposure(arms: Sequence[ComparedArm]) -> Table:
-    table = titled_table("Exposure: tokens by source")
+def _exposure(title: str, by_arm: Mapping[str, Mapping[str, float]]) -> Table:
+    table = titled_table(title)
     table.add_column("arm", overflow="fold")
-    sources = list(dict.fromkeys(name for arm in arms for name in arm.exposure))
+    sources = list(dict.fromkeys(name for exposure in by_arm.values() for name in exposure))
     for name in sources:
         table.add_column(Text(clean(name)), justify="right", no_wrap=True)
-    for arm in arms:
-        cells = (arm.exposure.get(name) for name in sources)
+    for arm, exposure in by_arm.items():
+        cells = (exposure.get(name) for name in sources)
         table.add_row(
-            Text(clean(arm.name), style="bold"),
-            *(format_count(c) if c is not None else numbers.MISSING for c in cells),
+            Text(clean(arm), style="bold"),
+            *(format_count(round(c)) if c is not None else numbers.MISSING for c in cells),
         )
     return table
 
@@ -135,7 +143,7 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
     """Return the verdict with what was claimed beforehand, the paired differences, the arms."""
     parts: list[RenderableType] = [
         Text(f"\n{result.name}", style="bold"),
-        Text(f"Hypothesis ({registered(result)}):", style="dim"),
+        Text(f"Hypothesis ({written_down(result.registration)}):", style="dim"),
         Padding(Text(clean(result.hypothesis)), (0, 0, 0, 2)),
         _primaries(result.primaries),
         "",
@@ -150,6 +158,11 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
         ),
         "",
         _results(result),
+        "",
+        _exposure(
+            "Exposure: tokens by source that a run saw",
+            {arm.name: result.shown(arm.name) for arm in result.arms},
+        ),
     ]
     if result.notes:
         parts += ["", bullets(result.notes)]
@@ -207,7 +220,7 @@ def _results(result: ComparisonResult) -> Table:
             _name(arm),
             *cells,
             format_count(arm.num_tokens),
-            numbers.rate(arm.lr_area),
+            numbers.rate(result.lr_area(arm.name)),
             format_duration(sum(run.training_s for run in done)),
             Text(f"{told}, failed" if failed else told, style="red" if failed else ""),
         )

@@ -29,7 +29,7 @@ from rewarm.reporting.scales import Scale
 from rewarm.reporting.svg import Frame, element, marker, path, shortened, text, text_width
 from rewarm.reporting.tables import Table, numeric, words
 
-__all__ = ["LineChart", "Point", "Series", "Span", "line_figure"]
+__all__ = ["LineChart", "Mark", "Point", "Series", "Span", "line_figure"]
 
 _MOST_TABLE_ROWS = 40
 _LABEL_HEIGHT = 15.0
@@ -65,6 +65,20 @@ class Series:
         return "open" if self.style == "planned" else color_class(self.color)
 
 
+class Mark(NamedTuple):
+    """A place on a curve that is told in words.
+
+    `drops`: a line goes from zero to the place, and the words stand over it; otherwise they stand
+    under zero.
+    """
+
+    x: float
+    y: float
+    words: str
+    color: int
+    drops: bool = False
+
+
 class Span(NamedTuple):
     """A stretch of the horizontal axis with a name: a phase."""
 
@@ -87,6 +101,7 @@ class LineChart:
     series: tuple[Series, ...]
     phases: tuple[Span, ...] = ()
     kept: float | None = None
+    marks: tuple[Mark, ...] = ()
     heading: str = ""
 
     @property
@@ -171,6 +186,8 @@ def _draw(chart: LineChart, x: Scale, y: Scale, layout: Layout) -> Markup:
     ]
     for series in chart.series:
         parts += _draw_series(series, x, y, frame)
+    for mark in chart.marks:
+        parts += _draw_mark(mark, x, y, frame)
     if direct:
         parts += _draw_names(chart.named, x, y, frame)
     return drawing(layout, frame, chart.title, chart.description, parts)
@@ -221,6 +238,20 @@ def _draw_series(series: Series, x: Scale, y: Scale, frame: Frame) -> list[str]:
     if series.marks or len(places) == 1:
         parts += [marker(series.color, *place, 2.6, "mark") for place in _apart(places)]
     return [element("g", *parts, class_=series.class_)]
+
+
+def _draw_mark(mark: Mark, x: Scale, y: Scale, frame: Frame) -> list[str]:
+    column, row = frame.x(x.fraction(mark.x)), frame.y(y.fraction(mark.y))
+    zero = frame.y(y.fraction(0.0))
+    half = text_width(mark.words) / 2
+    middle = min(max(column, frame.left + half), frame.right - half)
+    parts = []
+    if mark.drops:
+        parts.append(element("line", class_="drop", x1=column, x2=column, y1=zero, y2=row))
+    parts.append(element("circle", class_="ring", cx=column, cy=row, r=4.5))
+    baseline = row - 10 if mark.drops else max(row, zero) + 20
+    parts.append(text(mark.words, middle, baseline, anchor="middle", class_="direct"))
+    return [element("g", *parts, class_=color_class(mark.color))]
 
 
 def _draw_noise(series: Series, x: Scale, y: Scale, frame: Frame) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from rewarm.records.comparison import ComparisonResult, PairedEffect, Primary
+from rewarm.records.comparison import ComparisonResult, PairedEffect, Primary, Registration
 from rewarm.reporting import numbers
 from rewarm.reporting.figures import Estimate
 from rewarm.reporting.tables import Mood
+from rewarm.reporting.wording import Statement
 
 __all__ = [
     "arm_estimate",
@@ -15,8 +16,9 @@ __all__ = [
     "mood_of_effect",
     "p_value",
     "per_seed",
-    "registered",
+    "verdict_statement",
     "written",
+    "written_down",
 ]
 
 _MOODS: dict[str, Mood] = {"as expected": "good", "against expectation": "bad"}
@@ -67,6 +69,13 @@ def mood_of_effect(effect: PairedEffect) -> Mood:
     return _MOODS.get(effect.word, "open" if effect.word else "")
 
 
+def verdict_statement(verdict: str) -> Statement:
+    """Return a comparison's verdict as the sentence that stands under a title."""
+    verb, _, rest = verdict.partition(":")
+    mood = _MOODS.get(verb.lower(), "open")
+    return Statement(mood, f"{verb}:", f"{rest.strip()}.")
+
+
 def expectation(primary: Primary) -> str:
     """Return what was expected of a primary metric."""
     if primary.expect == "equal":
@@ -74,9 +83,8 @@ def expectation(primary: Primary) -> str:
     return primary.expect
 
 
-def registered(result: ComparisonResult) -> str:
+def written_down(known: Registration) -> str:
     """Return when and as what file the claims were written down."""
-    known = result.registration
     when = "before the first run" if known.before_runs else "AFTER runs had begun"
     return f"{known.file_name}, SHA-256 {known.file_sha256[:12]}, {known.time}, {when}"
 

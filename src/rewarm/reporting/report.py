@@ -19,8 +19,11 @@ from rewarm.reporting.against import (
     weight_table,
     weights_sentence,
 )
+from rewarm.reporting.arm_curves import arm_legend
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
+from rewarm.reporting.gap_figures import control_note, gaps_of, gaps_table
+from rewarm.reporting.membership import comparison_of
 from rewarm.reporting.page import render_page
 from rewarm.reporting.run_view import RunView, load_run_view
 from rewarm.reporting.tables import Mood, Table
@@ -71,20 +74,23 @@ def write_run_report(run: RunFolder) -> Path:
     return run.report
 
 
-def render_run_report(run: RunFolder, *, live: bool = False) -> str:
+def render_run_report(run: RunFolder, *, live: bool = False, up: str = "") -> str:
     """Return the run's report; raises PlanError where the run has no plan that can be trusted.
 
     Everything else may be missing: the page then says what. With `live`, style and scripts are
-    files beside the page, of the server that shows it (`reporting/watch.py`).
+    files beside the page, of the server that shows it (`reporting/watch.py`); `up` is the path of
+    the experiment there that the run is shown in.
     """
     view = load_run_view(run)
-    plan = view.plan
+    plan, membership = view.plan, view.membership
     return render_page(
         "run.html",
         live=live,
         title=plan.name,
         sections=(
             ("verdict", "Verdict"),
+            *([("comparison", "Comparison")] if view.membership else []),
+            ("gap", "Gap"),
             ("curves", "Curves"),
             *([("merging", "Merging")] if view.merge_sweep else []),
             ("training", "Training"),
@@ -103,6 +109,10 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
         verdict_blocks=run_sections.verdict_blocks(view),
         verdicts=run_sections.verdict_table(view.verdicts),
         average=run_sections.average_table(view),
+        comparison=membership and comparison_of(membership, link=up if live else None),
+        gap_figures=gaps_of(view),
+        gap_numbers=gaps_table(view),
+        control_note=control_note(view),
         gaps=None if view.against is None else gap_table(view.against),
         recovered=None if view.against is None else recovered_table(view.against),
         against=view.against,
@@ -116,13 +126,15 @@ def render_run_report(run: RunFolder, *, live: bool = False) -> str:
         training=run_sections.training_figures(view),
         ledger=run_sections.ledger_table(view),
         exposure=run_sections.exposure_table(view),
+        left_out=source_tables.left_out_page(plan),
         kept=source_tables.selection_page(plan),
         packing=source_tables.packing_page(plan),
         way=plan.science.packing,
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),
-        events=run_sections.events_table(view),
+        events=run_sections.events_table(view, routine=False),
+        all_events=run_sections.events_table(view),
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
@@ -260,8 +272,8 @@ def render_comparison_report(
         caveats=arm_sections.caveats(arms),
         table=arm_sections.arms_table(arms),
         front=arm_sections.front_figure(arms),
-        legend=arm_sections.arm_legend(arms),
-        blocks=arm_sections.domain_blocks(arms),
+        legend=arm_legend([arm.name for arm in arms]),
+        curves=arm_sections.curves_shown(arms),
         lr=arm_sections.arms_lr_figure(arms),
         ledger=arm_sections.arms_ledger(arms),
         exposure=arm_sections.arms_exposure(arms),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from rewarm.artifacts import parse_json, read_json_lines
 from rewarm.errors import RunFolderError
@@ -19,11 +18,11 @@ from rewarm.planning.exposure import epochs_of
 from rewarm.planning.plan import Placement, Plan, PlannedPhase, load_plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.against import AgainstOthers, WeightChange
-from rewarm.records.facts import EvalRecord, EventRecord, Metric, Record, StepRecord
+from rewarm.records.comparison import Membership
+from rewarm.records.facts import EvalRecord, EventRecord, Metric, StepRecord
 from rewarm.records.merging import MergeSweep
+from rewarm.records.reading import record_or_none
 from rewarm.records.run_folder import RunFolder
-
-_R = TypeVar("_R", bound=Record)
 
 __all__ = ["METRICS", "Exposure", "MetricWords", "RunView", "load_run_view"]
 
@@ -90,6 +89,7 @@ class RunView:
     merge_sweep: MergeSweep | None = None
     against: AgainstOthers | None = None
     weight_change: WeightChange | None = None
+    membership: Membership | None = None
 
     @property
     def num_steps_taken(self) -> int:
@@ -191,7 +191,7 @@ def load_run_view(run: RunFolder) -> RunView:
     recorded = run.steps()
     steps = tuple(record for record in recorded if _fits(record, plan))
     evals, of_average = tuple(run.evals()), run.average_evals()
-    placement = _record_or_none(run.placement, Placement)
+    placement = record_or_none(run.placement, Placement)
     recipe = _json_or_none(run.recipe)
     missing = [
         *broken,
@@ -203,7 +203,7 @@ def load_run_view(run: RunFolder) -> RunView:
         missing.append("placement.json is missing: device, precision and versions are not known")
     if recipe is None:
         missing.append("recipe.json is missing: the resolved recipe cannot be shown")
-    sweep = _record_or_none(run.merge_sweep, MergeSweep)
+    sweep = record_or_none(run.merge_sweep, MergeSweep)
     if sweep is None and run.merge_sweep.exists():
         missing.append("merge_sweep.json cannot be read: the curve of the merge is not shown")
     domains = _ordered_domains(plan, evals)
@@ -220,8 +220,9 @@ def load_run_view(run: RunFolder) -> RunView:
         average_verdicts=_verdicts(of_average, domains),
         missing=tuple(missing),
         merge_sweep=sweep,
-        against=_record_or_none(run.against, AgainstOthers),
-        weight_change=_record_or_none(run.weight_change, WeightChange),
+        against=record_or_none(run.against, AgainstOthers),
+        weight_change=record_or_none(run.weight_change, WeightChange),
+        membership=record_or_none(run.membership, Membership),
     )
 
 
@@ -247,13 +248,6 @@ def _ordered_domains(plan: Plan, evals: Sequence[EvalRecord]) -> tuple[str, ...]
     roles: dict[str, str] = {name: facts.role for name, facts in plan.conduct.corpora.items()}
     roles |= {record.domain: record.role for record in evals}
     return tuple(sorted(roles, key=lambda domain: _ROLES.index(roles[domain])))
-
-
-def _record_or_none(path: Path, kind: type[_R]) -> _R | None:
-    try:
-        return kind.model_validate(_json_or_none(path))
-    except ValidationError:
-        return None
 
 
 def _json_or_none(path: Path) -> Any:

@@ -9,7 +9,7 @@ from rewarm.planning.plan import Plan
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.packing import WAYS, Packing
 from rewarm.reporting import numbers
-from rewarm.reporting.tables import Table, numeric, words
+from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.units import format_count
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SELECTION_NUMBERS",
     "PackingRow",
     "SelectionRow",
+    "left_out_page",
     "packing_page",
     "packing_rows",
     "selection_page",
@@ -76,6 +77,41 @@ def packing_page(plan: Plan) -> Table:
     """Return the table of a report; without rows where nothing is known."""
     rows = tuple((row.source, row.way, *row.cells) for row in packing_rows(plan))
     return Table(words("source", "way") + numeric(*PACKING_NUMBERS), rows, text_of_run(plan))
+
+
+def left_out_page(plan: Plan) -> Table:
+    """Return what was left out of every source, by reason; without rows where nothing was.
+
+    Shares are of all documents that were read, held-out ones included.
+    """
+    rows: list[tuple[str | Cell, ...]] = []
+    for facts in plan.conduct.corpora.values():
+        kept = facts.num_documents if facts.selection is None else facts.selection.of_documents
+        total = kept + facts.held_out_documents + sum(facts.rejected.values())
+        found_in = {reason: drop.by for drop in facts.drops for reason in drop.reasons}
+        for reason, count in sorted(facts.rejected.items(), key=lambda one: (-one[1], one[0])):
+            by = ", ".join(f"{name} {n:,}" for name, n in found_in.get(reason, {}).items())
+            rows.append(
+                (
+                    facts.name,
+                    Cell(reason, below=f"text of {by}" if by else ""),
+                    f"{count:,}",
+                    numbers.share(count / total, 2),
+                )
+            )
+    columns = words("source", "reason") + numeric("documents", "of all")
+    return Table(columns, tuple(rows), _dropped_tokens(plan))
+
+
+def _dropped_tokens(plan: Plan) -> str:
+    """Say how much was tokenized and then dropped: copies, and what is measured on."""
+    told = [
+        f"{facts.name} {drop.num_documents:,} {drop.kind}, {format_count(drop.num_tokens)} tokens"
+        for facts in plan.conduct.corpora.values()
+        for drop in facts.drops
+        if drop.num_documents
+    ]
+    return f"Dropped after tokenization: {'; '.join(told)}." if told else ""
 
 
 class SelectionRow(NamedTuple):

@@ -97,6 +97,8 @@ stroke-width: 3px; stroke-linejoin: round; }
 .figure .noise { fill: var(--c); stroke: none; opacity: .13; }
 .figure .planned { fill: none; stroke: var(--soft); stroke-width: 4.5; opacity: .32; }
 .figure .whisker { fill: none; stroke: var(--c); stroke-width: 1.6; }
+.figure .drop { stroke: var(--c); stroke-width: 1; stroke-dasharray: 2 3; }
+.figure .ring { fill: var(--page); stroke: var(--c); stroke-width: 2; }
 .figure .leader { stroke: var(--c); stroke-width: 1; opacity: .5; }
 .figure .mark { fill: var(--c); }
 .figure .dot { fill: var(--c); stroke: var(--page); stroke-width: 1; }

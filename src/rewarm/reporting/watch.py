@@ -1,8 +1,9 @@
-"""Shows a run's report live, on this machine alone.
+"""Shows a run's report, or an experiment and its runs, live, on this machine alone.
 
-The server is bound to 127.0.0.1 and answers GET and HEAD of six fixed paths; nothing in a request
-names a file. A request whose `Host` is not this server's is refused, so that no foreign page can
-read a run by pointing its own name here. The browser is told of changes by server-sent events.
+The server is bound to 127.0.0.1 and answers GET and HEAD of fixed paths: a table of them is looked
+up, and nothing in a request names a file. A request whose `Host` is not this server's is refused,
+so that no foreign page can read a run by pointing its own name here. The browser is told of changes
+by server-sent events.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rewarm.reporting.live_page import LivePage
+from rewarm.reporting.live_page import LivePage, Site
 from rewarm.reporting.report import render_file
 
 __all__ = ["ADDRESS", "WatchServer"]
@@ -56,7 +57,7 @@ def _files() -> dict[str, tuple[str, bytes]]:
 
 
 class WatchServer(ThreadingHTTPServer):
-    """Serves one run's page until `shutdown`; `port` 0 takes any that is free.
+    """Serves the pages of a site until `shutdown`; `port` 0 takes any that is free.
 
     Raises OSError where the port is taken.
     """
@@ -64,8 +65,8 @@ class WatchServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, page: LivePage, port: int) -> None:
-        self.page = page
+    def __init__(self, site: Site, port: int) -> None:
+        self.site = site
         self.ended = threading.Event()
         self.followers = threading.BoundedSemaphore(_MAX_FOLLOWERS)
         super().__init__((ADDRESS, port), _Handler)
@@ -111,14 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this is not the host's name\n")
-        elif self.path == "/":
-            _, page = self.server.page.current()
-            self._send(HTTPStatus.OK, "text/html", page, body=body)
-        elif self.path == "/events":
-            self._follow(body=body)
         elif self.path in _files():
             kind, content = _files()[self.path]
             self._send(HTTPStatus.OK, kind, content, body=body)
+        elif (page := self.server.site.page_at(self.path)) is not None:
+            self._send(HTTPStatus.OK, "text/html", page.current()[1], body=body)
+        elif (page := self._followed()) is not None:
+            self._follow(page, body=body)
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such page\n", body=body)
 
@@ -145,7 +145,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
-    def _follow(self, *, body: bool) -> None:
+    def _followed(self) -> LivePage | None:
+        """Return the page whose events are asked for; None where it is no such path."""
+        path, found, rest = self.path.rpartition("/events")
+        return self.server.site.page_at(f"{path}/") if found and not rest else None
+
+    def _follow(self, page: LivePage, *, body: bool) -> None:
         """Send the page's version now, and whenever it is another, until the reader leaves."""
         if not self.server.followers.acquire(blocking=False):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many readers\n")
@@ -154,17 +159,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", "text/event-stream; charset=utf-8")
             self.end_headers()
-            for event in self._events() if body else ():
+            for event in self._events(page) if body else ():
                 self.wfile.write(event)
                 self.wfile.flush()
         finally:
             self.server.followers.release()
 
-    def _events(self) -> Iterator[bytes]:
+    def _events(self, page: LivePage) -> Iterator[bytes]:
         told, silent_s = "", 0.0
         yield b"retry: 1000\n\n"
         while True:
-            version, _ = self.server.page.current()
+            version, _ = page.current()
             if version != told:
                 told, silent_s = version, 0.0
                 yield f"event: page\ndata: {version}\n\n".encode()

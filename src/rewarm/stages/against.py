@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,10 +10,12 @@ from rich.console import Console
 from rewarm.artifacts import write_json
 from rewarm.errors import Problems, RunFolderError, UserError
 from rewarm.evaluation.against import against_control, recovered_fractions
+from rewarm.evaluation.curves import domain_curves
 from rewarm.model.weight_change import weight_change
 from rewarm.model.weight_folder import WeightFolder
 from rewarm.planning.plan import Plan
-from rewarm.records.against import AgainstOthers
+from rewarm.records.against import AgainstControl, AgainstOthers
+from rewarm.records.curves import DomainCurve
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.against import (
     gap_table,
@@ -78,6 +81,7 @@ def note_against(
         control=None if control is None else str(control[0]),
         joint=None if joint is None else str(joint[0]),
         gaps=gaps,
+        control_curves=() if control is None else _curves_of(gaps, control[1]),
         recovered=recovered,
         warnings=tuple(warnings),
     )
@@ -90,6 +94,13 @@ def note_against(
         console.print(on_terminal("Beside joint training", recovered_table(told), note))
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _curves_of(gaps: Sequence[AgainstControl], control: RunFolder) -> tuple[DomainCurve, ...]:
+    """Return the control's curves of those domains that a gap is told of."""
+    told = {(gap.domain, gap.metric) for gap in gaps}
+    curves = domain_curves(control.evals())
+    return tuple(curve for curve in curves if (curve.domain, curve.metric) in told)
 
 
 def note_weights(plan: Plan, run: RunFolder, trained: Trained, console: Console) -> None:

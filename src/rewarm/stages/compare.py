@@ -17,25 +17,32 @@ from rich.console import Console
 from rewarm.artifacts import provenance, write_json
 from rewarm.comparison.arms import Arm, arms_of
 from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_experiment
+from rewarm.comparison.metrics import harness_problems
+from rewarm.comparison.paired import LEVEL
 from rewarm.comparison.registration import claims_of, register
+from rewarm.comparison.student import detectable_in_errors
 from rewarm.comparison.verdict import conclude
 from rewarm.corpus.chat import OpenChat
-from rewarm.errors import RecipeError
+from rewarm.errors import PlanError, Problems, RecipeError
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparisonResult, Registration
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.reporting.comparison_terminal import comparison_plan, comparison_verdict
 from rewarm.stages.board import Board
 from rewarm.stages.compared_runs import (
     PlannedRun,
     compared_arms,
     jobs_of,
+    known_later,
     outcomes_of,
     plan_runs,
     workers_of,
 )
 from rewarm.stages.job import Job, command_line, keep_plan
-from rewarm.stages.launches import Launch, States, last_lines, run_here, state_on_disk
+from rewarm.stages.launches import Launch, States, run_here, state_on_disk
+from rewarm.stages.memberships import note_memberships
 from rewarm.training.lock import hold_lock
+from rewarm.units import counted
 
 __all__ = ["FAILED", "run_compare"]
 
@@ -63,8 +70,8 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
     if dry_run:
         comparison.say("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(comparison.folder / "lock.json", comparison.say):
+    comparison.folder.path.mkdir(parents=True, exist_ok=True)
+    with hold_lock(comparison.folder.lock, comparison.say):
         return comparison.carry_out()
 
 
@@ -81,7 +88,7 @@ class _Comparison:
         return self.written.experiment
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> ComparisonFolder:
         return self.written.folder
 
     @property
@@ -92,8 +99,9 @@ class _Comparison:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def check_folder(self) -> None:
-        if os.path.lexists(self.folder) and not self.folder.is_dir():
-            raise RecipeError.one("folder", f"{self.folder} is not a folder", "name another one")
+        path = self.folder.path
+        if os.path.lexists(path) and not path.is_dir():
+            raise RecipeError.one("folder", f"{path} is not a folder", "name another one")
 
     def check_claims(self) -> None:
         """Raise where what is claimed is not what was written down when the runs began."""
@@ -128,7 +136,7 @@ class _Comparison:
         from rewarm.stages.fresh_base import make_fresh_base
 
         shape = find_base(recipe.base, arm.folder)
-        drawn = make_fresh_base(shape, self.folder / "bases", seed)
+        drawn = make_fresh_base(shape, self.folder.path / "bases", seed)
         update = {"path": str(drawn), "revision": None, "optimizer_state": None}
         return recipe.model_copy(update={"base": recipe.base.model_copy(update=update)})
 
@@ -139,9 +147,11 @@ class _Comparison:
             claims=claims_of(self.written, self.arms),
             arms=compared_arms(planned),
             measured=all(run.plan.measured for run in planned),
+            known_later=known_later(self.experiment, planned),
+            power=_power(self.experiment),
             how=f"{self.experiment.run.mode}, {workers} at a time",
             num_at_a_time=workers,
-            folder=self.folder,
+            folder=self.folder.path,
         )
         self.console.print(shown)
 
@@ -156,10 +166,12 @@ class _Comparison:
         # A job that ended is concluded upon, whatever came of it; the next command tries again.
         may_train = under_way is None and not has_ended
         if may_train and any(state != "done" for state in states.values()):
+            self._check_harness(planned)
             for run in planned:
                 if states[run.launch.name] != "done":
                     keep_plan(run.plan, run.job)
                     run.job.run.make_log_folder()
+            note_memberships(planned, registration, self.folder.page)
             states, under_way = self._train(launches)
         if under_way is not None:
             done = sum(state == "done" for state in states.values())
@@ -187,13 +199,31 @@ class _Comparison:
                 rehearse_job(job)
                 prepare_job(job, MODEL_TOOLS)
 
+    def _check_harness(self, planned: Sequence[PlannedRun]) -> None:
+        """Raise for primary metrics that no task of lm-evaluation-harness comes to.
+
+        Its tasks have to be loaded for that: here at the latest, before hours of training.
+        """
+        metrics = known_later(self.experiment, planned)
+        if not metrics:
+            return
+        from rewarm.stages.harness import harness_of
+
+        harness = harness_of(next(run.plan for run in planned if run.arm.kind == "control"))
+        assert harness is not None
+        named = [primary.metric for primary in self.experiment.primary]
+        problems = Problems()
+        for metric, what, fix in harness_problems(metrics, harness.figures()):
+            problems.add(f"primary[{named.index(metric)}].metric", f"{metric!r}: {what}", fix)
+        problems.raise_as(PlanError)
+
     def _job_of_cluster(self) -> tuple[str | None, bool]:
         """Return the number of a Slurm job that is still at it, and whether one has ended since."""
         if self.experiment.run.mode != "slurm":
             return None, False
         from rewarm.stages.slurm import take_job
 
-        return take_job(self.folder)
+        return take_job(self.folder.path)
 
     def _train(self, launches: Sequence[Launch]) -> tuple[States, str | None]:
         """Train what is not done; return the states, and the number of a job left to itself."""
@@ -202,7 +232,7 @@ class _Comparison:
             from rewarm.stages.slurm import submit
 
             waiting = [launch.run for launch in launches if not launch.is_done]
-            number = submit(self.experiment.name, self.folder, waiting, settings)
+            number = submit(self.experiment.name, self.folder.path, waiting, settings)
             return {launch.name: state_on_disk(launch) for launch in launches}, number
         with Board(launches, self.console) as board:
             if settings.mode == "ray":
@@ -232,7 +262,7 @@ class _Comparison:
         for launch in launches:
             if states[launch.name] == "failed":
                 self.say(f"\n{launch.name} failed; the last it said ({launch.run.output}):")
-                for line in last_lines(launch.run).splitlines():
+                for line in launch.run.last_lines().splitlines():
                     self.say(f"    {line}")
 
     def _conclude(
@@ -245,16 +275,17 @@ class _Comparison:
             self.experiment,
             registration,
             compared_arms(planned),
-            outcomes_of(planned, states, self.folder),
+            outcomes_of(planned, states, self.folder.path),
             provenance(_PACKAGES),
         )
-        write_json(self.folder / "result.json", result.model_dump(mode="json"))
+        write_json(self.folder.result, result.model_dump(mode="json"))
+        note_memberships(planned, registration, self.folder.page, result)
         for run in planned:
             if states[run.launch.name] == "done":
                 write_run_report(run.job.run)
         page = write_comparison_page(result, self.folder)
         self.console.print(comparison_verdict(result))
-        self.say(f"\n{page.resolve()}, one file that opens offline\n{self.folder / 'result.json'}")
+        self.say(f"\n{page.resolve()}, one file that opens offline\n{self.folder.result}")
         return self._code(result)
 
     def _code(self, result: ComparisonResult) -> int:
@@ -265,6 +296,19 @@ class _Comparison:
                 "them again"
             )
         return FAILED if failed else FINISHED
+
+
+def _power(experiment: Experiment) -> str:
+    """Return in words what the tests that share the level can find; empty for a single seed."""
+    num_tests = len(experiment.primary) * len(experiment.pairs())
+    num_seeds = len(experiment.seed_list)
+    if num_seeds < 2:
+        return ""
+    errors = detectable_in_errors(num_seeds, level=LEVEL / num_tests)
+    return (
+        f"{counted(num_tests, 'test')} of {num_seeds} pairs at {LEVEL:.0%} together (Holm): the "
+        f"strictest finds {errors:.1f} standard errors of the paired differences with 80 % power"
+    )
 
 
 def _as_it_is(arm: Arm, seed: int, recipe: Recipe) -> Recipe:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import known_once_measured, measured_by
+from rewarm.comparison.metrics import known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
+from rewarm.planning.amended import amended_plan
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparedArm
+from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, job_of
-from rewarm.stages.launches import Launch, States, last_lines, num_cores
+from rewarm.stages.launches import Launch, States, num_cores
 from rewarm.stages.plan import plan_job
 from rewarm.units import format_count
 
@@ -27,6 +30,7 @@ __all__ = [
     "PlannedRun",
     "compared_arms",
     "jobs_of",
+    "known_later",
     "outcomes_of",
     "plan_runs",
     "workers_of",
@@ -64,7 +68,7 @@ def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int]:
 def jobs_of(
     experiment: Experiment,
     arms: Sequence[Arm],
-    root: Path,
+    root: ComparisonFolder,
     *,
     with_base: Callable[[Arm, int, Recipe], Recipe] = lambda arm, seed, recipe: recipe,
 ) -> Jobs:
@@ -73,7 +77,7 @@ def jobs_of(
     for arm in arms:
         for seed in experiment.seed_list:
             recipe = with_base(arm, seed, arm.recipe(seed))
-            run = root / "runs" / arm.name / f"seed-{seed}"
+            run = root.run(arm.name, seed).path
             jobs[arm.name, seed] = job_of(recipe, arm.folder, run)
     return jobs
 
@@ -140,8 +144,9 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
     """Note primary metrics that an arm of a contrast will not have."""
     measured = {run.arm.name: _measured(run) for run in runs}
     named = dict.fromkeys(name for pair in experiment.pairs() for name in pair[:2])
+    later = known_later(experiment, runs)
     for index, primary in enumerate(experiment.primary):
-        if any(known_once_measured(primary.metric, run.plan) for run in runs):
+        if primary.metric in later:
             continue
         lacking = [n for n in named if n in measured and primary.metric not in measured[n]]
         if lacking:
@@ -152,6 +157,15 @@ def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems:
             )
 
 
+def known_later(experiment: Experiment, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the primary metrics of which only loaded tasks of the harness can tell."""
+    return [
+        primary.metric
+        for primary in experiment.primary
+        if any(known_once_loaded(primary.metric, run.plan) for run in runs)
+    ]
+
+
 def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> None:
     """Note arms that are measured on other items than the control: nothing could be subtracted."""
     control = next((run.plan for run in runs if run.arm.kind == "control"), None)
@@ -159,7 +173,9 @@ def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> Non
         return
     first = {run.arm.name: run.plan for run in reversed(runs)}
     for name, plan in first.items():
-        one, other = (p.conduct.evaluation.model_dump(exclude=_TIMES) for p in (plan, control))
+        one, other = (
+            p.conduct.evaluation.model_dump(exclude=_NOT_ITS_TEXT) for p in (plan, control)
+        )
         for key in one:
             if one[key] != other[key]:
                 problems.add(
@@ -178,7 +194,14 @@ def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> Non
                 )
 
 
-_TIMES = {"every_steps", "choices_every_evaluation", "average"}
+# When it is measured and what is done about it; a cap's effect on the text stands in its place.
+_NOT_ITS_TEXT = {
+    "every_steps",
+    "choices_every_evaluation",
+    "average",
+    "max_share",
+    "on_forgetting",
+}
 
 
 def _held_out(facts: CorpusFacts) -> tuple[int, int]:
@@ -194,11 +217,29 @@ def _measured(run: PlannedRun) -> list[str]:
 def compared_arms(runs: Sequence[PlannedRun]) -> list[ComparedArm]:
     """Return what each arm was given, by the plan of its first seed."""
     first = {run.arm.name: run for run in reversed(runs)}
-    control = next(run.plan for run in runs if run.arm.kind == "control")
     return [
-        compared_arm(run.arm, run.plan, pairing(run.plan, control))
+        compared_arm(run.arm, run.plan, _pairing(run.arm.name, runs))
         for run in (first[name] for name in dict.fromkeys(run.arm.name for run in runs))
     ]
+
+
+def _pairing(arm: str, runs: Sequence[PlannedRun]) -> str:
+    """Return what runs of an arm share with the control's, as amendments have left both."""
+    dealt = {(run.arm.name, run.seed): _as_dealt(run) for run in runs}
+    control = next(run.arm.name for run in runs if run.arm.kind == "control")
+    seeds_of: dict[str, list[str]] = {}
+    for name, seed in dealt:
+        if name == arm:
+            shared = pairing(dealt[arm, seed], dealt[control, seed])
+            seeds_of.setdefault(shared, []).append(str(seed))
+    if len(seeds_of) == 1:
+        return next(iter(seeds_of))
+    return "; ".join(f"{shared} (seed {', '.join(own)})" for shared, own in seeds_of.items())
+
+
+def _as_dealt(run: PlannedRun) -> Plan:
+    chain = Amendments(run.plan.fingerprint, tuple(run.job.run.amended()))
+    return amended_plan(run.plan, chain)
 
 
 def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[Outcome]:
@@ -221,7 +262,7 @@ def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[
                 else "failed"
                 if state == "failed"
                 else "unfinished",
-                why=last_lines(run.job.run) if state == "failed" else "",
+                why=run.job.run.last_lines() if state == "failed" else "",
                 base=control.job.run.evals() if elsewhere else None,
             )
         )

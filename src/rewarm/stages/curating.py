@@ -160,7 +160,8 @@ class _Measured:
     ) -> None:
         self._job = job
         self._tasks = tuple(_tasks(job, harness_texts))
-        self._held_out = tuple(corpora[name] for name in sorted(corpora))
+        every = {**job.measured_before, **corpora}
+        self._held_out = tuple(every[name] for name in sorted(every))
         self.is_known = all(facts.measured for facts in self._held_out)
         self._texts: dict[tuple[bool, bool], MeasuredText] = {}
 
@@ -197,12 +198,12 @@ def _tasks(job: Job, harness_texts: HarnessTexts) -> list[TaskText]:
         path = job.folder / task.path
         with contextlib.suppress(OSError):
             digest = fingerprint([file_sha256(path), task.max_items, task.kind])
-            found.append(TaskText(name, digest, partial(_task_texts, path, task)))
+            found.append(TaskText(name, digest, partial(_task_texts, name, path, task)))
     harness = evaluation.harness
     if harness.tasks:
         with contextlib.suppress(OSError):
             digest = harness_key(harness, job.folder)
-            read = partial(_harness_texts, harness_texts, harness, job.folder)
+            read = partial(harness_texts, harness, job.folder)  # their data is loaded there
             found.append(TaskText(_HARNESS, digest, read))
     if evaluation.chat is not None:
         path = job.folder / evaluation.chat
@@ -211,32 +212,28 @@ def _tasks(job: Job, harness_texts: HarnessTexts) -> list[TaskText]:
     return found
 
 
-def _harness_texts(read: HarnessTexts, wanted: HarnessRecipe, folder: Path) -> list[str]:
-    """Return the texts of tasks of lm-evaluation-harness: their data is loaded here."""
-    return list(itertools.chain(*read(wanted, folder).values()))
-
-
-def _task_texts(path: Path, task: TaskRecipe) -> list[str]:
-    """Return the texts of a task: every question, alone and with each of its choices; texts with
-    the words that they go on with; both sentences of a pair."""
+def _task_texts(name: str, path: Path, task: TaskRecipe) -> dict[str, list[str]]:
+    """Return the texts of a task, by its name: every question, alone and with each of its choices;
+    texts with the words that they go on with; both sentences of a pair."""
     if task.kind == "cloze":
         clozes = read_cloze(path, max_items=task.max_items)
-        return [f"{item.text} {item.target}" for item in clozes]
+        return {name: [f"{item.text} {item.target}" for item in clozes]}
     if task.kind == "minimal-pairs":
-        return list(itertools.chain(*read_pairs(path, max_items=task.max_items)))
+        return {name: list(itertools.chain(*read_pairs(path, max_items=task.max_items)))}
     texts: list[str] = []
     for item in read_task(path, max_items=task.max_items):
         texts.append(item.question)
         texts += [f"{item.question} {choice}" for choice in item.choices]
-    return texts
+    return {name: texts}
 
 
-def _chat_texts(path: Path) -> list[str]:
+def _chat_texts(path: Path) -> dict[str, list[str]]:
     """Return the texts of conversations, without what the system says: many have that in common."""
-    return [
+    texts = [
         "\n".join(message["content"] for message in one if message["role"] != "system")
         for one in read_conversations(path)
     ]
+    return {_CHAT: texts}
 
 
 class _IndexFolders:

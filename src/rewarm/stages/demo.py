@@ -27,7 +27,7 @@ from rewarm.stages.board import Board
 from rewarm.stages.demo_experiment import experiment_text
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import command_line, keep_plan, open_job
-from rewarm.stages.launches import Launch, last_lines, num_cores, run_here
+from rewarm.stages.launches import Launch, num_cores, run_here
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -393,7 +393,7 @@ def _train_arms(work: Path, plans: Mapping[str, Plan], console: Console) -> None
         if states[launch.name] != "done":
             raise RewarmError(
                 f"the training of {launch.name!r} did not come to its end:\n"
-                f"{last_lines(launch.run)}\n"
+                f"{launch.run.last_lines()}\n"
                 f"    → run the demo again, it goes on; {launch.run.output} says more"
             )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rewarm.artifacts import write_json
@@ -13,6 +13,7 @@ from rewarm.errors import PlanError, Problems, RecipeError, RunFolderError
 from rewarm.planning.plan import Plan, load_plan, save_plan, science_diff
 from rewarm.recipe.load import load_recipe
 from rewarm.recipe.schema import Recipe
+from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.lock import hold_lock
@@ -23,12 +24,17 @@ __all__ = ["Job", "command_line", "job_of", "keep_plan", "open_job", "open_run"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A recipe with its folders resolved against the place where it lies."""
+    """A recipe with its folders resolved against the place where it lies.
+
+    `measured_before` are the prepared sources, by name, of the run that it goes on with: what they
+    hold out is measured still.
+    """
 
     recipe: Recipe
     folder: Path
     run: RunFolder
     prepared_root: Path
+    measured_before: Mapping[str, CorpusFacts] = field(default_factory=dict)
 
 
 def open_job(path: Path, overrides: Iterable[str] = ()) -> Job:

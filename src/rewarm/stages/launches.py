@@ -30,7 +30,6 @@ from rewarm.training.lock import hold_lock
 __all__ = [
     "Launch",
     "States",
-    "last_lines",
     "num_cores",
     "run_here",
     "settled",
@@ -39,8 +38,6 @@ __all__ = [
 ]
 
 _LOOK_EVERY_S = 0.25
-_NUM_LAST_LINES = 12
-_CODE_FILE = "exit_code"
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 2.0
 
@@ -72,28 +69,7 @@ def num_cores() -> int:
 
 def state_on_disk(launch: Launch) -> str:
     """Return how far a run is by its folder alone, where nobody here has started it."""
-    if launch.is_done:
-        return "done"
-    if _ended_with(launch.run) not in (None, 0):
-        return "failed"
-    return "running" if launch.run.steps_log.exists() else "waiting"
-
-
-def last_lines(run: RunFolder) -> str:
-    """Return the last lines that a run has said, for whoever wants to know why it failed."""
-    try:
-        text = run.output.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-_NUM_LAST_LINES:])
-
-
-def _ended_with(run: RunFolder) -> int | None:
-    try:
-        return int((run.path / _CODE_FILE).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    return launch.run.state_after(launch.plan.science.num_steps)
 
 
 def run_here(
@@ -145,7 +121,7 @@ class _Pool:
         return [slot for slot in range(num_workers) if slot not in self.running]
 
     def start(self, launch: Launch, slot: int) -> None:
-        (launch.run.path / _CODE_FILE).unlink(missing_ok=True)
+        launch.run.exit_code.unlink(missing_ok=True)
         first = slot * self.gpus_each
         devices = ",".join(str(first + k) for k in range(self.gpus_each))
         process = self.context.Process(
@@ -183,7 +159,7 @@ def settled(launch: Launch, code: int) -> str:
         _append(launch.run, f"the process was ended by {name} (memory is out, or somebody did it)")
     elif code == 0:
         _append(launch.run, "it ended without having been measured at its end")
-    write_atomically(launch.run.path / _CODE_FILE, f"{code or 1}\n")
+    write_atomically(launch.run.exit_code, f"{code or 1}\n")
     return "failed"
 
 

@@ -96,7 +96,11 @@ def survey(job: Job) -> Survey:
         }
         _check_templates(job, found.model, found.problems)
         _find_rehearsals(job, found, found.model, texts)
-        found.texts = [texts[name] for name in job.recipe.sources if name in texts]
+        found.texts = [
+            texts[name]
+            for name, source in job.recipe.sources.items()
+            if name in texts and (source.format != "chat" or found.model.has_chat_template)
+        ]
     _check_tasks(job, found)
     _check_harness(job, found.problems)
     _check_chat(job, found.problems)

@@ -256,6 +256,11 @@ class WrittenStream:
         return beside / (self.experiment.folder or f"streams/{self.experiment.name}")
 
     @property
+    def registration(self) -> Path:
+        """What was claimed before the first run."""
+        return self.folder / "experiment.json"
+
+    @property
     def source_path(self) -> Path:
         """Where the examples are; relative paths count from the file."""
         return self.path.resolve().parent / self.experiment.source.path

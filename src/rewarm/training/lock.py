@@ -26,7 +26,7 @@ from rewarm.artifacts import canonical_json, parse_json, write_atomically
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.records.facts import Record
 
-__all__ = ["HEARTBEAT_S", "STALE_AFTER_S", "LockOwner", "RunLock", "hold_lock"]
+__all__ = ["HEARTBEAT_S", "STALE_AFTER_S", "LockOwner", "RunLock", "hold_lock", "seems_held"]
 
 HEARTBEAT_S = 5.0
 _LOOK_EVERY_S = 0.5
@@ -116,6 +116,22 @@ def hold_lock(
         yield lock
     finally:
         lock.release()
+
+
+def seems_held(path: Path) -> bool:
+    """Tell whether a launch holds a lock, as far as looking alone tells: nothing is written.
+
+    The heartbeat of another machine's is judged by this one's clock.
+    """
+    owner = _read_owner(path)
+    if owner is None:
+        return False
+    if owner.machine == _machine():
+        return _is_alive(owner)
+    try:
+        return time.time() - path.stat().st_mtime <= STALE_AFTER_S
+    except OSError:
+        return False
 
 
 def _acquire(path: Path, say: Callable[[str], None]) -> LockOwner:

@@ -1,5 +1,5 @@
 "use strict";
-// Follows a run: when the server says that the run's folder changed, the parts of the page that
+// Follows a run or an experiment: when the server says that its records changed, the parts of the page that
 // differ are put in place of the old ones. What a reader opened, scrolled or points at stays so.
 (() => {
   const PARTS = "header, nav, main > section, footer";
@@ -54,26 +54,27 @@
     const here = partsOf(document);
     let waiting = false;
     const main = document.querySelector("main");
-    let previous = document.querySelector("nav");
-    for (const [key, fresh] of partsOf(page)) {
-      const old = here.get(key);
-      if (!old) {
-        main.insertBefore(
-          fresh, previous.localName === "section" ? previous.nextSibling : main.firstChild);
-        shown.set(key, texts.get(key));
-      } else if (texts.get(key) !== shown.get(key)) {
-        if (isInUse(old)) waiting = true;
-        else {
-          replace(old, fresh);
-          shown.set(key, texts.get(key));
-        }
-      }
-      previous = document.getElementById(key) ?? document.querySelector(key);
-    }
     for (const [key, old] of here) {
       if (texts.has(key)) continue;
       old.remove();
       shown.delete(key);
+    }
+    let next = main.firstElementChild;
+    for (const [key, fresh] of partsOf(page)) {
+      const old = here.get(key);
+      const isOther = texts.get(key) !== shown.get(key);
+      const stays = old && (!isOther || isInUse(old));
+      if (stays && isOther) waiting = true;
+      if (!stays) {
+        if (old) replace(old, fresh);
+        if (next === old) next = fresh;
+        shown.set(key, texts.get(key));
+      }
+      if (fresh.localName !== "section") continue;
+      // Another page may have its sections in another order.
+      const placed = stays ? old : fresh;
+      if (placed === next) next = next.nextElementSibling;
+      else main.insertBefore(placed, next);
     }
     document.title = page.title;
     document.dispatchEvent(new Event("changed"));
@@ -91,7 +92,7 @@
     try {
       while (asked) {
         asked = false;
-        const answer = await fetch("/", { cache: "no-store" });
+        const answer = await fetch(location.pathname, { cache: "no-store" });
         if (!answer.ok) throw new Error(answer.statusText);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         if (!show(page)) setTimeout(renew, 2000);
@@ -104,7 +105,7 @@
     }
   }
 
-  const stream = new EventSource("/events");
+  const stream = new EventSource(new URL("events", location.href));
   let version = null;
   stream.addEventListener("page", (event) => {
     if (event.data !== version) renew();

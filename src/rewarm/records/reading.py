@@ -1,0 +1,32 @@
+"""Records read by whoever looks on: they may be missing, torn, growing, or of another kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from rewarm.artifacts import parse_json
+from rewarm.records.facts import Record
+
+__all__ = ["record_or_none", "size_and_time"]
+
+_R = TypeVar("_R", bound=Record)
+
+
+def record_or_none(path: Path, kind: type[_R]) -> _R | None:
+    """Return what a JSON file holds; None where it is missing or holds no such record."""
+    try:
+        return kind.model_validate(parse_json(path.read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def size_and_time(path: Path) -> list[int]:
+    """Return a file's bytes and when it was changed, ns; nothing where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
