@@ -2955,8 +2955,8 @@ MUTATIONS = [
     Mutation(
         promise="a reservoir keeps every example equally often",
         file="stream/memory.py",
-        old="place = int(self._generator.integers(self._num_offered))",
-        new="place = int(self._generator.integers(self._num_offered - 1))",
+        old="place = int(generator.integers(self._num_offered))",
+        new="place = int(generator.integers(self._num_offered - 1))",
         test="tests/unit/test_stream.py::test_a_reservoir_keeps_every_example_equally_often",
     ),
     Mutation(
