@@ -2854,9 +2854,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="differences are taken within a seed",
-        file="comparison/verdict.py",
-        old="- by_place[against, seed].run.values[metric]",
-        new="- by_place[against, seeds[0]].run.values[metric]",
+        file="comparison/effects.py",
+        old="own[seed] - others[seed] for seed in seeds",
+        new="own[seed] - others[seeds[0]] for seed in seeds",
         test="tests/unit/test_comparison_verdict.py::test_pairs_are_of_one_seed",
     ),
     Mutation(
@@ -2875,7 +2875,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="tests that could not be made stay in the family",
-        file="comparison/verdict.py",
+        file="comparison/effects.py",
         old="    adjusted = holm([1.0 if effect.p is None else effect.p for effect in effects])",
         new="    known = iter(holm([e.p for e in effects if e.p is not None]))\n"
         "    adjusted = [1.0 if effect.p is None else next(known) for effect in effects]",
@@ -2955,8 +2955,8 @@ MUTATIONS = [
     Mutation(
         promise="a reservoir keeps every example equally often",
         file="stream/memory.py",
-        old="place = int(self._generator.integers(self._num_offered))",
-        new="place = int(self._generator.integers(self._num_offered - 1))",
+        old="place = int(generator.integers(self._num_offered))",
+        new="place = int(generator.integers(self._num_offered - 1))",
         test="tests/unit/test_stream.py::test_a_reservoir_keeps_every_example_equally_often",
     ),
     Mutation(
@@ -2972,6 +2972,65 @@ MUTATIONS = [
         old="rise = self._losses(ahead, candidates) - self._losses(learning.network, candidates)",
         new="rise = self._losses(learning.network, candidates)",
         test="tests/parity/test_stream_learners.py::test_maximally_interfered_retrieval",
+    ),
+    Mutation(
+        promise="a stream's run that was stopped draws what it would have drawn",
+        file="stream/course.py",
+        old="            learning.draw_anew(progress.moment)\n            learner.observe(indices)",
+        new="            learner.observe(indices)",
+        test="tests/resume/test_stream_resume.py::test_a_stopped_run_comes_to_the_same[er]",
+    ),
+    Mutation(
+        promise="a stream's checkpoint holds the teacher",
+        file="stages/stream_run.py",
+        old='        self._built.own.restore(State(part("own", tensors), facts["own"]))\n',
+        new="",
+        test="tests/resume/test_stream_resume.py::test_a_stopped_run_comes_to_the_same[lwf]",
+    ),
+    Mutation(
+        promise="a task that has begun does not begin again after a stop",
+        file="stream/course.py",
+        old="        if progress.step == 0:\n",
+        new="        if True:\n",
+        test="tests/resume/test_stream_resume.py::test_a_stopped_run_comes_to_the_same[icarl]",
+    ),
+    Mutation(
+        promise="a probe is measured on examples that it was not fitted to",
+        file="stream/probe.py",
+        old="measured.append(drawn[middle:])",
+        new="measured.append(drawn[:middle])",
+        test="tests/unit/test_stream_probe.py"
+        "::test_a_probe_is_dealt_from_candidates_alone_and_in_halves",
+    ),
+    Mutation(
+        promise="the preset runs on the backbone that is probed best",
+        file="stages/stream_runs.py",
+        old="best = max(found, key=",
+        new="best = min(found, key=",
+        test="tests/unit/test_stream_probe.py"
+        "::test_the_preset_takes_the_backbone_that_the_probe_finds_best",
+    ),
+    Mutation(
+        promise="gains are held against gains seed by seed",
+        file="stages/stream_result.py",
+        old="found[seed] - less[0][seed] for seed",
+        new="found[seed] - less[0][1] for seed",
+        test="tests/unit/test_stream_result.py::test_a_gain_is_held_against_a_gain_seed_by_seed",
+    ),
+    Mutation(
+        promise="contrasts of a stream are fixed once a run has begun",
+        file="stages/stream.py",
+        old="has_begun=runs.have_begun()",
+        new="has_begun=False",
+        test="tests/unit/test_stream_result.py::test_contrasts_are_fixed_once_a_run_has_begun",
+    ),
+    Mutation(
+        promise="features of a text do not hang on the texts beside it",
+        file="stream/network.py",
+        old="self.second(hidden * there)",
+        new="self.second(hidden)",
+        test="tests/unit/test_stream_backbones.py"
+        "::test_features_from_scratch_do_not_hang_on_the_texts_beside_them",
     ),
 ]
 

@@ -193,6 +193,11 @@ class WrittenExperiment:
         name = self.experiment.folder or f"comparisons/{self.experiment.name}"
         return ComparisonFolder(beside / name)
 
+    @property
+    def registration(self) -> Path:
+        """What was claimed before the first run."""
+        return self.folder.registration
+
 
 def read_experiment(path: Path) -> WrittenExperiment:
     """Return the experiment of a file; raises RecipeError with everything that is wrong with it.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from rewarm.artifacts import canonical_json, write_json
 from rewarm.comparison.arms import Arm
@@ -19,7 +20,23 @@ from rewarm.errors import Problem, RunFolderError
 from rewarm.records.comparison import Primary, Registration
 from rewarm.records.reading import record_or_none
 
-__all__ = ["claims_of", "register"]
+__all__ = ["Written", "claims_of", "register"]
+
+
+class Written(Protocol):
+    """An experiment's file, and where its claims are put down."""
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of the file's bytes."""
+
+    @property
+    def registration(self) -> Path:
+        """Return the file of the claims."""
 
 
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
@@ -44,7 +61,7 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
 
 
 def register(
-    written: WrittenExperiment, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
+    written: Written, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
 ) -> Registration:
     """Return what stands on record, writing it down first where nothing has begun.
 
@@ -52,7 +69,7 @@ def register(
     Where runs have begun and nothing (or nothing that can be read) was written down before them,
     that is on record from then on.
     """
-    path = written.folder.registration
+    path = written.registration
     known = record_or_none(path, Registration)
     if has_begun and known is not None:
         _check_same(known, claims, written)
@@ -71,7 +88,7 @@ def register(
     return fresh
 
 
-def _check_same(known: Registration, claims: Mapping[str, Any], written: WrittenExperiment) -> None:
+def _check_same(known: Registration, claims: Mapping[str, Any], written: Written) -> None:
     """Raise with every claim that differs from what was written down."""
     before, now = known.claims, claims
     fix = "undo the change, or give the changed experiment another name: its runs then begin anew"
