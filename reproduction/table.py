@@ -76,7 +76,9 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
     ]
     lines += ["", f"*Verdict:* {result.verdict}.", ""]
     lines += [_HEADS, "|---|---|---|---:|---|---|---:|---:|---:|---|"]
-    lines += [_effect_row(effect, result) for effect in result.primary]
+    named = [primary.metric for primary in result.primaries]
+    explored = [effect for effect in result.secondary if effect.metric in named]
+    lines += [_effect_row(effect, result) for effect in (*result.primary, *explored)]
     lines += ["", *_arm_rows(result), ""]
     for name, _ in _figures(result):
         lines.append(f"![{name}](results/{name})")
@@ -112,13 +114,22 @@ def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
 def _arm_rows(result: ComparisonResult) -> Iterator[str]:
     """Yield a table of the arms: what they were given, and the mean over seeds of each primary."""
     metrics = [primary.metric for primary in result.primaries]
-    heads = ["arm", "tokens", "area under the rate", *(f"`{m}`" for m in metrics), "time in steps"]
+    heads = [
+        "arm",
+        "tokens",
+        "area under the rate",
+        "tokens by source",
+        *(f"`{m}`" for m in metrics),
+        "time in steps",
+    ]
     yield "| " + " | ".join(heads) + " |"
     yield "|---" + "|---:" * (len(heads) - 1) + "|"
     units = {effect.metric: effect.unit for effect in (*result.primary, *result.secondary)}
     for arm in result.arms:
         done = [run for run in result.runs_of(arm.name) if run.state == "done"]
-        cells = [arm.name, format_count(arm.num_tokens), f"{arm.lr_area:.3g}"]
+        cells = [arm.name, format_count(arm.num_tokens), f"{result.lr_area(arm.name):.3g}"]
+        shown = result.shown(arm.name)
+        cells.append(", ".join(f"{name} {format_count(round(shown[name]))}" for name in shown))
         for metric in metrics:
             values = [run.values[metric] for run in done if metric in run.values]
             mean = sum(values) / len(values) if values else None

@@ -225,11 +225,11 @@ def test_a_rate_of_zero_leaves_every_bit() -> None:
     assert all(torch.equal(p, before[n]) for n, p in state.model.named_parameters())
 
 
-class ReadsOfTheHost(TorchDispatchMode):
+class ReadsOfTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what makes the host wait for a number of the device, within a step's parts."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         self.parts: list[str] = []
 

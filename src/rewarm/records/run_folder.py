@@ -229,7 +229,7 @@ class RunFolder:
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
-        for amendment in _records(self.amendments, Amendment):
+        for amendment in self.amended():
             if amendment.change == "skip":
                 for step in range(amendment.from_step, amendment.until_step):
                     last.pop(step, None)
@@ -239,6 +239,10 @@ class RunFolder:
         """Return the seconds of all steps that were ever taken, and what they waited for data."""
         taken = list(_records(self.steps_log, StepRecord))
         return sum(r.step_s for r in taken), sum(r.data_wait_s for r in taken)
+
+    def amended(self) -> list[Amendment]:
+        """Return the amendments on record, not looking whether each follows from the one before."""
+        return list(_records(self.amendments, Amendment))
 
     def newest_steps(self) -> list[StepRecord]:
         """Return the records at the end of the log, a few of any number, as they were written.

@@ -138,7 +138,8 @@ def render_run_report(run: RunFolder, *, live: bool = False, up: str = "") -> st
         goodput=None if spent is None else goodput_table(spent),
         goodput_sentence="" if spent is None else goodput_sentence(spent),
         starts=start_table(view),
-        events=run_sections.events_table(view),
+        events=run_sections.events_table(view, routine=False),
+        all_events=run_sections.events_table(view),
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )
