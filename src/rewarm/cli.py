@@ -344,7 +344,13 @@ def report(recipe: RecipeOrRun, override: Override = None) -> None:
 
 @app.command()
 def watch(
-    recipe: RecipeOrRun,
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe or run folder; an experiment file or a comparison's folder.",
+            show_default=False,
+        ),
+    ],
     override: Override = None,
     port: Annotated[
         int | None,
@@ -354,7 +360,7 @@ def watch(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
 ) -> None:
-    """Show the run's report live, on this machine alone; Ctrl-C ends it."""
+    """Show a run's report, or an experiment, live on this machine alone; Ctrl-C ends it."""
     from rewarm.stages.watch import run_watch
 
     run_watch(recipe, override or (), port=port, open_browser=browser)
