@@ -37,7 +37,7 @@ format: $(READY)  ## Put the code into its one form.
 	$(BIN)/ruff check --fix .
 
 test: $(READY)  ## The fast tests (under 8 minutes on 2 cores).
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-peers: .peers/.ready .peers-stream/.ready  ## Tests against torchao, the transformers Trainer and Avalanche, installed in .peers*.
 	PYTHONPATH=.peers $(BIN)/python -m pytest tests/peers

@@ -23,6 +23,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOWEST_FOLDER = REPOSITORY / ".venv-lowest"
 RESULT = REPOSITORY / "tests" / "last-test-all.json"
+# In the order of folders, as the longest files, which have few tests, are not in the last one.
+_SHARED_OUT = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 # What these packages need of each other narrows the bounds of pyproject.toml.
 _TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil", "tensorboard")
 
@@ -85,7 +87,7 @@ def _pytest(
     print(f"== {name}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen(
-        [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-o", cache, *arguments],
+        [python, "-m", "pytest", *_SHARED_OUT, "-o", cache, *arguments],
         cwd=REPOSITORY,
         env=os.environ | ({} if beside is None else {"PYTHONPATH": str(beside)}),
         stdout=subprocess.PIPE,

@@ -261,16 +261,33 @@ class At:
     def on_stop(self, state: TrainState, /) -> None: ...
 
 
+def _wait_for_a_save(folder: Path) -> None:
+    """Saves go on beside the steps: on a busy machine one may not be whole yet."""
+    deadline = time.monotonic() + TIMEOUT_S / 2
+    saved = RunFolder(folder).checkpoints
+    while time.monotonic() < deadline and find_newest_verified(saved).path is None:
+        time.sleep(0.02)
+
+
 def train_and_strike(folder: str, number: str, timeout_s: str) -> None:
-    """Train; after step 6 rank 1 sends itself a signal. Exits as the command line would."""
+    """Train; after step 6, with step 4 saved, rank 1 sends itself a signal.
+
+    Exits as the command line would.
+    """
+
+    def wait() -> None:  # on both: none of them waits in a collective meanwhile
+        _wait_for_a_save(Path(folder))
 
     def strike() -> None:
+        wait()
         os.kill(os.getpid(), int(number))
 
     def run() -> int:
         world = launched_world()
         with join(world, device_type="cpu", timeout_s=float(timeout_s)) as joined:
-            train_llama(Path(folder), joined, hooks=[At(6, 1, strike, joined)])
+            train_llama(
+                Path(folder), joined, hooks=[At(6, 0, wait, joined), At(6, 1, strike, joined)]
+            )
         return 0
 
     sys.exit(_exit_code(run))
@@ -282,11 +299,7 @@ def train_and_die_once(folder: str) -> None:
     def die() -> None:
         if os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
             return
-        # Saves go on beside the steps: on a busy machine this one may not be whole yet.
-        deadline = time.monotonic() + TIMEOUT_S / 2
-        saved = RunFolder(Path(folder)).checkpoints
-        while time.monotonic() < deadline and find_newest_verified(saved).path is None:
-            time.sleep(0.02)
+        _wait_for_a_save(Path(folder))
         os.kill(os.getpid(), signal.SIGKILL)
 
     def run() -> int:
