@@ -307,7 +307,10 @@ def test_an_extension_goes_on_with_another_recipe(trunk: Path) -> None:
     assert [source.name for source in science.sources] == ["new", "old", "more"]
     run = RunFolder(runs / "e")
     assert run.steps()[-1].samples[0] == 0
-    assert {record.domain for record in run.evals() if record.step == 20} >= {"old", "more"}
+    domains = {"old", "new", "more"}
+    assert {record.domain for record in run.evals() if record.step == 20} == domains
+    planned = load_plan(runs / "e" / "plan.json").evaluation
+    assert {one.domain for one in planned} == domains, "what is measured is what is planned"
 
 
 def measured_again(trunk: Path, name: str, held_out: float, texts: dict[str, str]) -> list[str]:
@@ -348,6 +351,19 @@ def test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run(
     assert main(command) == 2
     assert "also held out by source 'again'" in capsys.readouterr().err
     assert not (trunk / "runs" / "seen").exists()
+
+
+def test_tasks_are_not_called_as_sources_of_the_run_are(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = measured_again(trunk, "named", 0.1, {f"t{n}": f"a rate {n} " * 40 for n in range(20)})
+    recipe = (trunk / "named.toml").read_text()
+    tasks = 'evaluation = { tasks = { new = { path = "absent.jsonl" } }, '
+    (trunk / "named.toml").write_text(recipe.replace("evaluation = { ", tasks))
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "the run that it goes on with has a source 'new'" in told
+    assert "absent.jsonl" in told, "beside what else is wrong"
 
 
 class KilledError(BaseException):
