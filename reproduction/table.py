@@ -112,13 +112,22 @@ def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
 def _arm_rows(result: ComparisonResult) -> Iterator[str]:
     """Yield a table of the arms: what they were given, and the mean over seeds of each primary."""
     metrics = [primary.metric for primary in result.primaries]
-    heads = ["arm", "tokens", "area under the rate", *(f"`{m}`" for m in metrics), "time in steps"]
+    heads = [
+        "arm",
+        "tokens",
+        "area under the rate",
+        "tokens by source",
+        *(f"`{m}`" for m in metrics),
+        "time in steps",
+    ]
     yield "| " + " | ".join(heads) + " |"
     yield "|---" + "|---:" * (len(heads) - 1) + "|"
     units = {effect.metric: effect.unit for effect in (*result.primary, *result.secondary)}
     for arm in result.arms:
         done = [run for run in result.runs_of(arm.name) if run.state == "done"]
-        cells = [arm.name, format_count(arm.num_tokens), f"{arm.lr_area:.3g}"]
+        cells = [arm.name, format_count(arm.num_tokens), f"{result.lr_area(arm.name):.3g}"]
+        shown = result.shown(arm.name)
+        cells.append(", ".join(f"{name} {format_count(round(shown[name]))}" for name in shown))
         for metric in metrics:
             values = [run.values[metric] for run in done if metric in run.values]
             mean = sum(values) / len(values) if values else None

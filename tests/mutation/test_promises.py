@@ -33,6 +33,61 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a comparison tells what the steps of a run have shown, not what was planned",
+        file="comparison/outcomes.py",
+        old="        exposure=_exposure(plan, steps),\n",
+        new="        exposure=planned_exposure(plan),\n",
+        test="tests/unit/test_compare_amended.py::"
+        "test_an_amended_run_is_told_with_what_its_steps_have_shown",
+    ),
+    Mutation(
+        promise="what runs share is told as their amendments have left it",
+        file="stages/compared_runs.py",
+        old="    return amended_plan(run.plan, chain)\n",
+        new="    return run.plan\n",
+        test="tests/unit/test_compare_amended.py::"
+        "test_an_amended_run_is_told_with_what_its_steps_have_shown",
+    ),
+    Mutation(
+        promise="an arm may have a rule of its own on forgetting",
+        file="stages/compared_runs.py",
+        old='    "on_forgetting",\n',
+        new="",
+        test="tests/unit/test_compare_amended.py::test_a_rule_on_forgetting_may_be_an_arms_own",
+    ),
+    Mutation(
+        promise="what follows a run that raised its replay counts what that has really shown",
+        file="stages/continued.py",
+        old="shown_before(amended(trunk.science, amendments), start.step)",
+        new="shown_before(trunk.science, start.step)",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_an_extension_counts_what_a_raised_run_has_shown",
+    ),
+    Mutation(
+        promise="nothing goes on from a checkpoint whose amendments are gone",
+        file="stages/continued.py",
+        old="    check_start(start.path, run, amendments)\n",
+        new="",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_raised_run_whose_amendments_are_gone_goes_on_nowhere",
+    ),
+    Mutation(
+        promise="a run that raised its replay to the ceiling can be branched",
+        file="stages/continued_trunk.py",
+        old='    if rule.action != "replay" or 0 < share < rule.ceiling:\n',
+        new="    if share >= 0:\n",
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_branch_of_a_raised_run_saw_what_it_saw_and_keeps_its_blend",
+    ),
+    Mutation(
+        promise="a rule on forgetting counts from where a branch begins",
+        file="stages/continued_trunk.py",
+        old='update={"after_steps": at_step + rule.after_steps}',
+        new='update={"after_steps": rule.after_steps}',
+        test="tests/unit/test_continuation_amended.py::"
+        "test_a_branch_of_a_raised_run_saw_what_it_saw_and_keeps_its_blend",
+    ),
+    Mutation(
         promise="a primary figure that no task has is told before anything is trained",
         file="stages/compare.py",
         old="            self._check_harness(planned)\n",
@@ -92,6 +147,58 @@ MUTATIONS = [
         old="                path.unlink()\n",
         new="                pass\n",
         test="tests/unit/test_corpus_prepare.py::test_what_a_kill_left_half_written_is_taken_away",
+    ),
+    Mutation(
+        promise="an experiment's live page says nothing of its claim while runs go on",
+        file="reporting/experiment_view.py",
+        old="return None if is_old or going else record_or_none(",
+        new="return record_or_none(",
+        test="tests/unit/test_watch_experiment.py::"
+        "test_it_shows_the_comparison_once_that_is_concluded",
+    ),
+    Mutation(
+        promise="a live server answers the paths of its table alone",
+        file="reporting/live_experiment.py",
+        old="if known == path), None)",
+        new="if known in path), None)",
+        test="tests/unit/test_watch_experiment.py::test_only_the_table_s_paths_are_answered",
+    ),
+    Mutation(
+        promise="watching writes nothing into a run",
+        file="training/lock.py",
+        old="        return time.time() - path.stat().st_mtime <= STALE_AFTER_S\n",
+        new="        return _why_stale(path, None) is None\n",
+        test="tests/unit/test_watch_experiment.py::test_a_lock_is_looked_at_and_left_alone",
+    ),
+    Mutation(
+        promise="a gap counts as recovered only where it stays so",
+        file="evaluation/forgetting.py",
+        old="        if value > tolerance:\n            break\n        recovered = step\n",
+        new="        if value <= tolerance:\n            recovered = step\n",
+        test="tests/unit/test_gap_figures.py::"
+        "test_what_did_not_come_back_is_not_marked_as_if_it_had",
+    ),
+    Mutation(
+        promise="the gap's figure has the control of the run's own comparison beside it",
+        file="reporting/gap_figures.py",
+        old="if (curve.domain, curve.metric) == (domain, _METRIC)",
+        new="if False",
+        test="tests/unit/test_gap_figures.py::test_the_comparison_s_control_stands_beside_the_run",
+    ),
+    Mutation(
+        promise="runs that go on do not move an arm's mean",
+        file="reporting/arm_curves.py",
+        old="in_front = finished or [",
+        new="in_front = every or [",
+        test="tests/unit/test_gap_figures.py::"
+        "test_runs_that_go_on_do_not_move_the_mean_of_those_that_ended",
+    ),
+    Mutation(
+        promise="no record of a run makes a link that acts",
+        file="reporting/membership.py",
+        old="quote(member.page)",
+        new="member.page",
+        test="tests/unit/test_gap_figures.py::test_no_record_makes_a_link_that_acts",
     ),
     Mutation(
         promise="every changed place of a source is told, though a manifest is gone",

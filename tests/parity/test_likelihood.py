@@ -1,6 +1,7 @@
 """The evaluator against independent loops over plain forward passes, and as an instrument."""
 
 import itertools
+import typing
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +19,18 @@ from rewarm.evaluation.likelihood import evaluate
 from rewarm.evaluation.measure import Built
 from rewarm.evaluation.passages import IGNORED
 from rewarm.evaluation.suite import EvaluationSuite, build_suite
-from rewarm.evaluation.tasks import ClozeItem, TaskItem, cloze, multiple_choice
+from rewarm.evaluation.tasks import (
+    ClozeItem,
+    MinimalPair,
+    Normalisation,
+    TaskItem,
+    cloze,
+    cloze_bits_per_byte,
+    minimal_pairs,
+    multiple_choice,
+)
 from rewarm.model import loss
-from rewarm.records.facts import EvalRecord
+from rewarm.records.facts import EvalRecord, Metric
 from tests.support.held_out import BEGIN, FRAMING, ListedDocuments, byte_tokenizer, random_bodies
 
 VOCAB_SIZE = 260  # the byte tokenizer's, and a few
@@ -96,6 +106,60 @@ def test_same_weights_same_figure_whatever_the_batch_size(model: nn.Module) -> N
         assert record.value == pytest.approx(records[0].value, rel=1e-6)
         assert record.item_values == pytest.approx(records[0].item_values, rel=1e-6)
         assert record.items_key == records[0].items_key
+
+
+def every_kind() -> list[Built]:
+    """A measure of each kind, of items of many lengths, so that each batch mixes them."""
+    words = ["a", "some", "several words", "a rather long list of words that goes on and on"]
+    how: dict[str, Any] = {"tokenizer": byte_tokenizer(), "framing": FRAMING}
+    asked = [QuestionAnswer(f"{word}?", words[-1 - n]) for n, word in enumerate(words)]
+    bodies = random_bodies([40, 31, 66, 90, 33, 50], vocab_size=VOCAB_SIZE)
+    choices = [TaskItem(word, tuple(words), n) for n, word in enumerate(words)]
+    return [
+        matched_continuation(
+            ListedDocuments(bodies),
+            domain="next",
+            role="new",
+            framing=FRAMING,
+            num_items=6,
+            sequence_length=64,
+            context_tokens=20,
+            continuation_tokens=9,
+        ),
+        answer_bits_per_byte(asked, domain="qa", role="qa", max_items=9, **how),
+        answer_contrast(asked, domain="qa", role="qa", max_items=9, **how),
+        *(
+            multiple_choice(choices, domain=f"choice by {kind}", normalise=kind, **how)
+            for kind in typing.get_args(Normalisation)
+        ),
+        cloze([ClozeItem(w, w[::-1]) for w in words], domain="cloze", **how),
+        cloze_bits_per_byte([ClozeItem(w, w[::-1]) for w in words], domain="cloze", **how),
+        minimal_pairs([MinimalPair(w, w[::-1] + " x") for w in words], domain="pairs", **how),
+    ]
+
+
+def test_figures_of_every_kind_do_not_depend_on_the_batch_size(model: nn.Module) -> None:
+    one_by_one, few, whole = (
+        evaluate(
+            model, build_suite(every_kind(), sequence_length=64, tokens_per_batch=size), step=0
+        )
+        for size in (1, 150, 100_000)
+    )
+    measured = {record.metric for record in whole}
+    assert measured == set(typing.get_args(Metric)) - {
+        "bits_per_byte",  # above
+        "chat_bits_per_byte",  # answers, told apart by another template
+        "task_score",  # the harness's, in test_harness.py
+        "task_loss",
+        "task_perplexity",
+    }
+    for records in (one_by_one, few):
+        for found, expected in zip(records, whole, strict=True):
+            where = (found.metric, found.domain)
+            assert found.value == pytest.approx(expected.value, rel=1e-6, abs=1e-6), where
+            assert found.item_values == pytest.approx(expected.item_values, rel=1e-6, abs=1e-6), (
+                where
+            )
 
 
 def test_answers_are_that_of_a_loop_over_the_answers_bytes(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
 from rewarm.records.comparison import ComparedArm, ComparedRun
 from rewarm.records.curves import DomainCurve
-from rewarm.records.facts import EvalRecord
+from rewarm.records.facts import Amendment, EvalRecord, StepRecord
 from rewarm.records.run_folder import RunFolder
 
 __all__ = ["Outcome", "compared_arm", "outcome_of", "planned_exposure"]
@@ -68,10 +68,30 @@ def outcome_of(
         fingerprint=plan.fingerprint,
         values=values,
         lr_area=sum(record.lr for record in steps),
+        exposure=_exposure(plan, steps),
+        amended=tuple(_in_words(folder.amended())),
         training_s=training_s,
         why=why,
     )
     return Outcome(run, tuple(records), domain_curves(records) if base is None else ())
+
+
+def _exposure(plan: Plan, steps: Sequence[StepRecord]) -> dict[str, int]:
+    """Return the tokens of each source that these steps showed; nothing where there are none."""
+    length = plan.science.sequence_length
+    names = [source.name for source in plan.science.sources]
+    counts = zip(*(record.samples for record in steps), strict=True)
+    return {name: sum(own) * length for name, own in zip(names, counts, strict=bool(steps))}
+
+
+def _in_words(amendments: Sequence[Amendment]) -> Iterator[str]:
+    for amendment in amendments:
+        if amendment.change == "replay":
+            yield f"old text at least {amendment.share:.3g} from step {amendment.from_step}"
+        elif amendment.change == "freeze":
+            yield f"lowest layers frozen from step {amendment.from_step}: {amendment.layers}"
+        else:
+            yield f"steps {amendment.from_step} to {amendment.until_step - 1} left out"
 
 
 def compared_arm(arm: Arm, plan: Plan, pairing: str) -> ComparedArm:

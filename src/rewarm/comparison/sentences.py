@@ -100,6 +100,7 @@ def notes_on(
     missing = [f"{o.run.arm} (seed {o.run.seed})" for o in outcomes if o.run.state == "unfinished"]
     if missing:
         yield f"Not finished, and left out: {', '.join(missing)}."
+    yield from _amended(outcomes)
     seeds = {len(effect.seeds) for effect in effects}
     if max(seeds, default=0) == 1:
         yield (
@@ -125,6 +126,20 @@ def notes_on(
                 f"The control's copy differs from the control in {copy.metric} more than its own "
                 f"spread ({copy.sentence}): 1 in 20 does so by chance."
             )
+
+
+def _amended(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield of each arm what was changed of its runs' plans while they went on."""
+    by_arm: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        run = outcome.run
+        if run.state == "done" and run.amended:
+            by_arm.setdefault(run.arm, []).append(f"seed {run.seed}: {', '.join(run.amended)}")
+    for arm, told in by_arm.items():
+        yield (
+            f"{arm} was amended on its way ({'; '.join(told)}): its exposure is what its steps "
+            "have shown, not what was planned."
+        )
 
 
 def _p(effect: PairedEffect) -> str:

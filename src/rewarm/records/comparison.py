@@ -82,6 +82,12 @@ class ComparedRun(Record):
     fingerprint: str = Field(description="of its plan's science")
     values: dict[str, float] = Field(description="metrics by name; empty unless done")
     lr_area: float = Field(description="rate summed over the steps on record")
+    exposure: dict[str, int] = Field(
+        default_factory=dict, description="tokens by source of the steps on record"
+    )
+    amended: tuple[str, ...] = Field(
+        (), description="what was changed of its plan while it went on, in words"
+    )
     training_s: float = Field(description="seconds spent in steps")
     why: str = Field("", description="failed: its last lines")
 
@@ -158,6 +164,25 @@ class ComparisonResult(Record):
     def runs_of(self, arm: str) -> list[ComparedRun]:
         """Return an arm's runs in order of the seeds."""
         return [run for run in self.runs if run.arm == arm]
+
+    def shown(self, arm: str) -> dict[str, float]:
+        """Return the tokens by source that an arm's finished runs saw, the mean over seeds.
+
+        Those that were planned where no run says what it saw.
+        """
+        seen = [run.exposure for run in self.runs_of(arm) if run.state == "done" and run.exposure]
+        if not seen:
+            return dict(self.arm(arm).exposure)
+        names = dict.fromkeys(name for exposure in seen for name in exposure)
+        return {name: sum(one.get(name, 0) for one in seen) / len(seen) for name in names}
+
+    def lr_area(self, arm: str) -> float:
+        """Return the rate summed over the steps of an arm's finished runs, the mean over seeds.
+
+        The planned one where none is finished.
+        """
+        areas = [run.lr_area for run in self.runs_of(arm) if run.state == "done"]
+        return sum(areas) / len(areas) if areas else self.arm(arm).lr_area
 
     def noise_of(self, metric: str) -> PairedEffect | None:
         """Return how the control's copy differed from the control in a metric."""

@@ -214,11 +214,15 @@ class RunFolder:
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
         last = {record.step: record for record in _records(self.steps_log, StepRecord)}
-        for amendment in _records(self.amendments, Amendment):
+        for amendment in self.amended():
             if amendment.change == "skip":
                 for step in range(amendment.from_step, amendment.until_step):
                     last.pop(step, None)
         return [last[step] for step in sorted(last)]
+
+    def amended(self) -> list[Amendment]:
+        """Return the amendments on record, not looking whether each follows from the one before."""
+        return list(_records(self.amendments, Amendment))
 
     def newest_steps(self) -> list[StepRecord]:
         """Return the records at the end of the log, a few of any number, as they were written.

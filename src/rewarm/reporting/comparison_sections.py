@@ -173,20 +173,20 @@ def _by_seed(effect: PairedEffect) -> Cell:
 
 def arms_table(result: ComparisonResult) -> Table:
     """Return what each arm was given: budget, area under the rate, exposure, time, pairing."""
-    sources = list(dict.fromkeys(name for arm in result.arms for name in arm.exposure))
+    shown = {arm.name: result.shown(arm.name) for arm in result.arms}
+    sources = list(dict.fromkeys(name for exposure in shown.values() for name in exposure))
     rows: list[tuple[str | Cell, ...]] = []
     for arm in result.arms:
         done = [run for run in result.runs_of(arm.name) if run.state == "done"]
-        area = sum(run.lr_area for run in done) / len(done) if done else arm.lr_area
         seconds = sum(run.training_s for run in done) / len(done) if done else None
         about = [arm.description, "from scratch" if arm.from_scratch else ""]
-        exposure = (arm.exposure.get(name) for name in sources)
+        exposure = (_tokens(shown[arm.name].get(n), arm.exposure.get(n)) for n in sources)
         rows.append(
             (
                 Cell(f"{arm.name}{_kind(arm)}", below="\n".join(filter(None, about))),
                 Cell(format_count(arm.num_tokens), below=f"{arm.num_steps:,} steps"),
-                numbers.rate(area),
-                *(format_count(c) if c is not None else numbers.MISSING for c in exposure),
+                numbers.rate(result.lr_area(arm.name)),
+                *exposure,
                 numbers.MISSING if seconds is None else format_duration(seconds),
                 "" if arm.kind == "control" else arm.pairing,
             )
@@ -194,8 +194,16 @@ def arms_table(result: ComparisonResult) -> Table:
     columns = words("arm") + numeric("tokens", "area under the rate", *sources, "time of a run")
     columns += words("shares with the control's run of its seed")
     return Table(
-        columns, tuple(rows), "Columns named after sources: tokens that an arm sees of it."
+        columns, tuple(rows), "Columns named after sources: tokens that a run of the arm saw of it."
     )
+
+
+def _tokens(seen: float | None, planned: int | None) -> str | Cell:
+    if seen is None:
+        return numbers.MISSING
+    if seen == planned:
+        return format_count(planned)
+    return Cell(format_count(round(seen)), below=f"planned {format_count(planned or 0)}")
 
 
 def _kind(arm: ComparedArm) -> str:

@@ -71,7 +71,7 @@ def comparison_plan(
         "",
         _arms(arms),
         "",
-        _exposure(arms),
+        _exposure("Exposure: tokens by source", {arm.name: arm.exposure for arm in arms}),
         "",
         bullets(lines),
     )
@@ -122,17 +122,17 @@ def _name(arm: ComparedArm) -> Text:
     return shown
 
 
-def _exposure(arms: Sequence[ComparedArm]) -> Table:
-    table = titled_table("Exposure: tokens by source")
+def _exposure(title: str, by_arm: Mapping[str, Mapping[str, float]]) -> Table:
+    table = titled_table(title)
     table.add_column("arm", overflow="fold")
-    sources = list(dict.fromkeys(name for arm in arms for name in arm.exposure))
+    sources = list(dict.fromkeys(name for exposure in by_arm.values() for name in exposure))
     for name in sources:
         table.add_column(Text(clean(name)), justify="right", no_wrap=True)
-    for arm in arms:
-        cells = (arm.exposure.get(name) for name in sources)
+    for arm, exposure in by_arm.items():
+        cells = (exposure.get(name) for name in sources)
         table.add_row(
-            Text(clean(arm.name), style="bold"),
-            *(format_count(c) if c is not None else numbers.MISSING for c in cells),
+            Text(clean(arm), style="bold"),
+            *(format_count(round(c)) if c is not None else numbers.MISSING for c in cells),
         )
     return table
 
@@ -156,6 +156,11 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
         ),
         "",
         _results(result),
+        "",
+        _exposure(
+            "Exposure: tokens by source that a run saw",
+            {arm.name: result.shown(arm.name) for arm in result.arms},
+        ),
     ]
     if result.notes:
         parts += ["", bullets(result.notes)]
@@ -213,7 +218,7 @@ def _results(result: ComparisonResult) -> Table:
             _name(arm),
             *cells,
             format_count(arm.num_tokens),
-            numbers.rate(arm.lr_area),
+            numbers.rate(result.lr_area(arm.name)),
             format_duration(sum(run.training_s for run in done)),
             Text(f"{told}, failed" if failed else told, style="red" if failed else ""),
         )

@@ -260,7 +260,8 @@ def draw_grid(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, frame: Frame) -> l
                 y2=frame.bottom + 4,
             )
         )
-        parts.append(text(label, column, frame.bottom + 17, anchor="middle"))
+        middle = min(column, frame.width - text_width(label) / 2)
+        parts.append(text(label, middle, frame.bottom + 17, anchor="middle"))
     parts.append(
         element(
             "line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom

@@ -12,6 +12,8 @@ from rewarm.comparison.metrics import known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
+from rewarm.planning.amended import amended_plan
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparedArm
@@ -171,7 +173,9 @@ def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> Non
         return
     first = {run.arm.name: run.plan for run in reversed(runs)}
     for name, plan in first.items():
-        one, other = (p.conduct.evaluation.model_dump(exclude=_TIMES) for p in (plan, control))
+        one, other = (
+            p.conduct.evaluation.model_dump(exclude=_NOT_ITS_TEXT) for p in (plan, control)
+        )
         for key in one:
             if one[key] != other[key]:
                 problems.add(
@@ -190,7 +194,14 @@ def _check_measured_alike(runs: Sequence[PlannedRun], problems: Problems) -> Non
                 )
 
 
-_TIMES = {"every_steps", "choices_every_evaluation", "average"}
+# When it is measured and what is done about it; a cap's effect on the text stands in its place.
+_NOT_ITS_TEXT = {
+    "every_steps",
+    "choices_every_evaluation",
+    "average",
+    "max_share",
+    "on_forgetting",
+}
 
 
 def _held_out(facts: CorpusFacts) -> tuple[int, int]:
@@ -206,11 +217,29 @@ def _measured(run: PlannedRun) -> list[str]:
 def compared_arms(runs: Sequence[PlannedRun]) -> list[ComparedArm]:
     """Return what each arm was given, by the plan of its first seed."""
     first = {run.arm.name: run for run in reversed(runs)}
-    control = next(run.plan for run in runs if run.arm.kind == "control")
     return [
-        compared_arm(run.arm, run.plan, pairing(run.plan, control))
+        compared_arm(run.arm, run.plan, _pairing(run.arm.name, runs))
         for run in (first[name] for name in dict.fromkeys(run.arm.name for run in runs))
     ]
+
+
+def _pairing(arm: str, runs: Sequence[PlannedRun]) -> str:
+    """Return what runs of an arm share with the control's, as amendments have left both."""
+    dealt = {(run.arm.name, run.seed): _as_dealt(run) for run in runs}
+    control = next(run.arm.name for run in runs if run.arm.kind == "control")
+    seeds_of: dict[str, list[str]] = {}
+    for name, seed in dealt:
+        if name == arm:
+            shared = pairing(dealt[arm, seed], dealt[control, seed])
+            seeds_of.setdefault(shared, []).append(str(seed))
+    if len(seeds_of) == 1:
+        return next(iter(seeds_of))
+    return "; ".join(f"{shared} (seed {', '.join(own)})" for shared, own in seeds_of.items())
+
+
+def _as_dealt(run: PlannedRun) -> Plan:
+    chain = Amendments(run.plan.fingerprint, tuple(run.job.run.amended()))
+    return amended_plan(run.plan, chain)
 
 
 def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[Outcome]:

@@ -16,9 +16,8 @@ from rich.console import Console
 from rewarm.artifacts import read_json
 from rewarm.corpus.overlap import check_held_out_apart
 from rewarm.errors import CheckpointError, PlanError, RecipeError, RunFolderError
-from rewarm.order.position import samples_before
 from rewarm.planning.amended import amended
-from rewarm.planning.amendments import read_amendments
+from rewarm.planning.amendments import Amendments, read_amendments
 from rewarm.planning.cadence import evaluation_steps
 from rewarm.planning.continuation import (
     freezing_to_go_on_with,
@@ -36,7 +35,16 @@ from rewarm.recipe.steps import BatchRecipe, BudgetRecipe
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.continued_folder import make_folder
-from rewarm.stages.continued_trunk import check_what_trains, notes_of_the_whole, sized_as_before
+from rewarm.stages.continued_trunk import (
+    check_start,
+    check_what_trains,
+    counting_from,
+    notes_of_the_whole,
+    reason_of_the_rule,
+    rule_that_can_act,
+    shown_before,
+    sized_as_before,
+)
 from rewarm.stages.job import Job, command_line, open_run
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
@@ -213,9 +221,13 @@ def _own_job(
             f"name some of: {', '.join(recipe.sources)}",
         )
     last = "anneal" if len(pieces) == 1 and pieces[0]["shape"] != "constant" else "extension"
+    update = {
+        "phases": [PhaseRecipe(name=last, weights=weights)],
+        "evaluation": rule_that_can_act(recipe, weights),
+    }
     return _job(
         trunk,
-        recipe.model_copy(update={"phases": [PhaseRecipe(name=last, weights=weights)]}),
+        recipe.model_copy(update=update),
         tokens,
         pieces,
         Path(trunk.conduct.recipe_folder),
@@ -268,9 +280,12 @@ def _go_on(
     trunk: Plan, run: RunFolder, start: _Start, job: Job, *, name: str, plan_only: bool
 ) -> int:
     console = Console()
+    amendments = read_amendments(run.amendments, trunk.fingerprint)
+    check_start(start.path, run, amendments)
     prepare_job(job, MODEL_TOOLS)
-    more = plan_job(job, estimates_allowed=False, shown_before=_shown(trunk.science, start.step))
-    plan = _grafted(trunk, run, more, start.step, name, job.recipe)
+    shown = shown_before(amended(trunk.science, amendments), start.step)
+    more = plan_job(job, estimates_allowed=False, shown_before=shown)
+    plan = _grafted(trunk, amendments, more, start.step, name, job.recipe)
     # Before there is a folder: training would refuse it there, and its name be taken.
     check_held_out_apart(
         list(plan.conduct.corpora.values()), {source.name for source in plan.science.sources}
@@ -291,16 +306,9 @@ def _go_on(
     return train_plan(plan, folder, command=command)
 
 
-def _shown(trunk: Science, step: int) -> dict[str, int]:
-    """Return how many samples of each source a run's steps before `step` show."""
-    samples = samples_before(trunk.order(), step)
-    return {source.name: int(num) for source, num in zip(trunk.sources, samples, strict=True)}
-
-
 def _grafted(
-    trunk: Plan, run: RunFolder, more: Plan, at_step: int, name: str, recipe: Recipe
+    trunk: Plan, amendments: Amendments, more: Plan, at_step: int, name: str, recipe: Recipe
 ) -> Plan:
-    amendments = read_amendments(run.amendments, trunk.fingerprint)
     science = graft(trunk.science, more.science, at_step=at_step, amendments=amendments)
     notes = notes_of_the_whole(science, more, recipe)
     every = more.conduct.evaluation.every_steps or max(1, more.science.num_steps // 20)
@@ -309,6 +317,7 @@ def _grafted(
         update={
             "corpora": {**trunk.conduct.corpora, **more.conduct.corpora},
             "packing": {**trunk.conduct.packing, **more.conduct.packing},
+            "evaluation": counting_from(more.conduct.evaluation, at_step),
             "evaluation_steps": tuple(sorted(steps)),
             "checkpoints": _with_own_mirror(more.conduct.checkpoints, name),
         }
@@ -326,7 +335,7 @@ def _grafted(
             "science": science,
             "fingerprint": Plan.science_fingerprint(science),
             "conduct": conduct,
-            "reasons": (why, *notes.reasons),
+            "reasons": (why, *reason_of_the_rule(trunk, more), *notes.reasons),
             "warnings": tuple(notes.warnings),
         }
     )

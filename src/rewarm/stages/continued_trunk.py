@@ -1,19 +1,101 @@
-"""What a run decides for what follows it: what trains, how large subsets are, caps over both."""
+"""What a run decides for what follows it: what trains, how large subsets are, caps over both.
+
+And what its amendments do: which of its checkpoints can be gone on from, what it has shown.
+"""
 
 from __future__ import annotations
 
-from rewarm.errors import PlanError, Problems
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rewarm.errors import PlanError, Problems, RunFolderError
+from rewarm.order.position import samples_before
+from rewarm.planning.amendments import Amendments
 from rewarm.planning.exposure import note_exposure
 from rewarm.planning.notes import Notes
-from rewarm.planning.plan import Plan, PlannedSource, Science
+from rewarm.planning.plan import Plan, PlannedSource, Reason, Science
 from rewarm.planning.selection import EXPLAINED, explain_stages
+from rewarm.recipe.records import EvaluationRecipe
 from rewarm.recipe.schema import Recipe
-from rewarm.recipe.sources import SourceRecipe, SubsetRecipe
+from rewarm.recipe.sources import OLD_ROLES, SourceRecipe, SubsetRecipe
+from rewarm.records.run_folder import RunFolder
+from rewarm.training.saved import read_saved_state
 
-__all__ = ["check_what_trains", "notes_of_the_whole", "sized_as_before"]
+__all__ = [
+    "check_start",
+    "check_what_trains",
+    "counting_from",
+    "notes_of_the_whole",
+    "reason_of_the_rule",
+    "rule_that_can_act",
+    "shown_before",
+    "sized_as_before",
+]
 
 _OF_A_BEGINNING = ("base.optimizer_state",)
 """Fields of a plan that are about how a run begins from its base."""
+
+
+def check_start(checkpoint: Path, run: RunFolder, amendments: Amendments) -> None:
+    """Raise RunFolderError where a checkpoint is not of its run as it is amended now.
+
+    What its steps were dealt could not be told.
+    """
+    saved = read_saved_state(checkpoint)
+    why = amendments.why_outdated(saved.amendments_head, saved.step)
+    if why is not None:
+        raise RunFolderError.one(
+            str(checkpoint),
+            why,
+            f"restore {run.amendments.name} as it was beside it, or choose another (--at-step)",
+        )
+
+
+def shown_before(trunk: Science, step: int) -> dict[str, int]:
+    """Return how many samples of each source a run's steps before `step` show.
+
+    `trunk` is as its amendments have made it.
+    """
+    samples = samples_before(trunk.order(), step)
+    return {source.name: int(num) for source, num in zip(trunk.sources, samples, strict=True)}
+
+
+def rule_that_can_act(recipe: Recipe, weights: Mapping[str, float]) -> EvaluationRecipe:
+    """Return what a run's own recipe measures, its rule on forgetting fit for another blend.
+
+    Where that holds no old text, or as much as is allowed, replay cannot be raised: it warns.
+    """
+    rule = recipe.evaluation.on_forgetting
+    old = sum(w for name, w in weights.items() if recipe.sources[name].role in OLD_ROLES)
+    share = old / sum(weights.values())
+    if rule.action != "replay" or 0 < share < rule.ceiling:
+        return recipe.evaluation
+    update = {"on_forgetting": rule.model_copy(update={"action": "warn"})}
+    return recipe.evaluation.model_copy(update=update)
+
+
+def reason_of_the_rule(trunk: Plan, more: Plan) -> Iterator[Reason]:
+    """Yield why what follows only warns where the run itself raises its replay, if so."""
+    before, after = (plan.conduct.evaluation.on_forgetting.action for plan in (trunk, more))
+    if (before, after) == ("replay", "warn"):
+        yield Reason(
+            field="evaluation.on_forgetting",
+            value="warn",
+            reason="the blend of what follows holds no old text, or as much as the run's ceiling "
+            "allows: no share is left to be raised",
+            source="the run's recipe",
+        )
+
+
+def counting_from(evaluation: EvaluationRecipe, at_step: int) -> EvaluationRecipe:
+    """Return what is measured, with a rule on forgetting that looks at what follows alone.
+
+    Text and blend may be others there: what was measured before says nothing of them, and a first
+    jump passes by itself again.
+    """
+    rule = evaluation.on_forgetting
+    later = rule.model_copy(update={"after_steps": at_step + rule.after_steps})
+    return evaluation.model_copy(update={"on_forgetting": later})
 
 
 def check_what_trains(recipe: Recipe, trunk: Science) -> None:
