@@ -563,7 +563,8 @@ MUTATIONS = [
         file="stages/plan.py",
         old="            measured_before=job.measured_before,\n",
         new="",
-        test="tests/unit/test_continuation.py::test_an_extension_goes_on_with_another_recipe",
+        test="tests/unit/test_continuation.py::"
+        "test_what_the_run_holds_out_is_not_trained_on_by_what_follows",
     ),
     Mutation(
         promise="an extension's tasks are not called as the run's sources are",
