@@ -39,11 +39,16 @@ format: $(READY)  ## Put the code into its one form.
 test: $(READY)  ## The fast tests (under 8 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-peers: .peers/.ready  ## Tests against torchao and the transformers Trainer, installed in .peers.
+test-peers: .peers/.ready .peers-stream/.ready  ## Tests against torchao, the transformers Trainer and Avalanche, installed in .peers*.
 	PYTHONPATH=.peers $(BIN)/python -m pytest tests/peers
+	PYTHONPATH=.peers-stream $(BIN)/python -m pytest tests/peers/test_avalanche.py
 
 .peers/.ready: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers --group peers
+	@touch $@
+
+.peers-stream/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers-stream --group peers-stream
 	@touch $@
 
 .peers-tokenize/.ready: $(READY)
@@ -72,4 +77,4 @@ wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## Remove what was built, the environment and the demo included.
-	rm -rf $(VENV) .peers .peers-tokenize dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .peers-stream .peers-tokenize dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

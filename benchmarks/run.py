@@ -29,6 +29,8 @@ BENCHMARKS = (
     "retention_cost",
     "selection",
     "mining",
+    "peak_memory",
+    "probe_time",
 )
 
 

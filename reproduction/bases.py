@@ -57,6 +57,7 @@ warmup_fraction = 0.02
 [sources.old]
 path = [{paths}]
 role = "general"
+group_field = "document"
 held_out = 0.03
 
 [[phases]]
@@ -65,7 +66,7 @@ weights = {{ old = 1.0 }}
 
 [evaluation]
 every_steps = {num_steps}
-max_bytes_per_domain = 20_000
+max_bytes_per_domain = 40_000
 stride_fraction = 1.0
 
 [checkpoints]
@@ -133,7 +134,7 @@ def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_thread
             max_positions=256,
             seed=seed,
         )
-    paths = ", ".join(f'"../data/text/{name}.jsonl.zst"' for name in ENGLISH)
+    paths = ", ".join(f'"../text/{name}.jsonl"' for name in ENGLISH)
     recipe = folder / f"english-{seed}.toml"
     text = _RECIPE.format(
         seed=seed,

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bases import FULL, LARGE, SMOKE, make_bases
 from pairs import make_pairs
+from pieces import make_pieces
 from rich.console import Console
 from rich.table import Table
 from table import README, write_results
@@ -160,6 +161,7 @@ def _main(given: argparse.Namespace) -> int:
     _link(given.data.resolve(), work / "data")
     if not (work / "pairs.jsonl").exists():
         make_pairs(given.data, work / "pairs.jsonl")
+    make_pieces(given.data, work / "text")
     make_bases(
         given.data,
         work,

@@ -76,7 +76,9 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
     ]
     lines += ["", f"*Verdict:* {result.verdict}.", ""]
     lines += [_HEADS, "|---|---|---|---:|---|---|---:|---:|---:|---|"]
-    lines += [_effect_row(effect, result) for effect in result.primary]
+    named = [primary.metric for primary in result.primaries]
+    explored = [effect for effect in result.secondary if effect.metric in named]
+    lines += [_effect_row(effect, result) for effect in (*result.primary, *explored)]
     lines += ["", *_arm_rows(result), ""]
     for name, _ in _figures(result):
         lines.append(f"![{name}](results/{name})")

@@ -55,7 +55,8 @@ def _passed(result: dict[str, Any]) -> bool:
 
 _ALL, _BROKEN = "all tests but the broken lines", "broken lines"
 _PEERS, _LOWEST = "tests against peers", "fast tests on the lowest versions"
-_PARTS = (_ALL, _BROKEN, _PEERS, _LOWEST)
+_STREAMS = "streams against Avalanche"
+_PARTS = (_ALL, _BROKEN, _PEERS, _STREAMS, _LOWEST)
 
 
 def _run_part(name: str, *more: str) -> dict[str, object]:
@@ -68,7 +69,10 @@ def _run_part(name: str, *more: str) -> dict[str, object]:
     if name == _PEERS:
         # Of the matrix, too, what needs them.
         with_peers = ("-m", "", "tests/peers", "tests/matrix", "-k", "peers or 8-bit")
-        return _pytest(name, sys.executable, *with_peers, *more, beside=_peers())
+        return _pytest(name, sys.executable, *with_peers, *more, beside=_peers(".peers"))
+    if name == _STREAMS:
+        beside = _peers(".peers-stream")
+        return _pytest(name, sys.executable, "tests/peers/test_avalanche.py", *more, beside=beside)
     # Old packages meet newer ones below them: what those deprecate is not ours to mend.
     quiet = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
     return _pytest(name, str(_lowest_python()), *quiet, *more)
@@ -100,10 +104,10 @@ def _pytest(
     }
 
 
-def _peers() -> Path:
-    """Return a folder with the libraries of the group `peers`, and nothing that they need."""
-    subprocess.run(["make", ".peers/.ready"], cwd=REPOSITORY, check=True)
-    return REPOSITORY / ".peers"
+def _peers(folder: str) -> Path:
+    """Return a folder with the libraries of a group of peers, and nothing that they need."""
+    subprocess.run(["make", f"{folder}/.ready"], cwd=REPOSITORY, check=True)
+    return REPOSITORY / folder
 
 
 def _lowest_python() -> Path:

@@ -175,12 +175,18 @@ def plan(
     why: Annotated[
         bool, typer.Option("--why", help="Say first which preset fits, and why the others do not.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Take a few steps on this machine first; estimates then stand on them."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Resolve and check everything; show schedule, blends, epochs, cost and the reasons."""
     from rewarm.stages.plan import run_plan
 
-    run_plan(recipe, override or (), as_json=as_json, why=why, open_chat=_open_chat)
+    run_plan(recipe, override or (), as_json=as_json, why=why, probe=probe, open_chat=_open_chat)
 
 
 @app.command()
@@ -228,9 +234,16 @@ def train(
     override: Override = None,
     until_step: UntilStep = None,
     sink: Sinks = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Watch some steps: a trace, and a page of where time went."),
+    ] = False,
 ) -> None:
     """Train as planned; the same command resumes."""
-    from rewarm.stages.train import run_train
+    if profile:
+        from rewarm.stages.profile import run_profiled_train as run_train
+    else:
+        from rewarm.stages.train import run_train
 
     raise _EndedError(
         run_train(recipe, override or (), until_step=until_step, sinks=tuple(sink or ()))
@@ -331,7 +344,13 @@ def report(recipe: RecipeOrRun, override: Override = None) -> None:
 
 @app.command()
 def watch(
-    recipe: RecipeOrRun,
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe or run folder; an experiment file or a comparison's folder.",
+            show_default=False,
+        ),
+    ],
     override: Override = None,
     port: Annotated[
         int | None,
@@ -341,7 +360,7 @@ def watch(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
 ) -> None:
-    """Show the run's report live, on this machine alone; Ctrl-C ends it."""
+    """Show a run's report, or an experiment, live on this machine alone; Ctrl-C ends it."""
     from rewarm.stages.watch import run_watch
 
     run_watch(recipe, override or (), port=port, open_browser=browser)

@@ -30,7 +30,7 @@ TOLERANCE = 1e-12
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Tensor]]:
-    """What one process gets, all sequences in one micro-batch, documents apart by the mask."""
+    """What one process gets: one micro-batch, documents apart by the mask, activations kept."""
     return {
         name: take_steps(
             ALONE,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
 from rewarm.distributed.fsdp import Root
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
+from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Stepper
 from tests.support.tiny_plans import (
@@ -218,3 +223,46 @@ def test_a_rate_of_zero_leaves_every_bit() -> None:
         trace_with="",
     )(state, batch_of(0))
     assert all(torch.equal(p, before[n]) for n, p in state.model.named_parameters())
+
+
+class ReadsOfTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what makes the host wait for a number of the device, within a step's parts."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+        self.parts: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.parts and func in WAITING:
+            self.found.append(f"{self.parts[-1]}: {func}")
+        return func(*args, **(kwargs or {}))
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.parts.append(name)
+        yield
+        self.parts.pop()
+
+
+_aten = torch.ops.aten
+WAITING = {
+    _aten._local_scalar_dense.default,
+    _aten.nonzero.default,
+    _aten.masked_select.default,
+    _aten.equal.default,
+    _aten.is_nonzero.default,
+}
+
+
+def test_no_part_of_a_step_waits_for_a_number_of_the_device() -> None:
+    """What is read is read once, after all that the device has to do: loss, norm, finiteness."""
+    watch = ReadsOfTheHost()
+    state = new_state(torch.float32, dropout=0.1)
+    with_parts = replace(stepper([]), spans=cast("Spans", watch.part))
+    with watch:
+        record = with_parts(state, batch_of(0, masked=True))
+        with watch.part("a part that does"):
+            torch.ones(1).item()
+    assert math.isfinite(record.loss)
+    assert watch.found == ["a part that does: aten._local_scalar_dense.default"]

@@ -18,6 +18,7 @@ from rewarm.stream.holding import (
     WithoutForgetting,
     contrastive_loss,
 )
+from rewarm.stream.inputs import TensorRows
 from rewarm.stream.learning import Learning
 from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import Network
@@ -51,12 +52,12 @@ def _learning(kept: NDArray[np.int64] = _KEPT[:0], *, memory_batch: int = 10) ->
     _set(network, _FIRST)
     learning = Learning(
         network=network,
-        inputs={"pixel_values": torch.from_numpy(_X)},
+        inputs=TensorRows({"pixel_values": torch.from_numpy(_X)}),
         labels=torch.from_numpy(_Y),
-        memory=Reservoir(30, np.random.default_rng(0)),
+        memory=Reservoir(30),
         memory_batch=memory_batch,
         lr=_LR,
-        generator=np.random.default_rng(0),
+        seed=0,
     )
     learning.keep(kept)
     return learning

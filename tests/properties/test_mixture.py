@@ -116,8 +116,9 @@ weights = "unimax"
     except PlanError:
         told = "".join(problems_of(text=text, corpora=corpora))
         by_hand = min(caps[:2]) < 10  # two steps show ten of each
-        # Rounding down to 1/65,536 of 2,000 samples costs less than a sample a source and phase.
-        too_much = sum(caps) < 2_000 + 2 * len(caps) + 4
+        # Rounding down costs less than a sample a source and phase, and a phase has its share alone
+        # of what is left over.
+        too_much = sum(caps) < 2_000 + 4 + len(caps) / min(where, 1 - where)
         tiny = "below 1/65,536" in told
         assert by_hand or too_much or tiny, told
         return

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
@@ -15,6 +17,7 @@ import suite  # noqa: E402
 import table  # noqa: E402
 from bases import FULL, LARGE  # noqa: E402
 from pairs import paired_sentences  # noqa: E402
+from pieces import NUM_CHARACTERS, cut  # noqa: E402
 
 from rewarm.comparison.arms import arms_of  # noqa: E402
 from rewarm.comparison.experiment import read_experiment  # noqa: E402
@@ -84,3 +87,14 @@ def test_the_larger_edition_has_four_times_the_tokens_in_as_many_steps(
         assert large.base.pretraining.peak_lr == LARGE.peak_lr
         assert small.base.pretraining.tokens == FULL.tokens
         assert small.base.pretraining.peak_lr == FULL.peak_lr
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "word ", "line\n", "\n", "ü"]), st.integers(1, 3000)))
+)
+def test_pieces_are_the_text_and_none_is_long(runs: list[tuple[str, int]]) -> None:
+    text = "".join(what * times for what, times in runs)
+    pieces = cut(text)
+    assert "".join(pieces) == text
+    assert all(len(piece) >= NUM_CHARACTERS for piece in pieces[:-1])
+    assert all(len(piece.rstrip()) <= 2 * NUM_CHARACTERS for piece in pieces)

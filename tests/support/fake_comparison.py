@@ -19,6 +19,7 @@ def made_up(
     primary: Sequence[Mapping[str, Any]],
     *,
     contrasts: Sequence[tuple[str, str, Mapping[str, str]]] | None = None,
+    explored: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, int]] = (),
     before_runs: bool = True,
 ) -> ComparisonResult:
@@ -48,6 +49,7 @@ def made_up(
             "primary": list(primary),
             "control": control,
             "contrasts": [list(pair) for pair in pairs],
+            "exploratory": [list(pair) for pair in explored],
             "seeds": list(range(1, count + 1)),
         },
     )

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader, WindowSource
 from rewarm.cli import main
 from rewarm.corpus.views import Sequences
-from rewarm.distributed.fsdp import Root, local, make_mesh, reshard, shard, whole
+from rewarm.distributed.fsdp import Root, blocks_of, local, make_mesh, reshard, shard, whole
 from rewarm.distributed.world import ALONE, World, join, launched_world
 from rewarm.errors import FaultElsewhere, RewarmError
+from rewarm.model.blocks import checkpoint_blocks
 from rewarm.model.document_attention import Road
 from rewarm.model.load import base_without_weights
 from rewarm.model.loss import sum_of_token_losses, token_losses
@@ -29,6 +30,7 @@ from rewarm.model.packing import DocumentAttention
 from rewarm.planning.plan import Placement, Plan
 from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe
 from rewarm.records.facts import StepRecord
+from rewarm.records.probe import Checkpointing
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.base_on_ranks import fill_base
 from rewarm.training.checkpoint import find_newest_verified
@@ -95,6 +97,7 @@ def take_steps(
     whole_gradients: bool,
     tied: bool,
     roads: tuple[Road, ...] = (),
+    checkpointing: Checkpointing = "none",
     new_model: Callable[..., nn.Module] = new_llama_model,
 ) -> dict[str, Tensor]:
     """Take steps on uneven batches; return every loss, norm, weight and moment, whole.
@@ -102,6 +105,7 @@ def take_steps(
     With `roads` documents are kept apart, by the last of them, which the others fall back to.
     """
     model = new_model(tied=tied)
+    checkpoint_blocks(blocks_of(model), checkpointing)
     root = Root(model) if world.is_alone else shard(model, make_mesh(world, "cpu"))
     attention = DocumentAttention(roads, sequence_length=SEQUENCE_LENGTH)
     assert len(attention.settle(model, within=root)) == max(0, len(roads) - 1)
@@ -139,13 +143,19 @@ def take_steps(
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "tied, one micro-batch": {"micro_batch": 8, "whole_gradients": False, "tied": True},
-    "untied, accumulated": {"micro_batch": 1, "whole_gradients": False, "tied": False},
+    "untied, accumulated": {
+        "micro_batch": 1,
+        "whole_gradients": False,
+        "tied": False,
+        "checkpointing": "full",
+    },
     "accumulated whole": {"micro_batch": 1, "whole_gradients": True, "tied": True},
     "documents apart": {
         "micro_batch": 2,
         "whole_gradients": False,
         "tied": True,
         "roads": ("varlen", "split"),  # the first does not run here
+        "checkpointing": "selective",
     },
 }
 

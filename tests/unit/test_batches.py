@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -170,6 +171,29 @@ def test_a_prefetched_mistake_shows_at_its_own_step() -> None:
         assert ahead.batch(1).step == 1
         with pytest.raises(CorpusError, match="broken"):
             ahead.batch(2)
+
+
+def test_for_a_gpu_batches_are_pinned_where_they_are_gathered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the thread, so that no step waits for it; there is no GPU here, so it is pretended."""
+    threads: list[str] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        threads.append(threading.current_thread().name)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    with PrefetchedBatches(make_loader(), num_steps=6, pins=True) as ahead:
+        first, second = (ahead.batch(step) for step in (0, 1))
+        assert same(first, make_loader().batch(0))
+        assert same(second, make_loader().batch(1))
+    assert threads[0] == threading.main_thread().name  # nobody could expect the first one
+    assert all(name.startswith("prefetch") for name in threads[2:])
+    threads.clear()
+    with PrefetchedBatches(make_loader(), num_steps=6) as ahead:
+        ahead.batch(0)
+    assert not threads
 
 
 def test_losses_and_batches_ignore_the_same_label() -> None:

@@ -9,6 +9,7 @@ import pytest
 from rewarm.comparison.arms import arms_of, order_seed
 from rewarm.comparison.experiment import Experiment, read_experiment
 from rewarm.comparison.metrics import KINDS, kind_of, metric_problem
+from rewarm.comparison.registration import claims_of
 from rewarm.errors import RecipeError
 
 RECIPE = """\
@@ -108,6 +109,29 @@ def test_a_contrast_that_expects_equality_needs_a_margin(tmp_path: Path) -> None
     assert "nothing is equal" in problems_of(tmp_path, text)["primary[0].within"]
     text = text.replace('expect = "lower" }', 'expect = "lower", within = 0.1 }')
     assert read(tmp_path, text).pairs() == [("b", "a", {"forgetting": "equal"})]
+
+
+def test_exploratory_contrasts_decide_nothing(tmp_path: Path) -> None:
+    some = """
+contrasts = [{ arm = "b" }, { arm = "c", exploratory = true }]
+arms.c = {}
+arms.a"""
+    text = EXPERIMENT.replace("\narms.a", some)
+    experiment = read(tmp_path, text)
+    assert experiment.pairs() == [("b", "a", {})]
+    assert experiment.explored() == [("c", "a")]
+    # What is only told is a claim too: that it is no test is fixed before the runs.
+    written = read_experiment(tmp_path / "e.toml")
+    claims = claims_of(written, arms_of(written))
+    assert claims["exploratory"] == [["c", "a"]]
+    read(tmp_path, EXPERIMENT)
+    written = read_experiment(tmp_path / "e.toml")
+    assert "exploratory" not in claims_of(written, arms_of(written))
+    expects = 'exploratory = true, expect = { forgetting = "lower" } }'
+    found = problems_of(tmp_path, text.replace("exploratory = true }", expects))
+    assert "held against no expectation" in found["contrasts[1].expect"]
+    found = problems_of(tmp_path, text.replace('"b" }', '"b", exploratory = true }'))
+    assert "none would decide on the hypothesis" in found["contrasts"]
 
 
 @pytest.mark.parametrize("key", ["hypothesis", "primary", "seeds", "control", "recipe"])

@@ -127,6 +127,31 @@ def test_contrasts_and_their_own_expectations() -> None:
     ]
 
 
+def test_exploratory_contrasts_are_told_and_take_no_part_of_the_level() -> None:
+    values = {
+        "none": {"forgetting": [0.50, 0.52, 0.48], "held_out.old": [1.0, 1.1, 1.2]},
+        "replay": {"forgetting": [0.20, 0.21, 0.16], "held_out.old": [0.7, 0.8, 0.8]},
+        "other": {"forgetting": [0.40, 0.43, 0.37], "held_out.old": [0.9, 1.0, 1.1]},
+    }
+    pairs: list[tuple[str, str, dict[str, str]]] = [("replay", "none", {})]
+    explored = [("other", "none"), ("other", "replay")]
+    alone = made_up({name: values[name] for name in ("none", "replay")}, [LOWER])
+    result = made_up(values, [LOWER], contrasts=pairs, explored=explored)
+    # One test, as if there were no third arm: its p is not multiplied.
+    assert result.primary == alone.primary
+    assert result.primary[0].p_holm == result.primary[0].p
+    assert [(e.arm, e.against, e.metric) for e in result.secondary] == [
+        ("other", "none", "forgetting"),
+        ("other", "none", "held_out.old"),
+        ("other", "replay", "forgetting"),
+        ("other", "replay", "held_out.old"),
+        ("replay", "none", "held_out.old"),
+    ]
+    told = result.secondary[0]
+    assert told.mean == pytest.approx((0.40 - 0.50 + 0.43 - 0.52 + 0.37 - 0.48) / 3)
+    assert (told.word, told.expect, told.p_holm) == ("", None, None)
+
+
 def test_the_noise_floor_stands_beside_and_is_no_test() -> None:
     values = {
         "a": {"forgetting": [0.0, 0.0, 0.0], "held_out.old": [1.0, 1.0, 1.0]},

@@ -10,8 +10,10 @@ import pytest
 
 from rewarm.cli import main
 from rewarm.planning.amendments import Amendments, append_amendment
-from rewarm.planning.plan import load_plan
+from rewarm.planning.plan import Placement, load_plan
+from rewarm.records.probe_trial import TrialReply, TrialRequest
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages import probe_trial
 from tests.support.road import make_reader_folder
 
 FLAGS = [
@@ -113,6 +115,45 @@ def test_the_whole_road(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     inputs = tokenizer("the model trains on", return_tensors="pt")
     generated = model.generate(**inputs, max_new_tokens=5, do_sample=False)
     assert generated.shape[1] == inputs["input_ids"].shape[1] + 5
+
+
+def test_a_trial_takes_real_steps_and_leaves_the_run_alone(folder: Path, tmp_path: Path) -> None:
+    run = RunFolder(folder / "runs" / "short")
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    (tmp_path / "plan.json").write_bytes(run.plan.read_bytes())
+    request = TrialRequest(
+        folder=str(tmp_path), micro_batch_sequences=1, checkpointing="full", measures_all=True
+    )
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    probe_trial.main(tmp_path / "request.json")
+    reply = TrialReply.model_validate_json((tmp_path / "reply.json").read_text())
+    trial = reply.trial
+    assert (trial.micro_batch_sequences, trial.checkpointing, trial.fits) == (1, "full", True)
+    assert Placement.model_validate(reply.placement).checkpointing == "full"
+    assert 4 <= trial.num_steps <= 40
+    assert 0 < trial.step_s <= trial.slowest_step_s
+    assert 0 < trial.process_bytes < trial.peak_bytes <= reply.limit_bytes
+    assert trial.evaluation_tokens > 0
+    assert trial.evaluation_s > 0
+    # Weights and two moments in float32, and what lies beside them.
+    num_parameters = load_plan(run.plan).conduct.model.num_parameters
+    assert 12 * num_parameters < trial.checkpoint_bytes < 14 * num_parameters + 200_000
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_plan_stands_on_a_probe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["-o", 'name="probed"', "-o", "training.micro_batch_sequences=1"]
+    named += ["-o", 'training.activation_checkpointing="selective"']
+    assert main(["plan", "r.toml", "--probe", *named]) == 0
+    said = capsys.readouterr()
+    assert "tokens/s, peak" in said.err
+    assert "measured on" in said.out
+    run = RunFolder(folder / "runs" / "probed")
+    placement = Placement.model_validate_json(run.placement.read_text())
+    assert (placement.micro_batch_sequences, placement.checkpointing) == (1, "selective")
+    assert main(["train", "r.toml", "--until-step", "2", *named]) == 0
+    assert Placement.model_validate_json(run.placement.read_text()) == placement
 
 
 def test_a_changed_plan_does_not_touch_a_run_that_has_begun(

@@ -155,10 +155,27 @@ def test_compute_and_memory_by_hand() -> None:
     per_token = 6 * (900_000 + 100_000) + 307_200
     assert estimates["training compute"] == pytest.approx(per_token * 781 * 1280)
     assert estimates["weights, gradients and moments"] == 16_000_000
-    model = make_model_facts()
-    per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
-    width = model.num_layers * per_layer + 3 * model.vocab_size
-    assert estimates["activations per sequence"] == 128 * 4 * width
+
+
+def test_peak_memory_by_hand() -> None:
+    """Of a Llama: 4 layers of width 100, 4 heads of 25, middle 300, vocabulary 1,000, tied.
+
+    A micro-batch holds all ten sequences of 128. A block keeps per token: two norms, of each what
+    went in and what it divided (4 · 100); what projections and feed-forward part read (2 · 100);
+    queries, keys, values and the result of attention, once more where documents are put together
+    again (5 · 100); gate, activation, up and product (4 · 300). Around the blocks: embedding, last
+    norm (3 · 100) and three integers of 8 bytes.
+    """
+    plan = plan_of('training.precision="float32"')
+    peak = next(estimate for estimate in plan.estimates if estimate.name == "peak memory")
+    tokens = 10 * 128
+    kept = tokens * (4 * 4 * (400 + 200 + 500 + 1200) + 4 * 300 + 3 * 8)
+    logits = 3 * 4 * tokens * 1000
+    assert peak.value == 12 * 1_000_000 + kept + logits
+    assert peak.formula.endswith(
+        "10 sequences at a time in float32 on a CPU; tensors alone, a process takes more "
+        "(--probe measures it)"
+    )
 
 
 def test_evaluation_is_counted_at_every_evaluation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,24 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
     ViTConfig,
     ViTModel,
 )
 
+from rewarm.cli import main
 from rewarm.errors import BaseModelError
 from rewarm.stream.experiment import BackboneRecipe, SourceRecipe
-from rewarm.stream.network import build_network, prepare_inputs
+from rewarm.stream.inputs import prepare_inputs
+from rewarm.stream.network import build_network
 from rewarm.stream.source import Examples
+from tests.support.tiny_models import make_tiny_base
 
 _SIZES = {
     "hidden_size": 16,
@@ -49,7 +56,9 @@ def test_features_are_the_mean_of_the_last_hidden_states(kind: str, tmp_path: Pa
     drawn = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     examples = Examples(drawn, (), np.arange(3), np.zeros(3, dtype=np.bool_), ("a", "b", "c"))
     recipe = BackboneRecipe(path=str(tmp_path))
-    inputs = prepare_inputs(examples, SourceRecipe(path="x", kind="image"), recipe)
+    inputs = prepare_inputs(examples, SourceRecipe(path="x", kind="image"), recipe).rows(
+        np.arange(3)
+    )
     network = build_network(recipe, 3, seed=1).eval()
     pixels = torch.from_numpy(drawn.transpose(0, 3, 1, 2) / 127.5 - 1).float()
     torch.testing.assert_close(inputs["pixel_values"], pixels)
@@ -60,6 +69,92 @@ def test_features_are_the_mean_of_the_last_hidden_states(kind: str, tmp_path: Pa
         assert network(inputs).shape == (3, 3)
 
 
+@pytest.mark.parametrize("kind", ["vit", "clip", "resnet"])
+def test_weights_drawn_anew_hang_on_the_seed_alone(kind: str, tmp_path: Path) -> None:
+    model = _models()[kind]
+    model.save_pretrained(tmp_path)
+    recipe = BackboneRecipe(path=str(tmp_path), from_scratch=True)
+    assert recipe.learning_rate == 0.1
+    first, again, other = (
+        next(iter(build_network(recipe, 2, seed=seed).backbone.parameters())) for seed in (1, 1, 2)
+    )
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, next(iter(model.parameters())))
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="cannot be loaded"):
+        build_network(BackboneRecipe(path=str(tmp_path)), 2, seed=1)
+
+
+# --- texts ---
+
+_TEXTS = ("add", "The quick brown fox jumps over the lazy dog.", "a model")
+
+
+def _text_backbone(kind: str, folder: Path) -> Path:
+    base = make_tiny_base(folder / "llama")
+    if kind == "llama":
+        return base
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    tokenizer.add_special_tokens({"pad_token": "</s>"})
+    tokenizer.save_pretrained(folder / "bert")
+    torch.manual_seed(0)
+    sizes = {name: _SIZES[name] for name in list(_SIZES)[:4]}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=12, **sizes)
+    BertModel(config).save_pretrained(folder / "bert")
+    return folder / "bert"
+
+
+def _of_texts() -> Examples:
+    return Examples(None, _TEXTS, np.arange(3), np.zeros(3, dtype=np.bool_), ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_features_of_a_text_are_the_mean_over_its_own_tokens(kind: str, tmp_path: Path) -> None:
+    path = _text_backbone(kind, tmp_path)
+    recipe, source = BackboneRecipe(path=str(path)), SourceRecipe(path="x", kind="text")
+    inputs = prepare_inputs(_of_texts(), source, recipe)
+    network = build_network(recipe, 3, seed=1).eval()
+    model: Any = network.backbone
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    with torch.no_grad():
+        together = network.features(inputs.rows(np.arange(3)))
+        for row, text in enumerate(_TEXTS):
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            if kind == "bert":
+                assert row != 1 or ids.shape[1] > 12
+                ids = ids[:, :12]  # it has no more positions
+            wanted = model.model(input_ids=ids).last_hidden_state.mean(1)
+            torch.testing.assert_close(together[row : row + 1], wanted, rtol=0, atol=1e-5)
+
+
+def test_features_from_scratch_do_not_hang_on_the_texts_beside_them() -> None:
+    recipe = BackboneRecipe(small="bytes")
+    inputs = prepare_inputs(_of_texts(), SourceRecipe(path="x", kind="text"), recipe)
+    network = build_network(recipe, 3, seed=1)
+    with torch.no_grad():
+        together = network.features(inputs.rows(np.arange(3)))
+        alone = network.features(inputs.rows(np.array([0])))
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-6)
+
+
+def test_a_stream_over_a_causal_model(tmp_path: Path) -> None:
+    path = _text_backbone("llama", tmp_path)
+    rows = [{"text": word * (3 + n), "label": word} for word in "abcd" for n in range(10)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "e.toml").write_text(
+        'name = "t"\nseeds = 1\n[source]\npath = "a.jsonl"\nkind = "text"\n'
+        "[scenario]\ntasks = 2\nmode = 'offline'\nbatch = 4\n"
+        f'[backbones.llama]\npath = "{path}"\nlr = 0.1\n[learners.er]\nalgorithm = "er"\n'
+    )
+    assert main(["stream", str(tmp_path / "e.toml")]) == 0
+    result = json.loads((tmp_path / "streams/t/result.json").read_text())
+    assert result["cells"][0]["figures"]["final"]["mean"] > 0.4  # chance is 0.25
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(BaseModelError, match="an encoder and a decoder"):
         build_network(BackboneRecipe(path=str(tmp_path)), 2, seed=1)

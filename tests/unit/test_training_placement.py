@@ -9,6 +9,7 @@ import torch
 
 from rewarm.distributed.world import World
 from rewarm.errors import EnvironmentFault, PlanError
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.training import placement as room
 from rewarm.training.placement import (
@@ -125,6 +126,32 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert (placement.device, placement.device_name) == ("cuda", "Imaginary 1")
     assert placement.autocast_dtype == "bfloat16"
     assert warnings == []
+
+
+def test_blocks_are_computed_again_only_where_memory_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device that holds just the peak of one way takes that way, and says why."""
+    facts = make_model_facts()
+    science = SCIENCE.model_copy(
+        update={"sequence_length": 65_536, "sequences_per_step": 1, "precision": "float32"}
+    )
+    FakeGpu(monkeypatch, total_memory=2**50)
+    placement, warnings = choose_placement(TrainingRecipe(), science, facts)
+    assert (placement.checkpointing, warnings) == ("none", [])
+    for kind in ("none", "selective", "full"):
+        changed = placement.model_copy(update={"checkpointing": kind})
+        peak = peak_of_placement(changed, science, facts, facts.num_parameters)
+        FakeGpu(monkeypatch, total_memory=peak)
+        found, warnings = choose_placement(TrainingRecipe(), science, facts)
+        assert found == changed
+        told = [f"{kind} activation checkpointing is used" in warning for warning in warnings]
+        assert told == ([] if kind == "none" else [True])
+        asked = TrainingRecipe(activation_checkpointing="none")
+        assert choose_placement(asked, science, facts)[0].checkpointing == "none"
+    # Where no way fits by the estimate, which may be wrong, it is tried as it is.
+    FakeGpu(monkeypatch, total_memory=peak // 2)
+    assert choose_placement(TrainingRecipe(), science, facts) == (placement, [])
 
 
 def test_documents_are_kept_apart_by_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ IGNORED_LABEL.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -73,7 +74,8 @@ class Batch:
     follows it, or IGNORED_LABEL. `position_ids`, of the same shape, start again at 0 with every
     document; None where documents of one sequence see each other. `source` is int64 [sequences] and
     indexes the order's sources. `top_ids` (int64) and `top_log_probs` (float32), both [sequences,
-    time, k], are what the base said of each label, where that is stored.
+    time, k], are what the base said of each label, where that is stored. `waited_s` is how long a
+    step waited for it.
     """
 
     step: int
@@ -83,6 +85,7 @@ class Batch:
     position_ids: Tensor | None = None
     top_ids: Tensor | None = None
     top_log_probs: Tensor | None = None
+    waited_s: float = 0.0
 
     @property
     def num_valid_tokens(self) -> int:
@@ -95,8 +98,12 @@ class Batch:
         return replace(chosen, source=self.source[rows])
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch with its tensors on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        """Return the batch with its tensors on a device; what is pinned is not waited for."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory from which a GPU copies by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def changed(tensor: Tensor | None) -> Tensor | None:
@@ -214,10 +221,14 @@ class PrefetchedBatches:
     Changes no batch: each is still a function of its step. Only sources that wait for a disk gain.
     """
 
-    def __init__(self, batches: Batches, num_steps: int) -> None:
-        """`num_steps` is where the order ends: nothing beyond it is asked for."""
+    def __init__(self, batches: Batches, num_steps: int, *, pins: bool = False) -> None:
+        """`num_steps` is where the order ends: nothing beyond it is asked for.
+
+        `pins` is for a GPU: batches then lie in pinned memory, put there in the thread too.
+        """
         self._batches = batches
         self._num_steps = num_steps
+        self._pins = pins
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._ahead: tuple[int, Future[Batch]] | None = None
 
@@ -234,13 +245,16 @@ class PrefetchedBatches:
 
     def batch(self, step: int, /) -> Batch:
         """Return the batch of a step, gathered ahead where it is the one that was expected."""
+        started = time.perf_counter()
         ahead = self._ahead
         found = (
-            ahead[1].result()
-            if ahead is not None and ahead[0] == step
-            else self._batches.batch(step)
+            ahead[1].result() if ahead is not None and ahead[0] == step else self._gathered(step)
         )
         self._ahead = None
         if step + 1 < self._num_steps:
-            self._ahead = (step + 1, self._executor.submit(self._batches.batch, step + 1))
-        return found
+            self._ahead = (step + 1, self._executor.submit(self._gathered, step + 1))
+        return replace(found, waited_s=time.perf_counter() - started)
+
+    def _gathered(self, step: int) -> Batch:
+        batch = self._batches.batch(step)
+        return batch.pinned() if self._pins else batch

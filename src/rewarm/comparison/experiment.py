@@ -54,6 +54,9 @@ class ContrastRecipe(Section):
     expect: dict[str, Direction] = Field(
         default_factory=dict, description="where this pair is expected otherwise, by metric"
     )
+    exploratory: bool = Field(
+        False, description="told and not tested: the hypothesis does not hang on it"
+    )
 
 
 class ArmRecipe(Section):
@@ -163,10 +166,16 @@ class Experiment(Section):
         )
 
     def pairs(self) -> list[tuple[str, str, Mapping[str, Direction]]]:
-        """Return the contrasts: arm, what it is held against, and what is expected otherwise."""
+        """Return the contrasts that decide: arm, what it is held against, what else is expected."""
         if self.contrasts is None:
             return [(name, self.control, {}) for name in self.arms if name != self.control]
-        return [(c.arm, c.against or self.control, c.expect) for c in self.contrasts]
+        deciding = (contrast for contrast in self.contrasts if not contrast.exploratory)
+        return [(c.arm, c.against or self.control, c.expect) for c in deciding]
+
+    def explored(self) -> list[tuple[str, str]]:
+        """Return the contrasts that are told and not tested: arm, and what it is held against."""
+        contrasts = (c for c in self.contrasts or () if c.exploratory)
+        return [(c.arm, c.against or self.control) for c in contrasts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +192,11 @@ class WrittenExperiment:
         beside = self.path.resolve().parent
         name = self.experiment.folder or f"comparisons/{self.experiment.name}"
         return ComparisonFolder(beside / name)
+
+    @property
+    def registration(self) -> Path:
+        """What was claimed before the first run."""
+        return self.folder.registration
 
 
 def read_experiment(path: Path) -> WrittenExperiment:
@@ -225,8 +239,21 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     primary = tree.get("primary")
     metrics = _tables(primary)
     yield from _contradictions_of_primaries(metrics, _equal_somewhere(tree))
-    for index, contrast in enumerate(_tables(tree.get("contrasts"))):
+    contrasts = _tables(tree.get("contrasts"))
+    if contrasts and all(contrast.get("exploratory") is True for contrast in contrasts):
+        yield (
+            "contrasts",
+            "all of them are exploratory: none would decide on the hypothesis",
+            "take `exploratory` from those that it is about",
+        )
+    for index, contrast in enumerate(contrasts):
         expected = contrast.get("expect")
+        if expected and contrast.get("exploratory") is True:
+            yield (
+                f"contrasts[{index}].expect",
+                "an exploratory contrast is held against no expectation",
+                "leave it out, or take `exploratory` away",
+            )
         for metric in expected if isinstance(expected, dict) else {}:
             if metric not in [entry.get("metric") for entry in metrics]:
                 yield (

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from rewarm.artifacts import canonical_json, write_json
 from rewarm.comparison.arms import Arm
@@ -19,12 +20,29 @@ from rewarm.errors import Problem, RunFolderError
 from rewarm.records.comparison import Primary, Registration
 from rewarm.records.reading import record_or_none
 
-__all__ = ["claims_of", "register"]
+__all__ = ["Written", "claims_of", "register"]
+
+
+class Written(Protocol):
+    """An experiment's file, and where its claims are put down."""
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of the file's bytes."""
+
+    @property
+    def registration(self) -> Path:
+        """Return the file of the claims."""
 
 
 def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return all that the experiment claims and all that its results hang on."""
     experiment = written.experiment
+    explored = [list(pair) for pair in experiment.explored()]
     return {
         "name": experiment.name,
         "hypothesis": experiment.hypothesis,
@@ -34,6 +52,8 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
         ],
         "control": experiment.control,
         "contrasts": [[arm, against, dict(expect)] for arm, against, expect in experiment.pairs()],
+        # Left out where there are none, as before there were any.
+        **({"exploratory": explored} if explored else {}),
         "noise_floor": experiment.noise_floor,
         "seeds": list(experiment.seed_list),
         "arms": {arm.name: arm.claim() for arm in arms},
@@ -41,7 +61,7 @@ def claims_of(written: WrittenExperiment, arms: Sequence[Arm]) -> dict[str, Any]
 
 
 def register(
-    written: WrittenExperiment, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
+    written: Written, claims: Mapping[str, Any], *, has_begun: bool, write: bool = True
 ) -> Registration:
     """Return what stands on record, writing it down first where nothing has begun.
 
@@ -49,7 +69,7 @@ def register(
     Where runs have begun and nothing (or nothing that can be read) was written down before them,
     that is on record from then on.
     """
-    path = written.folder.registration
+    path = written.registration
     known = record_or_none(path, Registration)
     if has_begun and known is not None:
         _check_same(known, claims, written)
@@ -68,7 +88,7 @@ def register(
     return fresh
 
 
-def _check_same(known: Registration, claims: Mapping[str, Any], written: WrittenExperiment) -> None:
+def _check_same(known: Registration, claims: Mapping[str, Any], written: Written) -> None:
     """Raise with every claim that differs from what was written down."""
     before, now = known.claims, claims
     fix = "undo the change, or give the changed experiment another name: its runs then begin anew"
@@ -79,8 +99,8 @@ def _check_same(known: Registration, claims: Mapping[str, Any], written: Written
             f"{_short(now.get(key))} now",
             fix,
         )
-        for key in now
-        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now[key])
+        for key in dict.fromkeys([*now, *before])
+        if key != "arms" and canonical_json(before.get(key)) != canonical_json(now.get(key))
     ]
     arms = before.get("arms", {})
     for name in dict.fromkeys([*arms, *now["arms"]]):

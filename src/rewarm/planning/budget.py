@@ -14,10 +14,12 @@ from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
 __all__ = [
+    "CPU_ACTIVATION_BYTES",
     "AddedCost",
     "activation_bytes_per_token",
     "estimates",
     "flops_per_token",
+    "largest_micro_batch",
     "loss_of",
     "note_micro_batch",
     "state_bytes",
@@ -27,6 +29,9 @@ __all__ = [
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
 # small models: only the order of magnitude matters before a probe.
 _ASSUMED_FLOPS_PER_SECOND = 5.0e10
+CPU_ACTIVATION_BYTES = 2**30
+"""A CPU gains nothing from larger micro-batches than this, and others use its memory too."""
+
 # Up to here a micro-batch's logits are about as much as one chunk's (benchmarks/loss_memory.py).
 _PLAIN_UP_TO_VOCABULARY = 8192
 # Weights, gradient, two moments. In 8 bits a block of 256 codes shares a float32 scale.
@@ -79,7 +84,9 @@ def loss_of(
 
 
 def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
-    """Return the float32 activations that one token keeps until the backward pass.
+    """Return the float32 activations by which a micro-batch is chosen: an upper bound.
+
+    `memory.py` says what is really kept; this stays as it is, so that runs keep their micro-batch.
 
     Per layer about 18 hidden-size vectors (norms, residuals, projections) and 3 of the
     intermediate size; attention scores are not stored (fused attention); plus logits, their
@@ -88,6 +95,22 @@ def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
     per_layer = 18 * model.hidden_size + 3 * model.intermediate_size
     logits = 3 * model.vocab_size if loss == "plain" else 0
     return 4 * (model.num_layers * per_layer + logits)
+
+
+def largest_micro_batch(
+    sequences_per_step: int, *, bytes_per_sequence: int, budget_bytes: int
+) -> int:
+    """Return the largest divisor of the step whose activations fit the budget; at least 1.
+
+    `bytes_per_sequence` counts activations and, with most models the larger part, three float32
+    copies of the logits (themselves, their gradient, the log-probabilities).
+    """
+    fitting = max(1, budget_bytes // bytes_per_sequence)
+    return max(
+        size
+        for size in range(1, min(fitting, sequences_per_step) + 1)
+        if sequences_per_step % size == 0
+    )
 
 
 def training_flops(
@@ -109,7 +132,6 @@ def estimates(
     num_devices: int,
     flops_per_second: float | None,
     price_per_gpu_hour: float | None,
-    loss: str,
     optimizer: str,
     num_trained: int,
     layers_share: float,
@@ -131,8 +153,6 @@ def estimates(
     retention = retention or AddedCost()
     everything = training + evaluation + retention.flops
     seconds = everything / (speed * num_devices)
-    sequence = activation_bytes_per_token(model, loss) * sequence_length
-    logits = " + 3 · vocabulary" if loss == "plain" else ""
     found = [
         Estimate(
             name="parameters",
@@ -160,12 +180,6 @@ def estimates(
             unit="byte",
             formula=f"parameters · {_STATE_BYTES[optimizer][0]} + "
             f"{num_trained:,} that train · ({_STATE_BYTES[optimizer][2]})",
-        ),
-        Estimate(
-            name="activations per sequence",
-            value=sequence,
-            unit="byte",
-            formula=f"length · 4 · (layers · (18 · hidden + 3 · intermediate){logits})",
         ),
         Estimate(
             name="time",

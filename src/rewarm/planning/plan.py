@@ -27,6 +27,7 @@ from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe, TrainingRecipe
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 from rewarm.records.packing import Packing, PackingFacts
+from rewarm.records.probe import Checkpointing
 
 __all__ = [
     "Conduct",
@@ -271,6 +272,9 @@ class Placement(Record):
     document_attention: str | None = Field(
         None,
         description="by which attention documents of a sequence are kept apart; None: they are not",
+    )
+    checkpointing: Checkpointing = Field(
+        "none", description="what of a block is computed again in the backward pass"
     )
     tensor_parallel: int = Field(1, description="ranks that share each block's matrices")
     whole_gradients: bool = Field(

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problem, Problems
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import planned_source, used_sources, with_subsets
-from rewarm.planning.budget import estimates, flops_per_token, loss_of, training_flops
+from rewarm.planning.budget import estimates, flops_per_token, training_flops
 from rewarm.planning.evaluation import plan_evaluation, warn_of_cost
 from rewarm.planning.exposure import note_exposure
+from rewarm.planning.footprint import (
+    checkpoint_bytes,
+    disk_estimate,
+    energy_estimate,
+    peak_estimate,
+)
 from rewarm.planning.forgetting import note_forgetting, warn_of_patience
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
@@ -443,12 +449,24 @@ def _assemble(
         num_devices=recipe.hardware.num_devices,
         flops_per_second=recipe.hardware.flops_per_second,
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
-        loss=loss_of(recipe.training.loss, model),
         optimizer=recipe.optimizer.kind,
         retention=retention,
         num_trained=num_trained,
         layers_share=layers_share,
     )
+    found += (
+        peak_estimate(recipe.training, science, model, num_trained),
+        disk_estimate(
+            recipe.checkpoints,
+            science.num_steps,
+            model,
+            checkpoint_bytes(science, model, num_trained),
+        ),
+    )
+    watts = recipe.hardware.watts_per_device
+    if watts is not None:
+        seconds = next(estimate.value for estimate in found if estimate.name == "time")
+        found += (energy_estimate(seconds, watts, recipe.hardware.num_devices, "the recipe's"),)
     notes.warnings += warn_of_cost(recipe, evaluation, 3 * spent / flops_per_token(model, length))
     conduct = Conduct(
         recipe_folder=folders[1],

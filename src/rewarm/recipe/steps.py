@@ -75,6 +75,12 @@ class TrainingRecipe(Section):
     num_threads: int | None = Field(
         None, gt=0, le=1024, description="CPU threads; default: all cores"
     )
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = Field(
+        "auto",
+        description="what of a block is computed again in the backward pass instead of kept: "
+        "nothing, all but its products and attention, everything; auto: what a probe chose, else "
+        "the least that fits. The same bits, less memory, more time",
+    )
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
     )
@@ -138,4 +144,7 @@ class HardwareRecipe(Section):
     )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, le=1e12, description="currency of your choice"
+    )
+    watts_per_device: float | None = Field(
+        None, gt=0, le=1e6, description="drawn in training, for the energy; default: as measured"
     )

@@ -302,6 +302,7 @@ class StepRecord(Record):
     phase: str
     samples: tuple[int, ...] = Field(description="sequences of this step by source, plan's order")
     step_s: float = Field(description="seconds that this step took")
+    data_wait_s: float = Field(0.0, description="seconds that it waited for its batch before")
     layer_grad_norms: tuple[float, ...] = Field(
         (), description="by layer, before clipping; kept where freezing is decided by them"
     )

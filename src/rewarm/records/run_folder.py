@@ -47,6 +47,21 @@ class RunFolder:
         return self.path / "placement.json"
 
     @property
+    def probe(self) -> Path:
+        """What a few steps took on the machine at hand, a `Probe`."""
+        return self.path / "probe.json"
+
+    @property
+    def profile(self) -> Path:
+        """Where the time of some steps went, a `StepProfile`; their trace lies beside it."""
+        return self.path / "profile" / "profile.json"
+
+    @property
+    def profile_page(self) -> Path:
+        """The same on one page."""
+        return self.path / "profile" / "profile.html"
+
+    @property
     def recipe(self) -> Path:
         """The recipe as resolved, overrides included."""
         return self.path / "recipe.json"
@@ -219,6 +234,11 @@ class RunFolder:
                 for step in range(amendment.from_step, amendment.until_step):
                     last.pop(step, None)
         return [last[step] for step in sorted(last)]
+
+    def spent_in_steps(self) -> tuple[float, float]:
+        """Return the seconds of all steps that were ever taken, and what they waited for data."""
+        taken = list(_records(self.steps_log, StepRecord))
+        return sum(r.step_s for r in taken), sum(r.data_wait_s for r in taken)
 
     def amended(self) -> list[Amendment]:
         """Return the amendments on record, not looking whether each follows from the one before."""

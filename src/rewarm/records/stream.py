@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from rewarm.records.comparison import PairedEffect, Registration
 from rewarm.records.facts import Record
 
-__all__ = ["StreamCell", "StreamFigure", "StreamResult", "StreamRun"]
+__all__ = [
+    "StreamCell",
+    "StreamFigure",
+    "StreamGain",
+    "StreamMetric",
+    "StreamProbe",
+    "StreamResult",
+    "StreamRun",
+    "StreamSwap",
+]
+
+StreamMetric = Literal["final", "forgetting", "bwt", "min_acc", "wc_acc", "stability_gap"]
 
 
 class StreamRun(Record):
@@ -45,10 +59,47 @@ class StreamCell(Record):
     mean_matrix: tuple[tuple[float, ...], ...]
 
 
+class StreamProbe(Record):
+    """How a linear classifier on a backbone's frozen features did, before anything was streamed."""
+
+    backbone: str
+    accuracies: tuple[float, ...] = Field(description="by seed, of training examples left out")
+    figure: StreamFigure
+    num_examples: int = Field(description="that it was fitted to, with the first seed")
+    is_best: bool
+
+
+class StreamGain(Record):
+    """What a learner gains from a pre-trained backbone: its metric less that from scratch."""
+
+    backbone: str
+    scratch: str
+    learner: str
+    figure: StreamFigure
+    rank_scratch: int = Field(description="of the learner's mean among learners, from 1")
+    rank: int
+
+
+class StreamSwap(Record):
+    """Two learners whose order is one from scratch and the other on a pre-trained backbone."""
+
+    backbone: str
+    scratch: str
+    ahead: str = Field(description="the learner that is ahead on the pre-trained backbone")
+    behind: str
+    effect: PairedEffect = Field(description="ahead - behind, pre-trained")
+    effect_scratch: PairedEffect = Field(description="ahead - behind, from scratch")
+    is_resolved: bool = Field(description="neither interval holds 0; unadjusted")
+
+
 class StreamResult(Record):
     """The whole experiment: `result.json`."""
 
     name: str
+    hypothesis: str
+    registration: Registration | None = Field(
+        description="of contrasts, as they stood before the first run; None: there are none"
+    )
     num_classes: int
     num_tasks: int
     num_train: int
@@ -57,4 +108,14 @@ class StreamResult(Record):
     seeds: tuple[int, ...]
     cells: tuple[StreamCell, ...]
     runs: tuple[StreamRun, ...]
+    probes: tuple[StreamProbe, ...] = ()
+    control: str = Field(description="the cell that every other is held against")
+    primary: tuple[PairedEffect, ...] = Field(description="the tests that Holm adjusts")
+    secondary: tuple[PairedEffect, ...] = Field(
+        description="against the control, metric by metric: exploratory, unadjusted"
+    )
+    gains: tuple[StreamGain, ...] = ()
+    swaps: tuple[StreamSwap, ...] = ()
+    verdict: str = Field(description="on the contrasts; empty where none was named")
+    notes: tuple[str, ...] = ()
     provenance: dict[str, object]

@@ -41,6 +41,7 @@ def comparison_plan(
     arms: Sequence[ComparedArm],
     measured: bool,
     known_later: Sequence[str],
+    power: str,
     how: str,
     num_at_a_time: int,
     folder: Path,
@@ -61,6 +62,7 @@ def comparison_plan(
             "loaded, before anything is trained"
             for metric in known_later
         ),
+        *([power] if power else []),
         f"everything is written to {folder}",
         *_advice_on_seeds(len(seeds)),
     ]

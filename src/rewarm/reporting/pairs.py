@@ -132,7 +132,8 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
         return frame.x(x.fraction(pair[0])), frame.y(y.fraction(pair[1]))
 
     parts = draw_grid(chart.x, chart.y, x, y, frame)
-    parts.append(text("↖ better", at((0.0, 0.0))[0] + 8, top + 12, class_="name"))
+    # Over the plot, where no point's name can be.
+    parts.append(text("↖ better", frame.right, top - 3, anchor="end", class_="name"))
     steps = front_steps(chart.pairs)
     if chart.path == "in order":
         steps = [(0.0, 0.0), *((pair.x.value, pair.y.value) for pair in chart.pairs)]

@@ -23,6 +23,7 @@ from rewarm.reporting.arm_curves import arm_legend
 from rewarm.reporting.arms import ArmView, load_arm
 from rewarm.reporting.figures import Figure, standalone
 from rewarm.reporting.gap_figures import control_note, gaps_of, gaps_table
+from rewarm.reporting.goodput import goodput_of, goodput_sentence, goodput_table, start_table
 from rewarm.reporting.membership import comparison_of
 from rewarm.reporting.page import render_page
 from rewarm.reporting.run_view import RunView, load_run_view
@@ -83,6 +84,7 @@ def render_run_report(run: RunFolder, *, live: bool = False, up: str = "") -> st
     """
     view = load_run_view(run)
     plan, membership = view.plan, view.membership
+    spent = goodput_of(view)
     return render_page(
         "run.html",
         live=live,
@@ -133,7 +135,11 @@ def render_run_report(run: RunFolder, *, live: bool = False, up: str = "") -> st
         sequence_length=plan.science.sequence_length,
         reasons=run_sections.reasons_table(view),
         estimates=run_sections.estimates_table(view),
-        events=run_sections.events_table(view),
+        goodput=None if spent is None else goodput_table(spent),
+        goodput_sentence="" if spent is None else goodput_sentence(spent),
+        starts=start_table(view),
+        events=run_sections.events_table(view, routine=False),
+        all_events=run_sections.events_table(view),
         provenance=run_sections.provenance_table(view),
         recipe=run_sections.recipe_text(view),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
 from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Estimate as PlannedEstimate
 from rewarm.planning.schedule import lr_curve
-from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS, Metric
+from rewarm.records.facts import LOSS_METRICS, SHARE_METRICS, CorpusFacts, Metric
 from rewarm.reporting import numbers
 from rewarm.reporting.curves import LineChart, Point, Series, Span, line_figure
 from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_class, thinned
@@ -114,8 +114,8 @@ def verdict_blocks(view: RunView) -> list[Block]:
 def _role_words(role: str) -> str:
     return {
         "general": "known to the base",
-        "quality": "known to the base, high quality",
-        "replay": "known to the base, replayed",
+        "quality": "known, of high quality",
+        "replay": "known, replayed",
         "new": "to be learned",
         "qa": "to be learned, questions",
         "task": "task",
@@ -419,7 +419,17 @@ def ledger_table(view: RunView) -> Table:
         "seen epochs",
         "left out",
     )
-    return Table(columns, tuple(rows))
+    return Table(columns, tuple(rows), _answers_counted(corpora.values()))
+
+
+def _answers_counted(corpora: Iterable[CorpusFacts]) -> str:
+    """Say of conversations how much of them is trained on; empty where there are none."""
+    told = [
+        f"{numbers.share(corpus.num_label_tokens / max(corpus.num_tokens, 1), 0)} of {corpus.name}"
+        for corpus in corpora
+        if corpus.num_label_tokens is not None
+    ]
+    return f"The loss counts the answers of conversations alone: {', '.join(told)}." if told else ""
 
 
 def exposure_table(view: RunView) -> Table:
@@ -500,8 +510,18 @@ _BAD_EVENTS = frozenset(
 )
 
 
-def events_table(view: RunView) -> Table:
-    """Return what happened, in order."""
+_ROUTINE = frozenset({"checkpoint", "mirrored"})
+
+
+def events_table(view: RunView, *, routine: bool = True) -> Table:
+    """Return what happened, in order; without `routine`, checkpoints and their copies are counted
+    instead.
+    """
+    saved = [event for event in view.events if event.kind == "checkpoint"]
+    note = ""
+    if saved and not routine:
+        many = "1 checkpoint was" if len(saved) == 1 else f"{len(saved):,} checkpoints were"
+        note = f"{many} saved, the last after step {max(event.step for event in saved):,}."
     rows = tuple(
         (
             event.time.replace("T", " ").removesuffix("+00:00"),
@@ -510,8 +530,10 @@ def events_table(view: RunView) -> Table:
             event.message,
         )
         for event in view.events
+        if routine or event.kind not in _ROUTINE
     )
-    return Table(words("time (UTC)", "event") + numeric("step") + words("what"), rows)
+    columns = words("time (UTC)", "event") + numeric("step") + words("what")
+    return Table(columns, rows, note)
 
 
 def provenance_table(view: RunView) -> Table:

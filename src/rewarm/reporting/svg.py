@@ -24,7 +24,7 @@ from rewarm.reporting.text import clean
 
 _FONT_SIZE = 12
 _NARROW = frozenset("iljtfrI.,:;'|!()[]-· ")
-_BROAD = frozenset("mwMWOQGDHNUC%@—")
+_BROAD = frozenset("mwMWOQGDHNUC%@—↖→")
 
 
 def pixel(value: float) -> str:

@@ -18,7 +18,9 @@ from rewarm.artifacts import provenance, write_json
 from rewarm.comparison.arms import Arm, arms_of
 from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_experiment
 from rewarm.comparison.metrics import harness_problems
+from rewarm.comparison.paired import LEVEL
 from rewarm.comparison.registration import claims_of, register
+from rewarm.comparison.student import detectable_in_errors
 from rewarm.comparison.verdict import conclude
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, RecipeError
@@ -40,6 +42,7 @@ from rewarm.stages.job import Job, command_line, keep_plan
 from rewarm.stages.launches import Launch, States, run_here, state_on_disk
 from rewarm.stages.memberships import note_memberships
 from rewarm.training.lock import hold_lock
+from rewarm.units import counted
 
 __all__ = ["FAILED", "run_compare"]
 
@@ -145,6 +148,7 @@ class _Comparison:
             arms=compared_arms(planned),
             measured=all(run.plan.measured for run in planned),
             known_later=known_later(self.experiment, planned),
+            power=_power(self.experiment),
             how=f"{self.experiment.run.mode}, {workers} at a time",
             num_at_a_time=workers,
             folder=self.folder.path,
@@ -292,6 +296,19 @@ class _Comparison:
                 "them again"
             )
         return FAILED if failed else FINISHED
+
+
+def _power(experiment: Experiment) -> str:
+    """Return in words what the tests that share the level can find; empty for a single seed."""
+    num_tests = len(experiment.primary) * len(experiment.pairs())
+    num_seeds = len(experiment.seed_list)
+    if num_seeds < 2:
+        return ""
+    errors = detectable_in_errors(num_seeds, level=LEVEL / num_tests)
+    return (
+        f"{counted(num_tests, 'test')} of {num_seeds} pairs at {LEVEL:.0%} together (Holm): the "
+        f"strictest finds {errors:.1f} standard errors of the paired differences with 80 % power"
+    )
 
 
 def _as_it_is(arm: Arm, seed: int, recipe: Recipe) -> Recipe:

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from rewarm.artifacts import read_json
 from rewarm.corpus.bins import ensure_packing, load_packing
 from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.place import load_facts
 from rewarm.corpus.rehearsed import estimate_rehearsal
-from rewarm.errors import PlanError, UserError
+from rewarm.errors import PlanError, RunFolderError, UserError
 from rewarm.planning.plan import Plan
+from rewarm.planning.probed import probe_key, with_probe
 from rewarm.planning.resolve import resolve
 from rewarm.planning.size import sequence_length_of
 from rewarm.recipe.advice import Advice, advise
@@ -19,12 +23,15 @@ from rewarm.recipe.presets import declared_in
 from rewarm.recipe.schema import Recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.packing import PackingFacts
+from rewarm.records.probe import Probe
+from rewarm.records.run_folder import RunFolder
 from rewarm.stages.curating import with_curation
 from rewarm.stages.job import Job, keep_plan, open_job
+from rewarm.stages.probe import probe_plan
 from rewarm.stages.selecting import with_selections
 from rewarm.stages.survey import Survey, note_unmade, survey
 
-__all__ = ["plan_job", "run_plan"]
+__all__ = ["plan_job", "probe_of", "read_probe", "run_plan"]
 
 
 def run_plan(
@@ -33,15 +40,21 @@ def run_plan(
     *,
     as_json: bool,
     why: bool = False,
+    probe: bool = False,
     open_chat: OpenChat | None = None,
 ) -> Plan:
     """Resolve the recipe, write `plan.json` into the run folder, and show it.
 
+    With `probe` a few steps are measured on this machine first, which the estimates then stand on.
     With `why` the choice of the preset is explained first. `open_chat` is what `plan_job` takes.
     """
     job = open_job(path, overrides)
-    plan = plan_job(job, estimates_allowed=True, open_chat=open_chat)
+    plan = plan_job(job, estimates_allowed=not probe, open_chat=open_chat)
     keep_plan(plan, job)
+    if probe:
+        probe_plan(plan, job.run, say=_say)
+        plan = plan_job(job, estimates_allowed=False)
+        keep_plan(plan, job)
     if as_json:
         sys.stdout.write(plan.model_dump_json(indent=2) + "\n")
     else:
@@ -55,6 +68,10 @@ def run_plan(
         console.print(plan_summary(plan))
         console.print(f"\nwritten to {job.run.plan}", markup=False, highlight=False, soft_wrap=True)
     return plan
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def plan_job(
@@ -74,7 +91,7 @@ def plan_job(
     corpora = _corpora(job, found, estimates_allowed, open_chat)
     packings = _packings(job, found, corpora)
     try:
-        return resolve(
+        plan = resolve(
             job.recipe,
             found.model,
             corpora,
@@ -90,6 +107,31 @@ def plan_job(
     except PlanError:
         found.raise_as(PlanError)
         raise
+    probe = read_probe(job.run)
+    if probe is None:
+        return plan
+    return with_probe(plan, probe, num_devices=job.recipe.hardware.num_devices)
+
+
+def read_probe(run: RunFolder) -> Probe | None:
+    """Return what a probe has measured for a run; None where there was none.
+
+    Raises RunFolderError for a file that cannot be read.
+    """
+    if not run.probe.exists():
+        return None
+    fix = "delete it, or measure again with `rewarm plan --probe`"
+    value = read_json(run.probe, what="the probe", error=RunFolderError)
+    try:
+        return Probe.model_validate(value)
+    except ValidationError as error:
+        raise RunFolderError.one(str(run.probe), "it is damaged", fix) from error
+
+
+def probe_of(plan: Plan, run: RunFolder) -> Probe | None:
+    """Return the probe that launches of a plan take over, if there is one of its settings."""
+    probe = read_probe(run)
+    return probe if probe is not None and probe.key == probe_key(plan) else None
 
 
 def _advice(recipe: Recipe, plan: Plan) -> Advice:

@@ -25,22 +25,24 @@ from rewarm.stream.rehearsing import (
     MaximallyInterfered,
     Replay,
 )
+from rewarm.stream.state import STATELESS, Resumable
 
 __all__ = ["BuiltLearner", "build_learner", "memory_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltLearner:
-    """A learner, and what tells the examples that a second stage trains on."""
+    """A learner, what it knows beside the network, and what a second stage trains on."""
 
     learner: Learner
+    own: Resumable
     kept: Callable[[], Indices]
 
 
-def memory_of(recipe: MemoryRecipe, seed: int) -> Memory:
+def memory_of(recipe: MemoryRecipe) -> Memory:
     """Return an empty memory."""
     kind = Reservoir if recipe.kind == "reservoir" else ClassBalanced
-    return kind(recipe.size, np.random.default_rng((seed, 4)))
+    return kind(recipe.size)
 
 
 def build_learner(
@@ -50,31 +52,36 @@ def build_learner(
 
     GDumb's memory is class-balanced whatever the experiment's is: that is what it is.
     """
-    if recipe.algorithm == "gss":
-        diverse = DiverseGradients(learning, experiment.memory.size, recipe.compared)
-        return BuiltLearner(diverse, lambda: np.asarray(diverse.kept, dtype=np.int64))
-    if recipe.algorithm == "gdumb":
-        balanced = experiment.memory.model_copy(update={"kind": "class-balanced"})
-        learning.memory = memory_of(balanced, seed)
-    return BuiltLearner(_learner(recipe, experiment, learning, seed), learning.memory.kept)
-
-
-def _learner(
-    recipe: LearnerRecipe, experiment: StreamExperiment, learning: Learning, seed: int
-) -> Learner:
-    scenario = experiment.scenario
+    scenario, kept = experiment.scenario, learning.memory.kept
+    match recipe.algorithm:
+        case "gss":
+            diverse = DiverseGradients(learning, experiment.memory.size, recipe.compared)
+            return BuiltLearner(diverse, diverse, lambda: np.asarray(diverse.kept, dtype=np.int64))
+        case "gdumb":
+            learning.memory = ClassBalanced(experiment.memory.size)
+            gdumb = GDumb(learning, recipe.memory_epochs)
+            return BuiltLearner(gdumb, STATELESS, learning.memory.kept)
+        case "joint":
+            joint = Joint(learning, scenario.batch, scenario.num_epochs)
+            return BuiltLearner(joint, joint, kept)
+        case "lwf":
+            lwf = WithoutForgetting(learning, recipe.temperature or 2.0)
+            return BuiltLearner(lwf, lwf, kept)
+        case "ewc++":
+            ewc = ElasticWeights(
+                learning, ewc=recipe.ewc, decay=recipe.fisher_decay, every=recipe.fisher_every
+            )
+            return BuiltLearner(ewc, ewc, kept)
+        case "icarl":
+            icarl = IncrementalClassifier(learning)
+            return BuiltLearner(icarl, icarl, kept)
+        case "scr":
+            scr = Contrastive(learning, recipe.temperature or 0.07, seed)
+            return BuiltLearner(scr, scr, kept)
     makers: dict[str, Callable[[], Learner]] = {
         "fine-tune": lambda: FineTune(learning),
-        "joint": lambda: Joint(learning, scenario.batch, scenario.num_epochs),
         "er": lambda: Replay(learning),
         "mir": lambda: MaximallyInterfered(learning, recipe.candidates),
         "a-gem": lambda: AGem(learning),
-        "lwf": lambda: WithoutForgetting(learning, recipe.temperature or 2.0),
-        "ewc++": lambda: ElasticWeights(
-            learning, ewc=recipe.ewc, decay=recipe.fisher_decay, every=recipe.fisher_every
-        ),
-        "icarl": lambda: IncrementalClassifier(learning),
-        "gdumb": lambda: GDumb(learning, recipe.memory_epochs),
-        "scr": lambda: Contrastive(learning, recipe.temperature or 0.07, seed),
     }
-    return makers[recipe.algorithm]()
+    return BuiltLearner(makers[recipe.algorithm](), STATELESS, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,17 +30,22 @@ from rewarm.stages.job import command_line, keep_plan, open_job, open_run
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
 from rewarm.stages.optimizer_state import check_planned_optimizer_state
-from rewarm.stages.plan import plan_job
+from rewarm.stages.plan import plan_job, probe_of
 from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.hooks import Hook
+from rewarm.training.laps import Laps
 from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
 from rewarm.training.placement import choose_placement
+from rewarm.training.profiling import Profile
 from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
+from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
+from rewarm.training.usage import process_age_s
 
 if TYPE_CHECKING:
     from rewarm.evaluation.harness import HarnessTasks
@@ -55,19 +60,27 @@ FORGOT = 3
 
 
 def run_train(
-    path: Path, overrides: Iterable[str], *, until_step: int | None, sinks: tuple[str, ...]
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    until_step: int | None,
+    sinks: tuple[str, ...],
+    watches: bool = False,
 ) -> int:
     """Train the run of a recipe or run folder from wherever it stands; return the exit code.
 
+    With `watches` some steps are profiled.
     Under torchrun every rank calls this; the main one alone plans, writes and tells.
     """
     check_sinks(sinks)
+    laps = Laps({"Python and libraries": process_age_s()})
     overrides = list(overrides)
     command = command_line("train", path, overrides, sinks)
     with join_ranks(path, overrides) as world:
         if not world.is_alone:
             command = f"torchrun … -m {command}"
         plan, folder = world.ranks.on_main(lambda: _plan_of(path, overrides))
+        laps.lap("planned")
         return train_plan(
             plan,
             RunFolder(folder),
@@ -76,6 +89,8 @@ def run_train(
             sinks=sinks if world.is_main else (),
             console=None if world.is_main else Console(quiet=True),
             world=world,
+            laps=laps,
+            watches=watches,
         )
 
 
@@ -99,12 +114,18 @@ def train_plan(
     until_step: int | None = None,
     sinks: tuple[str, ...] = (),
     world: World = ALONE,
+    hooks: Sequence[Hook] = (),
+    laps: Laps | None = None,
+    watches: bool = False,
 ) -> int:
     """Train a plan on measured facts in its run folder; `command` is what resumes it.
 
+    `hooks` look at every step beside the run's own, before it is saved; `laps` has what came
+    before. With `watches` the main rank profiles some steps.
     Raises PlanError for a plan on estimates and CorpusError where prepared text changed.
     """
     ranks = world.ranks
+    laps = laps or Laps()
     ranks.on_main(lambda: _check_launch(plan, run, world))
     world = replace(world, tensor_parallel=plan.conduct.training.tensor_parallel)
     if plan.science.optimizer.kind == "adamw8bit":
@@ -116,12 +137,17 @@ def train_plan(
     ranks.together(lambda: stored.update(_open_stored(plan, views)))
     ranks.on_main(lambda: check_held_out_apart(list(plan.conduct.corpora.values()), views))
     placement, warnings = choose_placement(
-        plan.conduct.training, plan.science, plan.conduct.model, world
+        plan.conduct.training,
+        plan.science,
+        plan.conduct.model,
+        world,
+        probe=probe_of(plan, run),
     )
     suites = suites_of(plan)
     harness: list[HarnessTasks | None] = []
     ranks.together(lambda: harness.append(harness_of(plan)))
     objective = Objective.of(plan, placement, world)
+    laps.lap("text and measures opened")
 
     def load() -> nn.Module:
         if not world.is_alone:
@@ -160,6 +186,10 @@ def train_plan(
         for warning in (*plan.warnings, *warnings, *suites.full.warnings):
             live.say(f"warning: {warning}")
         more = [stack.enter_context(_opened(name, plan, run)) for name in sinks]
+        spans = Spans()
+        watching: list[Hook] = []
+        if watches and world.is_main:
+            watching.append(Profile(run.profile, spans, device_name=placement.device_name))
         materials = Materials(
             load_model=load,
             fill_model=fill,
@@ -172,6 +202,9 @@ def train_plan(
             evaluator=measure,
             find_forgetting=find_forgetting,
             sinks=[live, *more],
+            hooks=[*hooks, *watching],
+            laps=laps,
+            spans=spans,
         )
         ending = run_training(
             plan,

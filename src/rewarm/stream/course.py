@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,27 +13,60 @@ from rewarm.stream.learning import Indices, Learner, Learning, shuffled_batches
 from rewarm.stream.metrics import Look, StreamMetrics, metrics_of
 from rewarm.stream.scenario import Scenario
 
-__all__ = ["second_stage", "take_course"]
+__all__ = ["Progress", "second_stage", "take_course"]
 
 Predict = Callable[[Indices], Indices]
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far a run is: `step` steps of `task` are done, and what was measured until then.
+
+    `moment` counts steps and ends of tasks: all that is drawn hangs on the seed and on it. Step 0
+    is before the learner has heard of the task; after the last task `task` is their number.
+    """
+
+    task: int = 0
+    step: int = 0
+    moment: int = 0
+    matrix: list[list[float]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
 def take_course(
-    learner: Learner, scenario: Scenario, *, evaluate_every: int | None
-) -> tuple[list[list[float]], list[Look]]:
-    """Return R, row t of which holds the accuracies on tasks 0 … t after task t, and the looks."""
-    matrix: list[list[float]] = []
-    looks: list[Look] = []
-    for task, classes in enumerate(scenario.tasks):
-        learner.begin_task(classes)
-        for step, indices in enumerate(scenario.batches_of(task), start=1):
+    learner: Learner,
+    learning: Learning,
+    scenario: Scenario,
+    progress: Progress,
+    *,
+    evaluate_every: int | None,
+) -> Iterator[Progress]:
+    """Go on from where `progress` is, and yield it, altered, after each step and each task.
+
+    Its matrix is R in the end, row t of which holds the accuracies on tasks 0 … t after task t.
+    """
+    while progress.task < len(scenario.tasks):
+        if progress.step == 0:
+            learner.begin_task(scenario.tasks[progress.task])
+        for indices in itertools.islice(scenario.batches_of(progress.task), progress.step, None):
+            learning.draw_anew(progress.moment)
             learner.observe(indices)
-            if evaluate_every is not None and task and step % evaluate_every == 0:
-                old = accuracies(learner.predict, scenario, task)
-                looks.append(Look(task, step, dict(enumerate(old))))
+            _count(progress)
+            if evaluate_every is not None and progress.task and not progress.step % evaluate_every:
+                old = accuracies(learner.predict, scenario, progress.task)
+                look = Look(progress.task, progress.step, dict(enumerate(old)))
+                progress.looks.append(look)
+            yield progress
+        learning.draw_anew(progress.moment)
         learner.end_task()
-        matrix.append(accuracies(learner.predict, scenario, task + 1))
-    return matrix, looks
+        progress.matrix.append(accuracies(learner.predict, scenario, progress.task + 1))
+        progress.task, progress.step, progress.moment = progress.task + 1, 0, progress.moment + 1
+        yield progress
+
+
+def _count(progress: Progress) -> None:
+    progress.step += 1
+    progress.moment += 1
 
 
 def accuracies(predict: Predict, scenario: Scenario, num_tasks: int) -> list[float]:
@@ -43,12 +78,14 @@ def accuracies(predict: Predict, scenario: Scenario, num_tasks: int) -> list[flo
 
 
 def second_stage(
-    learning: Learning, scenario: Scenario, kept: Indices, num_epochs: int
+    learning: Learning, scenario: Scenario, kept: Indices, num_epochs: int, *, moment: int
 ) -> list[float]:
     """Train on the memory by cross-entropy; return the accuracy on each task, by the head.
 
-    Plain SGD has no state, so a fresh optimizer is nothing but the same step.
+    Plain SGD has no state, so a fresh optimizer is nothing but the same step. `moment` is that
+    after the last task.
     """
+    learning.draw_anew(moment)
     for rows in shuffled_batches(kept, learning.memory_batch, num_epochs, learning.generator):
         learning.step(learning.loss(rows))
     return accuracies(learning.by_head, scenario, len(scenario.tasks))
@@ -57,8 +94,7 @@ def second_stage(
 def run_record(
     names: Mapping[str, str],
     seed: int,
-    matrix: Sequence[Sequence[float]],
-    looks: Sequence[Look],
+    progress: Progress,
     second: Sequence[float] | None,
     elapsed_s: float,
 ) -> StreamRun:
@@ -66,6 +102,7 @@ def run_record(
 
     Then forgetting and BWT are those after it: the last row of the matrix is replaced.
     """
+    matrix, looks = progress.matrix, progress.looks
     counted = [*matrix[:-1], second] if second is not None else matrix
     figures: StreamMetrics = metrics_of(counted, looks)
     return StreamRun(

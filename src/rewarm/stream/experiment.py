@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,17 @@ from pydantic import Field, ValidationError, field_validator
 from rewarm.errors import Problems, RecipeError
 from rewarm.recipe.reading import check_secrets, parse_toml, problems_of, read_text
 from rewarm.recipe.section import NAME, Section
+from rewarm.records.comparison import Direction
+from rewarm.records.stream import StreamMetric
+from rewarm.stream.cells import PRESET, PROBED, Cell, Side, parse_side, side_problems
 
 __all__ = [
     "Algorithm",
     "BackboneRecipe",
+    "ContrastRecipe",
     "LearnerRecipe",
     "MemoryRecipe",
+    "ProbeRecipe",
     "ScenarioRecipe",
     "SourceRecipe",
     "StreamExperiment",
@@ -86,14 +92,22 @@ class BackboneRecipe(Section):
     small: Literal["cnn", "bytes"] | None = Field(
         None, description="a small architecture from scratch: cnn for images, bytes for text"
     )
+    from_scratch: bool = Field(
+        False, description="weights drawn anew in the shape of `path`, whatever weights it has"
+    )
     lr: float | None = Field(
         None, gt=0, description="of plain SGD; default: 0.01 pre-trained, 0.1 from scratch"
     )
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether its weights are those of somebody's training."""
+        return self.path is not None and not self.from_scratch
+
+    @property
     def learning_rate(self) -> float:
         """The rate of plain SGD (Lee et al. 2023: 0.1 from scratch, 0.01 pre-trained)."""
-        return self.lr if self.lr is not None else 0.01 if self.path else 0.1
+        return self.lr if self.lr is not None else 0.01 if self.is_pretrained else 0.1
 
 
 class LearnerRecipe(Section):
@@ -114,17 +128,71 @@ class LearnerRecipe(Section):
     memory_epochs: int = Field(30, ge=1, description="gdumb: passes over the memory")
 
 
+class ProbeRecipe(Section):
+    """A linear classifier on each backbone's frozen features, before any of the runs."""
+
+    classes: Literal["all", "first-task"] = Field(
+        "all", description="whose training examples are looked at: all look ahead of the stream"
+    )
+    examples_per_class: int = Field(
+        20, ge=2, le=100_000, description="half of them to fit it, the others to measure it"
+    )
+
+
+class ContrastRecipe(Section):
+    """What is held against what: a primary test, named before anything runs."""
+
+    cell: str = Field(
+        min_length=1, description="BACKBONE/LEARNER, or a gain: one such - another such"
+    )
+    against: str = Field(min_length=1, description="the same")
+    expect: Direction = Field(description="where `cell` is expected: lower, higher, or equal")
+    metric: StreamMetric = Field("final", description="by name")
+    within: float | None = Field(
+        None, gt=0, description="equal: the difference that still counts as equal"
+    )
+
+    @field_validator("cell", "against")
+    @classmethod
+    def _side(cls, value: str) -> str:
+        parse_side(value)
+        return value
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """What is held against what."""
+        return parse_side(self.cell), parse_side(self.against)
+
+
 class StreamExperiment(Section):
     """The whole file: every backbone with every learner, each with every seed."""
 
     name: str = Field(description="of the experiment and its folder")
+    hypothesis: str = Field(
+        "", description="what is expected and why; printed with the verdict as it stands"
+    )
+    preset: Literal["strong-simple-baseline"] | None = Field(
+        None, description="adds ER with a second stage on the backbone that a probe finds best"
+    )
+    probe: ProbeRecipe | None = Field(
+        None, description="a linear probe of every backbone; default: where a preset asks for it"
+    )
+    control: str | None = Field(
+        None, description="BACKBONE/LEARNER that all are held against; default: the first of each"
+    )
+    contrasts: list[ContrastRecipe] = Field(
+        default_factory=list, description="tests that decide; default: every cell and the control"
+    )
     source: SourceRecipe = Field(description="labelled examples")
     scenario: ScenarioRecipe = Field(description="how the classes come")
     memory: MemoryRecipe = Field(MemoryRecipe(), description="examples that are kept")
     backbones: dict[str, BackboneRecipe] = Field(min_length=1, description="by name")
-    learners: dict[str, LearnerRecipe] = Field(min_length=1, description="by name")
+    learners: dict[str, LearnerRecipe] = Field(default_factory=dict, description="by name")
     seeds: int = Field(3, ge=1, le=100, description="how many: 1, 2, …")
     folder: str | None = Field(None, description="default: streams/<name> beside this file")
+    checkpoint_every_s: float = Field(
+        60.0, ge=0, le=86_400, description="seconds from one checkpoint of a run to its next"
+    )
 
     @field_validator("name")
     @classmethod
@@ -133,6 +201,45 @@ class StreamExperiment(Section):
             raise ValueError(f"{value!r} must be letters, digits, '-', '_' or '.' (up to 64)")
         return value
 
+    @field_validator("control")
+    @classmethod
+    def _control(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_side(value)
+        return value
+
+    @property
+    def probed(self) -> ProbeRecipe | None:
+        """How backbones are probed; None: they are not."""
+        return self.probe or (ProbeRecipe() if self.preset is not None else None)
+
+    def learner(self, name: str) -> LearnerRecipe:
+        """Return a learner by its name, the preset's included."""
+        return PRESET_LEARNER if name == PRESET else self.learners[name]
+
+    def cells(self, picked: str | None) -> list[Cell]:
+        """Return all cells; `picked` is the backbone that the probe found best."""
+        found = [Cell(backbone, name) for backbone in self.backbones for name in self.learners]
+        if self.preset is not None and picked is not None:
+            found.append(Cell(picked, PRESET))
+        return found
+
+    def control_cell(self, picked: str | None) -> Cell:
+        """Return the cell that all others are held against."""
+        if self.control is None:
+            return self.cells(picked)[0]
+        return named_cell(parse_side(self.control).cell, picked)
+
+
+def named_cell(cell: Cell, picked: str | None) -> Cell:
+    """Return the cell that is meant, where `probed` stands for a backbone."""
+    assert cell.backbone != PROBED or picked is not None
+    return Cell(picked or "", cell.learner) if cell.backbone == PROBED else cell
+
+
+PRESET_LEARNER = LearnerRecipe(algorithm="er", second_stage_epochs=10)
+"""What stands behind the preset's name (Lee et al. 2023: ER, two stages)."""
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenStream:
@@ -140,12 +247,18 @@ class WrittenStream:
 
     experiment: StreamExperiment
     path: Path
+    sha256: str
 
     @property
     def folder(self) -> Path:
         """Where everything of the experiment is written."""
         beside = self.path.resolve().parent
         return beside / (self.experiment.folder or f"streams/{self.experiment.name}")
+
+    @property
+    def registration(self) -> Path:
+        """What was claimed before the first run."""
+        return self.folder / "experiment.json"
 
     @property
     def source_path(self) -> Path:
@@ -168,7 +281,7 @@ def read_stream(path: Path) -> WrittenStream:
         problems.add(where, what, fix)
     problems.raise_as(RecipeError)
     assert experiment is not None
-    return WrittenStream(experiment, path)
+    return WrittenStream(experiment, path, hashlib.sha256(text.encode("utf-8")).hexdigest())
 
 
 def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -178,12 +291,24 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             if NAME.fullmatch(name) is None:
                 fix = "use letters, digits, '-', '_' or '.' (up to 64)"
                 yield f"{section}.{name}", f"{name!r} cannot be a name", fix
+            if name in (PRESET, PROBED):
+                yield f"{section}.{name}", "the name is taken", "give it another one"
+    if not _tables(tree.get("learners")) and "preset" not in tree:
+        fix = f"describe one under [learners.NAME], or give preset = {PRESET!r}"
+        yield "learners", "there is none", fix
+    yield from side_problems(tree)
+    contrasts = tree.get("contrasts")
+    for index, contrast in enumerate(contrasts if isinstance(contrasts, list) else []):
+        if isinstance(contrast, dict) and contrast.get("expect") in ("lower", "higher", "equal"):
+            yield from _of_equality(f"contrasts[{index}].within", contrast)
     source = tree.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     for name, backbone in _tables(tree.get("backbones")).items():
         where = f"backbones.{name}"
         if ("path" in backbone) == ("small" in backbone):
             yield where, "one of path and small is needed, and not both", "give one of them"
+        if "small" in backbone and "from_scratch" in backbone:
+            yield f"{where}.from_scratch", "small ones always begin from scratch", "leave it out"
         wanted = {"cnn": "image", "bytes": "text"}.get(str(backbone.get("small")))
         if wanted is not None and kind in ("image", "text") and wanted != kind:
             what = f"{backbone['small']!r} reads {wanted}s, and the source holds {kind}s"
@@ -193,6 +318,16 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         without = algorithm in get_args(Algorithm) and algorithm not in ("lwf", "scr")
         if without and "temperature" in learner:
             yield f"learners.{name}.temperature", f"{algorithm} has none", "leave it out"
+
+
+def _of_equality(where: str, contrast: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    is_equal = contrast["expect"] == "equal"
+    if is_equal and "within" not in contrast:
+        fix = "say which difference still counts as equal, e.g. within = 0.02"
+        yield where, "is missing: nothing is equal to the last digit", fix
+    if not is_equal and "within" in contrast:
+        what = f"it has no meaning with expect = {contrast['expect']!r}"
+        yield where, what, 'leave it out, or expect "equal"'
 
 
 def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:

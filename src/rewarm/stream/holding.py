@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from rewarm.model.chunked_divergence import Scored, chunked_divergence
 from rewarm.retention.anchor import Anchor
+from rewarm.stream.inputs import Batch
 from rewarm.stream.learning import Indices, Learning
-from rewarm.stream.network import Inputs, Network
+from rewarm.stream.network import Network
+from rewarm.stream.state import State, part, under
 
 __all__ = [
     "Contrastive",
@@ -64,7 +66,7 @@ class WithoutForgetting:
             return own
         with torch.no_grad():
             said = self._teacher(inputs)[:, self._before]
-        counts = torch.ones(len(labels), dtype=torch.bool)
+        counts = torch.ones_like(labels, dtype=torch.bool)
         divergence = chunked_divergence(
             Scored(logits[:, self._before]), Scored(said), counts, temperature=self._temperature
         )
@@ -75,6 +77,17 @@ class WithoutForgetting:
         """Take the network as the teacher of the next task."""
         self._teacher = _frozen(self._learning.network)
         self._num_done += 1
+
+    def state(self) -> State:
+        """Return the teacher, and how far the stream is."""
+        facts = {"before": list(self._before), "num_done": self._num_done}
+        return State(_tensors_of(self._teacher), facts)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._before = [int(label) for label in state.facts["before"]]
+        self._num_done = int(state.facts["num_done"])
+        self._teacher = _teacher_of(self._learning, state)
 
     def predict(self, indices: Indices) -> Indices:
         """Answer by the head."""
@@ -138,6 +151,22 @@ class ElasticWeights:
         assert self._running is not None
         self._anchor = Anchor.at(self._named(), l2sp=0.0, ewc=self._ewc, fisher=self._running)
 
+    def state(self) -> State:
+        """Return the Fisher information so far, and the anchor."""
+        tensors = under("running", self._running) if self._running is not None else {}
+        if self._anchor is not None:
+            tensors |= under("base", self._anchor.base) | under("fisher", self._anchor.fisher)
+        return State(tensors, {"num_steps": self._num_steps})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        device = self._learning.device
+        tensors = {name: tensor.to(device) for name, tensor in state.tensors.items()}
+        self._num_steps = int(state.facts["num_steps"])
+        self._running = part("running", tensors) or None
+        base = part("base", tensors)
+        self._anchor = Anchor(base, part("fisher", tensors), ewc=self._ewc) if base else None
+
     def predict(self, indices: Indices) -> Indices:
         """Answer by the head."""
         return self._learning.by_head(indices)
@@ -184,6 +213,15 @@ class IncrementalClassifier:
         """Take the network as the teacher of the next task."""
         self._teacher = _frozen(self._learning.network)
 
+    def state(self) -> State:
+        """Return the teacher, and the classes that it knows."""
+        return State(_tensors_of(self._teacher), {"before": list(self._before)})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._before = [int(label) for label in state.facts["before"]]
+        self._teacher = _teacher_of(self._learning, state)
+
     def predict(self, indices: Indices) -> Indices:
         """Answer by the nearest mean."""
         return self._learning.by_nearest_mean(indices)
@@ -204,6 +242,15 @@ class Contrastive:
             self._projection = nn.Sequential(
                 nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTED)
             )
+        self._projection.to(learning.device)
+
+    def state(self) -> State:
+        """Return the weights of the head that is thrown away in the end."""
+        return State(self._projection.state_dict(), {})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._projection.load_state_dict(dict(state.tensors))
 
     def begin_task(self, classes: Sequence[int]) -> None:
         """Take note of the classes."""
@@ -228,7 +275,7 @@ class Contrastive:
                     parameter.sub_(parameter.grad, alpha=learning.lr)
         learning.keep(indices)
 
-    def _moved(self, inputs: Inputs) -> Inputs:
+    def _moved(self, inputs: Batch) -> Batch:
         pixels = inputs["pixel_values"]
         padded = F.pad(pixels, [_MOST_SHIFT] * 4, mode="replicate")
         height, width = pixels.shape[-2:]
@@ -254,7 +301,7 @@ def contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Te
     left out; None where there are none at all.
     """
     unit = F.normalize(features, dim=1)
-    itself = torch.eye(len(unit), dtype=torch.bool)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     scores = (unit @ unit.T / temperature).masked_fill(itself, float("-inf"))
     log_shares = scores.log_softmax(1).masked_fill(itself, 0.0)
     positives = (labels[:, None] == labels[None]) & ~itself
@@ -268,4 +315,18 @@ def contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Te
 def _frozen(network: Network) -> Network:
     teacher = copy.deepcopy(network).eval()
     teacher.requires_grad_(False)
+    return teacher
+
+
+def _tensors_of(teacher: Network | None) -> dict[str, Tensor]:
+    return under("teacher", teacher.state_dict()) if teacher is not None else {}
+
+
+def _teacher_of(learning: Learning, state: State) -> Network | None:
+    """Return the network of a state; before the second task there is none."""
+    tensors = part("teacher", state.tensors)
+    if not tensors:
+        return None
+    teacher = _frozen(learning.network)
+    teacher.load_state_dict(tensors)
     return teacher

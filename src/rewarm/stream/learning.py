@@ -12,15 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rewarm.errors import PlanError
 from rewarm.model.modes import evaluating
+from rewarm.stream.inputs import Batch, Inputs
 from rewarm.stream.memory import Memory, draw
-from rewarm.stream.network import Inputs, Network, rows_of
+from rewarm.stream.network import Network
+from rewarm.stream.state import State, part, under
+from rewarm.training.randomness import seed_step
 
 __all__ = ["Indices", "Learner", "Learning", "shuffled_batches"]
 
 Indices = NDArray[np.int64]
 
 _ROWS_AT_A_TIME = 256
+_DRAWN_BY_STEPS = 5  # what a number is drawn for
 
 
 class Learner(Protocol):
@@ -41,7 +46,10 @@ class Learner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Learning:
-    """A network on its way through a stream. Examples are named by their numbers."""
+    """A network on its way through a stream. Examples are named by their numbers.
+
+    Inputs and labels stay on the CPU; rows of them go to the network's device.
+    """
 
     network: Network
     inputs: Inputs
@@ -49,12 +57,42 @@ class Learning:
     memory: Memory
     memory_batch: int
     lr: float
-    generator: np.random.Generator
+    seed: int
     seen: list[int] = field(default_factory=list)
+    generator: np.random.Generator = field(init=False)
 
-    def of(self, indices: Indices) -> tuple[Inputs, Tensor]:
+    def __post_init__(self) -> None:
+        self.draw_anew(0)
+
+    def draw_anew(self, moment: int) -> None:
+        """Set all that draws to where a moment of the stream begins, whatever was before it.
+
+        torch's generators too: dropout of a pre-trained backbone draws from them.
+        """
+        self.generator = np.random.default_rng((self.seed, _DRAWN_BY_STEPS, moment))
+        seed_step(self.seed, moment, rank=0)
+
+    def state(self) -> State:
+        """Return weights, classes and memory."""
+        facts = {"seen": list(self.seen), "memory": self.memory.state()}
+        return State(under("network", self.network.state_dict()), facts)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self.network.load_state_dict(part("network", state.tensors))
+        self.seen[:] = [int(label) for label in state.facts["seen"]]
+        self.memory.restore(state.facts["memory"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.head.weight.device
+
+    def of(self, indices: Indices) -> tuple[Batch, Tensor]:
         """Return inputs and labels of examples."""
-        return rows_of(self.inputs, indices), self.labels[torch.from_numpy(indices)]
+        device = self.device
+        on_device = {name: tensor.to(device) for name, tensor in self.inputs.rows(indices).items()}
+        return on_device, self.labels[torch.from_numpy(indices)].to(device)
 
     def drawn(self) -> Indices:
         """Return a batch of the memory."""
@@ -63,7 +101,7 @@ class Learning:
     def keep(self, indices: Indices) -> None:
         """Offer a batch of the stream to the memory."""
         for index in indices.tolist():
-            self.memory.offer(index, int(self.labels[index]))
+            self.memory.offer(index, int(self.labels[index]), self.generator)
 
     def loss(self, indices: Indices) -> Tensor:
         """Return the mean cross-entropy of examples, over all classes of the stream."""
@@ -80,7 +118,10 @@ class Learning:
         return list(self.network.parameters())
 
     def backward(self, loss: Tensor) -> None:
-        """Set the gradients to those of a loss."""
+        """Set the gradients to those of a loss; raises PlanError where it is not finite."""
+        if not bool(loss.detach().isfinite()):
+            what = f"the loss is {float(loss.detach())}, with lr = {self.lr:g}"
+            raise PlanError.one("backbones.*.lr", what, "give this backbone a lower one")
         self.network.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
 
@@ -107,19 +148,23 @@ class Learning:
     @torch.no_grad()
     def by_head(self, indices: Indices) -> Indices:
         """Return the likeliest seen class of each example by the linear head."""
-        seen = torch.tensor(sorted(self.seen))
+        seen = torch.tensor(sorted(self.seen), device=self.device)
         with evaluating(self.network):
             parts = [
                 seen[self.network(self.of(rows)[0])[:, seen].argmax(1)] for rows in _slices(indices)
             ]
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).cpu().numpy()
 
     @torch.no_grad()
-    def features(self, indices: Indices) -> Tensor:
-        """Return features of unit length, [examples, width]."""
+    def raw_features(self, indices: Indices) -> Tensor:
+        """Return the backbone's features as they are, on the CPU, [examples, width]."""
         with evaluating(self.network):
-            parts = [self.network.features(self.of(rows)[0]) for rows in _slices(indices)]
-        return F.normalize(torch.cat(parts), dim=1)
+            parts = [self.network.features(self.of(rows)[0]).cpu() for rows in _slices(indices)]
+        return torch.cat(parts)
+
+    def features(self, indices: Indices) -> Tensor:
+        """Return features of unit length on the CPU, [examples, width]."""
+        return F.normalize(self.raw_features(indices), dim=1)
 
     def by_nearest_mean(self, indices: Indices) -> Indices:
         """Return the class whose kept examples' mean feature is nearest; features have length 1.

@@ -1,8 +1,12 @@
-"""Bounded memories: which examples of the stream are kept, by their number in the source."""
+"""Bounded memories: which examples of the stream are kept, by their number in the source.
+
+A memory holds no random state: whoever offers an example hands in what draws.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +19,17 @@ Indices = NDArray[np.int64]
 class Memory(Protocol):
     """Keeps examples."""
 
-    def offer(self, index: int, label: int) -> None:
+    def offer(self, index: int, label: int, generator: np.random.Generator) -> None:
         """Show the next example of the stream; it is kept or not."""
 
     def kept(self) -> Indices:
         """Return the numbers of what is kept."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it knows, as JSON can hold it."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Know what another one knew; ValueError for what is no such state."""
 
 
 class Reservoir:
@@ -29,25 +39,33 @@ class Reservoir:
     example that is offered again (a second pass) counts anew.
     """
 
-    def __init__(self, size: int, generator: np.random.Generator) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._generator = generator
         self._num_offered = 0
         self._kept: list[int] = []
 
-    def offer(self, index: int, label: int) -> None:
+    def offer(self, index: int, label: int, generator: np.random.Generator) -> None:
         """Show the next example."""
         self._num_offered += 1
         if len(self._kept) < self._size:
             self._kept.append(index)
             return
-        place = int(self._generator.integers(self._num_offered))
+        place = int(generator.integers(self._num_offered))
         if place < self._size:
             self._kept[place] = index
 
     def kept(self) -> Indices:
         """Return the numbers of what is kept."""
         return np.asarray(self._kept, dtype=np.int64)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is kept, and of how many."""
+        return {"kept": list(self._kept), "num_offered": self._num_offered}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Keep what another one kept."""
+        self._kept = [int(index) for index in state["kept"]]
+        self._num_offered = int(state["num_offered"])
 
 
 class ClassBalanced:
@@ -57,12 +75,11 @@ class ClassBalanced:
     random one of a largest class for it.
     """
 
-    def __init__(self, size: int, generator: np.random.Generator) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._generator = generator
         self._by_class: dict[int, list[int]] = {}
 
-    def offer(self, index: int, label: int) -> None:
+    def offer(self, index: int, label: int, generator: np.random.Generator) -> None:
         """Show the next example."""
         own = self._by_class.get(label, [])
         if index in own:
@@ -73,13 +90,23 @@ class ClassBalanced:
             if len(own) >= most:
                 return
             largest = [known for known, count in counts.items() if count == most]
-            given_up = self._by_class[largest[int(self._generator.integers(len(largest)))]]
-            given_up.pop(int(self._generator.integers(len(given_up))))
+            given_up = self._by_class[largest[int(generator.integers(len(largest)))]]
+            given_up.pop(int(generator.integers(len(given_up))))
         self._by_class.setdefault(label, []).append(index)
 
     def kept(self) -> Indices:
         """Return the numbers of what is kept, class after class."""
         return np.asarray([i for items in self._by_class.values() for i in items], dtype=np.int64)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is kept of each class, in the order in which classes came."""
+        return {"classes": [[label, list(items)] for label, items in self._by_class.items()]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Keep what another one kept."""
+        self._by_class = {
+            int(label): [int(index) for index in items] for label, items in state["classes"]
+        }
 
 
 def draw(memory: Memory, count: int, generator: np.random.Generator) -> Indices:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from rewarm.errors import BaseModelError
-from rewarm.stream.experiment import BackboneRecipe, SourceRecipe
-from rewarm.stream.source import Examples
+from rewarm.model.load import quiet_transformers
+from rewarm.stream.experiment import BackboneRecipe
+from rewarm.stream.inputs import BYTE_PAD, Batch
 
-__all__ = ["Inputs", "Network", "build_network", "prepare_inputs", "rows_of"]
-
-Inputs = Mapping[str, Tensor]
-"""Tensors of examples by the names that the backbone knows, each [examples, …]."""
-
-_BYTE_PAD = 256
-_LONGEST_TEXT = 512
+__all__ = ["Network", "build_network"]
 
 
 class Network(nn.Module):
@@ -32,21 +25,15 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(width, num_classes)
 
-    def features(self, inputs: Inputs) -> Tensor:
+    def features(self, inputs: Batch) -> Tensor:
         """Return what the backbone makes of examples, [examples, width]."""
         found: Tensor = self.backbone(**inputs)
         return found
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: Batch) -> Tensor:
         """Return logits over all classes of the stream, [examples, classes]."""
         logits: Tensor = self.head(self.features(inputs))
         return logits
-
-
-def rows_of(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
-    """Return the tensors of some examples."""
-    where = torch.from_numpy(rows)
-    return {name: tensor[where] for name, tensor in inputs.items()}
 
 
 class SmallCnn(nn.Module):
@@ -80,14 +67,16 @@ class SmallBytes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(_BYTE_PAD + 1, 64, padding_idx=_BYTE_PAD)
+        self.embedding = nn.Embedding(BYTE_PAD + 1, 64, padding_idx=BYTE_PAD)
         self.first = nn.Conv1d(64, self.width, 5, padding=2)
         self.second = nn.Conv1d(self.width, self.width, 5, padding=2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return features [examples, width] of bytes [examples, length]."""
-        hidden = self.embedding(input_ids).transpose(1, 2)
-        hidden = F.relu(self.second(F.relu(self.first(hidden))))
+        there = attention_mask[:, None].to(self.embedding.weight.dtype)
+        hidden = F.relu(self.first(self.embedding(input_ids).transpose(1, 2)))
+        # What lies behind a text's end must not depend on the longest text beside it.
+        hidden = F.relu(self.second(hidden * there))
         return _masked_mean(hidden.transpose(1, 2), attention_mask)
 
 
@@ -121,7 +110,7 @@ def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Networ
             small = SmallCnn() if recipe.small == "cnn" else SmallBytes()
             return Network(small, small.width, num_classes)
         assert recipe.path is not None
-        model = _load(recipe.path)
+        model = _load(recipe.path, from_scratch=recipe.from_scratch)
         config: Any = model.config
         # ResNet names the widths of its stages, all others one width.
         sizes = getattr(config, "hidden_sizes", None)
@@ -129,57 +118,21 @@ def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Networ
         return Network(Pretrained(model), width, num_classes)
 
 
-def _load(path: str) -> Any:
-    from transformers import AutoConfig, AutoModel, CLIPVisionModel
-
+def _load(path: str, *, from_scratch: bool) -> Any:
+    """Return the model without a head, in float32, the trunk of one that has a head."""
     try:
-        config = AutoConfig.from_pretrained(path)
-        kind = CLIPVisionModel if config.model_type.startswith("clip") else AutoModel
-        return kind.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path)
+            if getattr(config, "is_encoder_decoder", False):
+                raise ValueError(f"{config.model_type} is an encoder and a decoder: none of both")
+            is_clip = config.model_type.startswith("clip")
+            if from_scratch:
+                config = getattr(config, "vision_config", config) if is_clip else config
+                return (CLIPVisionModel if is_clip else AutoModel.from_config)(config).float()
+            kind = CLIPVisionModel if is_clip else AutoModel
+            return kind.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError.one(
-            path, f"it cannot be loaded ({str(error).splitlines()[0]})", "check backbones.*.path"
+            path, f"it cannot be loaded ({reason})", "check backbones.*.path"
         ) from error
-
-
-def prepare_inputs(examples: Examples, recipe: SourceRecipe, backbone: BackboneRecipe) -> Inputs:
-    """Return all examples as the backbone reads them."""
-    if examples.images is not None:
-        return {"pixel_values": _pixels(examples.images, backbone)}
-    if backbone.path is None:
-        return _padded([list(t.encode()[: recipe.max_bytes]) for t in examples.texts], _BYTE_PAD)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(backbone.path)
-    texts = [text.encode()[: recipe.max_bytes].decode(errors="ignore") for text in examples.texts]
-    ids = tokenizer(texts, truncation=True, max_length=_LONGEST_TEXT)["input_ids"]
-    return _padded(ids, tokenizer.pad_token_id or 0)
-
-
-def _pixels(images: NDArray[np.uint8], backbone: BackboneRecipe) -> Tensor:
-    """Return pixels [examples, 3, height, width], normalised as the backbone was trained."""
-    mean, std, size = [0.5] * 3, [0.5] * 3, images.shape[1]
-    if backbone.path is not None:
-        from transformers import AutoConfig, ImageProcessingMixin
-
-        config: Any = AutoConfig.from_pretrained(backbone.path)
-        size = getattr(getattr(config, "vision_config", config), "image_size", size)
-        try:
-            said, _ = ImageProcessingMixin.get_image_processor_dict(backbone.path)
-            mean, std = said.get("image_mean", mean), said.get("image_std", std)
-        except OSError:
-            pass  # a backbone trained here says nothing: a half and a half
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-1] != size:
-        pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> Inputs:
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), pad)
-    mask = torch.zeros(len(rows), length, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row)
-        mask[number, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}

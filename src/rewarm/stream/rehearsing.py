@@ -24,6 +24,7 @@ from rewarm.retention.projection import turn_aside
 from rewarm.stream.learning import Indices, Learning, shuffled_batches
 from rewarm.stream.memory import draw
 from rewarm.stream.network import Network
+from rewarm.stream.state import State
 
 __all__ = [
     "AGem",
@@ -188,6 +189,15 @@ class DiverseGradients:
         loss = self.learning.loss(np.asarray([index], dtype=np.int64))
         return torch.cat([g.flatten() for g in self.learning.gradient_of(loss)])
 
+    def state(self) -> State:
+        """Return what is kept, and its scores."""
+        return State({}, {"kept": list(self.kept), "scores": list(self.scores)})
+
+    def restore(self, state: State) -> None:
+        """Keep what another one kept."""
+        self.kept[:] = [int(index) for index in state.facts["kept"]]
+        self.scores[:] = [float(score) for score in state.facts["scores"]]
+
     def end_task(self) -> None:
         """Do nothing."""
 
@@ -265,6 +275,14 @@ class Joint:
         """Train."""
         examples = np.asarray(list(self._seen_examples), dtype=np.int64)
         self._anew.train(examples, self._batch, self._num_epochs)
+
+    def state(self) -> State:
+        """Return the examples so far; the first weights are those that it was built with."""
+        return State({}, {"examples": list(self._seen_examples)})
+
+    def restore(self, state: State) -> None:
+        """Have seen what another one saw."""
+        self._seen_examples = dict.fromkeys(int(index) for index in state.facts["examples"])
 
     def predict(self, indices: Indices) -> Indices:
         """Answer by the head."""

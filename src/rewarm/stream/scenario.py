@@ -63,6 +63,11 @@ class Scenario:
         """Return the training examples of a task, in the order of the source."""
         return np.flatnonzero(np.isin(self.labels, self.tasks[task]) & ~self.is_test)
 
+    def train_of_all(self, tasks: Sequence[int]) -> Indices:
+        """Return the training examples of some tasks, in the order of the source."""
+        classes = [label for task in tasks for label in self.tasks[task]]
+        return np.flatnonzero(np.isin(self.labels, classes) & ~self.is_test)
+
     def test_of(self, task: int) -> Indices:
         """Return the test examples of a task, in the order of the source."""
         return np.flatnonzero(np.isin(self.labels, self.tasks[task]) & self.is_test)

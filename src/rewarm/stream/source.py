@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyarrow import ArrowException, parquet
 
 from rewarm.artifacts import parse_json
 from rewarm.errors import CorpusError, Problem
@@ -121,8 +122,6 @@ def _of_folder(path: Path) -> Iterator[tuple[str, Any, str, str]]:
 
 
 def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
-    from pyarrow import ArrowException, parquet
-
     try:
         for batch in parquet.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()

@@ -20,14 +20,18 @@ from rewarm.errors import EnvironmentFault, PlanError, Problems
 from rewarm.model.document_attention import Road, document_roads, installed_packages
 from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
+    CPU_ACTIVATION_BYTES,
     activation_bytes_per_token,
+    largest_micro_batch,
     loss_of,
     note_micro_batch,
     state_bytes,
 )
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
+from rewarm.records.probe import Checkpointing, Probe, Trial
 from rewarm.units import format_bytes
 
 __all__ = [
@@ -47,8 +51,7 @@ __all__ = [
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
-# A CPU gains nothing from larger micro-batches than this, and others use its memory too.
-_CPU_ACTIVATION_BYTES = 2**30
+_LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
 _GPU_ACTIVATION_SHARE = 0.6
 # Of the same, what gradients may take that are kept whole until a step's last micro-batch.
@@ -56,17 +59,24 @@ _WHOLE_GRADIENTS_SHARE = 0.2
 
 
 def choose_placement(
-    training: TrainingRecipe, science: Science, model: ModelFacts, world: World = ALONE
+    training: TrainingRecipe,
+    science: Science,
+    model: ModelFacts,
+    world: World = ALONE,
+    *,
+    probe: Probe | None = None,
 ) -> tuple[Placement, list[str]]:
     """Return the placement on this machine (with `world`: on these ranks), and warnings.
 
-    Raises EnvironmentFault where a GPU or Liger is asked for and not there, PlanError where the
-    recipe's micro-batch does not divide the step.
+    What a `probe` of this plan chose is taken over where it was of this device, by one process;
+    what the recipe names stands above it. Raises EnvironmentFault where a GPU or Liger is asked
+    for and not there, PlanError where the recipe's micro-batch does not divide the step.
     """
     device = choose_device(training.device)
     if training.loss == "liger":
         check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
+    trial = _trial_of_device(probe, device, training, world)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
     if science.sequences_per_step < world.data_size:
         idle = (world.data_size - science.sequences_per_step) * world.tensor_parallel
@@ -79,6 +89,8 @@ def choose_placement(
         problems = Problems()
         note_micro_batch(training.micro_batch_sequences, science.sequences_per_step, problems)
         problems.raise_as(PlanError)
+    elif trial is not None:
+        micro_batch = trial.micro_batch_sequences
     else:
         micro_batch = largest_micro_batch(
             sequences_per_rank,
@@ -88,6 +100,7 @@ def choose_placement(
                 device, _state_bytes_per_rank(model, science.optimizer.kind, world)
             ),
         )
+    wanted = training.activation_checkpointing
     document_attention = None
     if science.mask_documents:
         document_attention = roads_of(training, device, autocast_dtype, model)[0]
@@ -99,13 +112,69 @@ def choose_placement(
         autocast_dtype=autocast_dtype,
         loss=loss_of(training.loss, model),
         document_attention=document_attention,
+        checkpointing="none" if wanted == "auto" else wanted,
         tensor_parallel=world.tensor_parallel,
         whole_gradients=_keeps_whole_gradients(device, model, world),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
+    if wanted == "auto" and trial is not None:
+        placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
+    elif wanted == "auto":
+        placement, more = _made_to_fit(placement, science, model, world)
+        warnings += more
     return placement, warnings
+
+
+def _made_to_fit(
+    placement: Placement, science: Science, model: ModelFacts, world: World
+) -> tuple[Placement, list[str]]:
+    """Return a placement whose blocks are computed again as far as memory asks for it.
+
+    By the estimate and all that the device has, not what is free now, so that each launch chooses
+    alike. What does not fit in any way is left as it was: the estimate may be wrong.
+    """
+    total = _total_memory(torch.device(placement.device))
+    if total is None:
+        return placement, []
+    shards = num_shards(world) * world.tensor_parallel
+    peaks: dict[Checkpointing, int] = {}
+    for kind in _LESS_AND_LESS:
+        changed = placement.model_copy(update={"checkpointing": kind})
+        peaks[kind] = peak_of_placement(
+            changed, science, model, model.num_parameters, num_shards=shards
+        )
+        if peaks[kind] > total:
+            continue
+        if kind == "none":
+            return placement, []
+        return changed, [
+            f"a step would take {format_bytes(peaks['none'])} of memory, there are "
+            f"{format_bytes(total)}: {kind} activation checkpointing is used"
+        ]
+    return placement, []
+
+
+def _total_memory(device: torch.device) -> int | None:
+    """Return all memory of a device; None where a CPU's is not told."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _trial_of_device(
+    probe: Probe | None, device: torch.device, training: TrainingRecipe, world: World
+) -> Trial | None:
+    """Return what a probe chose, where it was of this device."""
+    if probe is None or not world.is_alone:
+        return None
+    threads = training.num_threads or torch.get_num_threads()
+    here = (device.type, _device_name(device), threads)
+    there = (probe.device, probe.device_name, probe.num_threads)
+    return probe.best if here == there else None
 
 
 def roads_of(
@@ -119,22 +188,6 @@ def roads_of(
         half=autocast_dtype is not None,
         dropout=bool(model.dropout),
         installed=installed_packages(),
-    )
-
-
-def largest_micro_batch(
-    sequences_per_step: int, *, bytes_per_sequence: int, budget_bytes: int
-) -> int:
-    """Return the largest divisor of the step whose activations fit the budget; at least 1.
-
-    `bytes_per_sequence` counts activations and, with most models the larger part, three float32
-    copies of the logits (themselves, their gradient, the log-probabilities).
-    """
-    fitting = max(1, budget_bytes // bytes_per_sequence)
-    return max(
-        size
-        for size in range(1, min(fitting, sequences_per_step) + 1)
-        if sequences_per_step % size == 0
     )
 
 
@@ -258,7 +311,7 @@ def _activation_budget(device: torch.device, state: int) -> int:
     EnvironmentFault where not even the state fits.
     """
     if device.type == "cpu":
-        return _CPU_ACTIVATION_BYTES
+        return CPU_ACTIVATION_BYTES
     total = torch.cuda.get_device_properties(device).total_memory
     left = total - state
     if left <= 0:

@@ -25,6 +25,7 @@ from rewarm.training.course import Course
 from rewarm.training.forgetting import ActOnForgetting
 from rewarm.training.guard import Guard, RollBack
 from rewarm.training.hooks import AverageWeights, Evaluate, Hook, LogSteps, SaveCheckpoints
+from rewarm.training.laps import Laps
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
 from rewarm.training.materials import Materials, load_root
@@ -94,7 +95,8 @@ def run_training(
 
         state = begin(found)
         placement = materials.settled(placement)
-        _tell_launch(journal, placement, found, held.notices)
+        materials.laps.lap("optimizer made, checkpoint read")
+        _tell_launch(journal, placement, found, held.notices, materials.laps)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
         gear = _gear(plan, placement, materials, held, retained, requests, stack, until_step)
@@ -115,7 +117,7 @@ def run_training(
         finished = state.step == plan.science.num_steps
         forgot = gear.has_forgotten and not finished
         ending = Ending(state.step, finished, gear.agreed.stop_signal, forgot)
-        _tell_ending(journal, ending, resume_with)
+        _tell_ending(journal, ending, resume_with, materials.laps.elapsed_s)
         mirror.finish()
     return ending
 
@@ -201,9 +203,10 @@ def _gear(
         tell=held.journal.event,
         trace_with=f"rewarm trace {held.journal.run.path}",
         retention=retained.retention,
+        spans=materials.spans,
     )
     guard = Guard(plan.conduct.guard, stepper, amend=held.course.skip, tell=held.journal.event)
-    batches = functools.partial(_batches, plan, materials, last_step, world)
+    batches = functools.partial(_batches, plan, placement, materials, last_step, world)
     saver = stack.enter_context(
         CheckpointSaver(
             plan.science,
@@ -343,7 +346,12 @@ def _begin(
 
 
 def _batches(
-    plan: Plan, materials: Materials, last_step: int, world: World, amendments: Amendments
+    plan: Plan,
+    placement: Placement,
+    materials: Materials,
+    last_step: int,
+    world: World,
+    amendments: Amendments,
 ) -> PrefetchedBatches:
     loader = BatchLoader(
         amended(plan.science, amendments).order(),
@@ -355,7 +363,7 @@ def _batches(
         num_ranks=world.data_size,
         stored=materials.stored,
     )
-    return PrefetchedBatches(loader, last_step)
+    return PrefetchedBatches(loader, last_step, pins=placement.device != "cpu")
 
 
 def _hooks(
@@ -396,7 +404,7 @@ def _hooks(
 
 
 def _tell_launch(
-    journal: Journal, placement: Placement, found: Search, notices: Sequence[str]
+    journal: Journal, placement: Placement, found: Search, notices: Sequence[str], laps: Laps
 ) -> None:
     """Put on record how this launch begins: from what, on what, past what."""
     step = 0 if found.path is None else step_of(found.path)
@@ -411,7 +419,13 @@ def _tell_launch(
     if changes and found.path is not None:
         message += f"; the last bits may differ from those of one launch, for {', '.join(changes)}"
     kind = "launch" if found.path is None else "resume"
-    journal.event(kind, step, message, placement=placement.model_dump(mode="json"))
+    journal.event(
+        kind,
+        step,
+        message,
+        placement=placement.model_dump(mode="json"),
+        start_s=laps.rounded(),
+    )
 
 
 def _changes_of_placement(run: RunFolder, placement: Placement) -> list[str]:
@@ -421,11 +435,13 @@ def _changes_of_placement(run: RunFolder, placement: Placement) -> list[str]:
     return placement_changes(Placement.model_validate(old), placement)
 
 
-def _tell_ending(journal: Journal, ending: Ending, resume_with: str) -> None:
+def _tell_ending(journal: Journal, ending: Ending, resume_with: str, elapsed_s: float) -> None:
+    took = {"elapsed_s": round(elapsed_s, 3)}
     if ending.finished:
-        journal.event("finish", ending.step, f"finished after {ending.step} steps")
+        journal.event("finish", ending.step, f"finished after {ending.step} steps", **took)
         return
     why = f"stopped by {ending.signal}" if ending.signal else "stopped as asked"
     if ending.forgot:
         why = "stopped for what it has forgotten, as evaluation.on_forgetting says,"
-    journal.event("stop", ending.step, f"{why} after {ending.step} steps; go on: {resume_with}")
+    line = f"{why} after {ending.step} steps; go on: {resume_with}"
+    journal.event("stop", ending.step, line, **took)

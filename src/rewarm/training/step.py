@@ -36,6 +36,7 @@ from rewarm.retention.terms import Retention
 from rewarm.training.optimizer import masked_step, named_parameters
 from rewarm.training.placement import autocast_of
 from rewarm.training.randomness import seed_step
+from rewarm.training.spans import Spans
 from rewarm.training.stages import set_rates
 from rewarm.training.state import TrainState, buffers_of
 
@@ -106,6 +107,7 @@ class Stepper:
     tell: Tell
     trace_with: str = "rewarm trace RUN"
     retention: Retention = field(default_factory=Retention)
+    spans: Spans = field(default_factory=Spans)
 
     def __call__(self, state: TrainState, batch: Batch, /) -> StepRecord:
         """Update the state with one batch (a rank: with its share) and return the step's record.
@@ -152,15 +154,18 @@ class Stepper:
         loss = nats
         if count.with_loss != count.valid:
             loss = nats * count.valid / max(count.with_loss, 1)
-        figures = self._adjust(state, memory)
-        if self.retention.distillation is not None:
-            figures["distill"] = divergence / held  # not a number where no token was held
-        parameters = [parameter for _, parameter in named_parameters(optimizer)]
-        by_layer = self._layer_norms(state)
-        grad_norm = clip_gradients(parameters, self.science.optimizer.clip_grad_norm, state.world)
-        measured = torch.stack((loss, grad_norm.to(loss)))
-        masked_step(optimizer, skip=~measured.isfinite().all())
-        optimizer.zero_grad(set_to_none=True)
+        with self.spans("optimizer"):
+            figures = self._adjust(state, memory)
+            if self.retention.distillation is not None:
+                figures["distill"] = divergence / held  # not a number where no token was held
+            parameters = [parameter for _, parameter in named_parameters(optimizer)]
+            by_layer = self._layer_norms(state)
+            grad_norm = clip_gradients(
+                parameters, self.science.optimizer.clip_grad_norm, state.world
+            )
+            measured = torch.stack((loss, grad_norm.to(loss)))
+            masked_step(optimizer, skip=~measured.isfinite().all())
+            optimizer.zero_grad(set_to_none=True)
         numbers = (measured, by_layer.to(loss), *(f.to(loss)[None] for f in figures.values()))
         loss_value, norm, *others = torch.cat(numbers).tolist()
         norms = tuple(others[: len(by_layer)])
@@ -262,9 +267,10 @@ class Stepper:
             reduce_gradients(
                 state.root, now=index == num_parts - 1, keep_whole=self.placement.whole_gradients
             )
-            with autocast_of(self.placement):
+            with self.spans("forward"), autocast_of(self.placement):
                 summed, parts = state.root(objective, part.to(state.device))
-            (summed / divisor).backward()
+            with self.spans("backward"):
+                (summed / divisor).backward()
             total += parts
         return total / divisor
 
@@ -287,6 +293,7 @@ class Stepper:
             phase=amended(science, amendments).phase_at(batch.step).name,
             samples=count.samples,
             step_s=step_s,
+            data_wait_s=batch.waited_s,
             layer_grad_norms=measured.layer_norms,
             retention=measured.retention,
         )

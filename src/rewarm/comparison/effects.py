@@ -1,0 +1,113 @@
+"""One metric of an arm against another's, seed by seed, and what a family of such tests may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rewarm.comparison.metrics import MetricKind
+from rewarm.comparison.paired import (
+    LEVEL,
+    equivalence_p,
+    holm,
+    interval_at,
+    paired_mean,
+    smallest_detectable,
+)
+from rewarm.comparison.sentences import sentence
+from rewarm.records.comparison import Direction, PairedEffect, Word
+
+__all__ = ["BySeed", "judged", "paired_effect"]
+
+BySeed = Mapping[int, float]
+"""A metric of one arm, by seed."""
+
+
+def paired_effect(
+    metric: str,
+    kind: MetricKind,
+    arms: tuple[str, str],
+    values: tuple[BySeed, BySeed],
+    *,
+    expect: Direction | None = None,
+    within: float | None = None,
+) -> PairedEffect:
+    """Return the paired differences of an arm less another over the seeds of both, not judged."""
+    own, others = values
+    seeds = [seed for seed in own if seed in others]
+    differences = [own[seed] - others[seed] for seed in seeds]
+    found = paired_mean(differences) if differences else None
+    p = found.p if found is not None else None
+    if p is not None and expect == "equal" and within is not None:
+        p = equivalence_p(differences, within)
+    sd = found.sd if found is not None else None
+    return PairedEffect(
+        metric=metric,
+        unit=kind.unit,
+        better=kind.better,
+        arm=arms[0],
+        against=arms[1],
+        seeds=tuple(seeds),
+        differences=tuple(differences),
+        mean=found.mean if found is not None else None,
+        sd=sd,
+        low=found.low if found is not None else None,
+        high=found.high if found is not None else None,
+        p=p,
+        p_holm=None,
+        detectable=None if sd is None else smallest_detectable(sd, len(seeds)),
+        detectable_holm=None,
+        expect=expect,
+        within=within,
+        word="",
+        sentence="",
+    )
+
+
+def judged(
+    effects: Sequence[PairedEffect], noise: Sequence[PairedEffect] = ()
+) -> tuple[PairedEffect, ...]:
+    """Return a family of effects with Holm's p-values, their words and their sentences.
+
+    A test that could not be made counts with p = 1. Where nothing was expected there is no word.
+    """
+    adjusted = holm([1.0 if effect.p is None else effect.p for effect in effects])
+    found: list[PairedEffect] = []
+    for effect, p_holm in zip(effects, adjusted, strict=True):
+        strictest = LEVEL / len(effects)
+        known = effect.model_copy(
+            update={
+                "p_holm": None if effect.p is None else p_holm,
+                "detectable_holm": None
+                if effect.sd is None
+                else smallest_detectable(effect.sd, len(effect.seeds), level=strictest),
+                "word": _word(effect, p_holm, len(effects)),
+            }
+        )
+        floor = next((n for n in noise if n.metric == effect.metric), None)
+        found.append(known.model_copy(update={"sentence": sentence(known, floor)}))
+    return tuple(found)
+
+
+def _word(effect: PairedEffect, p_holm: float, num_tests: int) -> Word:
+    """Apply the rules, in their order, by which a primary test is called."""
+    if effect.mean is None:
+        return "not measured"
+    if effect.p is None:
+        return "one seed"
+    if effect.expect is None:
+        return ""
+    if effect.expect == "equal":
+        return _word_of_equality(effect, p_holm, num_tests)
+    if p_holm > LEVEL:
+        return "not resolved"
+    found = "lower" if effect.mean < 0 else "higher"
+    return "as expected" if found == effect.expect else "against expectation"
+
+
+def _word_of_equality(effect: PairedEffect, p_holm: float, num_tests: int) -> Word:
+    assert effect.within is not None
+    if p_holm <= LEVEL:
+        return "as expected"
+    low, high = interval_at(effect.differences, 1.0 - LEVEL / num_tests)
+    outside = low > effect.within or high < -effect.within
+    return "against expectation" if outside else "not resolved"

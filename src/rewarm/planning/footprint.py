@@ -1,0 +1,157 @@
+"""What a plan takes of memory and disk, as it would be laid on the machine that plans it."""
+
+from __future__ import annotations
+
+from rewarm.planning.budget import (
+    CPU_ACTIVATION_BYTES,
+    activation_bytes_per_token,
+    largest_micro_batch,
+    loss_of,
+    state_bytes,
+)
+from rewarm.planning.machine import cpu_multiplies_bf16
+from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.plan import Estimate, Placement, Science
+from rewarm.recipe.records import CheckpointRecipe
+from rewarm.recipe.steps import TrainingRecipe
+from rewarm.records.facts import ModelFacts
+from rewarm.records.probe import Checkpointing
+from rewarm.units import counted, format_bytes
+
+__all__ = [
+    "checkpoint_bytes",
+    "disk_estimate",
+    "energy_estimate",
+    "micro_batch_on_cpu",
+    "peak_estimate",
+    "peak_of_placement",
+]
+
+_EXPORT_BYTES = {"float32": 4, "float64": 8}
+
+
+def micro_batch_on_cpu(
+    training: TrainingRecipe, model: ModelFacts, sequence_length: int, sequences_per_step: int
+) -> int:
+    """Return the sequences of a forward pass on a CPU: the recipe's, or what activations allow."""
+    if training.micro_batch_sequences is not None:
+        return min(training.micro_batch_sequences, sequences_per_step)
+    return largest_micro_batch(
+        sequences_per_step,
+        bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
+        * sequence_length,
+        budget_bytes=CPU_ACTIVATION_BYTES,
+    )
+
+
+def peak_estimate(
+    training: TrainingRecipe, science: Science, model: ModelFacts, num_trained: int
+) -> Estimate:
+    """Return the peak of a step's memory in one process on a CPU."""
+    size = micro_batch_on_cpu(training, model, science.sequence_length, science.sequences_per_step)
+    half = science.precision == "bf16" or (science.precision == "auto" and cpu_multiplies_bf16())
+    wanted = training.activation_checkpointing
+    shape = _shape(
+        science,
+        size,
+        half=half,
+        loss=loss_of(training.loss, model),
+        checkpointing="none" if wanted == "auto" else wanted,
+    )
+    state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
+    peak = peak_memory(model, shape, state_bytes=state, num_trained=num_trained)
+    parts = {
+        "weights and moments": peak.state,
+        "gradients": peak.gradients,
+        "kept for the backward pass": peak.kept,
+        "passing": peak.passing,
+    }
+    return Estimate(
+        name="peak memory",
+        value=peak.total,
+        unit="byte",
+        formula=", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items() if size)
+        + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU; "
+        "tensors alone, a process takes more (--probe measures it)",
+    )
+
+
+def peak_of_placement(
+    placement: Placement,
+    science: Science,
+    model: ModelFacts,
+    num_trained: int,
+    *,
+    num_shards: int = 1,
+) -> int:
+    """Return the peak of a step's memory, laid as a placement says, beside the process's own.
+
+    Of many ranks each holds a part of weights, gradients and moments.
+    """
+    shape = _shape(
+        science,
+        placement.micro_batch_sequences,
+        half=placement.autocast_dtype is not None,
+        loss=placement.loss,
+        checkpointing=placement.checkpointing,
+    )
+    state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
+    return peak_memory(
+        model,
+        shape,
+        state_bytes=state // num_shards,
+        num_trained=num_trained // num_shards,
+    ).total
+
+
+def _shape(
+    science: Science, micro_batch: int, *, half: bool, loss: str, checkpointing: Checkpointing
+) -> StepShape:
+    return StepShape(
+        micro_batch_tokens=micro_batch * science.sequence_length,
+        num_micro_batches=-(-science.sequences_per_step // micro_batch),
+        half=half,
+        loss=loss,
+        checkpointing=checkpointing,
+        documents_apart=science.mask_documents,
+    )
+
+
+def checkpoint_bytes(science: Science, model: ModelFacts, num_trained: int) -> int:
+    """Return the bytes of a checkpoint: what trains, in float32, and its moments."""
+    with_gradients = state_bytes(model, science.optimizer.kind, num_trained)
+    moments = with_gradients - 4 * model.num_parameters - 4 * num_trained
+    return 4 * num_trained + moments
+
+
+def disk_estimate(
+    checkpoints: CheckpointRecipe,
+    num_steps: int,
+    model: ModelFacts,
+    one_bytes: int,
+    *,
+    measured: bool = False,
+) -> Estimate:
+    """Return what checkpoints of `one_bytes` each and the export take at most."""
+    every = checkpoints.keep_every_steps
+    for_good = 0 if every is None else num_steps // every
+    num_kept = checkpoints.keep + for_good + 1  # the one that is being written
+    export = _EXPORT_BYTES.get(model.saved_dtype, 2) * model.num_parameters
+    origin = ", as measured" if measured else ""
+    return Estimate(
+        name="disk",
+        value=num_kept * one_bytes + export,
+        unit="byte",
+        formula=f"{counted(num_kept, 'checkpoint')} · {format_bytes(one_bytes)}{origin} "
+        f"+ the export's {format_bytes(export)}",
+    )
+
+
+def energy_estimate(seconds: float, watts: float, num_devices: int, origin: str) -> Estimate:
+    """Return the energy of a run; `origin` says whose the watts are."""
+    return Estimate(
+        name="energy",
+        value=seconds * watts * num_devices / 3.6e6,
+        unit="kWh",
+        formula=f"hours · {counted(num_devices, 'device')} · {watts:.4g} W ({origin})",
+    )

@@ -1,0 +1,211 @@
+"""The peak of memory that training takes, from shapes alone.
+
+A step's peak is one of three moments, whichever is higher: where the loss has been taken and all
+that the backward pass needs is there, where the last block is computed again, or where that pass
+ends and all gradients are there. Counted is what autograd keeps of transformers' own blocks
+(`tests/parity/test_memory.py` holds it against what torch's own tracker of tensors counts), not
+what a process takes before it has a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rewarm.records.facts import ModelFacts
+from rewarm.records.probe import Checkpointing
+
+__all__ = [
+    "PeakMemory",
+    "StepShape",
+    "kept_bytes_per_token",
+    "peak_memory",
+]
+
+_WIDE, _HALF = 4, 2
+# Float32 arrays over a chunk's or a micro-batch's logits that exist at a time.
+_LOGITS_AT_A_TIME = 3
+_CHUNK_BYTES = 2**27
+_GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
+# transformers writes GPT-2's activation out in terms, of which autograd keeps most.
+_ARRAYS_OF = {"gpt2": 5}
+
+
+class StepShape(NamedTuple):
+    """What of a step decides its memory; `half` is whether blocks compute in bf16."""
+
+    micro_batch_tokens: int
+    num_micro_batches: int
+    half: bool
+    loss: str
+    checkpointing: Checkpointing = "none"
+    documents_apart: bool = False
+
+
+class PeakMemory(NamedTuple):
+    """Bytes of the highest moment, and of its parts."""
+
+    state: int
+    gradients: int
+    kept: int
+    passing: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.state + self.gradients + self.kept + self.passing
+
+
+def peak_memory(
+    model: ModelFacts, shape: StepShape, *, state_bytes: int, num_trained: int | None = None
+) -> PeakMemory:
+    """Return the peak of a step; `state_bytes` are weights and moments, without gradients."""
+    trained = model.num_parameters if num_trained is None else num_trained
+    gradients = _WIDE * trained
+    kept = shape.micro_batch_tokens * _kept_of_all(model, shape)
+    casts = _HALF * _cast_values(model) if shape.half else 0
+    before = gradients if shape.num_micro_batches > 1 else 0
+    head = _WIDE * model.vocab_size * model.hidden_size
+    at_loss = PeakMemory(state_bytes, before, kept + casts, _loss_bytes(model, shape, head))
+    # The embedding's gradient is a whole array before it is added to the one that is there.
+    is_added = shape.num_micro_batches > 1 or model.tied_embeddings
+    at_end = PeakMemory(state_bytes, gradients, 0, head if is_added else 0)
+    moments = [at_loss, at_end]
+    if shape.checkpointing != "none":
+        # Logits are gone by then, and casts are those of one block.
+        passing = _again_bytes(model, shape) + casts // model.num_layers
+        moments.append(PeakMemory(state_bytes, max(before, head), kept, passing))
+    return max(moments, key=lambda peak: peak.total)
+
+
+def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
+    """Return what all blocks keep of one token until the backward pass.
+
+    Of each block: norms keep their input and what they scaled (those without a mean), products
+    their inputs (in bf16 a cast for each), attention its queries, keys, values and result, the
+    feed-forward part what its gate and activation were taken of.
+    """
+    of_block = _block(model)
+    if shape.checkpointing == "full":
+        return _WIDE * model.hidden_size * model.num_layers
+    heads = model.num_heads * model.head_size
+    attention = 2 * heads + 2 * model.num_key_value_heads * model.head_size
+    if shape.documents_apart:
+        attention += heads
+    arrays = _GATED_ARRAYS if of_block.is_gated else _PLAIN_ARRAYS
+    arrays = _ARRAYS_OF.get(model.model_type, arrays)
+    middle = arrays * model.intermediate_size
+    width = _HALF if shape.half else _WIDE
+    if shape.checkpointing == "selective":
+        products = of_block.product_width
+        return model.num_layers * (_WIDE * model.hidden_size + width * (products + heads))
+    inputs = of_block.num_input_casts if shape.half else of_block.num_inputs
+    narrow = inputs * model.hidden_size + attention + middle
+    return model.num_layers * (_WIDE * of_block.norm_values + width * narrow)
+
+
+class _Block(NamedTuple):
+    """A block by its tensors' names and shapes."""
+
+    is_gated: bool
+    norm_values: int
+    num_inputs: int
+    num_input_casts: int
+    product_width: int
+    num_weights: int
+
+
+def _block(model: ModelFacts) -> _Block:
+    """Return what the shapes of block 0 say; a Llama's where they are not known."""
+    shapes = list(_shapes_of_first_block(model))
+    if not shapes:
+        hidden, middle = model.hidden_size, model.intermediate_size
+        heads = model.num_heads * model.head_size
+        keys = model.num_key_value_heads * model.head_size
+        widths = 2 * heads + 2 * keys + 2 * middle
+        weights = 2 * hidden * (heads + keys) + 3 * hidden * middle
+        return _Block(True, 4 * hidden, 2, 5, widths, weights)
+    matrices = [(name, shape) for name, shape in shapes if len(shape) == 2]
+    norms = [(name, shape[0]) for name, shape in shapes if len(shape) == 1 and _is_norm(name)]
+    biased = {name.removesuffix(".bias") for name, _ in norms if name.endswith(".bias")}
+    scaled = [(name, size) for name, size in norms if name.endswith(".weight")]
+    # A norm with a mean keeps its input alone; one without also what it divided.
+    values = sum(
+        _norm_width(model, name, size) * (1 if name.removesuffix(".weight") in biased else 2)
+        for name, size in scaled
+    )
+    from_hidden = [
+        name for name, shape in matrices if not _is_output(name) and model.hidden_size in shape
+    ]
+    return _Block(
+        is_gated=any("gate" in name for name, _ in matrices),
+        norm_values=values,
+        num_inputs=2,
+        num_input_casts=len(from_hidden),
+        product_width=sum(
+            math.prod(shape) // _input_width(model, name, shape) for name, shape in matrices
+        ),
+        num_weights=sum(math.prod(shape) for _, shape in matrices),
+    )
+
+
+def _shapes_of_first_block(model: ModelFacts) -> Iterable[tuple[str, tuple[int, ...]]]:
+    for name, shape in model.tensor_shapes.items():
+        parts = name.split(".")
+        if "0" in parts:
+            yield ".".join(parts[parts.index("0") + 1 :]), shape
+
+
+def _is_norm(name: str) -> bool:
+    return "norm" in name or name.startswith("ln_")
+
+
+def _is_output(name: str) -> bool:
+    """Tell whether a matrix leads back into the residual stream: its input is counted already."""
+    return any(part in name for part in ("o_proj", "down_proj", "c_proj", "dense_4h_to_h")) or (
+        name == "attention.dense.weight"
+    )
+
+
+def _norm_width(model: ModelFacts, name: str, size: int) -> int:
+    """Return the values that a norm is over, of one token: those of single heads are over all."""
+    if size != model.head_size or size == model.hidden_size:
+        return size
+    return size * (model.num_key_value_heads if "k_norm" in name else model.num_heads)
+
+
+def _input_width(model: ModelFacts, name: str, shape: tuple[int, ...]) -> int:
+    """Return how many of a matrix's two sides is its input's."""
+    if "c_" in name:  # GPT-2 stores [in, out]
+        return shape[0]
+    return shape[1]
+
+
+def _kept_of_all(model: ModelFacts, shape: StepShape) -> int:
+    """Return what blocks, last norm, embedding and the batch itself keep of one token."""
+    return kept_bytes_per_token(model, shape) + 3 * _WIDE * model.hidden_size + 3 * 8
+
+
+def _again_bytes(model: ModelFacts, shape: StepShape) -> int:
+    """Return what one block takes while it is computed again."""
+    whole = kept_bytes_per_token(model, shape._replace(checkpointing="none"))
+    return shape.micro_batch_tokens * whole // model.num_layers
+
+
+def _cast_values(model: ModelFacts) -> int:
+    """Return the weights of which autocast keeps a copy until the backward pass: all products."""
+    head = model.vocab_size * model.hidden_size
+    return model.num_layers * _block(model).num_weights + head
+
+
+def _loss_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
+    """Return what taking the loss needs beside what blocks keep."""
+    if shape.loss == "plain":
+        narrow = _HALF if shape.half else 0
+        logits = shape.micro_batch_tokens * model.vocab_size
+        # The head's gradient comes when all but the logits' own is gone.
+        return max((_WIDE * _LOGITS_AT_A_TIME + narrow) * logits, _WIDE * logits + head)
+    tokens = min(shape.micro_batch_tokens, max(1, _CHUNK_BYTES // (_WIDE * model.vocab_size)))
+    # The head's gradient, and one chunk's part of it.
+    return tokens * _WIDE * _LOGITS_AT_A_TIME * model.vocab_size + 2 * head

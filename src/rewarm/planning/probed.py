@@ -1,0 +1,115 @@
+"""A plan's estimates, corrected by what a probe of the machine at hand has measured."""
+
+from __future__ import annotations
+
+from rewarm.artifacts import fingerprint
+from rewarm.planning.footprint import disk_estimate, energy_estimate
+from rewarm.planning.plan import Estimate, Plan
+from rewarm.records.probe import Probe
+from rewarm.units import counted, format_bytes, format_count, format_duration
+
+__all__ = ["probe_key", "with_probe"]
+
+
+def probe_key(plan: Plan) -> str:
+    """Return the fingerprint of all that decides what one step of a plan costs."""
+    science = plan.science
+    return fingerprint(
+        {
+            "base": science.base_weights,
+            "step": [science.sequence_length, science.sequences_per_step],
+            "documents": [science.mask_documents, science.packing],
+            "optimizer": science.optimizer.kind,
+            "parameters": science.parameters.model_dump(mode="json"),
+            "freezing": science.freezing.model_dump(mode="json"),
+            "retention": science.retention.model_dump(mode="json"),
+            "precision": science.precision,
+            "training": plan.conduct.training.model_dump(mode="json"),
+        }
+    )
+
+
+def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
+    """Return a plan whose time, cost, memory, disk and energy are what a probe says.
+
+    A probe is of one device; several are taken to share the work without loss, which is said. A
+    probe of another plan changes nothing but that a warning says so.
+    """
+    if probe.key != probe_key(plan):
+        warning = "the probe in the run folder is of other settings; measure these with --probe"
+        return plan.model_copy(update={"warnings": (*plan.warnings, warning)})
+    trial = probe.best
+    old = {estimate.name: estimate for estimate in plan.estimates}
+    time = _time(plan, probe, num_devices)
+    found = {"time": time, "peak memory": _peak(probe)}
+    if "cost" in old:
+        found["cost"] = _scaled(old["cost"], old["time"], time)
+    if trial.checkpoint_bytes:
+        conduct = plan.conduct
+        found["disk"] = disk_estimate(
+            conduct.checkpoints,
+            plan.science.num_steps,
+            conduct.model,
+            trial.checkpoint_bytes,
+            measured=True,
+        )
+    if "energy" in old:
+        found["energy"] = _scaled(old["energy"], old["time"], time)
+    elif trial.watts is not None:
+        found["energy"] = energy_estimate(time.value, trial.watts, num_devices, "as measured")
+    kept = [found.pop(name, estimate) for name, estimate in old.items()]
+    return plan.model_copy(update={"estimates": (*kept, *found.values())})
+
+
+def _time(plan: Plan, probe: Probe, num_devices: int) -> Estimate:
+    """Return the time of a whole run on the machine that was probed."""
+    trial, science = probe.best, plan.science
+    steps_s = science.num_steps * trial.step_s / num_devices
+    tokens = sum(measure.tokens * measure.times for measure in plan.evaluation)
+    rate = trial.evaluation_tokens / trial.evaluation_s if trial.evaluation_s else None
+    evaluation_s = 0.0 if rate is None else tokens / rate / num_devices
+    saves_s = -(-science.num_steps // plan.conduct.checkpoint_every) * trial.checkpoint_s
+    speed = format_count(probe.tokens_per_step / trial.step_s)
+    notes = []
+    if num_devices > 1:
+        notes.append(f"{num_devices} devices taken to share it without loss")
+    if len(science.stages) > 1:
+        notes.append("layers that freeze later are not counted")
+    return Estimate(
+        name="time",
+        value=trial.start_s + steps_s + evaluation_s + saves_s,
+        unit="s",
+        formula=f"measured on {probe.device_name}: {counted(trial.num_steps, 'step')} at "
+        f"{speed} tokens/s ({trial.step_s:.3g} s each), so {format_duration(steps_s)} of steps, "
+        f"{format_duration(evaluation_s)} of evaluation, {format_duration(saves_s)} of "
+        f"checkpoints, {format_duration(trial.start_s)} to begin"
+        + "".join(f"; {note}" for note in notes),
+    )
+
+
+def _peak(probe: Probe) -> Estimate:
+    trial = probe.best
+    way = "" if trial.checkpointing == "none" else f", {trial.checkpointing} checkpointing"
+    steps = f"{counted(trial.micro_batch_sequences, 'sequence')} at a time{way}"
+    outside = trial.other_peak_bytes > trial.peak_bytes
+    return Estimate(
+        name="peak memory",
+        value=max(trial.peak_bytes, trial.other_peak_bytes),
+        unit="byte",
+        formula=f"measured on {probe.device_name}, with the process's own "
+        f"{format_bytes(trial.process_bytes)}: "
+        + (
+            f"loading, evaluation or a save; steps take {format_bytes(trial.peak_bytes)}, "
+            if outside
+            else ""
+        )
+        + f"{steps}; {format_bytes(probe.limit_bytes)} may be taken",
+    )
+
+
+def _scaled(old: Estimate, old_time: Estimate, time: Estimate) -> Estimate:
+    """Return an estimate that goes with time."""
+    share = time.value / old_time.value if old_time.value else 1.0
+    return old.model_copy(
+        update={"value": old.value * share, "formula": f"{old.formula}, the time as measured"}
+    )

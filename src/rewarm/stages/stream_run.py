@@ -1,0 +1,163 @@
+"""One backbone with one learner and one seed over a stream, from wherever the run stands."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rewarm.artifacts import parse_json, write_json
+from rewarm.distributed.tensor_files import fill_from_safetensors, read_headers, write_tensors
+from rewarm.distributed.world import ALONE
+from rewarm.errors import CheckpointError
+from rewarm.records.stream import StreamRun
+from rewarm.stages.stream_learners import BuiltLearner, build_learner, memory_of
+from rewarm.stream.course import Progress, run_record, second_stage, take_course
+from rewarm.stream.experiment import BackboneRecipe, LearnerRecipe, StreamExperiment
+from rewarm.stream.inputs import Inputs
+from rewarm.stream.learning import Learning
+from rewarm.stream.metrics import Look
+from rewarm.stream.network import build_network
+from rewarm.stream.scenario import Scenario
+from rewarm.stream.state import State, part, under
+from rewarm.training.checkpoint import CheckpointStore
+
+__all__ = ["OneRun", "RunPlace"]
+
+_FACTS = "progress.json"
+_TENSORS = "state"
+
+
+class RunPlace(NamedTuple):
+    """Where a run leaves checkpoints, how often, and what all of it hangs on."""
+
+    checkpoints: Path
+    every_s: float
+    fingerprint: str
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OneRun:
+    """A run that was killed goes on from its newest checkpoint and comes to the same figures."""
+
+    names: Mapping[str, str]
+    seed: int
+    backbone: BackboneRecipe
+    recipe: LearnerRecipe
+    experiment: StreamExperiment
+    scenario: Scenario
+    inputs: Inputs
+    device: torch.device
+
+    def carry_out(self, place: RunPlace) -> StreamRun:
+        """Return what is written down of the run."""
+        with torch.random.fork_rng():
+            learning = self._learning()
+            built = build_learner(self.recipe, self.experiment, learning, self.seed)
+            return _Course(self, learning, built, place).take()
+
+    @staticmethod
+    def clear(place: RunPlace) -> None:
+        """Delete the checkpoints of a run that is written down."""
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
+
+    def _learning(self) -> Learning:
+        num_classes = sum(map(len, self.scenario.tasks))
+        network = build_network(self.backbone, num_classes, self.seed).to(self.device)
+        network.train()
+        return Learning(
+            network=network,
+            inputs=self.inputs,
+            labels=torch.from_numpy(self.scenario.labels),
+            memory=memory_of(self.experiment.memory),
+            memory_batch=self.experiment.memory.batch,
+            lr=self.backbone.learning_rate,
+            seed=self.seed,
+        )
+
+
+class _Course:
+    def __init__(
+        self, run: OneRun, learning: Learning, built: BuiltLearner, place: RunPlace
+    ) -> None:
+        self._run, self._learning, self._built, self._place = run, learning, built, place
+        self._store = CheckpointStore(place.checkpoints, keep=1)
+        self._elapsed_s = 0.0  # of launches before this one
+
+    def take(self) -> StreamRun:
+        progress, scenario = self._begin(), self._run.scenario
+        started = saved = time.perf_counter()
+        every = self._run.experiment.scenario.evaluate_every
+        for _ in take_course(
+            self._built.learner, self._learning, scenario, progress, evaluate_every=every
+        ):
+            now = time.perf_counter()
+            if now - saved >= self._place.every_s:
+                self._save(progress, self._elapsed_s + now - started)
+                saved = time.perf_counter()
+        second = None
+        if num_epochs := self._run.recipe.second_stage_epochs:
+            kept, moment = self._built.kept(), progress.moment
+            second = second_stage(self._learning, scenario, kept, num_epochs, moment=moment)
+        elapsed_s = self._elapsed_s + time.perf_counter() - started
+        return run_record(self._run.names, self._run.seed, progress, second, elapsed_s)
+
+    def _begin(self) -> Progress:
+        """Return where the run stands: what cannot be gone on from is thrown away."""
+        self._store.remove_leftovers()
+        try:
+            found = self._store.find_newest_verified().path
+            if found is not None:
+                facts = parse_json((found / _FACTS).read_bytes())
+                if facts["fingerprint"] == self._place.fingerprint:
+                    return self._restore(found, facts)
+        except CheckpointError as error:
+            damage = "; ".join(problem.what for problem in error.problems)
+            self._place.tell(f"{self._place.checkpoints} is damaged ({damage}): begun again")
+        self._store.discard(self._store.paths())
+        return Progress()
+
+    def _restore(self, folder: Path, facts: Mapping[str, Any]) -> Progress:
+        tensors = {
+            name: torch.empty(header.shape, dtype=header.dtype)
+            for name, header in read_headers(folder, _TENSORS).items()
+        }
+        fill_from_safetensors(folder / f"{_TENSORS}.safetensors", tensors)
+        self._learning.restore(State(part("learning", tensors), facts["learning"]))
+        self._built.own.restore(State(part("own", tensors), facts["own"]))
+        self._elapsed_s = float(facts["elapsed_s"])
+        looks = [
+            Look(int(task), int(step), dict(enumerate(values)))
+            for task, step, values in facts["looks"]
+        ]
+        task, step, moment = facts["place"]
+        self._place.tell(f"goes on at step {step} of task {task + 1}")
+        return Progress(task, step, moment, facts["matrix"], looks)
+
+    def _save(self, progress: Progress, elapsed_s: float) -> None:
+        learning, own = self._learning.state(), self._built.own.state()
+        together = {**under("learning", learning.tensors), **under("own", own.tensors)}
+        # Copies: an anchor's Fisher information is the running one just after a task.
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in together.items()}
+        looks = [[look.task, look.step, list(look.accuracy.values())] for look in progress.looks]
+        facts = {
+            "fingerprint": self._place.fingerprint,
+            "place": [progress.task, progress.step, progress.moment],
+            "matrix": progress.matrix,
+            "looks": looks,
+            "learning": learning.facts,
+            "own": own.facts,
+            "elapsed_s": elapsed_s,
+        }
+
+        def write(folder: Path) -> None:
+            write_tensors(folder, {_TENSORS: tensors}, ALONE)
+            write_json(folder / _FACTS, facts)
+
+        self._store.save(progress.moment, write)

@@ -1,0 +1,225 @@
+"""All runs of a stream: which there are, which are done, and what each of them hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+
+from rewarm.artifacts import file_entries, file_sha256, fingerprint, parse_json, write_json
+from rewarm.comparison.paired import paired_mean
+from rewarm.errors import PlanError
+from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
+from rewarm.stages.stream_run import OneRun, RunPlace
+from rewarm.stream.cells import PRESET, Cell
+from rewarm.stream.experiment import BackboneRecipe, ProbeRecipe, WrittenStream
+from rewarm.stream.inputs import Inputs, prepare_inputs
+from rewarm.stream.learning import Learning
+from rewarm.stream.memory import Reservoir
+from rewarm.stream.network import build_network
+from rewarm.stream.probe import deal_probe, probe_accuracy
+from rewarm.stream.scenario import Scenario, deal_classes
+from rewarm.stream.source import Examples
+
+__all__ = ["StreamRuns"]
+
+
+@dataclass(slots=True)
+class StreamRuns:
+    """The runs of an experiment, carried out from wherever they stand."""
+
+    written: WrittenStream
+    examples: Examples
+    console: Console
+    device: torch.device
+    _inputs: dict[str, Inputs] = field(default_factory=dict)  # of one backbone at a time
+    _identity: dict[str, object] = field(default_factory=dict)
+
+    def have_begun(self) -> bool:
+        """Tell whether any run has left something."""
+        return any((self.written.folder / "runs").glob("*/*/seed-*"))
+
+    def probes(self) -> list[StreamProbe]:
+        """Return what a linear probe says of each backbone; the best one is marked."""
+        recipe = self.written.experiment.probed
+        if recipe is None:
+            return []
+        found = [self._probe(name, recipe) for name in self.written.experiment.backbones]
+        best = max(found, key=lambda probe: probe.figure.mean).backbone
+        return [p.model_copy(update={"is_best": p.backbone == best}) for p in found]
+
+    def carry_out(self, cells: list[Cell]) -> Iterator[StreamRun]:
+        """Yield the runs of all cells, seed by seed."""
+        for cell in cells:
+            for seed in self._seeds():
+                yield self._carry_out(cell, seed)
+
+    def _carry_out(self, cell: Cell, seed: int) -> StreamRun:
+        folder = self.written.folder / "runs" / cell.backbone / cell.learner
+        path, digest = folder / f"seed-{seed}.json", self._fingerprint(cell, seed)
+        known = _known(path, digest)
+        if known is not None:
+            return known
+        told = f"{cell.backbone}, {cell.learner}, seed {seed}"
+
+        def tell(what: str) -> None:
+            self.console.print(f"{told}: {what}", markup=False, highlight=False, soft_wrap=True)
+
+        experiment = self.written.experiment
+        run = OneRun(
+            names={"backbone": cell.backbone, "learner": cell.learner},
+            seed=seed,
+            backbone=experiment.backbones[cell.backbone],
+            recipe=experiment.learner(cell.learner),
+            experiment=experiment,
+            scenario=self._scenario(seed),
+            inputs=self._inputs_of(cell.backbone),
+            device=self.device,
+        )
+        every_s = experiment.checkpoint_every_s
+        place = RunPlace(folder / f"seed-{seed}.checkpoints", every_s, digest, tell)
+        record = run.carry_out(place).model_copy(update={"fingerprint": digest})
+        write_json(path, record.model_dump(mode="json"))
+        run.clear(place)
+        tell(f"{record.metrics['final']:.3f} in {record.elapsed_s:.0f} s")
+        return record
+
+    def _seeds(self) -> range:
+        return range(1, self.written.experiment.seeds + 1)
+
+    def _scenario(self, seed: int) -> Scenario:
+        recipe = self.written.experiment.scenario
+        return Scenario(
+            labels=self.examples.labels,
+            is_test=self.examples.is_test,
+            tasks=deal_classes(len(self.examples.classes), recipe.tasks, seed),
+            seed=seed,
+            num_epochs=recipe.num_epochs,
+            batch=recipe.batch,
+        )
+
+    def _inputs_of(self, backbone: str) -> Inputs:
+        if backbone not in self._inputs:
+            experiment = self.written.experiment
+            recipe = experiment.backbones[backbone]
+            self._inputs = {backbone: prepare_inputs(self.examples, experiment.source, recipe)}
+        return self._inputs[backbone]
+
+    def _probe(self, backbone: str, recipe: ProbeRecipe) -> StreamProbe:
+        path = self.written.folder / "probes" / f"{backbone}.json"
+        digest = fingerprint({**self._common(backbone), "probe": recipe.model_dump(mode="json")})
+        known = _known_probe(path, digest)
+        if known is not None:
+            return known
+        measured = [self._probe_once(backbone, recipe, seed) for seed in self._seeds()]
+        accuracies = tuple(accuracy for accuracy, _ in measured)
+        mean = paired_mean(accuracies)
+        probe = StreamProbe(
+            backbone=backbone,
+            accuracies=accuracies,
+            figure=StreamFigure(mean=mean.mean, low=mean.low, high=mean.high),
+            num_examples=measured[0][1],
+            is_best=False,
+        )
+        write_json(path, {"fingerprint": digest, "probe": probe.model_dump(mode="json")})
+        return probe
+
+    def _probe_once(self, backbone: str, recipe: ProbeRecipe, seed: int) -> tuple[float, int]:
+        scenario = self._scenario(seed)
+        tasks = range(1 if recipe.classes == "first-task" else len(scenario.tasks))
+        candidates = scenario.train_of_all(tasks)
+        labels = self.examples.labels
+        fitted, measured = deal_probe(labels, candidates, recipe.examples_per_class, seed)
+        if not len(measured):
+            raise PlanError.one(
+                "probe", "no class has two training examples", "leave the probe out"
+            )
+        with torch.random.fork_rng():
+            num_classes = len(self.examples.classes)
+            own = self.written.experiment.backbones[backbone]
+            learning = Learning(
+                network=build_network(own, num_classes, seed).to(self.device),
+                inputs=self._inputs_of(backbone),
+                labels=torch.from_numpy(labels),
+                memory=Reservoir(1),
+                memory_batch=1,
+                lr=own.learning_rate,
+                seed=seed,
+            )
+            accuracy = probe_accuracy(
+                learning.raw_features(fitted),
+                labels[fitted].tolist(),
+                learning.raw_features(measured),
+                labels[measured].tolist(),
+            )
+        return accuracy, len(fitted)
+
+    def _fingerprint(self, cell: Cell, seed: int) -> str:
+        experiment = self.written.experiment
+        return fingerprint(
+            {
+                **self._common(cell.backbone),
+                "memory": experiment.memory.model_dump(mode="json"),
+                "learner": experiment.learner(cell.learner).model_dump(mode="json"),
+                "preset": cell.learner == PRESET,
+                "seed": seed,
+            }
+        )
+
+    def _common(self, backbone: str) -> dict[str, Any]:
+        """Return what a probe and a run of a backbone hang on alike."""
+        experiment = self.written.experiment
+        return {
+            "format": 2,
+            "source": experiment.source.model_dump(mode="json"),
+            "content": self._content(),
+            "scenario": experiment.scenario.model_dump(mode="json"),
+            "backbone": experiment.backbones[backbone].model_dump(mode="json"),
+            "weights": self._identity_of(backbone),
+            "device": self.device.type,
+        }
+
+    def _content(self) -> object:
+        source = self.written.source_path
+        if "" not in self._identity:
+            self._identity[""] = (
+                file_sha256(source) if source.is_file() else _folder_content(source)
+            )
+        return self._identity[""]
+
+    def _identity_of(self, name: str) -> object:
+        """Return what a local backbone's weights are: an altered folder's runs are made again."""
+        if name not in self._identity:
+            recipe: BackboneRecipe = self.written.experiment.backbones[name]
+            folder = Path(recipe.path or "")
+            is_local = recipe.path is not None and folder.is_dir()
+            self._identity[name] = _folder_content(folder) if is_local else recipe.path
+        return self._identity[name]
+
+
+def _folder_content(folder: Path) -> str:
+    names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    return fingerprint(file_entries(folder, names))
+
+
+def _known(path: Path, digest: str) -> StreamRun | None:
+    """Return the run of a file, where it is of these very settings."""
+    try:
+        run = StreamRun.model_validate(parse_json(path.read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        return None
+    return run if run.fingerprint == digest else None
+
+
+def _known_probe(path: Path, digest: str) -> StreamProbe | None:
+    try:
+        stored: Mapping[str, Any] = parse_json(path.read_bytes())
+        probe = StreamProbe.model_validate(stored["probe"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+    return probe if stored.get("fingerprint") == digest else None

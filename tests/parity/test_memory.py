@@ -1,0 +1,92 @@
+"""The estimate of a step's peak against torch's own tracker of tensors, which knows no formula.
+
+The tracker counts every tensor that is alive, so it is the same on any machine and under any load;
+what a process takes of the kernel beside is `benchmarks/peak_memory.py`'s to measure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from rewarm.distributed.fsdp import blocks_of
+from rewarm.model.blocks import checkpoint_blocks
+from rewarm.model.head_loss import HeadLoss
+from rewarm.model.load import load_base
+from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.model_facts import read_model_facts
+from rewarm.recipe.steps import OptimizerRecipe
+from rewarm.records.probe import Checkpointing
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
+from tests.support.tiny_models import make_family_folder
+
+LENGTH, ROWS, VOCAB_SIZE = 128, 2, 1024
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": LENGTH,
+}
+GPT2 = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": LENGTH}
+WITHIN = 0.15
+MORE_FAMILIES = ("qwen2", "qwen3", "mistral", "gemma2", "gpt2")
+
+
+def peaks(
+    folder: Path, family: str, *, half: bool, loss: str, checkpointing: Checkpointing
+) -> tuple[int, int]:
+    """Return the bytes of a step's peak, tracked and estimated."""
+    sizes = GPT2 if family == "gpt2" else SIZES
+    make_family_folder(folder / "model", family, vocab_size=VOCAB_SIZE, **sizes)
+    facts = read_model_facts(folder / "model")
+    model = load_base(folder / "model").train()
+    checkpoint_blocks(blocks_of(model), checkpointing)
+    optimizer = build_optimizer(trainable_parameters(model), OptimizerRecipe())
+    objective = HeadLoss(None)
+    if loss == "chunked":
+        assert objective.settle(model, within=None, trains=True) is None
+    ids = torch.randint(VOCAB_SIZE, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            nats, _ = objective(model, ids, ids, None)
+        nats.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    (found,) = tracker.get_tracker_snapshot("peak").values()
+    shape = StepShape(ROWS * LENGTH, 1, half, loss, checkpointing)
+    estimated = peak_memory(facts, shape, state_bytes=12 * facts.num_parameters)
+    return found["Total"], estimated.total
+
+
+@pytest.mark.parametrize(
+    ("family", "half", "loss", "checkpointing"),
+    [
+        ("llama", False, "plain", "none"),
+        ("llama", True, "chunked", "none"),
+        ("llama", True, "plain", "selective"),
+        ("llama", False, "plain", "full"),
+        ("olmo2", True, "plain", "none"),
+        ("gpt_neox", False, "plain", "none"),
+        *(
+            pytest.param(family, half, loss, "none", marks=pytest.mark.slow)
+            for family in MORE_FAMILIES
+            for half in (False, True)
+            for loss in ("plain", "chunked")
+        ),
+        *(
+            pytest.param(family, True, "plain", kind, marks=pytest.mark.slow)
+            for family in ("gpt_neox", "qwen3")
+            for kind in ("selective", "full")
+        ),
+    ],
+)
+def test_the_peak_is_estimated_within_its_tolerance(
+    tmp_path: Path, family: str, half: bool, loss: str, checkpointing: Checkpointing
+) -> None:
+    tracked, estimated = peaks(tmp_path, family, half=half, loss=loss, checkpointing=checkpointing)
+    ratio = tracked / estimated
+    assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{ratio:.3f}: {tracked:,} bytes, {estimated:,}"

@@ -1,0 +1,219 @@
+"""Tests between cells, gains and swaps of a stream, from runs written by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from rewarm.cli import main
+from rewarm.errors import RecipeError
+from rewarm.records.stream import StreamResult, StreamRun
+from rewarm.reporting.stream_page import render_stream_page
+from rewarm.reporting.stream_terminal import print_stream
+from rewarm.stages.stream_result import conclude_stream
+from rewarm.stream.experiment import StreamExperiment, read_stream
+from rewarm.stream.source import Examples
+from tests.support.streams import EXPERIMENT, write_images
+
+_EXAMPLES = Examples(None, ("a",) * 8, np.arange(8) % 4, np.arange(8) < 4, ("a", "b", "c", "d"))
+
+# Final accuracies by seed. From scratch iCaRL is ahead, pre-trained ER is.
+_FINAL = {
+    ("scratch", "er"): (0.30, 0.32, 0.28),
+    ("scratch", "icarl"): (0.40, 0.41, 0.42),
+    ("good", "er"): (0.80, 0.83, 0.80),
+    ("good", "icarl"): (0.60, 0.62, 0.58),
+}
+
+
+def _experiment(**changes: Any) -> StreamExperiment:
+    return StreamExperiment.model_validate(
+        {
+            "name": "by-hand",
+            "source": {"path": "x", "kind": "text"},
+            "scenario": {"tasks": 2},
+            "backbones": {"scratch": {"small": "bytes"}, "good": {"path": "p"}},
+            "learners": {"er": {"algorithm": "er"}, "icarl": {"algorithm": "icarl"}},
+            "seeds": 3,
+            **changes,
+        }
+    )
+
+
+def _metrics(value: float) -> dict[str, float | None]:
+    unmeasured = dict.fromkeys(("min_acc", "wc_acc", "stability_gap"))
+    return {"final": value, "forgetting": 1 - value, "bwt": value - 1, **unmeasured}
+
+
+def _runs(final: Mapping[tuple[str, str], Sequence[float]]) -> list[StreamRun]:
+    return [
+        StreamRun(
+            backbone=backbone,
+            learner=learner,
+            seed=seed,
+            matrix=((1.0,), (value, value)),
+            second_stage=None,
+            looks=(),
+            metrics=_metrics(value),
+            elapsed_s=1.0,
+        )
+        for (backbone, learner), values in final.items()
+        for seed, value in enumerate(values, start=1)
+    ]
+
+
+def _conclude(**changes: Any) -> StreamResult:
+    return conclude_stream(_experiment(**changes), _EXAMPLES, _runs(_FINAL), [], None)
+
+
+def test_without_contrasts_every_cell_is_held_against_the_control() -> None:
+    result = _conclude(control="scratch/icarl")
+    assert [effect.arm for effect in result.primary] == ["scratch/er", "good/er", "good/icarl"]
+    p = [
+        stats.ttest_rel(_FINAL[cell], _FINAL["scratch", "icarl"]).pvalue
+        for cell in (("scratch", "er"), ("good", "er"), ("good", "icarl"))
+    ]
+    assert [effect.p for effect in result.primary] == pytest.approx(p, rel=1e-9)
+    least, middle, most = sorted(p)
+    wanted = {least: 3 * least, middle: max(3 * least, 2 * middle)}
+    wanted[most] = max(wanted[middle], most)
+    assert [e.p_holm for e in result.primary] == pytest.approx([wanted[v] for v in p], rel=1e-9)
+    assert [effect.word for effect in result.primary] == ["", "", ""]
+    assert result.verdict == ""
+    assert {effect.metric for effect in result.secondary} == {"final", "forgetting", "bwt"}
+
+
+def test_a_gain_is_held_against_a_gain_seed_by_seed() -> None:
+    contrast = {
+        "cell": "good/er - scratch/er",
+        "against": "good/icarl - scratch/icarl",
+        "expect": "higher",
+    }
+    result = _conclude(contrasts=[contrast])
+    (effect,) = result.primary
+    # (0.50, 0.51, 0.52) − (0.20, 0.21, 0.16)
+    assert effect.differences == pytest.approx([0.30, 0.30, 0.36])
+    assert effect.mean == pytest.approx(0.32)
+    assert effect.word == "as expected"
+    assert "(good/er − scratch/er) − (good/icarl − scratch/icarl)" in effect.sentence
+    assert result.verdict.startswith("As expected")
+
+
+def test_an_expectation_that_fails_is_said() -> None:
+    contrast = {"cell": "good/icarl", "against": "good/er", "expect": "higher"}
+    result = _conclude(contrasts=[contrast])
+    assert result.primary[0].word == "against expectation"
+    assert result.verdict.startswith("Against expectation")
+
+
+def test_gains_ranks_and_learners_that_change_places() -> None:
+    result = _conclude()
+    gains = {gain.learner: gain for gain in result.gains}
+    assert gains["er"].figure.mean == pytest.approx(0.51)
+    assert gains["icarl"].figure.mean == pytest.approx(0.19)
+    assert [(g.rank_scratch, g.rank) for g in gains.values()] == [(2, 1), (1, 2)]
+    (swap,) = result.swaps
+    assert (swap.ahead, swap.behind) == ("er", "icarl")
+    assert swap.effect.differences == pytest.approx([0.20, 0.21, 0.22])
+    assert swap.effect_scratch.differences == pytest.approx([-0.10, -0.09, -0.14])
+    assert swap.is_resolved
+
+
+def test_a_swap_that_seeds_do_not_agree_on_is_not_resolved() -> None:
+    final = {**_FINAL, ("scratch", "er"): (0.30, 0.60, 0.28)}
+    result = conclude_stream(_experiment(), _EXAMPLES, _runs(final), [], None)
+    assert [swap.is_resolved for swap in result.swaps] == [False]
+
+
+def test_page_and_terminal_tell_the_tests() -> None:
+    contrast = {"cell": "good/er", "against": "good/icarl", "expect": "higher"}
+    result = _conclude(contrasts=[contrast], hypothesis="ER gains most")
+    page = render_stream_page(result)
+    for part in ("ER gains most", "good/er − good/icarl", "as expected", "Gains from pre-training"):
+        assert part in page
+    for width in (60, 140):
+        console = Console(width=width, record=True, file=io.StringIO())
+        print_stream(result, console)
+        shown = console.export_text()
+        assert "as expected" in " ".join(shown.split())
+        assert max(map(len, shown.splitlines())) <= width
+
+
+# --- what may be written ---
+
+_LEARNER = 'er = { algorithm = "er" }\nlwf = { algorithm = "lwf" }\n'
+_CONTRAST = """
+[[contrasts]]
+cell = "{cell}"
+against = "{against}"
+expect = "{expect}"
+"""
+
+
+def _written(path: Path, extra: str = "", *, head: str = "", learners: str = _LEARNER) -> Path:
+    path.mkdir(exist_ok=True)
+    write_images(path / "a.parquet")
+    (path / "e.toml").write_text(
+        head + EXPERIMENT.replace("seeds = 2", "seeds = 1") + learners + extra
+    )
+    return path / "e.toml"
+
+
+@pytest.mark.parametrize(
+    ("cell", "against", "expect", "said"),
+    [
+        ("scratch/err", "scratch/er", "higher", "no learner is called 'err'"),
+        ("vit/er", "scratch/er", "higher", "no backbone is called 'vit'"),
+        ("scratch/er", "scratch/er", "higher", "a cell is held against itself"),
+        ("scratch", "scratch/er", "higher", "'scratch' must be BACKBONE/LEARNER"),
+        ("scratch/er - scratch/lwf - scratch/er", "scratch/er", "higher", "one cell - another"),
+        ("scratch/er", "scratch/lwf", "equal", "nothing is equal to the last digit"),
+        ("probed/strong-simple-baseline", "scratch/er", "higher", "give preset ="),
+    ],
+)
+def test_contrasts_that_mean_nothing_are_refused(
+    cell: str, against: str, expect: str, said: str, tmp_path: Path
+) -> None:
+    contrast = _CONTRAST.format(cell=cell, against=against, expect=expect)
+    with pytest.raises(RecipeError, match="contrasts") as caught:
+        read_stream(_written(tmp_path, contrast))
+    assert said in str(caught.value)
+
+
+def test_a_control_must_be_a_cell(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="a gain cannot be the control"):
+        read_stream(_written(tmp_path, head='control = "scratch/er - scratch/lwf"\n'))
+
+
+def test_an_experiment_without_learners_needs_the_preset(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="learners: there is none"):
+        read_stream(_written(tmp_path, learners=""))
+
+
+def test_contrasts_are_fixed_once_a_run_has_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contrast = _CONTRAST.format(cell="scratch/er", against="scratch/lwf", expect="higher")
+    path = _written(tmp_path, contrast)
+    assert main(["stream", str(path)]) == 0
+    path.write_text(path.read_text().replace('expect = "higher"', 'expect = "lower"'))
+    capsys.readouterr()
+    assert main(["stream", str(path)]) == 2
+    assert "contrasts" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('expect = "lower"', 'expect = "higher"'))
+    path.write_text(path.read_text() + '[learners.more]\nalgorithm = "fine-tune"\n')
+    assert main(["stream", str(path)]) == 0  # a cell that no contrast names may come
+
+
+def test_a_rate_beyond_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _written(tmp_path)
+    path.write_text(path.read_text().replace('small = "cnn"', 'small = "cnn"\nlr = 1e30'))
+    assert main(["stream", str(path)]) == 2
+    assert "with lr = 1e+30" in capsys.readouterr().err
