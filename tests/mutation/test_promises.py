@@ -594,6 +594,61 @@ MUTATIONS = [
         test="tests/unit/test_executors.py::test_a_job_under_way_is_not_submitted_again",
     ),
     Mutation(
+        promise="a Slurm job that cannot be asked for is not submitted again",
+        file="corpus/executors.py",
+        old="if said.returncode and _FORGOTTEN not in said.stderr:",
+        new="if said.returncode and False:",
+        test="tests/unit/test_executors.py::"
+        "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
+    ),
+    Mutation(
+        promise="runs that Slurm may have are not submitted again",
+        file="stages/slurm.py",
+        old="if done.returncode and (may_say is None or may_say not in done.stderr):",
+        new="if done.returncode and may_say is None:",
+        test="tests/unit/test_comparison_jobs.py::"
+        "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
+    ),
+    Mutation(
+        promise="a task on Slurm has the processors that were asked for",
+        file="corpus/trove_executors.py",
+        old='        srun_args={"cpus-per-task": asked.cpus_per_task},\n',
+        new="",
+        test="tests/unit/test_executors.py::"
+        "test_an_array_job_has_a_task_for_each_shard_and_the_same_command_goes_on",
+    ),
+    Mutation(
+        promise="paths with spaces are whole in Slurm's script",
+        file="corpus/trove_executors.py",
+        old="            quoted, run_script.replace(pickled, shlex.quote(pickled))\n",
+        new="            quoted, run_script\n",
+        test="tests/unit/test_executors.py::"
+        "test_an_array_job_has_a_task_for_each_shard_and_the_same_command_goes_on",
+    ),
+    Mutation(
+        promise="data of the harness's tasks is looked at outside their folder",
+        file="evaluation/harness_index.py",
+        old="        own |= {os.path.relpath(path, folder): file_sha256(path) for path in named}\n",
+        new="",
+        test="tests/unit/test_decontamination.py::"
+        "test_data_of_the_harness_s_tasks_counts_wherever_it_lies",
+    ),
+    Mutation(
+        promise="an extension's plan has what is measured of the run's own sources",
+        file="stages/plan.py",
+        old="            measured_before=job.measured_before,\n",
+        new="",
+        test="tests/unit/test_continuation.py::"
+        "test_what_the_run_holds_out_is_not_trained_on_by_what_follows",
+    ),
+    Mutation(
+        promise="an extension's tasks are not called as the run's sources are",
+        file="stages/survey.py",
+        old="        if name in job.measured_before:\n",
+        new="        if False:\n",
+        test="tests/unit/test_continuation.py::test_tasks_are_not_called_as_sources_of_the_run_are",
+    ),
+    Mutation(
         promise="messages hold no NUL, lone surrogate or byte-order mark",
         file="corpus/records.py",
         old='unfit(message["content"], may_be_empty=True) for',

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from rewarm.artifacts import write_json
 from rewarm.cli import main
 from rewarm.comparison.experiment import RunRecipe
+from rewarm.errors import EnvironmentFault
 from rewarm.records.comparison import ComparisonResult
 from rewarm.records.run_folder import RunFolder
-from rewarm.stages.slurm import array_script
+from rewarm.stages.slurm import array_script, take_job
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 
 pytestmark = pytest.mark.timeout(600)
@@ -156,6 +158,19 @@ def test_a_job_that_came_to_nothing_is_told_and_submitted_again(
     assert "2 of 2 runs are not done" in " ".join(capsys.readouterr().out.split())
     assert main(["compare", str(path)]) == 0
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_slurm(tmp_path, monkeypatch, tasks_run=False)
+    write_json(tmp_path / "slurm.json", {"job": "4711", "runs": []})
+    squeue = tmp_path / "tools" / "squeue"
+    squeue.write_text('#!/bin/bash\necho "Unable to contact slurm controller" >&2\nexit 1\n')
+    with pytest.raises(EnvironmentFault, match="not submitted a second time"):
+        take_job(tmp_path)
+    squeue.write_text('#!/bin/bash\necho "slurm_load_jobs error: Invalid job id" >&2\nexit 1\n')
+    assert take_job(tmp_path) == (None, True)
 
 
 def test_without_slurm(

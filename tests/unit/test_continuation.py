@@ -336,8 +336,11 @@ def test_what_the_run_holds_out_is_not_trained_on_by_what_follows(trunk: Path) -
     near = {f"near-{n}": f"{text} and a bit more" for n, text in enumerate(read)}
     other = {f"other-{n}": f"a rate {n} of text in step {n + 7} " * 40 for n in range(60)}
     assert main(measured_again(trunk, "near", 0.1, {**near, **other})) == 0
-    (drop,) = load_plan(trunk / "runs" / "near" / "plan.json").conduct.corpora["again"].drops
+    plan = load_plan(trunk / "runs" / "near" / "plan.json")
+    (drop,) = plan.conduct.corpora["again"].drops
     assert drop.by.get("new", 0) >= 0.6 * len(near), "but for those that are held out again"
+    # Held-out text of the run's sources is measured too, so its cost is planned.
+    assert {one.domain for one in plan.evaluation} == {"again", "new", "old"}
 
 
 def test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run(
@@ -348,6 +351,19 @@ def test_text_that_would_be_measured_though_the_run_saw_it_begins_no_run(
     assert main(command) == 2
     assert "also held out by source 'again'" in capsys.readouterr().err
     assert not (trunk / "runs" / "seen").exists()
+
+
+def test_tasks_are_not_called_as_sources_of_the_run_are(
+    trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = measured_again(trunk, "named", 0.1, {f"t{n}": f"a rate {n} " * 40 for n in range(20)})
+    recipe = (trunk / "named.toml").read_text()
+    tasks = 'evaluation = { tasks = { new = { path = "absent.jsonl" } }, '
+    (trunk / "named.toml").write_text(recipe.replace("evaluation = { ", tasks))
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "the run that it goes on with has a source 'new'" in told
+    assert "absent.jsonl" in told, "beside what else is wrong"
 
 
 class KilledError(BaseException):

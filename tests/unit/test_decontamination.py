@@ -31,7 +31,9 @@ from rewarm.corpus.sealed import verify_prepared
 from rewarm.corpus.views import open_view
 from rewarm.corpus.words import hash_words, runs_of, spell_words
 from rewarm.errors import CorpusError
+from rewarm.evaluation.harness_index import harness_key
 from rewarm.planning.plan import Plan, load_plan
+from rewarm.recipe.records import HarnessRecipe
 from rewarm.records.facts import CorpusFacts
 from tests.support.tiny_models import make_tiny_base
 
@@ -393,6 +395,37 @@ def test_tasks_of_the_harness_count_too(folder: Path, capsys: pytest.CaptureFixt
     assert "is not known yet" in capsys.readouterr().out
     old = planned(folder, *given).conduct.corpora["old"]
     assert trained_ids(old) == {"old1", *(f"old{i}" for i in range(3, 20))}
+
+
+def test_data_of_the_harness_s_tasks_counts_wherever_it_lies(tmp_path: Path) -> None:
+    """No harness is asked: the key is of files, also of those that task files name elsewhere."""
+    own, data = tmp_path / "own", tmp_path / "data"
+    files = {
+        own / "a.yaml": "task: a\ndataset_kwargs: {data_files: {test: ../data/a.jsonl}}\n",
+        own / "b.yaml": f"data_files:\n  test:\n    - '{data}/with space/b.jsonl'\n",
+        own / "c.yaml": "task: c\ninclude: ../data/base.yaml\n",
+        own / "d.yaml": "task: d\ndataset_path: ../data/folder\ndoc_to_text: ../data\n",
+        own / "e.yaml": 'data_files: {test: "../data/many/*.jsonl"}\n',
+        own / "f.yaml": "data_files: [../data/deep/**/e.jsonl]\n",
+        data / "base.yaml": "dataset_kwargs:\n  data_files: {test: ../data/of_base.jsonl}\n",
+    }
+    named = [
+        data / "base.yaml",
+        *(data / name for name in ("a.jsonl", "with space/b.jsonl", "of_base.jsonl")),
+        *(data / name for name in ("folder/x.csv", "many/1.jsonl", "deep/1/2/e.jsonl")),
+    ]
+    for path in [*files, *named, data / "other.jsonl"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files.get(path, "{}\n"))
+    wanted = HarnessRecipe(tasks=["a"], include_path="own")
+    keys = [harness_key(wanted, tmp_path)]
+    assert harness_key(wanted, tmp_path) == keys[0]
+    for path in named:
+        path.write_text(path.read_text() + "\n")
+        keys.append(harness_key(wanted, tmp_path))
+    assert len(set(keys)) == len(keys)
+    (data / "other.jsonl").write_text("other\n")
+    assert harness_key(wanted, tmp_path) == keys[-1]
 
 
 def test_where_nothing_is_dropped_the_tokens_are_those_of_the_whole_source(folder: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -180,7 +181,7 @@ SLURM = ("prepare.executor=slurm", 'prepare.slurm.partition="cpu"', "prepare.wor
 def test_an_array_job_has_a_task_for_each_shard_and_the_same_command_goes_on(
     folder: Path, slurm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [part for one in (*SLURM, "prepared_folder=slurmed") for part in ("-o", one)]
+    given = [part for one in (*SLURM, "prepared_folder=slurm med") for part in ("-o", one)]
     asked = ["-o", 'prepare.slurm.sbatch={account="me"}', "-o", 'prepare.slurm.time="01:00:00"']
     assert main(["prepare", "r.toml", *given, *asked]) == 1
     told = capsys.readouterr().err
@@ -193,10 +194,14 @@ def test_an_array_job_has_a_task_for_each_shard_and_the_same_command_goes_on(
     assert {"partition=cpu", "time=01:00:00", "array=0-3%7", "account=me", "nodes=1"} <= asked_for
     assert {"cpus-per-task=2", "mem-per-cpu=2G", "job-name=rewarm-web"} <= asked_for
     assert f"export PATH={Path(sys.executable).parent}:$PATH" in [line.strip() for line in lines]
-    assert any("launch_pickled_pipeline" in line for line in lines)
+    (launch,) = (line.strip() for line in lines if "launch_pickled_pipeline" in line)
+    # srun of Slurm 22.05 and later gives a task one CPU unless it is told.
+    assert launch.startswith(f"srun --cpus-per-task=2 -l -n 1 launch_pickled_pipeline '{folder}/")
+    output = next(line for line in asked_for if line.startswith("output="))
+    assert shlex.split(output)[0].startswith(f"output={folder}/slurm med/")
 
     assert main(["prepare", "r.toml", *given]) == 0, (slurm / "out.0").read_text()
-    assert hashes(folder / "slurmed") == prepared(folder, "here")
+    assert hashes(folder / "slurm med") == prepared(folder, "here")
 
 
 def test_a_job_under_way_is_not_submitted_again(
@@ -212,7 +217,36 @@ def test_a_job_under_way_is_not_submitted_again(
     assert "Slurm has them (job 12)" in capsys.readouterr().err
     assert len(list(slurm.glob("s.*"))) == 1
     (slurm / "queue").write_text("")  # it ended, and did nothing
+    (log,) = Path("prepared").glob("*/*/slurm_logs")
+    (log / "12_0.out").write_text("out of memory")
+    capsys.readouterr()
     assert main(["prepare", "r.toml", *given]) == 1
+    assert len(list(slurm.glob("s.*"))) == 2
+    told = capsys.readouterr().err
+    assert "job 12 ended without them, and its logs are in" in told
+    (log,) = Path("prepared").glob("*/*/slurm_logs/12_0.out")
+    assert str(log.parent.parent) in told
+    assert log.read_text() == "out of memory"
+
+
+def test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again(
+    folder: Path, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bin" / "sbatch").write_text(
+        '#!/bin/bash\ntouch "$SLURM_STAND_IN/s.$$"\necho job 12\n'
+    )
+    given = [part for one in SLURM for part in ("-o", one)]
+    assert main(["prepare", "r.toml", *given]) == 1
+    said = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    (folder / "bin" / "squeue").write_text(f'#!/bin/bash\necho "{said}" >&2\nexit 1\n')
+    capsys.readouterr()
+    assert main(["prepare", "r.toml", *given]) == 1
+    assert "Unable to contact slurm controller" in capsys.readouterr().err
+    assert len(list(slurm.glob("s.*"))) == 1
+    (folder / "bin" / "squeue").write_text(
+        '#!/bin/bash\necho "slurm_load_jobs error: Invalid job id specified" >&2\nexit 1\n'
+    )
+    assert main(["prepare", "r.toml", *given]) == 1  # it is over
     assert len(list(slurm.glob("s.*"))) == 2
 
 

@@ -92,6 +92,21 @@ def test_an_unknown_key_names_its_neighbour() -> None:
     assert "known here: name, preset, shift, seed" in found
 
 
+def test_tasks_are_called_as_nothing_else_is() -> None:
+    given = (
+        'evaluation.tasks={qa={path="a.jsonl"}, quiz={path="b.jsonl"}}',
+        'evaluation.harness.tasks=["web", "quiz", "arc_easy"]',
+    )
+    assert problems_of(RECIPE, *given) == [
+        "evaluation.tasks.qa: a source is called 'qa' too, and figures go by name\n"
+        "    → give the task another name",
+        "evaluation.harness.tasks: a source is called 'web' too, and figures go by name\n"
+        "    → give the source another name",
+        "evaluation.harness.tasks: a local task is called 'quiz' too, and figures go by name\n"
+        "    → give the local task another name",
+    ]
+
+
 def test_all_problems_are_told_at_once() -> None:
     text = RECIPE.replace('role = "general"', 'held_out = -1\nrle = "x"').replace('"3M"', '"3.5"')
     found = problems_of(text)

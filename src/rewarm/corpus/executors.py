@@ -27,6 +27,8 @@ Task = Callable[[int], None]
 _JOB = "slurm.json"
 _FAULTS = "faults"
 _LOOK_EVERY_S = 0.5
+_FORGOTTEN = "Invalid job id"
+"""What squeue says of a job that left the queue long ago."""
 
 
 def executor_packages(prepare: PrepareRecipe) -> tuple[str, ...]:
@@ -92,16 +94,18 @@ class Executor:
         """Hand tasks that are not done to Slurm, unless a job that has them is under way."""
         from rewarm.corpus.trove_executors import submit
 
-        job = _job_in(folder)
+        job, ended = _job_in(folder), ""
         if job is not None and not is_under_way(job):
-            job = None
             step.raise_faults()
+            ended = f"; job {job} ended without them, and its logs are in {_put_aside(folder)}"
+            job = None
         if job is None:
             shutil.rmtree(folder, ignore_errors=True)
             job = submit(self.prepare, step, len(step.numbers), folder, name)
             write_json(folder / _JOB, {"job_id": job, "tasks": len(step.numbers)})
         raise EnvironmentFault(
-            f"{len(step.numbers)} tasks of {name} are not done yet: Slurm has them (job {job})",
+            f"{len(step.numbers)} tasks of {name} are not done yet: Slurm has them (job {job})"
+            + ended,
             "run the same command again once they are (squeue shows it)",
         )
 
@@ -161,6 +165,14 @@ def _written(error: RewarmError) -> dict[str, Any]:
     return {"what": error.what, "fix": error.fix}
 
 
+def _put_aside(folder: Path) -> Path:
+    """Keep the logs of a job that came to nothing until the next one does."""
+    before = folder.with_name(f"{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    os.replace(folder, before)
+    return before
+
+
 def _job_in(folder: Path) -> str | None:
     try:
         return str(parse_json((folder / _JOB).read_bytes())["job_id"])
@@ -179,5 +191,9 @@ def is_under_way(job: str) -> bool:
             f"Slurm cannot be asked for job {job} ({error.strerror})",
             "run this where squeue is, or set prepare.executor otherwise",
         ) from error
-    # A job that has left the queue long ago is an error of squeue's.
+    if said.returncode and _FORGOTTEN not in said.stderr:
+        raise EnvironmentFault(
+            f"Slurm does not say how job {job} is ({said.stderr.strip() or said.returncode})",
+            "try again later: a job that may be under way is not submitted a second time",
+        )
     return said.returncode == 0 and bool(said.stdout.strip())

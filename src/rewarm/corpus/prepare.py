@@ -327,7 +327,7 @@ def _finish(work: _Shards) -> CorpusFacts:
     if is_chat:
         about["template_fingerprint"] = template_fingerprint(work.text.tokenizer_folder)
     seal(folder, work.place.inputs, about, known_hashes=hashes)
-    for leftover in (folder / TASKS, *folder.glob(".tmp-*")):  # of tasks elsewhere
+    for leftover in (*folder.glob(f"{TASKS}*"), *folder.glob(".tmp-*")):  # of tasks elsewhere
         shutil.rmtree(leftover, ignore_errors=True)
     return facts
 

@@ -48,6 +48,17 @@ class _Slurm(SlurmPipelineExecutor):  # type: ignore[misc]
     def launch_merge_stats(self) -> None:
         """Leave it out: nobody reads them."""
 
+    def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
+        """Return the script; neither sbatch nor its shell splits a path at a space."""
+        pickled = self.logging_dir.resolve_paths("executor.pik")
+        quoted = {
+            key: shlex.quote(str(value)) if value else "" for key, value in sbatch_args.items()
+        }
+        script: str = super().get_launch_file_contents(
+            quoted, run_script.replace(pickled, shlex.quote(pickled))
+        )
+        return script
+
 
 def run_elsewhere(prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path) -> int:
     """Run a step for every rank in other processes, wait, and return how many did not end.
@@ -119,6 +130,8 @@ def slurm_executor(
         qos=asked.qos,
         env_command=asked.env_command or _this_environment(),
         sbatch_args=dict(asked.sbatch),
+        # Since Slurm 22.05 srun does not take over what sbatch was asked for: a task had one CPU.
+        srun_args={"cpus-per-task": asked.cpus_per_task},
         logging_dir=str(folder),
         skip_completed=False,
         requeue=False,

@@ -8,8 +8,10 @@ name is told when tasks are loaded.
 from __future__ import annotations
 
 import difflib
+import glob
 import importlib.metadata
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ _NAMED = re.compile(
     rb"""|^\s*-\s+["']?([^\s"':#\[{,]+)["']?\s*$""",
     re.MULTILINE,
 )
+
+_SCALAR = re.compile(r"""["]([^"]+)["]|[']([^']+)[']|([^\s"'\[\]{},]+)""")
+_OF_FOLDERS = re.compile(r"""\b(?:data_dir|dataset_path)["']?\s*:""")
 
 
 def harness_folder() -> Path | None:
@@ -56,9 +61,11 @@ def near_names(name: str, names: frozenset[str]) -> list[str]:
 
 
 def harness_key(wanted: HarnessRecipe, recipe_folder: Path) -> str:
-    """Return what decides the texts of a recipe's tasks: names, version, a person's own files.
+    """Return what decides the texts of a recipe's tasks: names, version, a person's own files, and
+    the files that these name elsewhere.
 
-    The harness is not imported. Data of the hub counts as what does not change.
+    The harness is not imported. Data of the hub counts as what does not change, and what the code
+    of a task reads by itself is not known.
     """
     try:
         version = importlib.metadata.version("lm_eval")
@@ -68,5 +75,34 @@ def harness_key(wanted: HarnessRecipe, recipe_folder: Path) -> str:
     if wanted.include_path is not None:
         folder = recipe_folder / wanted.include_path
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        own = {str(path.relative_to(folder)): file_sha256(path) for path in files}
+        own = {os.path.relpath(path, folder): file_sha256(path) for path in files}
+        named = _named_elsewhere(folder)
+        own |= {os.path.relpath(path, folder): file_sha256(path) for path in named}
     return fingerprint([wanted.model_dump(mode="json"), version, own])
+
+
+def _named_elsewhere(folder: Path) -> list[Path]:
+    """Return the files that task files of a folder name and that lie outside it: data, and what
+    they include, with what that names in turn. Names are relative to the folder."""
+    found: set[Path] = set()
+    unread = list(_yaml_files(folder))
+    while unread:
+        text = unread.pop().read_text(encoding="utf-8", errors="replace")
+        for path in {Path(os.path.abspath(path)) for path in _named_in(text, folder)} - found:
+            if not path.is_relative_to(os.path.abspath(folder)):
+                found.add(path)
+                if path.suffix == ".yaml":
+                    unread.append(path)
+    return sorted(found)
+
+
+def _named_in(text: str, folder: Path) -> Iterator[Path]:
+    for line in text.splitlines():
+        may_be_folder = _OF_FOLDERS.search(line) is not None
+        for name in (next(filter(None, groups)) for groups in _SCALAR.findall(line)):
+            pattern = os.path.join(folder, name)
+            for path in map(Path, glob.glob(pattern, recursive="/**/" in name)):
+                if path.is_file():
+                    yield path
+                elif may_be_folder:
+                    yield from (file for file in path.rglob("*") if file.is_file())

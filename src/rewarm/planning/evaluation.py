@@ -56,7 +56,8 @@ def plan_evaluation(
 ) -> PlannedEvaluation:
     """Return what is measured when; less of it where the recipe caps its share of the compute.
 
-    `other_tokens` is the rest of the run's compute in forward positions. Under a cap evaluation is
+    `corpora` are the recipe's sources, and those of a run that it goes on with. `other_tokens` is
+    the rest of the run's compute in forward positions. Under a cap evaluation is
     first done less often, then on less text; what has become of it is among the reasons, and what
     does not fit even so is a problem.
     """
@@ -163,12 +164,19 @@ class _Planner:
             if self._has_answers(name):
                 part = min(1.0, wanted.max_answers / corpus.held_out_documents)
                 yield name, "answers", part * corpus.held_out_tokens
-                if wanted.answer_contrast and self.recipe.sources[name].question_field is not None:
+                if wanted.answer_contrast and self._has_questions(name):
                     yield name, "answer contrast", 2 * part * corpus.held_out_tokens
 
     def _has_answers(self, name: str) -> bool:
-        source = self.recipe.sources[name]
-        return source.format == "chat" or source.question_field is not None
+        return self.corpora[name].num_label_tokens is not None or self._has_questions(name)
+
+    def _has_questions(self, name: str) -> bool:
+        source = self.recipe.sources.get(name)
+        if source is not None:
+            return source.question_field is not None
+        # Of a run that is gone on with the facts alone are known.
+        corpus = self.corpora[name]
+        return corpus.role == "qa" and corpus.num_label_tokens is None
 
     def _choices(self, wanted: EvaluationRecipe) -> Iterator[tuple[str, str, float]]:
         """Yield the same of what the first and last evaluation measure beside that."""

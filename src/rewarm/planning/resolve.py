@@ -61,6 +61,7 @@ def resolve(
     optimizer_state: OptimizerStateFacts | None = None,
     packings: Mapping[str, PackingFacts] | None = None,
     shown_before: Mapping[str, int] | None = None,
+    measured_before: Mapping[str, CorpusFacts] | None = None,
     task_bytes: Mapping[str, int] | None = None,
     problems: Problems | None = None,
 ) -> Plan:
@@ -68,7 +69,8 @@ def resolve(
 
     `packings` has what is known of the packing of sources into its sequences: of measured ones all
     where they are packed by best fit. `shown_before` are the samples of each source that a run
-    which is gone on with has shown: they count against its cap on epochs. `task_bytes` is the text
+    which is gone on with has shown: they count against its cap on epochs. `measured_before` are its
+    sources: their held-out text is measured too. `task_bytes` is the text
     that local tasks are scored on, by name. Raises PlanError with every problem: those in
     `problems`, found before, and its own. Where facts are missing (no model, not all sources in
     `corpora`) that is because of such a problem, and what can be checked without them is checked.
@@ -149,6 +151,7 @@ def resolve(
         model,
         corpora,
         packings,
+        {**(measured_before or {}), **corpora},
         {} if task_bytes is None else task_bytes,
         science,
         folders,
@@ -415,6 +418,7 @@ def _assemble(
     model: ModelFacts,
     corpora: Mapping[str, CorpusFacts],
     packings: Mapping[str, PackingFacts],
+    measured: Mapping[str, CorpusFacts],
     task_bytes: Mapping[str, int],
     science: Science,
     folders: tuple[str, str],
@@ -427,7 +431,7 @@ def _assemble(
     spent = training_flops(model, length, science.num_tokens, layers_share) + retention.flops
     evaluation = plan_evaluation(
         recipe,
-        corpora,
+        measured,
         task_bytes,
         num_steps=science.num_steps,
         sequence_length=length,

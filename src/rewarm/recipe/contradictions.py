@@ -28,16 +28,32 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             )
         yield from _contradictions_of_rehearsal(name, sources)
         yield from _contradictions_of_keep(name, sources)
-    for name in _table(_table(tree, "evaluation"), "tasks"):
+    yield from _contradictions_of_tasks(_table(tree, "evaluation"), sources)
+    phases = tree.get("phases")
+    if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
+        yield from _contradictions_of_phases(phases, sources)
+
+
+def _contradictions_of_tasks(
+    evaluation: Mapping[str, Any], sources: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    tasks = _table(evaluation, "tasks")
+    for name in tasks:
         if name in sources:
             yield (
                 f"evaluation.tasks.{name}",
                 f"a source is called {name!r} too, and figures go by name",
                 "give the task another name",
             )
-    phases = tree.get("phases")
-    if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
-        yield from _contradictions_of_phases(phases, sources)
+    of_harness = _table(evaluation, "harness").get("tasks")
+    for name in of_harness if isinstance(of_harness, list) else ():
+        if isinstance(name, str) and (name in sources or name in tasks):
+            other = "source" if name in sources else "local task"
+            yield (
+                "evaluation.harness.tasks",
+                f"a {other} is called {name!r} too, and figures go by name",
+                f"give the {other} another name",
+            )
 
 
 def _contradictions_of_rehearsal(

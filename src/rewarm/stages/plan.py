@@ -100,6 +100,7 @@ def plan_job(
             optimizer_state=found.optimizer_state,
             packings=packings,
             shown_before=shown_before,
+            measured_before=job.measured_before,
             task_bytes=found.task_bytes,
             problems=found.problems,
         )

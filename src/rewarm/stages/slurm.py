@@ -23,6 +23,8 @@ __all__ = ["array_script", "submit", "take_job"]
 _SCRIPT = "jobs.sbatch"
 _JOB = "slurm.json"
 _TIMEOUT_S = 60
+_FORGOTTEN = "Invalid job id"
+"""What squeue says of a job that left the queue long ago: it is over."""
 
 
 def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: RunRecipe) -> str:
@@ -34,7 +36,7 @@ def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: R
     options = [
         f"--job-name=rewarm-{name}",
         f"--array=0-{len(runs) - 1}{limit}",
-        f"--output={folder}/slurm-%A_%a.out",
+        f"--output={shlex.quote(f'{folder}/slurm-%A_%a.out')}",
         "--signal=B:TERM@120",
         "--requeue",
     ]
@@ -95,15 +97,15 @@ def take_job(folder: Path) -> tuple[str | None, bool]:
         return None, False
     value = read_json(record, what="the record of the job", error=RunFolderError)
     number = str(value.get("job")) if isinstance(value, dict) else ""
-    # A job that squeue has forgotten is an error to it, and over.
-    told = _call(["squeue", "--noheader", "--jobs", number], may_fail=True)
+    told = _call(["squeue", "--noheader", "--jobs", number], may_say=_FORGOTTEN)
     if told.strip():
         return number, False
     record.unlink()
     return None, True
 
 
-def _call(command: list[str], *, may_fail: bool = False) -> str:
+def _call(command: list[str], *, may_say: str | None = None) -> str:
+    """Return what a program prints; where it fails it `may_say` something and is believed."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
@@ -117,9 +119,11 @@ def _call(command: list[str], *, may_fail: bool = False) -> str:
         raise EnvironmentFault(
             f"{command[0]} did not answer within {_TIMEOUT_S} s", "try again later"
         ) from error
-    if done.returncode and not may_fail:
+    if done.returncode and (may_say is None or may_say not in done.stderr):
         raise EnvironmentFault(
             f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}",
-            "mend run.sbatch in the experiment, or ask whoever runs the cluster",
+            "mend run.sbatch in the experiment, or ask whoever runs the cluster"
+            if may_say is None
+            else "try again later: runs that may be under way are not submitted a second time",
         )
     return done.stdout

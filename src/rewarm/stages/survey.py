@@ -101,6 +101,7 @@ def survey(job: Job) -> Survey:
             for name, source in job.recipe.sources.items()
             if name in texts and (source.format != "chat" or found.model.has_chat_template)
         ]
+    _check_task_names(job, found.problems)
     _check_tasks(job, found)
     _check_harness(job, found.problems)
     _check_chat(job, found.problems)
@@ -218,6 +219,23 @@ def _check_mirror(job: Job, problems: Problems) -> None:
 
         problem = url_problem(job.recipe.checkpoints.mirror, job.run.path)
         problems.extend([problem] if problem is not None else [])
+
+
+def _check_task_names(job: Job, problems: Problems) -> None:
+    """Note tasks that are called as a source is of the run that is gone on with; the recipe's own
+    sources were held against them where it was read."""
+    evaluation = job.recipe.evaluation
+    called = [(f"evaluation.tasks.{name}", name) for name in evaluation.tasks]
+    called += [("evaluation.harness.tasks", name) for name in evaluation.harness.tasks]
+    for where, name in called:
+        if name in job.measured_before:
+            problems.add(
+                where,
+                f"the run that it goes on with has a source {name!r}, and figures go by name",
+                "give the task another name"
+                if where.startswith("evaluation.tasks")
+                else "leave it out here",
+            )
 
 
 def _check_tasks(job: Job, found: Survey) -> None:
