@@ -188,8 +188,10 @@ def test_for_a_gpu_batches_are_pinned_where_they_are_gathered(
         first, second = (ahead.batch(step) for step in (0, 1))
         assert same(first, make_loader().batch(0))
         assert same(second, make_loader().batch(1))
-    assert threads[0] == threading.main_thread().name  # nobody could expect the first one
-    assert all(name.startswith("prefetch") for name in threads[2:])
+    here = threads.count(threading.main_thread().name)
+    ahead_of = sum(name.startswith("prefetch") for name in threads)
+    assert here  # the first one, which nobody could expect
+    assert ahead_of == len(threads) - here >= here
     threads.clear()
     with PrefetchedBatches(make_loader(), num_steps=6) as ahead:
         ahead.batch(0)
