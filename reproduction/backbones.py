@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import zstandard
 from rich.console import Console
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -203,6 +204,4 @@ def _of_text(data: Path, folder: Path, num_steps: int) -> None:
 
 
 def _tokenizer(written: str) -> Any:
-    from tokenizers import Tokenizer
-
     return Tokenizer.from_str(written)

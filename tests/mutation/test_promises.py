@@ -181,16 +181,16 @@ MUTATIONS = [
     Mutation(
         promise="no count of an altered file comes into a plan",
         file="corpus/sealed.py",
-        old="else _change(folder / name, entry)\n",
-        new="else None\n",
+        old="if key == name or key.endswith(beside)}",
+        new="if key.endswith(beside)}",
         test="tests/unit/test_decontamination.py::"
         "test_no_plan_is_made_with_a_count_that_was_altered",
     ),
     Mutation(
         promise="no plan is drawn from an altered index",
         file="corpus/place.py",
-        old="        if changed_files(folder, endings=_COUNTED):\n",
-        new="        if False:\n",
+        old="sealed_json(folder, FACTS, beside=_COUNTED)",
+        new="sealed_json(folder, FACTS)",
         test="tests/unit/test_decontamination.py::test_no_plan_is_made_on_an_index_that_was_altered",
     ),
     Mutation(
@@ -589,13 +589,13 @@ MUTATIONS = [
     Mutation(
         promise="a Slurm job under way is not submitted again",
         file="corpus/executors.py",
-        old="if job is not None and not is_under_way(job):",
-        new="if job is not None:",
+        old=' and not is_under_way(job, instead="set prepare.executor otherwise"):',
+        new=":",
         test="tests/unit/test_executors.py::test_a_job_under_way_is_not_submitted_again",
     ),
     Mutation(
         promise="a Slurm job that cannot be asked for is not submitted again",
-        file="corpus/executors.py",
+        file="corpus/squeue.py",
         old="if said.returncode and _FORGOTTEN not in said.stderr:",
         new="if said.returncode and False:",
         test="tests/unit/test_executors.py::"
@@ -604,8 +604,8 @@ MUTATIONS = [
     Mutation(
         promise="runs that Slurm may have are not submitted again",
         file="stages/slurm.py",
-        old="if done.returncode and (may_say is None or may_say not in done.stderr):",
-        new="if done.returncode and may_say is None:",
+        old="    if is_under_way(number, instead=_INSTEAD):",
+        new="    if False:",
         test="tests/unit/test_comparison_jobs.py::"
         "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
     ),

@@ -18,7 +18,7 @@ from rewarm.planning.amended import amended
 from rewarm.planning.amendments import read_amendments
 from rewarm.planning.plan import Estimate, Plan, load_plan
 from rewarm.planning.schedule import area_under
-from rewarm.records.comparison import ComparisonResult, Registration
+from rewarm.records.comparison import ArmKind, ComparisonResult, Registration
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.comparison_page import render_comparison_page
 from rewarm.stages.compared_runs import PlannedRun, compared_arms
@@ -29,8 +29,8 @@ from tests.unit.test_on_forgetting import REPLAY, plan_with, train
 
 
 def arm(name: str) -> Arm:
-    kind = "control" if name == "control" else "arm"
-    return Arm(name, f"what {name} is", kind, {}, Path(), False, None)  # type: ignore[arg-type]
+    kind: ArmKind = "control" if name == "control" else "arm"
+    return Arm(name, f"what {name} is", kind, {}, Path(), False, None)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,14 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> ComparisonResult:
     for name, plan in plans.items():
         folder = root / "runs" / name
         train(folder, plan)
-        told = {"root": root, "state": "done", "why": "", "base": None}
         plan = whole(plan)
         job = Job(no_recipe, folder, RunFolder(folder), folder)
         runs.append(PlannedRun(arm(name), 1, job, plan))
-        outcomes.append(outcome_of(arm(name), 1, plan, RunFolder(folder), **told))  # type: ignore[arg-type]
+        outcomes.append(
+            outcome_of(
+                arm(name), 1, plan, RunFolder(folder), root=root, state="done", why="", base=None
+            )
+        )
     claims = {
         "hypothesis": "Raised replay lowers forgetting.",
         "primary": [{"metric": "forgetting", "expect": "lower"}],

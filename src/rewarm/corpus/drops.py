@@ -27,7 +27,7 @@ from rewarm.artifacts import (
 )
 from rewarm.corpus.label_mask import LABEL_COUNTS
 from rewarm.corpus.records import Reject
-from rewarm.corpus.sealed import changed_files, seal, sealed_json
+from rewarm.corpus.sealed import seal, sealed_json
 from rewarm.corpus.tags import count_tags
 from rewarm.errors import CorpusError
 from rewarm.records.facts import CorpusFacts, DropFacts
@@ -90,9 +90,7 @@ def load_drop(folder: Path, key: str) -> DropFacts | None:
     if not (folder / MANIFEST_NAME).is_file():
         return None
     try:
-        if changed_files(folder):
-            return None
-        found = DropFacts.model_validate(sealed_json(folder, _FACTS))
+        found = DropFacts.model_validate(sealed_json(folder, _FACTS, beside=("",)))
     except (OSError, ValueError, CorpusError):
         return None
     return found.model_copy(update={"folder": str(folder)}) if found.key == key else None

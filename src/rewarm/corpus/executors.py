@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import parse_json, write_json
+from rewarm.corpus.squeue import is_under_way
 from rewarm.errors import CorpusError, EnvironmentFault, Problem, RewarmError, UserError
 from rewarm.recipe.prepare import PrepareRecipe
 
@@ -27,8 +27,6 @@ Task = Callable[[int], None]
 _JOB = "slurm.json"
 _FAULTS = "faults"
 _LOOK_EVERY_S = 0.5
-_FORGOTTEN = "Invalid job id"
-"""What squeue says of a job that left the queue long ago."""
 
 
 def executor_packages(prepare: PrepareRecipe) -> tuple[str, ...]:
@@ -95,7 +93,7 @@ class Executor:
         from rewarm.corpus.trove_executors import submit
 
         job, ended = _job_in(folder), ""
-        if job is not None and not is_under_way(job):
+        if job is not None and not is_under_way(job, instead="set prepare.executor otherwise"):
             step.raise_faults()
             ended = f"; job {job} ended without them, and its logs are in {_put_aside(folder)}"
             job = None
@@ -178,22 +176,3 @@ def _job_in(folder: Path) -> str | None:
         return str(parse_json((folder / _JOB).read_bytes())["job_id"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def is_under_way(job: str) -> bool:
-    """Tell whether Slurm still has a job; raises EnvironmentFault where Slurm cannot be asked."""
-    try:
-        said = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        raise EnvironmentFault(
-            f"Slurm cannot be asked for job {job} ({error.strerror})",
-            "run this where squeue is, or set prepare.executor otherwise",
-        ) from error
-    if said.returncode and _FORGOTTEN not in said.stderr:
-        raise EnvironmentFault(
-            f"Slurm does not say how job {job} is ({said.stderr.strip() or said.returncode})",
-            "try again later: a job that may be under way is not submitted a second time",
-        )
-    return said.returncode == 0 and bool(said.stdout.strip())

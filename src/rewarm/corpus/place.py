@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rewarm.artifacts import MANIFEST_NAME, fingerprint
 from rewarm.corpus.files import Input, RemoteFile, Stamp, fresh_stamps, stamp_of
-from rewarm.corpus.sealed import changed_files, sealed_json
+from rewarm.corpus.sealed import sealed_json
 from rewarm.corpus.tokenize import declared_eos, template_fingerprint, tokenizer_fingerprint
 from rewarm.errors import CorpusError, Problems
 from rewarm.recipe.base import TokenizerRecipe
@@ -178,8 +178,6 @@ def read_facts(folder: Path) -> CorpusFacts | None:
     if not (folder / MANIFEST_NAME).is_file():
         return None
     try:
-        if changed_files(folder, endings=_COUNTED):
-            return None
-        return CorpusFacts.model_validate(sealed_json(folder, FACTS))
+        return CorpusFacts.model_validate(sealed_json(folder, FACTS, beside=_COUNTED))
     except (OSError, ValueError, CorpusError):
         return None  # damaged, or written by another version: prepared again

@@ -130,19 +130,18 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def changed_files(folder: Path, *, endings: tuple[str, ...] = ("",)) -> dict[str, str]:
-    """Return the files of a prepared folder that are not as its manifest says, each with how; of
-    names with some `endings` alone, where these are given.
+def changed_files(folder: Path) -> dict[str, str]:
+    """Return the files of a prepared folder that are not as its manifest says, each with how.
 
     A file whose size and modification time are those of the manifest is taken as unchanged; any
     other is hashed. Raises CorpusError where there is no manifest to hold them against.
     """
-    files = _manifest(folder)["files"]
-    changes = {
-        name: _change(folder / name, entry)
-        for name, entry in files.items()
-        if name.endswith(endings)
-    }
+    return _changes(folder, _manifest(folder)["files"])
+
+
+def _changes(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return which of a manifest's files are not as it says, each with how."""
+    changes = {name: _change(folder / name, entry) for name, entry in files.items()}
     return {name: what for name, what in changes.items() if what is not None}
 
 
@@ -161,16 +160,19 @@ def _change(path: Path, entry: Mapping[str, Any]) -> str | None:
     return None
 
 
-def sealed_json(folder: Path, name: str) -> Any:
+def sealed_json(folder: Path, name: str, *, beside: tuple[str, ...] = ()) -> Any:
     """Return the value of a JSON file that is as its folder's manifest says.
 
-    Counts go from there into plans, where nothing else would tell that they were altered. Raises
-    OSError, ValueError or CorpusError where it cannot be read, or is otherwise.
+    Counts go from there into plans, where nothing else would tell that they were altered. Files
+    `beside` it, by the endings of their names, have to be as the manifest says too. Raises OSError,
+    ValueError or CorpusError where it cannot be read, or something is otherwise.
     """
-    entry = _manifest(folder)["files"].get(name)
-    what = "the manifest does not list it" if entry is None else _change(folder / name, entry)
-    if what is not None:
-        raise CorpusError.one(str(folder / name), what, _MADE_AGAIN)
+    files = _manifest(folder)["files"]
+    if name not in files:
+        raise CorpusError.one(str(folder / name), "the manifest does not list it", _MADE_AGAIN)
+    held = {key: entry for key, entry in files.items() if key == name or key.endswith(beside)}
+    for changed, what in _changes(folder, held).items():
+        raise CorpusError.one(str(folder / changed), what, _MADE_AGAIN)
     return parse_json((folder / name).read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""How a model's blocks run: what of them is kept for the backward pass, and what is compiled.
+"""What a model's blocks keep for the backward pass.
 
     none        every activation is kept
     selective   matrix products and attention are kept, what lies between is computed again

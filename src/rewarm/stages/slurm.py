@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rewarm.artifacts import read_json, write_atomically, write_json
 from rewarm.comparison.experiment import RunRecipe
+from rewarm.corpus.squeue import is_under_way
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.records.run_folder import RunFolder
 
@@ -23,8 +24,7 @@ __all__ = ["array_script", "submit", "take_job"]
 _SCRIPT = "jobs.sbatch"
 _JOB = "slurm.json"
 _TIMEOUT_S = 60
-_FORGOTTEN = "Invalid job id"
-"""What squeue says of a job that left the queue long ago: it is over."""
+_INSTEAD = 'set run.mode = "processes"'
 
 
 def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: RunRecipe) -> str:
@@ -97,15 +97,14 @@ def take_job(folder: Path) -> tuple[str | None, bool]:
         return None, False
     value = read_json(record, what="the record of the job", error=RunFolderError)
     number = str(value.get("job")) if isinstance(value, dict) else ""
-    told = _call(["squeue", "--noheader", "--jobs", number], may_say=_FORGOTTEN)
-    if told.strip():
+    if is_under_way(number, instead=_INSTEAD):
         return number, False
     record.unlink()
     return None, True
 
 
-def _call(command: list[str], *, may_say: str | None = None) -> str:
-    """Return what a program prints; where it fails it `may_say` something and is believed."""
+def _call(command: list[str]) -> str:
+    """Return what a program prints; raises EnvironmentFault where it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
@@ -113,17 +112,15 @@ def _call(command: list[str], *, may_say: str | None = None) -> str:
     except FileNotFoundError as error:
         raise EnvironmentFault(
             f"there is no {command[0]} here",
-            'give the command on a login node of the cluster, or set run.mode = "processes"',
+            f"give the command on a login node of the cluster, or {_INSTEAD}",
         ) from error
     except subprocess.TimeoutExpired as error:
         raise EnvironmentFault(
             f"{command[0]} did not answer within {_TIMEOUT_S} s", "try again later"
         ) from error
-    if done.returncode and (may_say is None or may_say not in done.stderr):
+    if done.returncode:
         raise EnvironmentFault(
             f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}",
-            "mend run.sbatch in the experiment, or ask whoever runs the cluster"
-            if may_say is None
-            else "try again later: runs that may be under way are not submitted a second time",
+            "mend run.sbatch in the experiment, or ask whoever runs the cluster",
         )
     return done.stdout

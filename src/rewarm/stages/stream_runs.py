@@ -14,6 +14,7 @@ from rich.console import Console
 from rewarm.artifacts import file_entries, file_sha256, fingerprint, parse_json, write_json
 from rewarm.comparison.paired import paired_mean
 from rewarm.errors import PlanError
+from rewarm.records.reading import record_or_none
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
 from rewarm.stages.stream_run import OneRun, RunPlace
 from rewarm.stream.cells import PRESET, Cell
@@ -209,11 +210,8 @@ def _folder_content(folder: Path) -> str:
 
 def _known(path: Path, digest: str) -> StreamRun | None:
     """Return the run of a file, where it is of these very settings."""
-    try:
-        run = StreamRun.model_validate(parse_json(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
-        return None
-    return run if run.fingerprint == digest else None
+    run = record_or_none(path, StreamRun)
+    return run if run is not None and run.fingerprint == digest else None
 
 
 def _known_probe(path: Path, digest: str) -> StreamProbe | None:

@@ -1,0 +1,43 @@
+"""Whether Slurm still has a job: asked before one that it may have is submitted again."""
+
+from __future__ import annotations
+
+import subprocess
+
+from rewarm.errors import EnvironmentFault
+
+__all__ = ["is_under_way"]
+
+_TIMEOUT_S = 60
+_FORGOTTEN = "Invalid job id"
+"""What squeue says of a job that left the queue long ago: it is over."""
+
+
+def is_under_way(job: str, *, instead: str) -> bool:
+    """Tell whether some task of a job waits or runs.
+
+    Raises EnvironmentFault where Slurm does not say; `instead` is what could be done without it.
+    """
+    try:
+        said = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Slurm cannot be asked for job {job} (squeue: {error.strerror})",
+            f"run this where squeue is, on a login node of the cluster, or {instead}",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentFault(
+            f"squeue did not answer within {_TIMEOUT_S} s", "try again later"
+        ) from error
+    if said.returncode and _FORGOTTEN not in said.stderr:
+        raise EnvironmentFault(
+            f"Slurm does not say how job {job} is ({said.stderr.strip() or said.returncode})",
+            "try again later: a job that may be under way is not submitted a second time",
+        )
+    return said.returncode == 0 and bool(said.stdout.strip())
