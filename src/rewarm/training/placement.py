@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
@@ -51,7 +53,15 @@ __all__ = [
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
+_WHOLE_ATTENTIONS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 _LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
+# Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
+_WORTH_COMPILING_FLOPS = 5e16
 # Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
 _GPU_ACTIVATION_SHARE = 0.6
 # Of the same, what gradients may take that are kept whole until a step's last micro-batch.
@@ -77,6 +87,7 @@ def choose_placement(
         check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device)
     trial = _trial_of_device(probe, device, training, world)
+    compiled = _compiles(training, science, model, device)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
     if science.sequences_per_step < world.data_size:
         idle = (world.data_size - science.sequences_per_step) * world.tensor_parallel
@@ -94,7 +105,7 @@ def choose_placement(
     else:
         micro_batch = largest_micro_batch(
             sequences_per_rank,
-            bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
+            bytes_per_sequence=_activation_bytes(model, training, compiled=compiled)
             * science.sequence_length,
             budget_bytes=_activation_budget(
                 device, _state_bytes_per_rank(model, science.optimizer.kind, world)
@@ -113,6 +124,7 @@ def choose_placement(
         loss=loss_of(training.loss, model),
         document_attention=document_attention,
         checkpointing="none" if wanted == "auto" else wanted,
+        compiled=compiled,
         tensor_parallel=world.tensor_parallel,
         whole_gradients=_keeps_whole_gradients(device, model, world),
         num_threads=training.num_threads or torch.get_num_threads(),
@@ -154,6 +166,27 @@ def _made_to_fit(
             f"{format_bytes(total)}: {kind} activation checkpointing is used"
         ]
     return placement, []
+
+
+def _compiles(
+    training: TrainingRecipe, science: Science, model: ModelFacts, device: torch.device
+) -> bool:
+    """Tell whether blocks are compiled: on a CPU, where a run has its bits, only if asked for.
+
+    On a GPU where the run is long enough to earn what each launch spends on it.
+    """
+    if training.compile != "auto":
+        return training.compile == "blocks"
+    if device.type != "cuda" or training.deterministic:
+        return False
+    num_tokens = science.num_steps * science.tokens_per_step
+    return 6 * model.num_parameters * num_tokens >= _WORTH_COMPILING_FLOPS
+
+
+def _activation_bytes(model: ModelFacts, training: TrainingRecipe, *, compiled: bool) -> int:
+    """Return what a token takes at most: compiled, half of what it does eagerly, in float32."""
+    taken = activation_bytes_per_token(model, loss_of(training.loss, model))
+    return taken // 2 if compiled else taken
 
 
 def _total_memory(device: torch.device) -> int | None:
@@ -218,12 +251,18 @@ def autocast_dtype(placement: Placement) -> torch.dtype | None:
     return blocks_dtype(placement) if placement.world_size == 1 else None
 
 
-def autocast_of(placement: Placement) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def autocast_of(placement: Placement) -> Iterator[None]:
     """Return the context in which the placement computes a loss (weights stay float32)."""
-    dtype = autocast_dtype(placement)
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(placement.device).type, dtype=dtype)
+    dtype, device = autocast_dtype(placement), torch.device(placement.device)
+    with contextlib.ExitStack() as stack:
+        if dtype is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=dtype))
+        if device.type == "cuda" and placement.document_attention is None:
+            # Over whole sequences cuDNN's kernel is the fastest where it can be used; torch's own
+            # order has it last.
+            stack.enter_context(sdpa_kernel(_WHOLE_ATTENTIONS, set_priority=True))
+        yield
 
 
 def placement_changes(old: Placement, new: Placement) -> list[str]:
