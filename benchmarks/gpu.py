@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_limits import limits
 from numpy.typing import NDArray
 from record import Figure, machine, write_results
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
@@ -351,8 +351,10 @@ def against_float32(model: Any, facts: ModelFacts, launch: Launch) -> dict[str, 
 
 def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
     """Return which kernels took longest in a step, each with its share of it."""
+    from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
+    kind = DeviceType.CUDA
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as watched:
         launch.take(1)
         _wait()
@@ -361,7 +363,7 @@ def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
     rows = [
         (event.key, event.self_device_time_total)
         for event in watched.key_averages()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == kind
     ]
     total = sum(took for _, took in rows) or 1.0
     return [(key[:110], took / total) for key, took in sorted(rows, key=lambda r: -r[1])[:22]]
@@ -403,104 +405,12 @@ def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: li
             print("RESULT " + json.dumps({"shape": name, "kind": kind, "error": str(error)[:300]}))
 
 
-def limits() -> list[dict[str, Any]]:
-    """Return what products and attentions reach by themselves, in TFLOP/s."""
-    rows: list[dict[str, Any]] = []
-
-    def timed(work: Callable[[], Any], repeats: int = 10) -> float:
-        for _ in range(3):
-            work()
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        took = []
-        for _ in range(repeats):
-            events[0].record()
-            work()
-            events[1].record()
-            torch.cuda.synchronize()
-            took.append(events[0].elapsed_time(events[1]) / 1e3)
-        return statistics.median(took)
-
-    for m, k, n in (
-        (8192, 8192, 8192),
-        (16384, 2048, 2048),
-        (16384, 2048, 8192),
-        (16384, 8192, 2048),
-        (2048, 2048, 100_352),
-    ):
-        a = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
-        b = torch.randn(n, k, device="cuda", dtype=torch.bfloat16)
-        rate = 2 * m * k * n / timed(lambda a=a, b=b: F.linear(a, b)) / 1e12
-        rows.append({"limit": f"product {m}×{k}×{n}", "tflops": rate})
-    for heads, shared, width in ((16, 16, 128), (32, 8, 64)):
-        rows += _attentions(heads, shared, width, timed)
-    big = torch.empty(2**30, device="cuda", dtype=torch.float32)
-    took = timed(lambda: big.mul_(1.0))
-    rows.append({"limit": "memory, read and written (TB/s)", "tflops": 8 * 2**30 / took / 1e12})
-    return rows
-
-
-def _attentions(
-    heads: int, shared: int, width: int, timed: Callable[[Callable[[], Any]], float]
-) -> list[dict[str, Any]]:
-    """Return forward and backward rates of causal attention over 4 windows, by each kernel."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel, varlen
-
-    rows, total = 4, 4 * LENGTH
-    flops = 2 * 2 * rows * heads * width * LENGTH * LENGTH / 2 * 3.5
-    bounds = torch.arange(rows + 1, device="cuda", dtype=torch.int32) * LENGTH
-    flat = [
-        torch.randn(total, n, width, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        for n in (heads, shared, shared)
-    ]
-    asks = "enable_gqa" in varlen.varlen_attn.__code__.co_varnames
-    more = {"enable_gqa": True} if asks and heads != shared else {}
-
-    def by_varlen() -> None:
-        told = (bounds, bounds, LENGTH, LENGTH)
-        found = varlen.varlen_attn(*flat, *told, window_size=(-1, 0), **more)
-        torch.autograd.grad(found.sum(), flat)
-
-    def by_sdpa(backend: Any) -> None:
-        q, k, v = (x.view(rows, LENGTH, -1, width).transpose(1, 2) for x in flat)
-        with sdpa_kernel(backend):
-            found = F.scaled_dot_product_attention(
-                q, k, v, is_causal=True, enable_gqa=heads != shared
-            )
-        torch.autograd.grad(found.sum(), flat)
-
-    def cudnn_varlen() -> None:
-        out = torch.ops.torch_attn._varlen_attn(
-            *flat, bounds, bounds, LENGTH, LENGTH, True, None, [-1, -1]
-        )
-        torch.autograd.grad(out[0].sum(), flat)
-
-    found = []
-    ways: dict[str, Callable[[], None]] = {
-        "varlen, flash": by_varlen,
-        "whole, flash": lambda: by_sdpa(SDPBackend.FLASH_ATTENTION),
-        "whole, cuDNN": lambda: by_sdpa(SDPBackend.CUDNN_ATTENTION),
-        "varlen, cuDNN": cudnn_varlen,
-    }
-    for name, work in ways.items():
-        own = varlen._should_use_cudnn
-        if name == "varlen, cuDNN":
-            varlen._should_use_cudnn = lambda index: True
-        try:
-            rate = flops / timed(work) / 1e12
-            found.append({"limit": f"attention {heads}/{shared}×{width}, {name}", "tflops": rate})
-        except Exception as error:
-            told = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            found.append({"limit": f"attention {heads}/{shared}×{width}, {name}", "error": told})
-        varlen._should_use_cudnn = own
-    return found
-
-
 def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
     """Return figures in the form of all benchmarks."""
     figures = []
     for row in rows:
-        if "tflops" in row:
-            figures.append(Figure(row["limit"], row["tflops"], "TFLOP/s", "higher"))
+        if "limit" in row and "rate" in row:
+            figures.append(Figure(row["limit"], row["rate"], row["unit"], "higher"))
         if "mfu" in row:
             what = f"{row['shape']}, {row['kind']}"
             goal = GOAL if row["shape"] == "1B" and row["kind"] == "compiled" else None
@@ -554,7 +464,7 @@ def main() -> None:
     if DEVICE == "cpu" and given.shapes != ["tiny"]:
         sys.exit("no GPU that torch sees; --shapes tiny takes a look at the script on a CPU")
     if given.child == "limits":
-        for row in limits():
+        for row in limits(LENGTH):
             print("RESULT " + json.dumps(row), flush=True)
         return
     if given.child:
@@ -577,9 +487,9 @@ def main() -> None:
         command += ["--sequences", str(given.sequences), "--kinds", *given.kinds]
         command += [] if given.out is None else ["--out", str(given.out)]
         rows += _told_by(command)
+        if DEVICE == "cuda":  # what is measured stays, should another shape not come to its end
+            write_results("gpu", figures_of(rows))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    if DEVICE == "cuda":
-        write_results("gpu", figures_of(rows))
     if given.out is not None:
         (given.out / "gpu-rows.json").write_text(json.dumps(rows, indent=1))
 

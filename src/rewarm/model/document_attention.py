@@ -57,7 +57,7 @@ PACKAGES: dict[str, Road] = {
 }
 """Importable packages without which a road is not tried. Nothing is downloaded."""
 
-_VARLEN_ASKS_FOR_GQA = torch.torch_version.TorchVersion(torch.__version__) >= (2, 12)
+_VARLEN_ASKS_FOR_GQA = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 12)
 # Short neighbours share a call up to so many tokens: one of its own costs more than it skips.
 _TOGETHER = 64
 
@@ -115,20 +115,21 @@ def split_attention(
     """
     _refuse_what_is_unknown(more)
     num_rows, _, num_tokens, _ = query.shape
-    flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     if torch.compiler.is_compiling():
         if dropout:
             raise NotImplementedError("compiled, it does not have dropout")
         if cu_seq_lens_q is None:
             cu_seq_lens_q = torch.arange(num_rows + 1, dtype=torch.int32) * num_tokens
-        halved = (x.to(value.dtype) for x in flat)  # as autocast does for the attention below
-        found = split_op(*halved, cu_seq_lens_q, sliding_window, scaling, softcap)
+        # In one type, as autocast has it for the attention below.
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        found = split_op(q, k, v, cu_seq_lens_q, sliding_window, scaling, softcap)
     else:
         lengths = [num_tokens] * num_rows
         if cu_seq_lens_q is not None:
             lengths = cu_seq_lens_q.diff().tolist()
         found = _in_spans(
-            *flat, lengths, sliding_window, scale=scaling, softcap=softcap, dropout=dropout
+            q, k, v, lengths, sliding_window, scale=scaling, softcap=softcap, dropout=dropout
         )
     return _in_rows(found, query), None
 
@@ -200,7 +201,7 @@ def _split_backward(
         _in_spans, lengths=lengths, window=window, scale=scale, softcap=softcap
     )
     # Within an operator plain autograd records nothing; this does.
-    _, pull = torch.func.vjp(attend, query, key, value)
+    pull: Any = torch.func.vjp(attend, query, key, value)[1]
     of_query, of_key, of_value = pull(gradient)
     return of_query, of_key, of_value
 
@@ -319,7 +320,9 @@ def varlen_attention(
     # Autocast leaves what went through a rotary embedding in float32, and values in half precision.
     q, k, v = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
     # torch 2.11 does not ask whether heads share keys, and lets them.
-    shared = {"enable_gqa": num_heads != key.shape[1]} if _VARLEN_ASKS_FOR_GQA else {}
+    shared: dict[str, Any] = (
+        {"enable_gqa": num_heads != key.shape[1]} if _VARLEN_ASKS_FOR_GQA else {}
+    )
     found = varlen_attn(
         q,
         k,
