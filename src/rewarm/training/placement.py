@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing, Probe, Trial
+from rewarm.training.half_gain import half_gain
 from rewarm.units import format_bytes
 
 __all__ = [
@@ -53,6 +54,8 @@ __all__ = [
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
+# Units that multiply in bf16 are twice as fast and more; about 1, something in between is missing.
+_LEAST_HALF_GAIN = 1.2
 _WHOLE_ATTENTIONS = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -75,8 +78,11 @@ def choose_placement(
     world: World = ALONE,
     *,
     probe: Probe | None = None,
+    gain: Callable[[str], float] | None = None,
 ) -> tuple[Placement, list[str]]:
     """Return the placement on this machine (with `world`: on these ranks), and warnings.
+
+    `gain` returns what a type of device gains from bf16, in place of `half_gain`, which measures.
 
     What a `probe` of this plan chose is taken over where it was of this device, by one process;
     what the recipe names stands above it. Raises EnvironmentFault where a GPU or Liger is asked
@@ -85,7 +91,7 @@ def choose_placement(
     device = choose_device(training.device)
     if training.loss == "liger":
         check_liger(device)
-    autocast_dtype, warnings = _choose_autocast(science.precision, device)
+    autocast_dtype, warnings = _choose_autocast(science.precision, device, gain or half_gain)
     trial = _trial_of_device(probe, device, training, world)
     compiled = _compiles(training, science, model, device)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
@@ -301,7 +307,9 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, list[str]]:
+def _choose_autocast(
+    precision: str, device: torch.device, gain: Callable[[str], float]
+) -> tuple[str | None, list[str]]:
     """Return the autocast dtype (None: float32 throughout) and warnings."""
     if precision == "float32":
         return None, []
@@ -309,6 +317,8 @@ def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, 
         has_units = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_units = cpu_has_bf16_units()
+    if has_units and precision == "auto" and gain(device.type) < _LEAST_HALF_GAIN:
+        return None, []
     if has_units:
         return "bfloat16", []
     if precision == "auto":
