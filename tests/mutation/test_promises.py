@@ -254,6 +254,29 @@ MUTATIONS = [
         "test_what_did_not_come_back_is_not_marked_as_if_it_had",
     ),
     Mutation(
+        promise="a minus is not crossed by the line at zero",
+        file="reporting/intervals.py",
+        old='    if layout == "wide":\n        return [(frame.top',
+        new="    if layout:\n        return [(frame.top",
+        test="tests/unit/test_reporting_figures.py::"
+        "test_two_contrasts_of_one_arm_can_be_told_apart_and_no_minus_is_crossed",
+    ),
+    Mutation(
+        promise="the name of an arm has the room that its heavy letters take",
+        file="reporting/pairs.py",
+        old="width = min(text_width(name, bold=True), _MOST_LABEL)",
+        new="width = min(text_width(name), _MOST_LABEL)",
+        test="tests/unit/test_reporting_figures.py::"
+        "test_names_of_many_arms_at_one_place_stay_apart_and_inside",
+    ),
+    Mutation(
+        promise="no label of an axis touches the next",
+        file="reporting/figures.py",
+        old="len(ticks) < 3 or room <= gap:",
+        new="room > 0:",
+        test="tests/unit/test_reporting_figures.py::test_no_label_of_an_axis_touches_the_next",
+    ),
+    Mutation(
         promise="the gap's figure has the control of the run's own comparison beside it",
         file="reporting/gap_figures.py",
         old="if (curve.domain, curve.metric) == (domain, _METRIC)",
