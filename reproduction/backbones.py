@@ -31,9 +31,9 @@ from transformers import (
 
 from rewarm.artifacts import write_atomically
 from rewarm.model.vocabulary import train_bpe
-from rewarm.stream.experiment import SourceRecipe
 from rewarm.stream.holding import contrastive_loss
 from rewarm.stream.inputs import PixelRows
+from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 
 __all__ = ["FULL", "SMOKE", "Lengths", "make_backbones", "make_labelled_texts"]

@@ -51,7 +51,7 @@ def num_rows(experiment: StreamExperiment) -> int:
     for learner in experiment.learners.values():
         if learner.algorithm == "gdumb":
             trained: float = (
-                experiment.memory.size * learner.memory_epochs * experiment.scenario.tasks
+                experiment.memory.size * learner.memory_epochs * experiment.scenario.num_tasks
             )
         else:
             trained = num_train * _ROWS_OF_STEP.get(learner.algorithm, 2.0)

@@ -12,10 +12,11 @@ from pyarrow import parquet
 
 from rewarm.cli import main
 from rewarm.errors import CorpusError, RecipeError
-from rewarm.stream.experiment import SourceRecipe, read_stream
+from rewarm.stream.experiment import read_stream
 from rewarm.stream.memory import ClassBalanced, Reservoir
 from rewarm.stream.metrics import Look, metrics_of
 from rewarm.stream.scenario import Scenario, deal_classes, hold_out
+from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 from tests.support.streams import EXPERIMENT, png, write_images
 

@@ -18,13 +18,14 @@ from rewarm.records.reading import record_or_none
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
 from rewarm.stages.stream_run import OneRun, RunPlace
 from rewarm.stream.cells import PRESET, Cell
-from rewarm.stream.experiment import BackboneRecipe, ProbeRecipe, WrittenStream
+from rewarm.stream.experiment import WrittenStream
 from rewarm.stream.inputs import Inputs, prepare_inputs
 from rewarm.stream.learning import Learning
 from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import build_network
 from rewarm.stream.probe import deal_probe, probe_accuracy
 from rewarm.stream.scenario import Scenario, deal_classes
+from rewarm.stream.sections import BackboneRecipe, ProbeRecipe
 from rewarm.stream.source import Examples
 
 __all__ = ["StreamRuns"]
@@ -98,7 +99,7 @@ class StreamRuns:
         return Scenario(
             labels=self.examples.labels,
             is_test=self.examples.is_test,
-            tasks=deal_classes(len(self.examples.classes), recipe.tasks, seed),
+            tasks=deal_classes(len(self.examples.classes), recipe.num_tasks, seed),
             seed=seed,
             num_epochs=recipe.num_epochs,
             batch=recipe.batch,
