@@ -38,7 +38,7 @@ from rewarm.stages.stream_learners import memory_of
 from rewarm.stages.stream_memory import documents_of_phase, write_memory
 from rewarm.stages.stream_result import About, claims_of, conclude_stream
 from rewarm.stream.cells import Cell
-from rewarm.stream.courses import Course, Tasks, courses_of, draft, order_of, replays
+from rewarm.stream.courses import Course, Tasks, as_experiment, courses_of, draft, order_of, replays
 from rewarm.stream.documents import DocumentMemory
 from rewarm.stream.experiment import StreamExperiment, WrittenStream
 from rewarm.stream.metrics import Look, metrics_of_losses
@@ -164,13 +164,15 @@ class _CorporaStream:
             )
             for course in courses:
                 try:
-                    plan_job(job_of(course.recipe, self.folder), estimates_allowed=True)
+                    with as_experiment():
+                        plan_job(job_of(course.recipe, self.folder), estimates_allowed=True)
                 except PlanError as error:
                     problems.extend(error.problems)
         problems.raise_as(PlanError)
 
     def _sizes(self, backbone: str, estimates_allowed: bool) -> _Sizes:
-        plan = plan_job(self._draft(backbone), estimates_allowed=estimates_allowed)
+        with as_experiment():
+            plan = plan_job(self._draft(backbone), estimates_allowed=estimates_allowed)
         corpora = plan.conduct.corpora
         sizes = {
             source.name: _Size(
@@ -200,7 +202,8 @@ class _CorporaStream:
         """Prepare, plan, train what is not trained, and conclude; the lock is held."""
         registration = self.register(write=True)
         for backbone in self.experiment.backbones:
-            prepare_job(self._draft(backbone), MODEL_TOOLS)
+            with as_experiment():
+                prepare_job(self._draft(backbone), MODEL_TOOLS)
         sizes = self.sizes(estimates_allowed=False)
         planned = [
             run
@@ -275,8 +278,9 @@ class _CorporaStream:
 
     def _plan(self, job: Job, course: Course) -> Plan:
         """Return the plan of a job whose corpora are prepared, measured where the stream looks."""
-        prepare_job(job, MODEL_TOOLS)
-        plan = plan_job(job, estimates_allowed=False)
+        with as_experiment():
+            prepare_job(job, MODEL_TOOLS)
+            plan = plan_job(job, estimates_allowed=False)
         steps = course.measured_at(self.experiment.scenario.evaluate_every)
         conduct = plan.conduct.model_copy(update={"evaluation_steps": steps})
         return plan.model_copy(update={"conduct": conduct})

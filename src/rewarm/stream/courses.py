@@ -7,12 +7,13 @@ et al. 2024). `joint` has a run for every row of its matrix, on all corpora so f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from rewarm.errors import Problem, Problems, RecipeError
+from rewarm.errors import Problem, Problems, UserError
 from rewarm.recipe.load import recipe_of
 from rewarm.recipe.schema import Recipe
 from rewarm.stream.cells import Cell
@@ -20,7 +21,16 @@ from rewarm.stream.corpora_problems import REPLAYS
 from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.scenario import deal_classes
 
-__all__ = ["Course", "Tasks", "courses_of", "draft", "memory_name", "order_of", "replays"]
+__all__ = [
+    "Course",
+    "Tasks",
+    "as_experiment",
+    "courses_of",
+    "draft",
+    "memory_name",
+    "order_of",
+    "replays",
+]
 
 _WARMUP, _COOLDOWN_END, _ANNEAL = 0.01, 0.6, 0.15
 """Ibrahim et al. 2024, of one data set: here of the first task, and the anneal of the last."""
@@ -219,21 +229,32 @@ def replays(experiment: StreamExperiment, learner: str) -> bool:
 
 
 def _checked(tree: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that a tree is; problems are told by where the experiment's file has them.
+    """Return the recipe that a tree is; raises RecipeError in the experiment's own words."""
+    with as_experiment(is_schema=True):
+        return recipe_of(tree, Problems())
 
-    Raises RecipeError.
+
+@contextlib.contextmanager
+def as_experiment(*, is_schema: bool = False) -> Iterator[None]:
+    """Tell what is wrong with a recipe by where the experiment's file has it.
+
+    Problems of a schema are all of keys, known or not; others may be of files.
     """
     try:
-        return recipe_of(tree, Problems())
-    except RecipeError as error:
-        raise RecipeError(
-            [Problem(_where(p.where), p.what, p.fix) for p in error.problems]
-        ) from error
+        yield
+    except UserError as error:
+        raise type(error)([_reworded(problem, is_schema) for problem in error.problems]) from error
 
 
-def _where(field: str) -> str:
-    return (
-        field.replace("sources.", "source.corpora.", 1)
-        if field.startswith("sources.")
-        else (f"recipe.{field}")
-    )
+def _reworded(problem: Problem, is_schema: bool) -> Problem:
+    where = problem.where
+    if where.startswith("base."):
+        return Problem("backbones", f"{where}: {problem.what}", problem.fix)
+    if where.startswith("sources.memory-"):
+        fix = "raise memory.size, or take shorter sequences (recipe.batch.sequence_length)"
+        return Problem("memory.size", f"{where.removeprefix('sources.')}: {problem.what}", fix)
+    if where.startswith("sources."):
+        name = where.removeprefix("sources.")
+        return Problem(f"source.corpora.{name}", problem.what, problem.fix)
+    is_key = is_schema or where.partition(".")[0].partition("[")[0] in Recipe.model_fields
+    return Problem(f"recipe.{where}", problem.what, problem.fix) if is_key else problem
