@@ -76,7 +76,7 @@ class StreamRuns:
         run = OneRun(
             names={"backbone": cell.backbone, "learner": cell.learner},
             seed=seed,
-            backbone=experiment.backbones[cell.backbone],
+            backbone=self.written.backbone(cell.backbone),
             recipe=experiment.learner(cell.learner),
             experiment=experiment,
             scenario=self._scenario(seed),
@@ -108,7 +108,7 @@ class StreamRuns:
     def _inputs_of(self, backbone: str) -> Inputs:
         if backbone not in self._inputs:
             experiment = self.written.experiment
-            recipe = experiment.backbones[backbone]
+            recipe = self.written.backbone(backbone)
             self._inputs = {backbone: prepare_inputs(self.examples, experiment.source, recipe)}
         return self._inputs[backbone]
 
@@ -143,7 +143,7 @@ class StreamRuns:
             )
         with torch.random.fork_rng():
             num_classes = len(self.examples.classes)
-            own = self.written.experiment.backbones[backbone]
+            own = self.written.backbone(backbone)
             learning = Learning(
                 network=build_network(own, num_classes, seed).to(self.device),
                 inputs=self._inputs_of(backbone),
@@ -197,7 +197,7 @@ class StreamRuns:
     def _identity_of(self, name: str) -> object:
         """Return what a local backbone's weights are: an altered folder's runs are made again."""
         if name not in self._identity:
-            recipe: BackboneRecipe = self.written.experiment.backbones[name]
+            recipe: BackboneRecipe = self.written.backbone(name)
             folder = Path(recipe.path or "")
             is_local = recipe.path is not None and folder.is_dir()
             self._identity[name] = _folder_content(folder) if is_local else recipe.path
