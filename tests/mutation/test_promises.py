@@ -3217,6 +3217,13 @@ MUTATIONS = [
         test="tests/unit/test_stream_corpora.py"
         "::test_a_memory_does_not_send_the_corpora_through_curation_again",
     ),
+    Mutation(
+        promise="a backbone's folder counts from the experiment's file",
+        file="stream/experiment.py",
+        old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",
+        new="folder = Path(recipe.path).expanduser()",
+        test="tests/unit/test_stream.py::test_a_backbones_folder_counts_from_the_file",
+    ),
 ]
 
 

@@ -224,3 +224,15 @@ def test_more_tasks_than_classes_end_with_2(
     (tmp_path / "e.toml").write_text(text + "er = { algorithm = 'er' }\n")
     assert main(["stream", str(tmp_path / "e.toml")]) == 2
     assert "5 tasks of 4 classes" in capsys.readouterr().err
+
+
+def test_a_backbones_folder_counts_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files" / "model").mkdir(parents=True)
+    text = EXPERIMENT.replace('small = "cnn"', 'path = "model"\n[backbones.hub]\npath = "org/model"')
+    (tmp_path / "files" / "e.toml").write_text(text + 'er = { algorithm = "er" }\n')
+    monkeypatch.chdir(tmp_path)
+    written = read_stream(Path("files/e.toml"))
+    assert written.backbone("scratch").path == str(tmp_path / "files" / "model")
+    assert written.backbone("hub").path == "org/model"

@@ -34,6 +34,7 @@ _LEFT, _TOP = 34, 24
 _MOST_LABELS = 10
 _LONGEST_NAME, _CHARACTER = 14, 7
 _FAINTEST = 0.12
+_LARGEST_SCALE = 1.3
 _MOST_SWAPS = 12
 
 
@@ -143,12 +144,17 @@ def _test(effect: PairedEffect, named: Mapping[str, str]) -> tuple[str | Cell, .
     return (
         f"{effect.arm} − {effect.against}",
         named.get(effect.metric, effect.metric),
-        Cell(effect_value(effect), below=interval_of(effect)),
+        Cell(effect_value(effect), below=_points_once(effect)),
         per_seed(effect).replace(" points", ""),
         p_value(effect.p),
         p_value(effect.p_holm),
         Cell(effect.word or numbers.MISSING, mood_of_effect(effect)),
     )
+
+
+def _points_once(effect: PairedEffect) -> str:
+    """Return an interval without its unit, which stands above it."""
+    return interval_of(effect).replace(" points", "")
 
 
 def _probe(result: StreamResult) -> Table:
@@ -206,8 +212,8 @@ def _swaps(result: StreamResult) -> Table:
                 swap.backbone,
                 swap.ahead,
                 swap.behind,
-                Cell(effect_value(swap.effect), below=interval_of(swap.effect)),
-                Cell(effect_value(swap.effect_scratch), below=interval_of(swap.effect_scratch)),
+                Cell(effect_value(swap.effect), below=_points_once(swap.effect)),
+                Cell(effect_value(swap.effect_scratch), below=_points_once(swap.effect_scratch)),
                 "yes" if swap.is_resolved else "no",
             )
             for swap in shown
@@ -309,5 +315,6 @@ def matrix_figure(cell: StreamCell, result: StreamResult) -> Markup:
             viewBox=f"0 0 {width} {height}",
             width=width,
             height=height,
+            style=f"max-width: {round(_LARGEST_SCALE * width)}px",
         )
     )
