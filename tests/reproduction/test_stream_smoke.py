@@ -1,4 +1,4 @@
-"""Every stream of the reproduction goes through, in little, and all of them keep to their budget."""
+"""Every stream of the reproduction goes through in little; all together keep to their budget."""
 
 from __future__ import annotations
 

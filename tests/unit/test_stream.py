@@ -230,7 +230,9 @@ def test_a_backbones_folder_counts_from_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "files" / "model").mkdir(parents=True)
-    text = EXPERIMENT.replace('small = "cnn"', 'path = "model"\n[backbones.hub]\npath = "org/model"')
+    text = EXPERIMENT.replace(
+        'small = "cnn"', 'path = "model"\n[backbones.hub]\npath = "org/model"'
+    )
     (tmp_path / "files" / "e.toml").write_text(text + 'er = { algorithm = "er" }\n')
     monkeypatch.chdir(tmp_path)
     written = read_stream(Path("files/e.toml"))
