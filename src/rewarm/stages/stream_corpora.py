@@ -159,15 +159,14 @@ class _CorporaStream:
         for cell in self.experiment.cells(None):
             recipe = self.experiment.backbones[cell.backbone]
             tasks = sizes[cell.backbone].tasks(self.experiment, 1)
-            courses = courses_of(
+            *_, whole = courses_of(
                 self.experiment, cell, 1, tasks, base=str(recipe.path), memories={}
             )
-            for course in courses:
-                try:
-                    with as_experiment():
-                        plan_job(job_of(course.recipe, self.folder), estimates_allowed=True)
-                except PlanError as error:
-                    problems.extend(error.problems)
+            try:
+                with as_experiment():
+                    plan_job(job_of(whole.recipe, self.folder), estimates_allowed=True)
+            except PlanError as error:
+                problems.extend(error.problems)
         problems.raise_as(PlanError)
 
     def _sizes(self, backbone: str, estimates_allowed: bool) -> _Sizes:
@@ -279,7 +278,8 @@ class _CorporaStream:
     def _plan(self, job: Job, course: Course) -> Plan:
         """Return the plan of a job whose corpora are prepared, measured where the stream looks."""
         with as_experiment():
-            prepare_job(job, MODEL_TOOLS)
+            if job.recipe.sources.keys() > self.experiment.source.corpora.keys():
+                prepare_job(job, MODEL_TOOLS)  # a memory; the corpora are prepared
             plan = plan_job(job, estimates_allowed=False)
         steps = course.measured_at(self.experiment.scenario.evaluate_every)
         conduct = plan.conduct.model_copy(update={"evaluation_steps": steps})
