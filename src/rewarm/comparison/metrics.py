@@ -158,7 +158,8 @@ def measured_by(plan: Plan) -> list[str]:
 def planned_values(plan: Plan) -> dict[str, float]:
     """Return what a run takes by its plan's estimates, evaluation aside: TFLOP and MiB."""
     of = {estimate.name: estimate.value for estimate in plan.estimates}
-    compute = of["training compute"] + of.get("retention compute", 0.0)
+    compute = of["training compute"]
+    compute += of.get("retention compute", 0.0) + of.get("Muon compute", 0.0)
     memory = of["weights, gradients and moments"] + of.get("retention memory", 0.0)
     return {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
 
