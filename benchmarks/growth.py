@@ -8,10 +8,11 @@ batch      the same at 1, 2 and 4 times the sequences of a step, in micro-batche
 sources    the order of one step, and its window gather, with 1 to 1,000 sources
 run        the order of one step at step 10 to 10^9, and a launch that resumes there
 
+All seconds are processor time of one thread, so that other work on the machine does not count.
 Training steps run in a process of their own each, in turns, with documents kept apart; the median
-over rounds is told. A series is told relative to its first point too: that needs no quiet machine.
+over rounds is told.
 
-    python benchmarks/growth.py [--rounds 3] [--only sequence,batch,sources,run] [--shared]
+    python benchmarks/growth.py [--rounds 3] [--only sequence,batch,sources,run]
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -80,6 +81,7 @@ def train_in_this_process(way: Way) -> None:
     )
     from rewarm.training.usage import MemoryMeter
 
+    torch.set_num_threads(1)
     half = cpu_multiplies_bf16()
     meter = MemoryMeter("cpu")
     torch.manual_seed(0)
@@ -106,7 +108,7 @@ def train_in_this_process(way: Way) -> None:
     meter.take_peak()
     seconds = []
     for _ in range(NUM_WARMUPS + NUM_STEPS):
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(way.num_sequences // way.micro_batch):
             ids = torch.randint(VOCABULARY, (way.micro_batch, way.length + 1))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
@@ -116,7 +118,7 @@ def train_in_this_process(way: Way) -> None:
         clip_grad_norm_(model.parameters(), 1.0)
         masked_step(optimizer, skip=torch.tensor(False))
         optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     peak = meter.take_peak() - meter.process_bytes
     print(json.dumps({"steps_s": seconds[NUM_WARMUPS:], "peak_bytes": peak}))
 
@@ -159,9 +161,9 @@ def order_s(num_sources: int, step: int | None = None) -> Callable[[], float]:
 
     def act() -> float:
         at = int(rng.integers(spec.num_steps)) if step is None else step + int(rng.integers(7))
-        started = time.perf_counter()
+        started = time.process_time()
         slots_of_step(spec, at)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     return act
 
@@ -177,7 +179,7 @@ class Chart(NamedTuple):
 
 _TOKENS = Axis("tokens of a sequence", short="tokens", kind="log", form="count")
 _SEQUENCES = Axis("sequences of a step, times", short="times", form="count")
-_SPEED = Axis("tokens/s", floor=0.0)
+_SPEED = Axis("tokens per second of one thread", short="tokens/s", floor=0.0)
 _MEMORY = Axis("peak memory, MiB", floor=0.0)
 CHARTS = {
     "growth-sequence-speed": Chart(
@@ -240,7 +242,7 @@ def measured(parts: Iterable[str], num_rounds: int) -> dict[str, list[Point]]:
     if "run" in parts:
         acts = {n: order_s(3, n) for n in STEPS}
         found["growth-run-order"] = _in_ms(in_turns(acts, NUM_LOOKS))
-        acts = {n: (lambda n=n: resume_s(n)) for n in STEPS}  # type: ignore[misc]
+        acts = {n: partial(resume_s, n, time.process_time) for n in STEPS}
         found["growth-run-resume"] = _in_ms(in_turns(acts, max(3, num_rounds)))
     return found
 
@@ -256,16 +258,15 @@ _UNITS: dict[str, tuple[str, Literal["higher", "lower"]]] = {
 _AT = ", at "
 
 
-def figures_of(name: str, points: list[Point], shared: bool) -> list[Figure]:
+def figures_of(name: str, points: list[Point]) -> list[Figure]:
     """Return a chart's points, and its last one against its first."""
     unit, better = _UNITS.get(name.rpartition("-")[2], ("ms", "lower"))
     title = CHARTS[name].title
-    beside = " (other work beside it)" if shared else ""
     first, last = points[0], points[-1]
-    against = f"{title}{beside}: {last.x:g} against {first.x:g}"
+    against = f"{title}: {last.x:g} against {first.x:g}"
     return [
         Figure(against, last.y / first.y, "", better),
-        *(Figure(f"{title}{beside}{_AT}{point.x:g}", point.y, unit, better) for point in points),
+        *(Figure(f"{title}{_AT}{point.x:g}", point.y, unit, better) for point in points),
     ]
 
 
@@ -297,7 +298,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How cost grows.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="sequence,batch,sources,run")
-    parser.add_argument("--shared", action="store_true")
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--step", type=int, nargs=3)
     options = parser.parse_args()
@@ -305,15 +305,9 @@ def main() -> None:
         train_in_this_process(Way(*options.step))
         return
     if not options.draw:
-        with tempfile.TemporaryDirectory():
-            found = measured(options.only.split(","), options.rounds)
+        found = measured(options.only.split(","), options.rounds)
         write_results(
-            "growth",
-            [
-                figure
-                for name, points in found.items()
-                for figure in figures_of(name, points, options.shared)
-            ],
+            "growth", [f for name, points in found.items() for f in figures_of(name, points)]
         )
     draw()
 

@@ -12,8 +12,9 @@ litgpt     `litgpt.pretrain`, which always compiles; `litgpt, eager` with torch.
 bare       a loop of ten lines over transformers' model; `bare, compiled` with it compiled
 
 Steps are timed from one's end to the next one's, on a clock that each loop's own hook strikes,
-after some that warm up. Memory is the peak of the process's own pages until the last step, less
-what it had once all was imported and nothing loaded.
+after some that warm up; as processor time of the process with one thread where the settings say
+that other work shares the machine. Memory is the peak of the process's own pages until the last
+step, less what it had once all was imported and nothing loaded.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rewarm.model.load import base_without_weights
 from rewarm.training.usage import MemoryMeter
 
 LR = 1e-4
@@ -49,6 +51,12 @@ class Settings(NamedTuple):
     num_steps: int
     num_warmups: int
     half: bool
+    shared: bool
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What tells the seconds."""
+        return time.process_time if self.shared else time.perf_counter
 
     def rows(self) -> Tensor:
         """Return all windows, int64 [steps · sequences, length + 1], mapped from the disk."""
@@ -62,12 +70,16 @@ class Clock:
         self.settings = settings
         self.memory = MemoryMeter("cpu")
         self.memory.take_peak()
-        self.ends = [time.perf_counter()]
+        self.begin()
         self.peak_bytes = 0
+
+    def begin(self) -> None:
+        """Note that steps begin."""
+        self.ends = [self.settings.clock()]
 
     def strike(self) -> None:
         """Note the end of a step."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(self.settings.clock())
         if len(self.ends) == self.settings.num_steps + 1:
             self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
 
@@ -92,8 +104,7 @@ def load(settings: Settings) -> Any:
 
 def bare(settings: Settings, *, compiled: bool) -> dict[str, Any]:
     """Take the steps without any library but the model's."""
-    import transformers.models.llama  # noqa: F401  what loading imports is no step's
-
+    base_without_weights(Path(settings.model))
     clock = Clock(settings)
     model = load(settings)
     run = torch.compile(model) if compiled else model
@@ -115,6 +126,7 @@ def trainer(settings: Settings, *, compiled: bool) -> dict[str, Any]:
     """Take the steps by transformers' Trainer, as its arguments come but for what is compared."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    base_without_weights(Path(settings.model))
     clock = Clock(settings)
 
     class Strike(TrainerCallback):  # type: ignore[misc]
@@ -196,7 +208,7 @@ def litgpt(settings: Settings, *, compiled: bool) -> dict[str, Any]:
             if next(fetched, 0) > 0:
                 clock.strike()
             else:
-                clock.ends = [time.perf_counter()]
+                clock.begin()
             return torch.stack(rows)
 
     if not compiled:
@@ -234,7 +246,6 @@ def rewarm(settings: Settings, *, compiled: bool) -> dict[str, Any]:
     """Take the steps as a launch does, evaluations left out."""
     from rich.console import Console
 
-    from rewarm.model.load import base_without_weights
     from rewarm.records.run_folder import RunFolder
     from rewarm.stages.job import keep_plan, open_job
     from rewarm.stages.plan import plan_job

@@ -8,7 +8,8 @@ where that is missing it is left out.
 
     python benchmarks/train_peers.py [--rounds 3] [--steps 8] [--models 6M,25M,128k] [--shared]
 
-`--shared` says in the figures that other work had the machine at the time.
+`--shared`, where other work has the machine at the time: seconds are processor time of one thread,
+and the figures say so.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ evaluation = {{ matched_continuation_items = 0 }}
 """
 
 
-def prepare(folder: Path, name: str, num_steps: int) -> Found:
+def prepare(folder: Path, name: str, num_steps: int, *, shared: bool) -> Found:
     """Write model, recipe, prepared text and the windows of all steps; return the settings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -162,6 +163,7 @@ def prepare(folder: Path, name: str, num_steps: int) -> Found:
         "num_steps": num_steps,
         "num_warmups": NUM_WARMUPS,
         "half": cpu_multiplies_bf16(),
+        "shared": shared,
     }
 
 
@@ -171,6 +173,8 @@ def take(loop: str, settings: Found, folder: Path) -> Found:
         path = folder / "settings.json"
         path.write_text(json.dumps({**settings, "output": f"{output}/run"}), encoding="utf-8")
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        if settings["shared"]:
+            environment["OMP_NUM_THREADS"] = "1"
         if loop.startswith("litgpt"):
             environment["PYTHONPATH"] = str(PEERS)
         done = subprocess.run(
@@ -250,7 +254,7 @@ def main() -> None:
         folder = Path(temporary)
         write_text(folder)
         for name in options.models.split(","):
-            settings = prepare(folder, name, NUM_WARMUPS + options.steps)
+            settings = prepare(folder, name, NUM_WARMUPS + options.steps, shared=options.shared)
             rounds: list[dict[str, Found]] = []
             for number in range(options.rounds):
                 print(f"{name}, round {number + 1}", flush=True)
@@ -263,7 +267,7 @@ def main() -> None:
 
 def figure_beside_other_work(figure: Figure) -> Figure:
     """Return a figure that says how it was taken."""
-    return Figure(**{**vars(figure), "name": f"{figure.name} (other work beside it)"})
+    return Figure(**{**vars(figure), "name": f"{figure.name} (processor time, one thread)"})
 
 
 if __name__ == "__main__":
