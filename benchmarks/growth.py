@@ -287,7 +287,7 @@ def draw() -> None:
                 description=chart.description,
                 x=chart.x,
                 y=chart.y,
-                series=(Series(chart.y.label, tuple(points), 0),),
+                series=(Series(chart.y.label, tuple(points), marks=True),),
             )
         )
         for ending, theme in (("", LIGHT), ("-dark", DARK)):
