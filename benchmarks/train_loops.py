@@ -251,8 +251,9 @@ def rewarm(settings: Settings, *, compiled: bool) -> dict[str, Any]:
     from rewarm.stages.plan import plan_job
     from rewarm.stages.train import train_plan
 
-    way = "blocks" if compiled else "none"
-    overrides = (f'run_folder="{settings.output}"', f'training.compile="{way}"')
+    overrides = [f'run_folder="{settings.output}"']
+    if compiled:
+        overrides.append('training.compile="blocks"')
     job = open_job(Path(settings.recipe), overrides)
     plan = plan_job(job, estimates_allowed=False)
     plan = plan.model_copy(
