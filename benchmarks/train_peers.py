@@ -93,7 +93,7 @@ schedule = {{ kind = "constant" }}
 sources.new = {{ path = "new.jsonl", role = "new", held_out = 0.05 }}
 sources.old = {{ path = "old.jsonl", role = "replay", held_out = 0.05 }}
 phases = [{{ name = "all", weights = {{ new = 0.75, old = 0.25 }} }}]
-training = {{ micro_batch_sequences = {rows} }}
+training = {{ micro_batch_sequences = {rows}, precision = "{precision}" }}
 evaluation = {{ matched_continuation_items = 0 }}
 """
 
@@ -139,6 +139,7 @@ def prepare(folder: Path, name: str, num_steps: int, *, shared: bool) -> Found:
             length=shape.length,
             model=model,
             rows=shape.num_sequences,
+            precision="bf16" if cpu_multiplies_bf16() else "float32",
         ),
         encoding="utf-8",
     )
