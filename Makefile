@@ -55,10 +55,14 @@ test-peers: .peers/.ready .peers-stream/.ready  ## Tests against torchao, the tr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers-tokenize --group peers-tokenize
 	@touch $@
 
+.peers-train/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target .peers-train --group peers-train
+	@touch $@
+
 test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the tutorial, the browser.
 	$(BIN)/python tools/test_all.py
 
-bench: .peers-tokenize/.ready  ## Run the CPU benchmarks and print the table, what falls short first.
+bench: .peers-tokenize/.ready .peers-train/.ready  ## Run the CPU benchmarks and print the table, what falls short first.
 	$(BIN)/python benchmarks/run.py
 
 reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores; REWARM_DATA names the corpora).
@@ -77,4 +81,4 @@ wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## Remove what was built, the environment and the demo included.
-	rm -rf $(VENV) .peers .peers-stream .peers-tokenize dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .peers-stream .peers-tokenize .peers-train dist build $(DEMO_FOLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

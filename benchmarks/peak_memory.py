@@ -1,7 +1,8 @@
 """The plan's estimate of a step's peak memory, without a probe, beside what a process takes.
 
-Of four shapes, in both precisions, the peak of some steps in a process of their own (the kernel's
-count of its own pages, less what it took before it had weights) over the estimate.
+Of four shapes the peak of some steps in a process of their own (the kernel's count of its own
+pages, less what it took before it had weights) over the estimate. In bf16 too where the processor
+has units for it, or `--bf16` asks for it: without units a step takes some twenty times as long.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rewarm.model.blocks import checkpoint_blocks
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.load import base_without_weights, load_base
 from rewarm.planning.budget import state_bytes
+from rewarm.planning.machine import cpu_multiplies_bf16
 from rewarm.planning.memory import StepShape, peak_memory
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.recipe.steps import OptimizerRecipe
@@ -64,6 +66,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 LENGTH, ROWS, MICRO_BATCHES = 512, 8, 2
 WITHIN = 0.15
+WITH_BF16 = cpu_multiplies_bf16() or "--bf16" in sys.argv
+PRECISIONS = ("float32", "bf16") if WITH_BF16 else ("float32",)
 
 
 def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
@@ -100,7 +104,7 @@ def memory_figures(root: Path) -> list[Figure]:
         folder = root / family
         make_family_folder(folder, family, max_position_embeddings=LENGTH, **sizes)
         facts = read_model_facts(folder)
-        for precision in ("float32", "bf16"):
+        for precision in PRECISIONS:
             half = precision == "bf16"
             command = [sys.executable, __file__, "step", str(folder), precision, loss]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout

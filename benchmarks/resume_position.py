@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from record import Figure, write_results
@@ -28,7 +29,7 @@ NUM_ROUNDS = 15
 PLAN = make_plan(num_steps=2 * 10**9, checkpoint_every=10**9, keep=9)
 
 
-def resume_s(step: int) -> float:
+def resume_s(step: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the seconds from launch to the end of the first step after a resume at `step`."""
     with tempfile.TemporaryDirectory() as name:
         model = new_tiny_model()
@@ -37,10 +38,10 @@ def resume_s(step: int) -> float:
         )
         store = CheckpointStore(RunFolder(Path(name)).checkpoints, keep=9)
         store.save(step, lambda folder: write_state(folder, state, PLAN.science))
-        started = time.perf_counter()
+        started = clock()
         ending = train_tiny(Path(name), PLAN, until_step=step + 1)
         assert ending.step == step + 1
-        return time.perf_counter() - started
+        return clock() - started
 
 
 def main() -> None:

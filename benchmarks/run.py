@@ -31,6 +31,9 @@ BENCHMARKS = (
     "mining",
     "peak_memory",
     "probe_time",
+    "growth",
+    "muon",
+    "train_peers",
 )
 
 

@@ -86,6 +86,7 @@ TECHNIQUES: dict[str, tuple[str, ...]] = {
         "retention.distill={on=['made'], teacher='stored', replaces_loss=true}",
     ),
     "8-bit": ('optimizer.kind="adamw8bit"',),
+    "muon": ('optimizer.kind="muon"',),
     "expanded": ('base.path="my-deeper-model"', 'parameters.train=["expanded"]'),
     "guard": ('guard={non_finite="skip", spike="skip"}',),
 }
@@ -112,6 +113,7 @@ REFUSED: dict[frozenset[str], str] = {
             ("l2sp", "an adapter's matrices have none"),
             ("ewc", "an adapter's matrices have none"),
             ("expanded", "the weights themselves do not train"),
+            ("muon", "an adapter trains thin factors"),
         )
     },
 }
@@ -122,6 +124,7 @@ _ONE_KEY = (
     {"lora", "dora"},
     {"freezeout", "auto", "unfreeze"},
     {"lwf", "kl stored"},
+    {"8-bit", "muon"},
     {"rehearsed", "kl stored"},
 )
 """Techniques of one group are values of one key: there is no having two."""

@@ -33,6 +33,35 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="Muon leaves embeddings and head to AdamW",
+        file="planning/muon.py",
+        old="return len(shape) == 2 and layer_of(name) is not None",
+        new="return len(shape) == 2",
+        test="tests/parity/test_muon.py::"
+        "test_blocks_matrices_have_one_moment_and_the_rest_adamws_two",
+    ),
+    Mutation(
+        promise="a step that is not finite does not reach Muon's momentum",
+        file="training/muon.py",
+        old="momentum.copy_(torch.where(skip, momentum, moved))",
+        new="momentum.copy_(moved)",
+        test="tests/parity/test_muon.py::test_a_masked_step_changes_no_bit",
+    ),
+    Mutation(
+        promise="ranks make whole matrices orthogonal, not their own rows",
+        file="training/muon.py",
+        old="    if not isinstance(parameter, DTensor):\n        return part\n",
+        new="    return part\n",
+        test="tests/parity/test_ranks.py::test_ranks_take_the_step_of_one_process",
+    ),
+    Mutation(
+        promise="Muon of an adapter's factors is refused",
+        file="recipe/contradictions.py",
+        old='    if "adapter" in _table(tree, "parameters"):\n',
+        new="    if False:\n",
+        test="tests/unit/test_muon_plan.py::test_what_does_not_go_with_it_is_refused",
+    ),
+    Mutation(
         promise="a run that has begun is probed as it is laid, and goes on so",
         file="stages/probe_search.py",
         old="    if begun is not None and begun.device_name == device:\n        return\n",
@@ -1790,8 +1819,8 @@ MUTATIONS = [
     Mutation(
         promise="a loss that is not finite never reaches the weights",
         file="training/step.py",
-        old="masked_step(optimizer, skip=~measured.isfinite().all())",
-        new="masked_step(optimizer, skip=torch.zeros((), dtype=torch.bool))",
+        old="skip=~measured.isfinite().all(),",
+        new="skip=torch.zeros((), dtype=torch.bool),",
         test="tests/parity/test_step.py::"
         "test_a_loss_that_stays_not_finite_never_reaches_the_weights",
     ),

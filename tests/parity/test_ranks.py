@@ -39,6 +39,7 @@ def alone() -> dict[str, dict[str, Tensor]]:
             whole_gradients=False,
             tied=variant["tied"],
             roads=("mask",) if "roads" in variant else (),
+            optimizer=variant.get("optimizer", PLAN.science.optimizer),
         )
         for name, variant in VARIANTS.items()
     }

@@ -99,6 +99,7 @@ def take_steps(
     roads: tuple[Road, ...] = (),
     checkpointing: Checkpointing = "none",
     new_model: Callable[..., nn.Module] = new_llama_model,
+    optimizer: OptimizerRecipe = PLAN.science.optimizer,
 ) -> dict[str, Tensor]:
     """Take steps on uneven batches; return every loss, norm, weight and moment, whole.
 
@@ -111,9 +112,7 @@ def take_steps(
     assert len(attention.settle(model, within=root)) == max(0, len(roads) - 1)
     reshard(root)
     root.train()
-    state = TrainState(
-        root, build_optimizer(trainable_parameters(model), PLAN.science.optimizer), world=world
-    )
+    state = TrainState(root, build_optimizer(trainable_parameters(model), optimizer), world=world)
     stepper = Stepper(
         PLAN.science,
         placement_of(world, micro_batch=micro_batch, whole_gradients=whole_gradients),
@@ -157,6 +156,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "roads": ("varlen", "split"),  # the first does not run here
         "checkpointing": "selective",
     },
+    "muon": {
+        "micro_batch": 4,
+        "whole_gradients": False,
+        "tied": False,
+        "optimizer": OptimizerRecipe(kind="muon"),
+    },
 }
 
 
@@ -188,6 +193,9 @@ def train_llama(
         world=world,
     )
 
+
+MUON = make_plan(num_steps=12, checkpoint_every=4, keep=9, optimizer=OptimizerRecipe(kind="muon"))
+"""Checkpoints of two kinds of moments."""
 
 SAVING = make_plan(num_steps=40, checkpoint_every=1, keep=2)
 """A save after every step, in the background: hardly a moment without one."""

@@ -163,7 +163,8 @@ def planned_values(plan: Plan) -> dict[str, float]:
     Plans of before there was an estimate of the peak have none.
     """
     of = {estimate.name: estimate.value for estimate in plan.estimates}
-    compute = of["training compute"] + of.get("retention compute", 0.0)
+    compute = of["training compute"]
+    compute += of.get("retention compute", 0.0) + of.get("Muon compute", 0.0)
     retained = of.get("retention memory", 0.0)
     memory = of["weights, gradients and moments"] + retained
     found = {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}

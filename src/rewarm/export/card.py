@@ -20,7 +20,11 @@ from rewarm.units import format_count
 
 __all__ = ["ModelCard", "card_text", "hub_id_of"]
 
-_KINDS = {"adamw": "AdamW", "adamw8bit": "AdamW with 8-bit moments (torchao)"}
+_KINDS = {
+    "adamw": "AdamW",
+    "adamw8bit": "AdamW with 8-bit moments (torchao)",
+    "muon": "Muon for the matrices of blocks, AdamW for the rest",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import math
 from typing import Literal, NamedTuple
 
 from rewarm.errors import Problems
+from rewarm.planning.muon import MuonCost, least_muon_values
 from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
@@ -38,7 +39,10 @@ _PLAIN_UP_TO_VOCABULARY = 8192
 _STATE_BYTES = {
     "adamw": (4, 4 + 8, "4 + 8"),
     "adamw8bit": (4, 4 + 2 + 8 / 256, "4 + 2 + 8/256"),
+    "muon": (4, 4 + 8, "4 + 8"),
 }
+# Muon's matrices have one moment, not two.
+_SAVED_BY_MUON = 4
 
 
 class AddedCost(NamedTuple):
@@ -64,14 +68,15 @@ def flops_per_token(model: ModelFacts, sequence_length: int) -> float:
 
 
 def state_bytes(model: ModelFacts, optimizer: str, num_trained: int | None = None) -> int:
-    """Return the bytes of float32 weights, gradients and the two moments of a kind of AdamW.
+    """Return the bytes of float32 weights, gradients and the moments of a kind of optimizer.
 
     Gradients and moments are of `num_trained` values, by default all. In 8 bits moments below 4,096
     numbers (norms, biases) stay float32, which is not counted.
     """
     weight, rest, _ = _STATE_BYTES[optimizer]
     trained = model.num_parameters if num_trained is None else num_trained
-    return math.ceil(weight * model.num_parameters + rest * trained)
+    saved = _SAVED_BY_MUON * least_muon_values(model, trained) if optimizer == "muon" else 0
+    return math.ceil(weight * model.num_parameters + rest * trained) - saved
 
 
 def loss_of(
@@ -136,11 +141,12 @@ def estimates(
     num_trained: int,
     layers_share: float,
     retention: AddedCost | None = None,
+    muon: MuonCost | None = None,
 ) -> tuple[Estimate, ...]:
     """Return the plan's estimates; `evaluation_tokens` are scored forward only, at a third.
 
     At most `num_trained` values train at a time; steps cost the layers `layers_share` of what they
-    cost where all of them do. The head is counted whole.
+    cost where all of them do. The head is counted whole. What Muon adds each device does whole.
     """
     per_token = flops_per_token(model, sequence_length)
     num_tokens = sequence_length * sequences_per_step * num_steps
@@ -151,8 +157,9 @@ def estimates(
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
     retention = retention or AddedCost()
-    everything = training + evaluation + retention.flops
-    seconds = everything / (speed * num_devices)
+    muon = muon or MuonCost()
+    everything = training + evaluation + retention.flops + muon.flops
+    seconds = ((everything - muon.flops) / num_devices + muon.flops) / speed
     found = [
         Estimate(
             name="parameters",
@@ -179,7 +186,8 @@ def estimates(
             value=state_bytes(model, optimizer, num_trained),
             unit="byte",
             formula=f"parameters · {_STATE_BYTES[optimizer][0]} + "
-            f"{num_trained:,} that train · ({_STATE_BYTES[optimizer][2]})",
+            f"{num_trained:,} that train · ({_STATE_BYTES[optimizer][2]})"
+            + _told_of_muon(model, optimizer, num_trained),
         ),
         Estimate(
             name="time",
@@ -206,6 +214,15 @@ def estimates(
                 formula=retention.words,
             )
         ]
+    if muon.words:
+        found[2:2] = [
+            Estimate(
+                name="Muon compute",
+                value=muon.flops,
+                unit="FLOP",
+                formula=f"{muon.flops / training:.2g} of training compute: {muon.words}",
+            )
+        ]
     if price_per_gpu_hour is not None:
         found.append(
             Estimate(
@@ -216,6 +233,13 @@ def estimates(
             )
         )
     return tuple(found)
+
+
+def _told_of_muon(model: ModelFacts, optimizer: str, num_trained: int) -> str:
+    if optimizer != "muon":
+        return ""
+    values = least_muon_values(model, num_trained)
+    return f" − {_SAVED_BY_MUON} · {values:,} in blocks' matrices, which have one moment"
 
 
 def note_micro_batch(num_sequences: int, sequences_per_step: int, problems: Problems) -> None:

@@ -11,6 +11,7 @@ from rewarm.planning.budget import (
 )
 from rewarm.planning.machine import cpu_multiplies_bf16
 from rewarm.planning.memory import GPU_CHUNK_BYTES, StepShape, peak_memory
+from rewarm.planning.muon import passing_bytes
 from rewarm.planning.plan import Estimate, Placement, Science
 from rewarm.recipe.records import CheckpointRecipe
 from rewarm.recipe.steps import TrainingRecipe
@@ -59,7 +60,13 @@ def peak_estimate(
         checkpointing="none" if wanted == "auto" else wanted,
     )
     state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
-    peak = peak_memory(model, shape, state_bytes=state, num_trained=num_trained)
+    peak = peak_memory(
+        model,
+        shape,
+        state_bytes=state,
+        num_trained=num_trained,
+        update_bytes=_update_bytes(science, model),
+    )
     parts = {
         "weights and moments": peak.state,
         "gradients": peak.gradients,
@@ -103,7 +110,12 @@ def peak_of_placement(
         shape,
         state_bytes=state // num_shards,
         num_trained=num_trained // num_shards,
+        update_bytes=_update_bytes(science, model),
     ).total
+
+
+def _update_bytes(science: Science, model: ModelFacts) -> int:
+    return passing_bytes(model) if science.optimizer.kind == "muon" else 0
 
 
 def _shape(

@@ -1,10 +1,10 @@
 """The peak of memory that training takes, from shapes alone.
 
-A step's peak is one of three moments, whichever is higher: where the loss has been taken and all
-that the backward pass needs is there, where the last block is computed again, or where that pass
-ends and all gradients are there. Counted is what autograd keeps of transformers' own blocks
-(`tests/parity/test_memory.py` holds it against what torch's own tracker of tensors counts), not
-what a process takes before it has a model.
+A step's peak is one of four moments, whichever is higher: where the loss has been taken and all
+that the backward pass needs is there, where the last block is computed again, where that pass
+ends and all gradients are there, or in the update where that needs room. Counted is what autograd
+keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what torch's own
+tracker of tensors counts), not what a process takes before it has a model.
 """
 
 from __future__ import annotations
@@ -63,9 +63,17 @@ class PeakMemory(NamedTuple):
 
 
 def peak_memory(
-    model: ModelFacts, shape: StepShape, *, state_bytes: int, num_trained: int | None = None
+    model: ModelFacts,
+    shape: StepShape,
+    *,
+    state_bytes: int,
+    num_trained: int | None = None,
+    update_bytes: int = 0,
 ) -> PeakMemory:
-    """Return the peak of a step; `state_bytes` are weights and moments, without gradients."""
+    """Return the peak of a step; `state_bytes` are weights and moments, without gradients.
+
+    `update_bytes` are what the optimizer takes beside them for a while.
+    """
     trained = model.num_parameters if num_trained is None else num_trained
     gradients = _WIDE * trained
     kept = shape.micro_batch_tokens * _kept_of_all(model, shape)
@@ -78,7 +86,8 @@ def peak_memory(
     # The embedding's gradient is a whole array before it is added to the one that is there.
     is_added = shape.num_micro_batches > 1 or model.tied_embeddings
     at_end = PeakMemory(state_bytes, gradients, 0, head if is_added else 0)
-    moments = [at_loss, at_end]
+    in_update = PeakMemory(state_bytes, gradients, 0, update_bytes)
+    moments = [at_loss, at_end, in_update]
     if shape.checkpointing != "none":
         # Logits are gone by then, and casts are those of one block.
         passing = _again_bytes(model, shape) + casts // model.num_layers

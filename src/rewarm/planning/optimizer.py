@@ -1,4 +1,4 @@
-"""Why a run's AdamW begins with the moments that it begins with."""
+"""Why a run has the optimizer that it has, and with which moments it begins."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rewarm.records.facts import OptimizerStateFacts
 
 __all__ = ["explain_optimizer"]
 
+_MUON = "Liu et al. 2025, arXiv 2502.16982"
 _MADE_NO_DIFFERENCE = "in that study, taking over or not made no difference worth naming"
 
 
 def explain_optimizer(
     recipe: Recipe, state: OptimizerStateFacts | None, schedule: Schedule, notes: Notes
 ) -> None:
-    """Note the kind of AdamW where it is not the usual one, its first moments, and what of them."""
+    """Note the optimizer where it is not the usual one, its first moments, and what of them."""
     if recipe.optimizer.kind == "adamw8bit":
         notes.because(
             "optimizer.kind",
@@ -24,6 +25,8 @@ def explain_optimizer(
             "a little",
             "Dettmers et al. 2022, arXiv 2110.02861",
         )
+    if recipe.optimizer.kind == "muon":
+        _explain_muon(notes)
     if state is None:
         notes.because(
             "base.optimizer_state",
@@ -42,6 +45,23 @@ def explain_optimizer(
     )
     _warn_of_rates(recipe, schedule, notes)
     _warn_of_betas(recipe, state, notes)
+
+
+def _explain_muon(notes: Notes) -> None:
+    notes.because(
+        "optimizer.kind",
+        "muon",
+        "updates of blocks' matrices are their momentum (0.95, Nesterov) with all singular values "
+        "near 1, as large as AdamW's, so that rates and decay mean the same; embeddings, head, "
+        "norms and biases are AdamW's",
+        _MUON,
+    )
+    notes.warnings.append(
+        'optimizer.kind = "muon" is experimental: the published rates and schedules, every '
+        "preset's too, were found with AdamW, and for bases that AdamW pretrained that study saw "
+        "no significant gain from changing to it. Compare it with AdamW first (rewarm compare; "
+        "docs/optimizer.md)"
+    )
 
 
 def _updates(state: OptimizerStateFacts) -> str:

@@ -18,6 +18,7 @@ from rewarm.planning.footprint import (
 )
 from rewarm.planning.forgetting import note_forgetting, warn_of_patience
 from rewarm.planning.known_bases import with_known_base
+from rewarm.planning.muon import muon_cost, note_muon
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
 from rewarm.planning.phases import PhaseSpan
@@ -119,6 +120,7 @@ def resolve(
             )
     if model is not None:
         note_selection(recipe, model, notes)
+        note_muon(recipe, model, notes)
     retention = resolve_retention(recipe, sources, phases, corpora, packings, size, notes)
     notes.problems.reword(lambda problem: _told_of_preset(problem, recipe))
     notes.problems.raise_as(PlanError)
@@ -426,9 +428,10 @@ def _assemble(
     notes: Notes,
 ) -> Plan:
     num_trained, layers_share = training_share(recipe, model, science.stages, science.num_steps)
-    retention = retention_cost(science, model)
+    retention, muon = retention_cost(science, model), muon_cost(science, model)
     length = science.sequence_length
     spent = training_flops(model, length, science.num_tokens, layers_share) + retention.flops
+    spent += muon.flops
     evaluation = plan_evaluation(
         recipe,
         measured,
@@ -451,6 +454,7 @@ def _assemble(
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         optimizer=recipe.optimizer.kind,
         retention=retention,
+        muon=muon,
         num_trained=num_trained,
         layers_share=layers_share,
     )

@@ -25,6 +25,12 @@ def note_tensor_parallel(recipe: Recipe, model: ModelFacts | None, problems: Pro
             "8-bit moments are cut by rows alone",
             'leave it out, or set optimizer.kind = "adamw"',
         )
+    if recipe.optimizer.kind == "muon":
+        problems.add(
+            _FIELD,
+            "Muon's updates were not held against one process with matrices that are cut so",
+            'leave it out (FSDP needs none), or set optimizer.kind = "adamw"',
+        )
     if model is None:
         return
     if model.model_type not in FAMILIES:

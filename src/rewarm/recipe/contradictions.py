@@ -29,6 +29,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield from _contradictions_of_rehearsal(name, sources)
         yield from _contradictions_of_keep(name, sources)
     yield from _contradictions_of_tasks(_table(tree, "evaluation"), sources)
+    yield from _contradictions_of_muon(tree)
     phases = tree.get("phases")
     if isinstance(phases, list) and all(isinstance(phase, dict) for phase in phases):
         yield from _contradictions_of_phases(phases, sources)
@@ -100,6 +101,24 @@ def _contradictions_of_keep(
                 f"source {wanted!r} keeps a part of itself, and {read}",
                 f"leave keep out of sources.{wanted}, or name another source",
             )
+
+
+def _contradictions_of_muon(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if _table(tree, "optimizer").get("kind") != "muon":
+        return
+    if "adapter" in _table(tree, "parameters"):
+        yield (
+            "optimizer.kind",
+            "muon makes whole matrices' updates orthogonal, and an adapter trains thin factors of "
+            "a change, one of which begins at zero: nobody has shown that it is of use there",
+            'use "adamw", or leave parameters.adapter out',
+        )
+    if "optimizer_state" in _table(tree, "base"):
+        yield (
+            "base.optimizer_state",
+            "these are AdamW's moments, and muon has others",
+            'leave it out, or set optimizer.kind = "adamw"',
+        )
 
 
 def _contradictions_of_phases(

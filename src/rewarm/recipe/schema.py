@@ -59,7 +59,7 @@ class Recipe(Section):
     schedule: ScheduleRecipe = Field(ScheduleRecipe(), description="the learning rate over the run")
     budget: BudgetRecipe = Field(description="how much may be spent")
     batch: BatchRecipe = Field(BatchRecipe(), description="size of one optimizer step")
-    optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="AdamW's numbers")
+    optimizer: OptimizerRecipe = Field(OptimizerRecipe(), description="which, and its numbers")
     parameters: ParametersRecipe = Field(
         ParametersRecipe(), description="which of the base's weights train"
     )

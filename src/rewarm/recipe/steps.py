@@ -42,10 +42,12 @@ class BatchRecipe(Section):
 
 
 class OptimizerRecipe(Section):
-    """AdamW, as in the published recipes."""
+    """AdamW, as in the published recipes, or an experiment."""
 
-    kind: Literal["adamw", "adamw8bit"] = Field(
-        "adamw", description="adamw8bit: moments as 8-bit codes, a quarter of the memory (torchao)"
+    kind: Literal["adamw", "adamw8bit", "muon"] = Field(
+        "adamw",
+        description="adamw8bit: moments as 8-bit codes, a quarter of the memory (torchao); muon: "
+        "an experiment, orthogonal updates for the matrices of blocks and AdamW for the rest",
     )
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")

@@ -34,7 +34,7 @@ from rewarm.records.facts import StepRecord
 from rewarm.retention.projection import turn_aside
 from rewarm.retention.terms import Retention
 from rewarm.training.optimizer import masked_step, named_parameters
-from rewarm.training.placement import autocast_of
+from rewarm.training.placement import autocast_of, blocks_dtype
 from rewarm.training.randomness import seed_step
 from rewarm.training.spans import Spans
 from rewarm.training.stages import set_rates
@@ -164,7 +164,11 @@ class Stepper:
                 parameters, self.science.optimizer.clip_grad_norm, state.world
             )
             measured = torch.stack((loss, grad_norm.to(loss)))
-            masked_step(optimizer, skip=~measured.isfinite().all())
+            masked_step(
+                optimizer,
+                skip=~measured.isfinite().all(),
+                product_dtype=blocks_dtype(self.placement),
+            )
             optimizer.zero_grad(set_to_none=True)
         numbers = (measured, by_layer.to(loss), *(f.to(loss)[None] for f in figures.values()))
         loss_value, norm, *others = torch.cat(numbers).tolist()

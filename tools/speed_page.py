@@ -1,0 +1,75 @@
+"""Writes the tables of docs/speed.md from what the benchmarks have on record.
+
+A block stands between `<!-- figures NAME -->` and `<!-- end -->`; run this after a benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+__all__ = ["BLOCKS", "PAGE", "written"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "benchmarks" / "results"
+_BLOCK = re.compile(r"(<!-- figures ([a-z_]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+Row = Mapping[str, object]
+
+
+def written(text: str) -> str:
+    """Return the page's text with every block as the results have it."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{_block(found[2])}\n", text)
+
+
+def _block(name: str) -> str:
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return f"Nothing is on record yet: `python benchmarks/{name}.py`.\n"
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+    first = rows[0]
+    return f"{BLOCKS[name](rows)}\n\n{first['machine']}, {first['date']}, `{first['command']}`.\n"
+
+
+def _number(value: object, unit: object) -> str:
+    assert isinstance(value, float | int)
+    digits = 0 if unit in ("tokens/s", "MiB") else 2 if abs(value) >= 0.1 else 4
+    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+
+
+def _goal(row: Row) -> str:
+    goal = row["goal"]
+    if goal is None:
+        return ""
+    sign = "≥" if row["better"] == "higher" else "≤"
+    return f"{sign} {goal:.3g}"
+
+
+def _table(rows: Iterable[Row]) -> str:
+    lines = ["| what | value | against | goal |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {_number(row['value'], row['unit'])} | {row['versus']} | {_goal(row)} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _of_growth(rows: list[Row]) -> str:
+    return _table(row for row in rows if ", at " not in str(row["name"]))
+
+
+BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
+    "growth": _of_growth,
+    "muon": _table,
+    "peak_memory": _table,
+    "probe_time": _table,
+    "train_peers": _table,
+}
+"""By the benchmark's name, how its block is written."""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
