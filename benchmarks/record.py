@@ -61,7 +61,11 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores"
+    told = f"{model}, {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        told = f"{torch.cuda.get_device_name(0)}, {told}"
+    return told
 
 
 def median_s(act: Callable[[], object], *, repeats: int = 7, warmups: int = 1) -> float:

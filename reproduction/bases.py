@@ -7,7 +7,10 @@ and domains that their model is weak at. What is there already is left as it is.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +95,9 @@ class Sizes:
 
 FULL = Sizes(hidden_size=96, num_layers=3, num_heads=3, vocab_size=4096, tokens=3_000_000)
 LARGE = Sizes(
-    hidden_size=640,
-    num_layers=12,
-    num_heads=10,
+    hidden_size=576,
+    num_layers=8,
+    num_heads=9,
     vocab_size=4096,
     tokens=12_000_000,
     batch_tokens=16_384,
@@ -104,9 +107,15 @@ SMOKE = Sizes(hidden_size=32, num_layers=2, num_heads=2, vocab_size=4096, tokens
 
 
 def make_bases(
-    data: Path, work: Path, sizes: Sizes, seeds: Sequence[int], *, num_threads: int
+    data: Path,
+    work: Path,
+    sizes: Sizes,
+    seeds: Sequence[int],
+    *,
+    num_threads: int,
+    at_once: int = 1,
 ) -> None:
-    """Pretrain and export a base for each seed, unless it is there.
+    """Pretrain and export a base for each seed, unless it is there, `at_once` side by side.
 
     Raises SystemExit where a training does not come to its end; the same command goes on.
     """
@@ -115,13 +124,35 @@ def make_bases(
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
         write_atomically(tokenizer, train_bpe(_sample(data), sizes.vocab_size))
-    for seed in seeds:
-        _make_base(folder, tokenizer.read_text(encoding="utf-8"), sizes, seed, num_threads)
-
-
-def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_threads: int) -> None:
-    if (folder / f"english-{seed}" / "export" / "rewarm.json").exists():
+    text = tokenizer.read_text(encoding="utf-8")
+    missing = [
+        seed
+        for seed in seeds
+        if not (folder / f"english-{seed}" / "export" / "rewarm.json").exists()
+    ]
+    recipes = [_base_recipe(folder, text, sizes, seed, num_threads) for seed in missing]
+    if len(recipes) > 1 and at_once > 1:
+        _done(main(["prepare", str(recipes[0])]))  # once, for all of them
+        with ThreadPoolExecutor(at_once) as pool:
+            for code in pool.map(_in_a_process, recipes):
+                _done(code)
         return
+    for recipe in recipes:
+        _done(main(["run", "--yes", str(recipe)]))
+
+
+def _in_a_process(recipe: Path) -> int:
+    command = [sys.executable, "-m", "rewarm", "run", "--yes", str(recipe)]
+    return subprocess.run(command, check=False).returncode
+
+
+def _done(code: int) -> None:
+    if code:
+        raise SystemExit(code)
+
+
+def _base_recipe(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_threads: int) -> Path:
+    """Return the recipe of a base's pretraining, from weights drawn by its seed."""
     if not (folder / f"new-{seed}" / "config.json").exists():
         new_llama(
             folder / f"new-{seed}",
@@ -146,9 +177,7 @@ def _make_base(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_thread
         num_threads=num_threads,
     )
     write_atomically(recipe, text)
-    code = main(["run", "--yes", str(recipe)])
-    if code:
-        raise SystemExit(code)
+    return recipe
 
 
 def _sample(data: Path) -> Iterator[str]:

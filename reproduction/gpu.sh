@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# German (replay, union) and the stability gap with a model of some 60M parameters on one GPU: which verdicts change
+# German (replay, union) and the stability gap with a model of some 35M parameters on one GPU: which verdicts change
 # with size? Four times the tokens of the small suite in as many steps, at a quarter of the rates.
 #
 #     REWARM_DATA=/folder/of/corpora reproduction/gpu.sh [experiments]

@@ -2,7 +2,7 @@
 
     python reproduction/suite.py --data FOLDER            the suite, within its budget
     python reproduction/suite.py --data FOLDER --smoke    every experiment in little, in minutes
-    python reproduction/suite.py --data FOLDER --large    a model of 60M parameters (a GPU): gpu.sh
+    python reproduction/suite.py --data FOLDER --large    a model of some 35M parameters: gpu.sh
     python reproduction/suite.py --unbounded              and what three hours have no room for
     python reproduction/suite.py --list                   what each costs; runs nothing
 
@@ -172,6 +172,7 @@ def _main(given: argparse.Namespace) -> int:
         SMOKE if given.smoke else LARGE if given.large else FULL,
         [1] if given.smoke else seeds,
         num_threads=NUM_CORES,
+        at_once=len(seeds) if given.large else 1,
     )
     failed = []
     for name in names:
@@ -194,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     data = os.environ.get("REWARM_DATA")
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--smoke", action="store_true", help="every experiment in little")
-    parser.add_argument("--large", action="store_true", help="a model of 60M parameters")
+    parser.add_argument("--large", action="store_true", help="a model of some 35M parameters")
     parser.add_argument("--list", action="store_true", help="what each costs; runs nothing")
     parser.add_argument("--unbounded", action="store_true", help="however long it takes")
     parser.add_argument("names", nargs="*", help="experiments; default: the suite")
@@ -232,6 +233,7 @@ _LARGER: tuple[_Change, ...] = (
         re.compile(r'(?m)(\btokens) = "([\d.]+)([kM])"'),
         lambda m: f'{m[1]} = "{4 * float(m[2]):g}{m[3]}"',
     ),
+    (re.compile(r"(?m)^workers = \d+$"), f"workers = {max(2, (os.cpu_count() or 2) // 2)}"),
     (re.compile(r"(?m)^(tokens|batch_tokens) = 4096$"), r"\1 = 16384"),
     (re.compile(r"(?m)(lr) = (\d)e-(\d)$"), lambda m: f"{m[1]} = {int(m[2]) / 4:g}e-{m[3]}"),
 )

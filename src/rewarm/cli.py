@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewarm import __version__
-from rewarm.errors import FaultElsewhere, RewarmError, UserError
+from rewarm.errors import FaultElsewhere, RewarmError, UserError, is_out_of_memory
 
 if TYPE_CHECKING:
     from rewarm.corpus.chat import ChatTemplate
@@ -659,7 +659,7 @@ def stream(
         bool, typer.Option("--dry-run", help="Show scenario, learners and runs; run nothing.")
     ] = False,
 ) -> None:
-    """Run backbones by learners by seeds over a stream of labelled examples, class after class.
+    """Run backbones by learners by seeds over a stream: class after class, or corpus after corpus.
 
     The same command goes on where it was; done runs are skipped.
     """
@@ -715,6 +715,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show is not None:  # click's own usage errors
             show()
             return int(getattr(error, "exit_code", 2))
+        if is_out_of_memory(error):
+            told = str(error).strip().partition(". ")[0] or "there is none left"
+            return _say(
+                f"error: no memory: {told}\n"
+                "    → a smaller training.micro_batch_sequences, or "
+                'training.activation_checkpointing = "full";\n'
+                "      `rewarm plan --probe` finds what fits",
+                1,
+            )
         return _say(
             f"unexpected fault: {type(error).__name__}: {error}\n"
             "    → run `rewarm --traceback …` to see where, and please report it",

@@ -28,6 +28,7 @@ __all__ = [
     "RunFolderError",
     "UserError",
     "holds_access_token",
+    "is_out_of_memory",
     "masked",
 ]
 
@@ -57,6 +58,9 @@ class Problem:
     def brief(self) -> str:
         """The problem and its remedy on one line."""
         return f"{self.where}: {self.what} ({self.fix})"
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class RewarmError(Exception):
@@ -187,3 +191,11 @@ def masked(text: str) -> str:
             text = text.replace(value, "***")
     text = _PASSWORD.sub("***@", text)
     return _ACCESS_TOKEN.sub("***", _QUERY.sub(r"\1***", text))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a device's, or the machine's, that has no memory left."""
+    told = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in told for words in _NO_MEMORY)
+    )

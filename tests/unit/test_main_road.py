@@ -244,6 +244,27 @@ def test_a_fault_of_ours_prints_no_traceback_unless_asked(
         main(["plan", "short.toml"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_no_memory_is_told_in_words(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rewarm.stages.train
+
+    monkeypatch.setattr(rewarm.stages.train, "train_plan", Mock(side_effect=error))
+    assert main(["train", "short.toml"]) == 1
+    told = capsys.readouterr().err
+    assert "error: no memory: " in told
+    assert "training.micro_batch_sequences" in told
+    assert "unexpected fault" not in told
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
 def test_a_base_that_is_gone_is_told_to_whoever_goes_on_with_the_run(
     folder: Path, verb: str, capsys: pytest.CaptureFixture[str]

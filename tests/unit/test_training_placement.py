@@ -11,6 +11,7 @@ from rewarm.distributed.world import World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.recipe.steps import TrainingRecipe
+from rewarm.training import half_gain as half
 from rewarm.training import placement as room
 from rewarm.training.placement import (
     apply_placement,
@@ -47,10 +48,59 @@ def test_bf16_is_for_cpus_that_have_it(
     precision: str, expected: str | None, num_warnings: int
 ) -> None:
     science = SCIENCE.model_copy(update={"precision": precision})
-    placement, warnings = choose_placement(CPU, science, make_model_facts())
+    placement, warnings = choose_placement(CPU, science, make_model_facts(), gain=lambda _: 2.0)
     assert placement.autocast_dtype == expected
     assert len(warnings) == num_warnings
     assert all("no bf16 units" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("with_bf16", [True], indirect=True)
+@pytest.mark.usefixtures("with_bf16")
+def test_units_that_gain_nothing_are_left_alone_unless_asked_for() -> None:
+    taken = []
+    for precision in ("auto", "bf16"):
+        science = SCIENCE.model_copy(update={"precision": precision})
+        placement, _ = choose_placement(CPU, science, make_model_facts(), gain=lambda _: 1.1)
+        taken.append(placement.autocast_dtype)
+    assert taken == [None, "bfloat16"]
+
+
+def test_the_gain_is_of_the_fastest_product_of_each_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by what each product is made to take: 3 and 2 s, once disturbed."""
+    took = iter([9.0, 4.0, 3.0, 2.0] + [3.0, 8.0] * 4)
+    now = [0.0, False]
+
+    def clock() -> float:
+        now[0] += next(took) if now[1] else 0.0
+        now[1] = not now[1]
+        return float(now[0])
+
+    monkeypatch.setattr("time.perf_counter", clock)
+    half.half_gain.cache_clear()
+    assert half.half_gain("cpu") == 1.5
+    half.half_gain.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("training", "device", "expected"),
+    [
+        (TrainingRecipe(), "cpu", False),
+        (TrainingRecipe(compile="blocks"), "cpu", True),
+        (TrainingRecipe(), "cuda", True),
+        (TrainingRecipe(compile="none"), "cuda", False),
+        (TrainingRecipe(deterministic=True), "cuda", False),
+        (TrainingRecipe(deterministic=True, compile="blocks"), "cuda", True),
+    ],
+)
+def test_blocks_are_compiled_on_a_gpu_or_where_asked_for(
+    training: TrainingRecipe, device: str, expected: bool
+) -> None:
+    """A billion parameters for ten million tokens; a run of seconds is not worth it."""
+    science = SCIENCE.model_copy(update={"num_steps": 10**7 // SCIENCE.tokens_per_step})
+    large = make_model_facts().model_copy(update={"num_parameters": 10**9})
+    assert room._compiles(training, science, large, torch.device(device)) == expected
+    small = room._compiles(training, science, make_model_facts(), torch.device(device))
+    assert small == (training.compile == "blocks")
 
 
 def test_this_cpu_is_asked_without_an_error() -> None:
@@ -113,6 +163,7 @@ class FakeGpu:
 
     def __init__(self, patch: pytest.MonkeyPatch, *, total_memory: int) -> None:
         properties = type("Properties", (), {"total_memory": total_memory})
+        patch.setattr(room, "half_gain", lambda device_type: 20.0)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
         patch.setattr(torch.cuda, "get_device_name", lambda device: "Imaginary 1")

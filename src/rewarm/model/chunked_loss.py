@@ -7,7 +7,8 @@ tokens × hidden size and with vocabulary × hidden size, not with tokens × voc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from rewarm.model.loss import IGNORED
 
 __all__ = [
     "CHUNK_BYTES",
+    "GPU_CHUNK_BYTES",
     "LogitShape",
     "chunked_nats",
     "chunked_token_nats",
@@ -30,7 +32,9 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 2**27
-"""What the float32 logits of one chunk may take; two such arrays exist at a time."""
+"""What the float32 logits of one chunk may take on a CPU; two such arrays exist at a time."""
+GPU_CHUNK_BYTES = 2**30
+"""The same on a GPU, which needs more tokens than that for its products to be worth a launch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,13 @@ def chunked_nats(
     *,
     shape: LogitShape = LogitShape(),
     chunk_bytes: int = CHUNK_BYTES,
+    compiled: bool = False,
 ) -> Tensor:
     """Return Σ −log p(label) in nats, a scalar with gradient.
 
     `hidden` is [tokens, hidden size], `weight` [vocabulary, hidden size], `bias` [vocabulary];
-    `labels` are int64 [tokens], IGNORED where one does not count.
+    `labels` are int64 [tokens], IGNORED where one does not count. With `compiled`, what lies
+    between the products is one kernel of torch.compile.
     """
     num_tokens = tokens_per_chunk(chunk_bytes, weight.shape[0])
     wants = (
@@ -82,7 +88,7 @@ def chunked_nats(
         torch.is_grad_enabled() and bias is not None and bias.requires_grad,
     )
     total: Tensor = _ChunkedNats.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, labels, shape, num_tokens, wants
+        hidden, weight, bias, labels, shape, num_tokens, wants, compiled
     )
     return total
 
@@ -112,8 +118,13 @@ def chunked_token_nats(
 
 
 def tokens_per_chunk(chunk_bytes: int, vocab_size: int) -> int:
-    """Return how many tokens' float32 logits take so many bytes; at least 1."""
-    return max(1, chunk_bytes // (4 * vocab_size))
+    """Return how many tokens' float32 logits take so many bytes; at least 1.
+
+    As many as fit in what a CPU is given; in more, a power of two: a GPU's products come in tiles,
+    and a compiled chunk should have one shape.
+    """
+    num_tokens = max(1, chunk_bytes // (4 * vocab_size))
+    return num_tokens if chunk_bytes <= CHUNK_BYTES else 1 << (num_tokens.bit_length() - 1)
 
 
 def chunks_of(num_tokens: int, size: int) -> Iterator[slice]:
@@ -138,33 +149,27 @@ class _ChunkedNats(torch.autograd.Function):
         shape: LogitShape,
         num_tokens: int,
         wants: tuple[bool, bool, bool],
+        compiled: bool,
     ) -> Tensor:
-        wide = wide_type(hidden)
+        wide, narrow = wide_type(hidden), _type_of_products(hidden, weight)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         of_hidden = torch.empty_like(hidden) if wants[0] else None
         of_weight = torch.zeros_like(weight, dtype=wide) if wants[1] else None
         of_bias = torch.zeros_like(weight[:, 0], dtype=wide) if wants[2] else None
+        # Cast once, and not again for each chunk.
+        head, head_bias = weight.to(narrow), None if bias is None else bias.to(narrow)
+        of_chunk = _compiled_chunk() if compiled else _chunk
         for rows in chunks_of(len(hidden), num_tokens):
-            here, wanted = hidden[rows], labels[rows]
-            raw = F.linear(here, weight, bias)
-            narrow = raw.dtype
-            logits = shape.apply_(raw.to(wide))
-            counts = wanted != IGNORED
-            places = wanted.clamp(min=0)[:, None]
-            log_sum = logits.logsumexp(dim=-1, keepdim=True)
-            nats = (log_sum - logits.gather(-1, places)).squeeze(-1)
-            total += torch.where(counts, nats, torch.zeros_like(nats)).sum()
-            if not any(wants):
+            here, wanted = hidden[rows].to(narrow), labels[rows]
+            raw = F.linear(here, head, head_bias)
+            nats, gradient = of_chunk(raw, wanted, shape, any(wants))
+            total += nats
+            if gradient is None:
                 continue
-            gradient = (logits - log_sum).exp_()
-            gradient.scatter_add_(-1, places, torch.full_like(places, -1, dtype=wide))
-            gradient.mul_(counts[:, None])
-            # In the type in which the head was computed, as the plain loss's backward pass does.
-            gradient = shape.through_(gradient, logits).to(narrow)
             if of_hidden is not None:
-                of_hidden[rows] = gradient @ weight.to(narrow)
+                of_hidden[rows] = gradient @ head
             if of_weight is not None:
-                of_weight += gradient.t() @ here.to(narrow)
+                _add_product(of_weight, gradient.t(), here)
             if of_bias is not None:
                 of_bias += gradient.sum(0, dtype=wide)
         ctx.of_weight = None if of_weight is None else of_weight.to(weight.dtype)
@@ -179,4 +184,68 @@ class _ChunkedNats(torch.autograd.Function):
         parts = (found.of_hidden, found.of_weight, found.of_bias)
         found.of_hidden = found.of_weight = found.of_bias = None
         scaled = (None if part is None else part.mul_(factor) for part in parts)
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
+
+
+def _type_of_products(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """Return the type in which autocast, where it is on, or the tensors themselves multiply."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:
+        return torch.get_autocast_dtype(kind)
+    return torch.promote_types(hidden.dtype, weight.dtype)
+
+
+def _chunk(
+    raw: Tensor, labels: Tensor, shape: LogitShape, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the summed loss of a chunk's products with the head and, where `wanted`, the gradient
+    at them, in their type, as the plain loss's backward pass has it.
+    """
+    wide = wide_type(raw)
+    logits = shape.apply_(raw.to(wide))
+    counts = labels != IGNORED
+    places = labels.clamp(min=0)[:, None]
+    log_sum = logits.logsumexp(dim=-1, keepdim=True)
+    nats = (log_sum - logits.gather(-1, places)).squeeze(-1)
+    total = torch.where(counts, nats, torch.zeros_like(nats)).sum()
+    if not wanted:
+        return total, None
+    gradient = (logits - log_sum).exp_()
+    gradient.scatter_add_(-1, places, torch.full_like(places, -1, dtype=wide))
+    gradient.mul_(counts[:, None])
+    return total, shape.through_(gradient, logits).to(raw.dtype)
+
+
+def _fused_chunk(
+    raw: Tensor, labels: Tensor, shape: LogitShape, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `_chunk` does, written for a compiler: nothing is scattered or done in place."""
+    wide = wide_type(raw)
+    logits, slope = raw.to(wide) * shape.scale, shape.scale
+    counts = labels != IGNORED
+    places = labels.clamp(min=0)[:, None]
+    through: Tensor | float = slope
+    if shape.cap is not None:
+        squashed = torch.tanh(logits / shape.cap)
+        logits, through = squashed * shape.cap, (1 - squashed * squashed) * slope
+    log_sum = logits.logsumexp(dim=-1, keepdim=True)
+    nats = (log_sum - logits.gather(-1, places)).squeeze(-1)
+    total = torch.where(counts, nats, 0.0).sum()
+    if not wanted:
+        return total, None
+    is_label = torch.arange(raw.shape[-1], device=raw.device)[None] == places
+    gradient = torch.exp(logits - log_sum) - is_label.to(wide)
+    return total, torch.where(counts[:, None], gradient * through, 0.0).to(raw.dtype)
+
+
+@functools.cache
+def _compiled_chunk() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return torch.compile(_fused_chunk, fullgraph=True)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add a matrix product to a total in place; on a GPU with no rounding of it in between."""
+    if total.device.type == "cuda" and total.dtype == torch.float32 and right.dtype != total.dtype:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right

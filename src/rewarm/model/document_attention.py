@@ -57,6 +57,7 @@ PACKAGES: dict[str, Road] = {
 }
 """Importable packages without which a road is not tried. Nothing is downloaded."""
 
+_VARLEN_ASKS_FOR_GQA = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 12)
 # Short neighbours share a call up to so many tokens: one of its own costs more than it skips.
 _TOGETHER = 64
 
@@ -114,15 +115,124 @@ def split_attention(
     """
     _refuse_what_is_unknown(more)
     num_rows, _, num_tokens, _ = query.shape
-    lengths = (
-        (num_tokens,) * num_rows if cu_seq_lens_q is None else tuple(cu_seq_lens_q.diff().tolist())
-    )
-    spans = _spans(lengths, sliding_window)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    if torch.compiler.is_compiling():
+        if dropout:
+            raise NotImplementedError("compiled, it does not have dropout")
+        if cu_seq_lens_q is None:
+            cu_seq_lens_q = torch.arange(num_rows + 1, dtype=torch.int32) * num_tokens
+        # In one type, as autocast has it for the attention below.
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        found = split_op(q, k, v, cu_seq_lens_q, sliding_window, scaling, softcap)
+    else:
+        lengths = [num_tokens] * num_rows
+        if cu_seq_lens_q is not None:
+            lengths = cu_seq_lens_q.diff().tolist()
+        found = _in_spans(
+            q, k, v, lengths, sliding_window, scale=scaling, softcap=softcap, dropout=dropout
+        )
+    return _in_rows(found, query), None
+
+
+def _in_spans(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: Sequence[int],
+    window: int | None,
+    *,
+    scale: float | None,
+    softcap: float | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return the attention of documents of these lengths; all are [tokens, heads, width]."""
+    spans = _spans(tuple(lengths), window)
     sizes = [span.num_tokens for span in spans]
-    parts = [torch.split(x.transpose(1, 2).flatten(0, 1), sizes) for x in (query, key, value)]
-    attend = functools.partial(_attend, scale=scaling, softcap=softcap, dropout=dropout)
-    found = [attend(q, k, v, span.mask) for q, k, v, span in zip(*parts, spans, strict=True)]
-    return _in_rows(torch.cat(found), query), None
+    parts = [torch.split(x, sizes) for x in (query, key, value)]
+    attend = functools.partial(_attend, scale=scale, softcap=softcap, dropout=dropout)
+    return torch.cat([attend(q, k, v, s.mask) for q, k, v, s in zip(*parts, spans, strict=True)])
+
+
+@torch.library.custom_op("rewarm::split_attention", mutates_args=())
+def split_op(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    window: int | None,
+    scale: float | None,
+    softcap: float | None,
+) -> Tensor:
+    """Return `_in_spans` as one operator, into which a compiler does not look.
+
+    Where documents begin is known when it runs, not when a graph is made. Its backward pass
+    computes it once more.
+    """
+    lengths = bounds.diff().tolist()
+    return _in_spans(query, key, value, lengths, window, scale=scale, softcap=softcap)
+
+
+@split_op.register_fake
+def _like_split(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    window: int | None,
+    scale: float | None,
+    softcap: float | None,
+) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("rewarm::split_attention_backward", mutates_args=())
+def _split_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    window: int | None,
+    scale: float | None,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    lengths = bounds.diff().tolist()
+    attend = functools.partial(
+        _in_spans, lengths=lengths, window=window, scale=scale, softcap=softcap
+    )
+    # Within an operator plain autograd records nothing; this does.
+    pull: Any = torch.func.vjp(attend, query, key, value)[1]
+    of_query, of_key, of_value = pull(gradient)
+    return of_query, of_key, of_value
+
+
+@_split_backward.register_fake
+def _like_split_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    window: int | None,
+    scale: float | None,
+    softcap: float | None,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.settings = inputs[4:]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    found = _split_backward(gradient, *ctx.saved_tensors, *ctx.settings)
+    return (*found, None, None, None, None)
+
+
+split_op.register_autograd(_backward, setup_context=_keep)
 
 
 class _Span(NamedTuple):
@@ -209,6 +319,10 @@ def varlen_attention(
         cu_seq_lens_q, max_length_q = cu_seq_lens_q * num_tokens, num_tokens
     # Autocast leaves what went through a rotary embedding in float32, and values in half precision.
     q, k, v = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
+    # torch 2.11 does not ask whether heads share keys, and lets them.
+    shared: dict[str, Any] = (
+        {"enable_gqa": num_heads != key.shape[1]} if _VARLEN_ASKS_FOR_GQA else {}
+    )
     found = varlen_attn(
         q,
         k,
@@ -219,7 +333,7 @@ def varlen_attention(
         max_length_q,
         scale=scaling,
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-        enable_gqa=num_heads != key.shape[1],
+        **shared,
     )
     assert isinstance(found, Tensor), "a second result comes only where it is asked for"
     return _in_rows(found, query), None

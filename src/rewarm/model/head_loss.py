@@ -22,6 +22,7 @@ from rewarm.model.chunked_loss import (
     chunked_nats,
     chunked_token_nats,
     logit_shape_of,
+    tokens_per_chunk,
 )
 from rewarm.model.loss import (
     IGNORED,
@@ -38,6 +39,7 @@ __all__ = ["HeadLoss", "Nats"]
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_TOLERANCE = 5e-2
 _CHECKED = 24
+_MAX_REASON = 300
 
 
 class Nats(Protocol):
@@ -66,6 +68,7 @@ class HeadLoss:
     def __init__(self, nats: Nats | None = None, *, chunk_bytes: int | None = None) -> None:
         """`nats` takes the loss; None: in chunks, whose float32 logits take `chunk_bytes`."""
         self.chunk_bytes = CHUNK_BYTES if chunk_bytes is None else chunk_bytes
+        self._in_chunks = nats is None
         self._nats = nats or functools.partial(chunked_nats, chunk_bytes=self.chunk_bytes)
         self._token_nats = functools.partial(chunked_token_nats, chunk_bytes=self.chunk_bytes)
         self._agrees = False
@@ -131,17 +134,57 @@ class HeadLoss:
         exist. `within` calls `work(model, *arguments)` where a sharded model's weights are whole.
         """
         within = within or (lambda work, *arguments: work(model, *arguments))
-        device = next(model.parameters()).device
-        places = torch.arange(_CHECKED, device=device) * 7919
-        ids = (places % model.config.vocab_size)[None]
-        labels = ids.roll(-1)
-        labels[:, ::5] = IGNORED
+        ids, labels = _made_up(model)
         with evaluating(model):
             try:
                 why: str | None = within(self._difference, ids, labels, trains)
             except (AttributeError, TypeError, NotImplementedError, ValueError) as error:
                 return f"its head or hidden states are not where they are looked for ({error})"
         self._agrees = why is None
+        return why
+
+    def compile(
+        self, model: Any, num_tokens: int, *, within: Callable[..., Any] | None = None
+    ) -> str | None:
+        """Compile what lies between the products of a loss in chunks that `settle` has borne out,
+        for micro-batches of `num_tokens`, where it then gives the same; return why it stays as it
+        is, or None.
+        """
+        if not (self._agrees and self._in_chunks):
+            return None
+        within = within or (lambda work, *arguments: work(model, *arguments))
+        compiled = functools.partial(chunked_nats, chunk_bytes=self.chunk_bytes, compiled=True)
+
+        def compare(model: Any, ids: Tensor, labels: Tensor) -> str | None:
+            vocab_size = model.get_output_embeddings().weight.shape[0]
+            rows = min(num_tokens, tokens_per_chunk(self.chunk_bytes, vocab_size))
+            with torch.no_grad():
+                hidden = _hidden_of(model, ids, None)
+            times = -(-rows // ids.numel())
+            hidden = hidden.repeat(1, times, 1)[:, :rows]
+            labels = labels.repeat(1, times)[:, :rows]
+            found = []
+            for nats in (compiled, self._nats):
+                leaf = hidden.detach().requires_grad_()
+                with torch.enable_grad():
+                    total = self._through_head(nats, model, leaf, labels)
+                    found.append((total.detach(), *_gradients(total, [leaf])))
+            tolerance = _TOLERANCE[torch.float32] if hidden.dtype == torch.float32 else 0.0
+            if torch.is_autocast_enabled(hidden.device.type) or not tolerance:
+                tolerance = _HALF_TOLERANCE
+            for what, ours, own in zip(("loss", "gradient"), *found, strict=True):
+                if not _agree(ours, own, tolerance):
+                    return f"the {what} differs"
+            return None
+
+        ids, labels = _made_up(model)
+        with evaluating(model):
+            try:
+                why: str | None = within(compare, ids, labels)
+            except Exception as error:  # a compiler fails in whatever way it likes
+                why = f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
+        if why is None:
+            self._nats = compiled
         return why
 
     def _difference(self, model: Any, ids: Tensor, labels: Tensor, trains: bool) -> str | None:
@@ -182,6 +225,16 @@ class HeadLoss:
             labels.flatten(),
             shape=logit_shape_of(model.config),
         )
+
+
+def _made_up(model: Any) -> tuple[Tensor, Tensor]:
+    """Return some tokens and their labels, one in five of which does not count; int64 [1, n]."""
+    device = next(model.parameters()).device
+    places = torch.arange(_CHECKED, device=device) * 7919
+    ids = (places % model.config.vocab_size)[None]
+    labels = ids.roll(-1)
+    labels[:, ::5] = IGNORED
+    return ids, labels
 
 
 def _hidden_of(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:

@@ -276,6 +276,7 @@ class Placement(Record):
     checkpointing: Checkpointing = Field(
         "none", description="what of a block is computed again in the backward pass"
     )
+    compiled: bool = Field(False, description="each block is compiled")
     tensor_parallel: int = Field(1, description="ranks that share each block's matrices")
     whole_gradients: bool = Field(
         False,

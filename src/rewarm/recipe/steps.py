@@ -81,6 +81,12 @@ class TrainingRecipe(Section):
         "nothing, all but its products and attention, everything; auto: what a probe chose, else "
         "the least that fits. The same bits, less memory, more time",
     )
+    compile: Literal["auto", "blocks", "none"] = Field(
+        "auto",
+        description="blocks: each block by torch.compile, faster after some seconds and of other "
+        "last bits; auto: on a GPU, for runs of some minutes, unless deterministic. A block that "
+        "cannot be compiled, or then comes to something else, runs as it is",
+    )
     deterministic: bool = Field(
         False, description="bit-identical resume on a GPU too, at some cost in speed"
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from rewarm.distributed.fsdp import Root
+from rewarm.distributed.fsdp import Root, blocks_of
 from rewarm.distributed.world import ALONE, World
 from rewarm.evaluation.likelihood import Progress, Within, evaluate
 from rewarm.evaluation.suite import EvaluationSuite
+from rewarm.model.chunked_loss import GPU_CHUNK_BYTES
+from rewarm.model.compiled import compile_blocks
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.liger_loss import liger_nats
 from rewarm.model.packing import DocumentAttention, check_documents_apart
@@ -52,6 +54,7 @@ class Objective:
     world: World
     loss: HeadLoss
     attention: DocumentAttention
+    _uncompiled: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: Plan, placement: Placement, world: World = ALONE) -> Objective:
@@ -62,7 +65,10 @@ class Objective:
             plan,
             placement,
             world,
-            HeadLoss(liger_nats if placement.loss == "liger" else None),
+            HeadLoss(
+                liger_nats if placement.loss == "liger" else None,
+                chunk_bytes=None if device.type == "cpu" else GPU_CHUNK_BYTES,
+            ),
             DocumentAttention(
                 roads_of(training, device, placement.autocast_dtype, model),
                 sequence_length=plan.science.sequence_length,
@@ -83,7 +89,33 @@ class Objective:
                 self.world.ranks.together(
                     lambda: check_documents_apart(root.model, vocab_size=vocab_size, within=root)
                 )
-        return notices + self._settle_loss(root.model, within=root, trains=True)
+        # Not in half precision, which some kernels that keep documents apart ask for.
+        with self.attention.as_loaded(root.model):
+            notices += self._settle_loss(root.model, within=root, trains=True)
+        return notices + self._compile(root)
+
+    def _compile(self, root: Root) -> list[str]:
+        """Compile the blocks, where the placement says so; return what to tell."""
+        placement, science = self.placement, self.plan.science
+        if not placement.compiled:
+            return []
+        with autocast_of(placement):
+            why = compile_blocks(
+                root.model,
+                blocks_of(root.model),
+                placement.checkpointing,
+                shape=(placement.micro_batch_sequences, science.sequence_length),
+                mask_documents=science.mask_documents,
+                within=root,
+                trains_alike=not self.plan.conduct.model.dropout,
+                agree=self._first,
+            )
+            num_tokens = placement.micro_batch_sequences * science.sequence_length
+            if why is not None:
+                self._uncompiled.append(why)
+                return [f"blocks are not compiled: {why}"]
+            why = self._first(self.loss.compile(root.model, num_tokens, within=root))
+        return [] if why is None else [f"the loss is not compiled: {why}"]
 
     def settled(self, placement: Placement) -> Placement:
         """Return a placement with the road and the loss that the base has borne out."""
@@ -92,6 +124,8 @@ class Objective:
             found["document_attention"] = self.attention.taken
         if not self.loss.agrees:
             found["loss"] = "plain"
+        if self._uncompiled:
+            found["compiled"] = False
         return placement.model_copy(update=found)
 
     def settle_measures(self, model: nn.Module) -> list[str]:

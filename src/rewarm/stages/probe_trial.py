@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm.artifacts import read_json, write_json
-from rewarm.errors import RewarmError, RunFolderError
+from rewarm.errors import RewarmError, RunFolderError, is_out_of_memory
 from rewarm.model.load import base_without_weights
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Plan, load_plan, save_plan
@@ -40,7 +40,6 @@ _ENOUGH_S = 12.0
 _LIMIT_SHARE = 0.9
 # Beyond what the estimate is ever off: on a CPU what does not fit would end other processes too.
 _HOPELESS = 1.2
-_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class StopWatch:
@@ -130,7 +129,7 @@ def main(path: Path) -> None:
     try:
         train_plan(plan, run, command="", console=Console(quiet=True), hooks=[watch])
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(w in str(error) for w in _NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         reply(unfit.model_copy(update={"why": "out of memory"}))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,11 +35,12 @@ from rewarm.stages.ranks import join_ranks
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
+from rewarm.training.half_gain import half_gain
 from rewarm.training.hooks import Hook
 from rewarm.training.laps import Laps
 from rewarm.training.materials import Materials
 from rewarm.training.mirror.remote import url_problem
-from rewarm.training.placement import choose_placement
+from rewarm.training.placement import choose_device, choose_placement
 from rewarm.training.profiling import Profile
 from rewarm.training.run import run_training
 from rewarm.training.sinks import Sink, check_sinks, open_sink
@@ -142,6 +143,7 @@ def train_plan(
         plan.conduct.model,
         world,
         probe=probe_of(plan, run),
+        gain=_agreed_gain(plan, world),
     )
     suites = suites_of(plan)
     harness: list[HarnessTasks | None] = []
@@ -218,6 +220,15 @@ def train_plan(
     if ending.forgot:
         return FORGOT
     return FINISHED if ending.signal is None else STOPPED
+
+
+def _agreed_gain(plan: Plan, world: World) -> Callable[[str], float]:
+    """Return what a device gains from bf16, as one rank measures it: all compute in one type."""
+    if plan.science.precision != "auto" or world.is_alone:
+        return half_gain
+    device = choose_device(plan.conduct.training.device)
+    measured = world.ranks.on_main(lambda: half_gain(device.type))
+    return lambda device_type: measured
 
 
 def _check_launch(plan: Plan, run: RunFolder, world: World) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewarm.artifacts import provenance
 from rewarm.distributed.fsdp import num_shards
@@ -32,6 +34,7 @@ from rewarm.planning.plan import Placement, Science
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing, Probe, Trial
+from rewarm.training.half_gain import half_gain
 from rewarm.units import format_bytes
 
 __all__ = [
@@ -51,7 +54,17 @@ __all__ = [
 VERSIONS_OF = ("rewarm", "torch", "transformers", "numpy", "safetensors", "torchao")
 """Packages whose versions are recorded, since the last bits may depend on them."""
 
+# Units that multiply in bf16 are twice as fast and more; about 1, something in between is missing.
+_LEAST_HALF_GAIN = 1.2
+_WHOLE_ATTENTIONS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 _LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
+# Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
+_WORTH_COMPILING_FLOPS = 5e16
 # Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
 _GPU_ACTIVATION_SHARE = 0.6
 # Of the same, what gradients may take that are kept whole until a step's last micro-batch.
@@ -65,8 +78,11 @@ def choose_placement(
     world: World = ALONE,
     *,
     probe: Probe | None = None,
+    gain: Callable[[str], float] | None = None,
 ) -> tuple[Placement, list[str]]:
     """Return the placement on this machine (with `world`: on these ranks), and warnings.
+
+    `gain` returns what a type of device gains from bf16, in place of `half_gain`, which measures.
 
     What a `probe` of this plan chose is taken over where it was of this device, by one process;
     what the recipe names stands above it. Raises EnvironmentFault where a GPU or Liger is asked
@@ -75,8 +91,9 @@ def choose_placement(
     device = choose_device(training.device)
     if training.loss == "liger":
         check_liger(device)
-    autocast_dtype, warnings = _choose_autocast(science.precision, device)
+    autocast_dtype, warnings = _choose_autocast(science.precision, device, gain or half_gain)
     trial = _trial_of_device(probe, device, training, world)
+    compiled = _compiles(training, science, model, device)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
     if science.sequences_per_step < world.data_size:
         idle = (world.data_size - science.sequences_per_step) * world.tensor_parallel
@@ -94,7 +111,7 @@ def choose_placement(
     else:
         micro_batch = largest_micro_batch(
             sequences_per_rank,
-            bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
+            bytes_per_sequence=_activation_bytes(model, training, compiled=compiled)
             * science.sequence_length,
             budget_bytes=_activation_budget(
                 device, _state_bytes_per_rank(model, science.optimizer.kind, world)
@@ -113,6 +130,7 @@ def choose_placement(
         loss=loss_of(training.loss, model),
         document_attention=document_attention,
         checkpointing="none" if wanted == "auto" else wanted,
+        compiled=compiled,
         tensor_parallel=world.tensor_parallel,
         whole_gradients=_keeps_whole_gradients(device, model, world),
         num_threads=training.num_threads or torch.get_num_threads(),
@@ -154,6 +172,27 @@ def _made_to_fit(
             f"{format_bytes(total)}: {kind} activation checkpointing is used"
         ]
     return placement, []
+
+
+def _compiles(
+    training: TrainingRecipe, science: Science, model: ModelFacts, device: torch.device
+) -> bool:
+    """Tell whether blocks are compiled: on a CPU, where a run has its bits, only if asked for.
+
+    On a GPU where the run is long enough to earn what each launch spends on it.
+    """
+    if training.compile != "auto":
+        return training.compile == "blocks"
+    if device.type != "cuda" or training.deterministic:
+        return False
+    num_tokens = science.num_steps * science.tokens_per_step
+    return 6 * model.num_parameters * num_tokens >= _WORTH_COMPILING_FLOPS
+
+
+def _activation_bytes(model: ModelFacts, training: TrainingRecipe, *, compiled: bool) -> int:
+    """Return what a token takes at most: compiled, half of what it does eagerly, in float32."""
+    taken = activation_bytes_per_token(model, loss_of(training.loss, model))
+    return taken // 2 if compiled else taken
 
 
 def _total_memory(device: torch.device) -> int | None:
@@ -218,12 +257,18 @@ def autocast_dtype(placement: Placement) -> torch.dtype | None:
     return blocks_dtype(placement) if placement.world_size == 1 else None
 
 
-def autocast_of(placement: Placement) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def autocast_of(placement: Placement) -> Iterator[None]:
     """Return the context in which the placement computes a loss (weights stay float32)."""
-    dtype = autocast_dtype(placement)
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(placement.device).type, dtype=dtype)
+    dtype, device = autocast_dtype(placement), torch.device(placement.device)
+    with contextlib.ExitStack() as stack:
+        if dtype is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=dtype))
+        if device.type == "cuda" and placement.document_attention is None:
+            # Over whole sequences cuDNN's kernel is the fastest where it can be used; torch's own
+            # order has it last.
+            stack.enter_context(sdpa_kernel(_WHOLE_ATTENTIONS, set_priority=True))
+        yield
 
 
 def placement_changes(old: Placement, new: Placement) -> list[str]:
@@ -262,7 +307,9 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, list[str]]:
+def _choose_autocast(
+    precision: str, device: torch.device, gain: Callable[[str], float]
+) -> tuple[str | None, list[str]]:
     """Return the autocast dtype (None: float32 throughout) and warnings."""
     if precision == "float32":
         return None, []
@@ -270,6 +317,8 @@ def _choose_autocast(precision: str, device: torch.device) -> tuple[str | None, 
         has_units = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_units = cpu_has_bf16_units()
+    if has_units and precision == "auto" and gain(device.type) < _LEAST_HALF_GAIN:
+        return None, []
     if has_units:
         return "bfloat16", []
     if precision == "auto":

@@ -1,0 +1,498 @@
+"""Steps of real shapes on one GPU: share of the peak rate, tokens per second, memory, waiting.
+
+    python benchmarks/gpu.py                  all of it, in a process of its own for each shape
+    python benchmarks/gpu.py --shapes 1B      some shapes
+    python benchmarks/gpu.py --limits         what this GPU's products and attentions reach alone
+
+No network, no hub: weights are random, text is made up. The road is a launch's: the placement
+chooses micro-batch and precision, documents are kept apart, the loss is held against the model's
+own logits, blocks are compiled, batches come from the prefetching loader; only checkpoints and
+evaluations are left out. Each shape also trains eagerly, and compiled with whole windows as
+documents.
+
+MFU = tokens/s × FLOPs per token / 989e12 (dense bf16 of an H100 or H200 by its datasheet), where
+FLOPs per token = 6 × (parameters of the blocks + the output head, tied or not)
+                + 6 × layers × heads × head width × sequence length
+The last term is attention over whole windows, halved for being causal, and forward and twice that
+backward; with documents kept apart less than that is computed, and the same is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_limits import limits
+from numpy.typing import NDArray
+from record import Figure, machine, write_results
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from rewarm.batches.loader import BatchLoader, PrefetchedBatches
+from rewarm.corpus.views import Sequences
+from rewarm.distributed.fsdp import Root
+from rewarm.model.load import quiet_transformers
+from rewarm.planning.plan import Plan
+from rewarm.recipe.steps import TrainingRecipe
+from rewarm.records.facts import ModelFacts, StepRecord
+from rewarm.stages.objective import Objective
+from rewarm.training.optimizer import build_optimizer, trainable_parameters
+from rewarm.training.placement import apply_placement, autocast_of, choose_placement
+from rewarm.training.state import TrainState
+from rewarm.training.step import Stepper
+from tests.support.tiny_plans import make_plan
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PEAK_FLOPS = 989e12
+LENGTH = 4096 if DEVICE == "cuda" else 256
+GOAL = 0.55
+
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny": (  # for a look at this script without a GPU
+        "LlamaConfig",
+        {
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 70_000,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "0.5B": (  # Qwen 2.5 0.5B
+        "Qwen2Config",
+        {
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "vocab_size": 151_936,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "1B": (  # OLMo 2 1B
+        "Olmo2Config",
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "vocab_size": 100_352,
+            "tie_word_embeddings": False,
+            "rope_theta": 500_000.0,
+        },
+    ),
+    "3B": (  # Llama 3.2 3B
+        "LlamaConfig",
+        {
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "vocab_size": 128_256,
+            "tie_word_embeddings": True,
+            "rope_theta": 500_000.0,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Made-up tokens in documents of some hundreds to thousands."""
+
+    vocab_size: int
+    seed: int = 1
+
+    def sequences(self, windows: NDArray[np.int64], length: int, /) -> Sequences:
+        """Return what each window reads and should say."""
+        places = windows[:, None] * length + np.arange(length + 1)
+        tokens = ((places * 2654435761 + self.seed) % 2**32 >> 7) % self.vocab_size
+        return Sequences(tokens[:, :-1], tokens[:, 1:])
+
+    def positions(self, windows: NDArray[np.int64], length: int, /) -> NDArray[np.int64]:
+        """Return each input's place in its document."""
+        rows = []
+        for window in windows.tolist():
+            draw = np.random.default_rng((self.seed, window))
+            lengths = np.exp(draw.normal(6.5, 1.0, size=length)).astype(np.int64) + 16
+            ends = np.cumsum(lengths)
+            starts = np.concatenate([[0], ends[ends < length]])
+            row = np.arange(length)
+            rows.append(row - starts[np.searchsorted(starts, row, side="right") - 1])
+        return np.stack(rows)
+
+
+def model_of(name: str) -> Any:
+    """Return a model of a shape with random weights, on the GPU in float32."""
+    import transformers
+
+    kind, sizes = SHAPES[name]
+    config = getattr(transformers, kind)(max_position_embeddings=LENGTH, **sizes)
+    torch.manual_seed(0)
+    with quiet_transformers(), torch.device(DEVICE):
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+
+
+def facts_of(name: str, model: Any) -> ModelFacts:
+    """Return what a plan would know of the model."""
+    config = model.config
+    tied = bool(config.tie_word_embeddings)
+    embedding = model.get_input_embeddings().weight.numel()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return ModelFacts(
+        folder=name,
+        model_type=config.model_type,
+        architecture=type(model).__name__,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_embedding_parameters=embedding,
+        num_head_parameters=0 if tied else embedding,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_size=width,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        max_positions=LENGTH,
+        tied_embeddings=tied,
+        saved_dtype="float32",
+        bos_token_id=0,
+        eos_token_id=1,
+        weights_fingerprint="w" * 64,
+        tokenizer_fingerprint="t" * 64,
+        tensor_shapes={key: tuple(tensor.shape) for key, tensor in model.state_dict().items()},
+    )
+
+
+def flops_per_token(facts: ModelFacts) -> float:
+    """Return the FLOPs that the module's head counts."""
+    blocks = facts.num_parameters - facts.num_embedding_parameters - facts.num_head_parameters
+    head = facts.vocab_size * facts.hidden_size
+    attention = 6 * facts.num_layers * facts.num_heads * facts.head_size * LENGTH
+    return 6 * (blocks + head) + attention
+
+
+def plan_of(facts: ModelFacts, sequences: int, *, masked: bool, training: TrainingRecipe) -> Plan:
+    """Return a plan of steps of so many sequences."""
+    plan = make_plan(num_steps=1000, peak_lr=1e-5)
+    science = plan.science.model_copy(
+        update={
+            "sequence_length": LENGTH,
+            "sequences_per_step": sequences,
+            "mask_documents": masked,
+            "num_layers": facts.num_layers,
+            "precision": training.precision,
+        }
+    )
+    conduct = plan.conduct.model_copy(update={"model": facts, "training": training})
+    return plan.model_copy(update={"science": science, "conduct": conduct})
+
+
+@dataclass
+class Launch:
+    """A model laid as a plan says, from whose steps figures are taken."""
+
+    plan: Plan
+    state: TrainState
+    stepper: Stepper
+    notices: list[str]
+    seconds: float
+
+    @classmethod
+    def of(cls, state: TrainState, plan: Plan, *, micro_batch: int | None = None) -> Launch:
+        """Lay a state's model as the placement that is chosen here says."""
+        started = time.perf_counter()
+        placement, warnings = choose_placement(
+            plan.conduct.training, plan.science, plan.conduct.model
+        )
+        if micro_batch is not None:
+            placement = placement.model_copy(update={"micro_batch_sequences": micro_batch})
+        apply_placement(placement)
+        objective = Objective.of(plan, placement)
+        notices = [*warnings, *objective.settle(state.root)]
+        placement = objective.settled(placement)
+        stepper = Stepper(
+            plan.science,
+            placement,
+            objective.loss,
+            tell=lambda kind, step, message: notices.append(f"{kind} at {step}: {message}"),
+        )
+        _wait()
+        return cls(plan, state, stepper, notices, time.perf_counter() - started)
+
+    def take(
+        self, num_steps: int, *, each: Callable[[StepRecord], None] = lambda record: None
+    ) -> list[tuple[StepRecord, float]]:
+        """Take steps; return each record with the seconds from one step's end to the next one's."""
+        science = self.plan.science
+        loader = BatchLoader(
+            science.order(),
+            {source.name: Text(self.plan.conduct.model.vocab_size) for source in science.sources},
+            sequence_length=LENGTH,
+            vocab_size=self.plan.conduct.model.vocab_size,
+            mask_documents=science.mask_documents,
+        )
+        last = self.state.step + num_steps
+        found = []
+        with PrefetchedBatches(loader, last, pins=DEVICE == "cuda") as batches:
+            before = time.perf_counter()
+            while self.state.step < last:
+                record = self.stepper(self.state, batches.batch(self.state.step))
+                self.state.step += 1
+                now = time.perf_counter()
+                found.append((record, now - before))
+                before = now
+                each(record)
+        return found
+
+
+def _wait() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_bytes() -> int:
+    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+
+
+def measured(name: str, kind: str, launch: Launch, num_steps: int) -> dict[str, Any]:
+    """Return figures of some steps after two that warm up."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    warm_up = launch.take(2)
+    steps = launch.take(num_steps)
+    facts, science = launch.plan.conduct.model, launch.plan.science
+    tokens = LENGTH * science.sequences_per_step
+    step_s = statistics.median(seconds for _, seconds in steps)
+    placement = launch.stepper.placement
+    return {
+        "shape": name,
+        "kind": kind,
+        "step_s": step_s,
+        "first_steps_s": [round(seconds, 3) for _, seconds in warm_up],
+        "settled_s": round(launch.seconds, 2),
+        "tokens_per_s": tokens / step_s,
+        "mfu": tokens / step_s * flops_per_token(facts) / PEAK_FLOPS,
+        "peak_gib": _peak_bytes() / 2**30,
+        "wait_share": sum(record.data_wait_s for record, _ in steps) / sum(s for _, s in steps),
+        "micro_batch": placement.micro_batch_sequences,
+        "checkpointing": placement.checkpointing,
+        "road": placement.document_attention,
+        "compiled": placement.compiled,
+        "loss_kind": placement.loss,
+        "loss": [round(record.loss, 5) for record, _ in steps[-2:]],
+        "notices": launch.notices,
+    }
+
+
+def against_float32(model: Any, facts: ModelFacts, launch: Launch) -> dict[str, Any]:
+    """Return how loss and gradient of one window differ from plain float32, as shares."""
+    from rewarm.model.loss import sum_of_token_losses
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    text = Text(facts.vocab_size, seed=7)
+    windows = np.array([3])
+    read = text.sequences(windows, LENGTH)
+    ids, labels, positions = (
+        torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE)
+        for array in (read.inputs, read.labels, text.positions(windows, LENGTH))
+    )
+    rows = launch.stepper.placement.micro_batch_sequences
+
+    masked = launch.plan.science.mask_documents
+
+    def taken(loss: Any, *, half: bool, rows: int) -> tuple[float, torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        many = [tensor.expand(rows, -1).contiguous() for tensor in (ids, labels, positions)]
+        with autocast_of(launch.stepper.placement) if half else contextlib.nullcontext():
+            nats, _ = loss(model, *(many if masked else (*many[:2], None)))
+        (nats / many[0].numel()).backward()
+        parts = [p.grad.flatten()[:: max(1, p.numel() // 4096)] for p in model.parameters()]
+        return float(nats.detach()) / many[0].numel(), torch.cat(parts).clone()
+
+    ours_loss, ours = taken(launch.stepper.loss, half=True, rows=rows)
+    own = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    forwards = {
+        module: module.__dict__.pop("forward")
+        for module in model.modules()
+        if "forward" in module.__dict__
+    }
+    plain_loss, plain = taken(sum_of_token_losses, half=False, rows=1)
+    for module, forward in forwards.items():
+        module.forward = forward
+    model.set_attn_implementation(own)
+    model.zero_grad(set_to_none=True)
+    return {
+        "float32_loss": plain_loss,
+        "loss_off": abs(ours_loss / plain_loss - 1),
+        "gradient_off": float((ours - plain).norm() / plain.norm()),
+    }
+
+
+def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
+    """Return which kernels took longest in a step, each with its share of it."""
+    from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
+    from torch.profiler import ProfilerActivity, profile
+
+    kind = DeviceType.CUDA
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as watched:
+        launch.take(1)
+        _wait()
+    if path is not None:
+        watched.export_chrome_trace(str(path))
+    rows = [
+        (event.key, event.self_device_time_total)
+        for event in watched.key_averages()
+        if event.device_type == kind
+    ]
+    total = sum(took for _, took in rows) or 1.0
+    return [(key[:110], took / total) for key, took in sorted(rows, key=lambda r: -r[1])[:22]]
+
+
+def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: list[str]) -> None:
+    """Print a JSON line for each kind of launch of a shape."""
+    model = model_of(name)
+    facts = facts_of(name, model)
+    optimizer = build_optimizer(trainable_parameters(model), make_plan().science.optimizer)
+    state = TrainState(Root(model), optimizer)
+    for written in kinds:
+        kind, _, micro = written.partition("@")
+        training = TrainingRecipe(
+            precision="bf16",
+            compile="none" if kind == "eager" else "blocks",
+            activation_checkpointing="auto",
+        )
+        plan = plan_of(facts, sequences, masked=kind != "whole windows", training=training)
+        try:
+            for module in model.modules():
+                module.__dict__.pop("forward", None)
+            torch._dynamo.reset()
+            model.set_attn_implementation("sdpa")
+            launch = Launch.of(state, plan, micro_batch=int(micro) if micro else None)
+            found = measured(
+                name, written, launch, max(3, num_steps // (2 if kind == "eager" else 1))
+            )
+            if written in ("compiled", "whole windows"):
+                found["profile"] = profile_of(launch, None if out is None else out / "trace.json")
+            print("RESULT " + json.dumps(found), flush=True)
+            if written in ("compiled", "whole windows"):
+                off = against_float32(model, facts, launch)
+                print("RESULT " + json.dumps({"shape": name, "of": kind, **off}), flush=True)
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            print("RESULT " + json.dumps({"shape": name, "kind": kind, "error": str(error)[:300]}))
+
+
+def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
+    """Return figures in the form of all benchmarks."""
+    figures = []
+    for row in rows:
+        if "limit" in row and "rate" in row:
+            figures.append(Figure(row["limit"], row["rate"], row["unit"], "higher"))
+        if "mfu" in row:
+            what = f"{row['shape']}, {row['kind']}"
+            goal = GOAL if row["shape"] == "1B" and row["kind"] == "compiled" else None
+            figures += [
+                Figure(f"{what}: MFU", row["mfu"], "", "higher", goal, "989 TFLOP/s"),
+                Figure(f"{what}: rate", row["tokens_per_s"], "tokens/s", "higher"),
+                Figure(f"{what}: peak memory", row["peak_gib"], "GiB", "lower"),
+                Figure(f"{what}: waiting for data", row["wait_share"], "", "lower", 0.01, "steps"),
+            ]
+        if "loss_off" in row:
+            what = f"{row['shape']}, {row['of']}, bf16 against plain float32"
+            figures += [
+                Figure(f"{what}: loss", row["loss_off"], "", "lower", 5e-3, "float32"),
+                Figure(f"{what}: gradient", row["gradient_off"], "", "lower", 0.1, "float32"),
+            ]
+    return figures
+
+
+def _told_by(command: list[str]) -> list[dict[str, Any]]:
+    """Return the rows that a process prints, shown as they come; its errors where it has any."""
+    rows = []
+    with tempfile.TemporaryFile("w+") as errors:
+        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("RESULT "):
+                rows.append(json.loads(line[7:]))
+                profiled = rows[-1].pop("profile", [])
+                print(json.dumps(rows[-1]), flush=True)
+                for key, share in profiled:
+                    print(f"    {share:6.1%}  {key}", flush=True)
+        if process.wait() or any("error" in row for row in rows):
+            errors.seek(0)
+            print(errors.read()[-3000:], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shapes", nargs="*", default=list(SHAPES)[1:])
+    parser.add_argument("--kinds", nargs="*", default=["eager", "compiled", "whole windows"])
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--limits", action="store_true")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--child")
+    given = parser.parse_args()
+    if DEVICE == "cpu" and given.shapes != ["tiny"]:
+        sys.exit("no GPU that torch sees; --shapes tiny takes a look at the script on a CPU")
+    if given.child == "limits":
+        for row in limits(LENGTH):
+            print("RESULT " + json.dumps(row), flush=True)
+        return
+    if given.child:
+        child(given.child, given.steps, given.sequences, given.out, given.kinds)
+        return
+    print(machine(), "torch", torch.__version__, flush=True)
+    rows: list[dict[str, Any]] = []
+    for name in [*(["limits"] if given.limits else []), *given.shapes]:
+        started = time.perf_counter()
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            name,
+            "--shapes",
+            name,
+            "--steps",
+            str(given.steps),
+        ]
+        command += ["--sequences", str(given.sequences), "--kinds", *given.kinds]
+        command += [] if given.out is None else ["--out", str(given.out)]
+        rows += _told_by(command)
+        if DEVICE == "cuda":  # what is measured stays, should another shape not come to its end
+            write_results("gpu", figures_of(rows))
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    if given.out is not None:
+        (given.out / "gpu-rows.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
