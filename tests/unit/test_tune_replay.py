@@ -86,6 +86,7 @@ def test_what_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told.count("was made before") == 13
     assert (folder / "runs/t/tune/replay.json").read_text() == first
     assert "18.4k tokens, 46% of the budget" in told
+    assert "The shortest has 4 steps: old loss jumps within the first 40" in told
     assert "The run that the law had not seen (replay 10%, 4.1k tokens): old text" in told
     # A model that knows nothing forgets nothing: no replay is needed.
     assert found_in(folder)["finding"]["share"] == 0.0

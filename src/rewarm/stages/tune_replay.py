@@ -32,7 +32,7 @@ from rewarm.stages.job import Job, command_line, open_job
 from rewarm.stages.plan import plan_job
 from rewarm.stages.short_run import ShortRun, plan_short_run, short_recipe, train_short_run
 from rewarm.stages.train import FINISHED
-from rewarm.units import format_count, format_duration, parse_count
+from rewarm.units import counted, format_count, format_duration, parse_count
 
 __all__ = ["DEFAULT_TOLERANCE", "run_tune_replay"]
 
@@ -238,6 +238,14 @@ def _announce(search: _Search, tolerance: float, console: Console) -> None:
         f"{format_count(spent)} tokens, {spent / budget:.0%} of the budget of "
         f"{format_count(budget)}; about {format_duration(seconds)}, if the plan's estimate holds.",
     )
+    shortest = min(plan.science.num_steps for plan in plans)
+    if shortest < _LEAST_STEPS:
+        _say(
+            console,
+            f"The shortest has {counted(shortest, 'step')}: old loss jumps within the first "
+            f"{_LEAST_STEPS} and comes back, which the law cannot follow. Longer runs (--tokens) "
+            "would tell more.",
+        )
     _say(console, f"{RULE} Tolerance: {tolerance:g} bits per byte.")
 
 
