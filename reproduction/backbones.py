@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import zstandard
+from pyarrow import parquet
 from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -31,12 +33,21 @@ from transformers import (
 
 from rewarm.artifacts import write_atomically
 from rewarm.model.vocabulary import train_bpe
-from rewarm.stream.experiment import SourceRecipe
 from rewarm.stream.holding import contrastive_loss
 from rewarm.stream.inputs import PixelRows
+from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 
-__all__ = ["FULL", "SMOKE", "Lengths", "make_backbones", "make_labelled_texts"]
+__all__ = [
+    "FULL",
+    "IMAGES_EACH_EPOCH",
+    "SMOKE",
+    "TEXTS_EACH_STEP",
+    "Lengths",
+    "make_backbones",
+    "make_digits",
+    "make_labelled_texts",
+]
 
 _ALPHABETS = ("Korean/", "Latin/", "Greek/", "Balinese/")
 _STREAMED = (
@@ -46,21 +57,26 @@ _STREAMED = (
 )
 _READ_BEFORE = ("eltec_eng", "openstax_world_history", "wikitext2_train_part")
 _TEXT_BYTES = 256
+IMAGES_EACH_EPOCH = 3_280
+"""Of the alphabets that backbones are trained on."""
+TEXTS_EACH_STEP = 32
 _TEMPERATURE = 0.2
 _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How long backbones are trained, and how many texts of each source are streamed."""
+    """How long backbones are trained, and how many texts of each source are streamed, and images of
+    each digit (and a quarter of that to test on)."""
 
     image_epochs: int
     text_steps: int
     texts_each: int
+    digits_each: int
 
 
-FULL = Lengths(image_epochs=30, text_steps=1500, texts_each=120)
-SMOKE = Lengths(image_epochs=1, text_steps=4, texts_each=16)
+FULL = Lengths(image_epochs=12, text_steps=200, texts_each=50, digits_each=300)
+SMOKE = Lengths(image_epochs=1, text_steps=4, texts_each=16, digits_each=20)
 
 
 def make_backbones(data: Path, folder: Path, lengths: Lengths, console: Console) -> None:
@@ -87,6 +103,23 @@ def make_labelled_texts(data: Path, path: Path, lengths: Lengths) -> None:
         texts = list(_pieces(data, source, lengths.texts_each))
         lines += [json.dumps({"text": text, "label": source}) for text in texts]
     write_atomically(path, "\n".join(lines) + "\n")
+
+
+def make_digits(data: Path, path: Path, lengths: Lengths) -> None:
+    """Write the first images of each digit and split, unless they are there."""
+    if path.exists():
+        return
+    table = parquet.read_table(data / "images" / "mnist_12k.parquet")
+    most = {"train": lengths.digits_each, "test": lengths.digits_each // 4}
+    taken: Counter[tuple[str, str]] = Counter()
+    chosen: list[int] = []
+    names = (table[name].to_pylist() for name in ("label", "split"))
+    for row, (label, split) in enumerate(zip(*names, strict=True)):
+        if taken[label, split] < most[split]:
+            taken[label, split] += 1
+            chosen.append(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table.take(chosen), path)
 
 
 def _pieces(data: Path, source: str, most: int) -> Iterator[str]:
@@ -189,7 +222,7 @@ def _of_text(data: Path, folder: Path, num_steps: int) -> None:
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=num_steps + 1)
     generator = np.random.default_rng(0)
     for _ in range(num_steps):
-        drawn = [texts[i] for i in generator.integers(0, len(texts), 32)]
+        drawn = [texts[i] for i in generator.integers(0, len(texts), TEXTS_EACH_STEP)]
         batch = words(drawn, padding=True, truncation=True, max_length=256, return_tensors="pt")
         hidden = (torch.rand(batch["input_ids"].shape) < 0.15) & (batch["attention_mask"] == 1)
         labels = batch["input_ids"].masked_fill(~hidden, -100)

@@ -1,10 +1,12 @@
 """Runs the streams in miniature: backbones, experiments, and their results.
 
-    python reproduction/stream_suite.py --data FOLDER            all of them
+    python reproduction/stream_suite.py --data FOLDER            all of them, within the budget
     python reproduction/stream_suite.py --data FOLDER --smoke    each in little, in minutes
-    python reproduction/stream_suite.py --list                   what each takes; runs nothing
+    python reproduction/stream_suite.py --list                   what each costs; runs nothing
 
-FOLDER (or REWARM_DATA) holds the corpora. The same command goes on wherever it was stopped.
+FOLDER (or REWARM_DATA) holds the corpora. The same command goes on wherever it was stopped. As many
+experiments go on beside each other as there are cores, each on one; what they say is in
+work/streams/NAME.log.
 """
 
 from __future__ import annotations
@@ -13,50 +15,179 @@ import argparse
 import os
 import re
 import shutil
+import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backbones import FULL, SMOKE, make_backbones, make_labelled_texts
+from backbones import (
+    FULL,
+    IMAGES_EACH_EPOCH,
+    SMOKE,
+    TEXTS_EACH_STEP,
+    make_backbones,
+    make_digits,
+    make_labelled_texts,
+)
+from bases import FULL as FULL_BASE
+from bases import SMOKE as SMALL_BASE
+from bases import make_bases
+from pieces import make_pieces
 from rich.console import Console
 from rich.table import Table
 
 from rewarm.artifacts import write_atomically
-from rewarm.cli import main as rewarm
 from rewarm.errors import RewarmError
 from rewarm.stream.experiment import StreamExperiment, read_stream
+from rewarm.stream.sections import LearnerRecipe
+from rewarm.units import format_duration
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("omniglot-online", "omniglot-offline", "mnist-online", "text-sources")
+ORDER = ("omniglot-online", "omniglot-offline", "mnist-online", "text-sources", "domains")
 
-_NUM_TRAIN = {"omniglot": 128 * 15, "mnist": 10_000, "text": 10 * 90}
-"""Training examples, by the first word of an experiment's name."""
-_ROWS_OF_STEP = {"fine-tune": 1.0, "lwf": 1.5, "ewc++": 4.0, "mir": 7.0, "scr": 4.0, "gss": 40.0}
+BUDGET_S = 40 * 60
+NUM_CORES = 2
+BASE = replace(FULL_BASE, tokens=500_000)
+"""What the corpora are streamed over."""
+
+_NUM_TRAIN = {"omniglot": 128 * 15, "mnist": 10 * 300, "text": 10 * 38}
+_NUM_TEST = {"omniglot": 128 * 5, "mnist": 10 * 75, "text": 10 * 12}
+"""Examples, by the first word of an experiment's name."""
+ROWS_PER_CORE_SECOND = {"omniglot": 1_000, "mnist": 1_000, "text": 110}
+"""Forward and back, of a ResNet on 28 pixels and an encoder on 128 bytes; measured on one thread
+beside other work, whole runs of each learner: 950 to 1,500 of images, 50 to 60 of 256 bytes."""
+TOKENS_PER_CORE_SECOND = 9_000
+"""Of a language model of 0.7M parameters: as measured for suite.py."""
+_ROWS_OF_STEP = {
+    "fine-tune": 1.0,
+    "lwf": 1.5,
+    "ewc++": 3.0,
+    "mir": 7.0,
+    "scr": 4.0,
+    "gss": 40.0,
+    "a-gem": 3.0,
+    "icarl": 3.0,
+}
 """Batches of examples that a step of the stream goes through, about; others: 2."""
+_FORWARD = 1 / 3  # of a training step's time
+_START_S, _START_OF_MODEL_S = 0.5, 3.0  # what begins and ends a run, on one core
+_BYTES_PER_TOKEN = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What is done by an experiment, or before it, by estimate."""
+
+    name: str
+    num_runs: int
+    trained: float
+    """Rows, of corpora tokens, that are gone through forward and back."""
+    evaluated: float
+    per_core_second: float
+    start_s: float = _START_S
+
+    @property
+    def core_seconds(self) -> float:
+        """Seconds of one core."""
+        work = self.trained + self.evaluated * _FORWARD
+        return work / self.per_core_second + self.num_runs * self.start_s
+
+
+def cost_of(experiment: StreamExperiment) -> Cost:
+    """Return what all runs of an experiment take."""
+    if experiment.source.kind == "corpora":
+        return _cost_of_corpora(experiment)
+    kind = experiment.name.split("-")[0]
+    num_train, num_test = _NUM_TRAIN[kind], _NUM_TEST[kind]
+    scenario, memory = experiment.scenario, experiment.memory
+    num_tasks = scenario.num_tasks
+    trained, num_cells = 0.0, 0
+    for learner, num_backbones in _learners(experiment):
+        if learner.algorithm == "gdumb":
+            rows: float = memory.size * learner.memory_epochs * num_tasks
+        else:
+            rows = num_train * scenario.num_epochs * _ROWS_OF_STEP.get(learner.algorithm, 2.0)
+        trained += (rows + memory.size * learner.second_stage_epochs) * num_backbones
+        num_cells += num_backbones
+    evaluated = num_test * (num_tasks + 1) / 2
+    if scenario.evaluate_every is not None:
+        num_steps = num_train * scenario.num_epochs / num_tasks / scenario.batch
+        evaluated += num_steps // scenario.evaluate_every * num_test * (num_tasks - 1) / 2
+    num_runs = num_cells * experiment.seeds
+    return Cost(
+        experiment.name,
+        num_runs,
+        trained * experiment.seeds,
+        evaluated * num_runs,
+        ROWS_PER_CORE_SECOND[kind],
+    )
+
+
+def _learners(experiment: StreamExperiment) -> Iterator[tuple[LearnerRecipe, int]]:
+    """Yield every learner with the number of backbones that it learns on."""
+    for learner in experiment.learners.values():
+        yield learner, len(experiment.backbones)
+    if experiment.preset is not None:
+        yield experiment.learner(experiment.preset), 1
+
+
+def _cost_of_corpora(experiment: StreamExperiment) -> Cost:
+    scenario, num_tasks = experiment.scenario, len(experiment.source.corpora)
+    assert scenario.tokens is not None
+    num_bytes = experiment.recipe["evaluation"]["max_bytes_per_domain"]
+    look = num_tasks * num_bytes / _BYTES_PER_TOKEN
+    length = experiment.recipe["batch"]["sequence_length"]
+    num_steps = scenario.tokens // (scenario.batch * length)
+    trained = evaluated = 0.0
+    num_runs = 0
+    for learner in experiment.learners.values():
+        is_joint = learner.algorithm == "joint"
+        num_runs += num_tasks if is_joint else 1
+        trained += scenario.tokens * (num_tasks * (num_tasks + 1) / 2 if is_joint else num_tasks)
+        every = scenario.evaluate_every or num_steps
+        evaluated += look * (2 * num_tasks if is_joint else 1 + num_tasks * num_steps // every)
+    times = len(experiment.backbones) * experiment.seeds
+    return Cost(
+        experiment.name,
+        num_runs * times,
+        trained * times,
+        evaluated * times,
+        TOKENS_PER_CORE_SECOND,
+        _START_OF_MODEL_S,
+    )
+
+
+def preparation() -> list[Cost]:
+    """Return what backbones take, which are trained one after the other."""
+    num_rows = (FULL.image_epochs * IMAGES_EACH_EPOCH, FULL.text_steps * TEXTS_EACH_STEP)
+    return [
+        Cost("image backbones", 2, 3 * num_rows[0], 0, ROWS_PER_CORE_SECOND["omniglot"]),
+        Cost("text encoder", 1, num_rows[1], 0, ROWS_PER_CORE_SECOND["text"] / 2),
+        Cost("language model", 1, BASE.tokens, 0, TOKENS_PER_CORE_SECOND),
+    ]
+
+
+def seconds_of(costs: Sequence[Cost]) -> float:
+    """Return the time on the clock: first the backbones, on one core by this estimate, then the
+    experiments, the longest first, each on the core that is free first."""
+    cores = [0.0] * NUM_CORES
+    for cost in sorted(costs, key=lambda cost: -cost.core_seconds):
+        cores[cores.index(min(cores))] += cost.core_seconds
+    return sum(cost.core_seconds for cost in preparation()) + max(cores)
+
 
 _SMALLER = (
     (re.compile(r"(?m)^seeds = \d+$"), "seeds = 1"),
     (re.compile(r"(?m)^tasks = \d+$"), "tasks = 2"),
+    (re.compile(r"(?m)^tokens = .*$"), "tokens = 16384"),
     (re.compile(r"(?m)^epochs = \d+$"), "epochs = 1"),
-    (re.compile(r"(?m)^evaluate_every = \d+$"), "evaluate_every = 10"),
+    (re.compile(r"(?m)^evaluate_every = \d+$"), "evaluate_every = 2"),
     (re.compile(r"(_epochs) = \d+"), r"\1 = 1"),
     (re.compile(r"(?m)^classes = \[.*\]$"), 'classes = ["Tagalog/"]'),
-    (re.compile(r'(?m)^split = "split"$'), 'classes = ["0", "1", "2"]\ntest_share = 0.95'),
+    (re.compile(r'(?m)^split = "split"$'), 'split = "split"\nclasses = ["0", "1", "2"]'),
 )
-
-
-def num_rows(experiment: StreamExperiment) -> int:
-    """Return how many rows all runs go forward and back through, about; tests are not counted."""
-    num_train = _NUM_TRAIN[experiment.name.split("-")[0]] * experiment.scenario.num_epochs
-    rows = 0.0
-    for learner in experiment.learners.values():
-        if learner.algorithm == "gdumb":
-            trained: float = (
-                experiment.memory.size * learner.memory_epochs * experiment.scenario.tasks
-            )
-        else:
-            trained = num_train * _ROWS_OF_STEP.get(learner.algorithm, 2.0)
-        rows += trained + experiment.memory.size * learner.second_stage_epochs
-    return round(rows) * len(experiment.backbones) * experiment.seeds
 
 
 def main() -> int:
@@ -75,9 +206,14 @@ def _main(given: argparse.Namespace) -> int:
     if unknown:
         console.print(f"no experiment {', '.join(unknown)}; there are {', '.join(ORDER)}")
         return 2
-    console.print(_budget(names))
+    written = [read_stream(HERE / "streams" / f"{name}.toml") for name in names]
+    costs = [cost_of(one.experiment) for one in written]
+    console.print(_budget(costs))
     if given.list:
         return 0
+    if seconds_of(costs) > BUDGET_S and not (given.smoke or given.unbounded):
+        console.print(f"that is more than {format_duration(BUDGET_S)}: name fewer, or --unbounded")
+        return 2
     if given.data is None or not (given.data / "images").is_dir():
         console.print("skipped: name the folder of the corpora, --data FOLDER or REWARM_DATA")
         return 2
@@ -89,19 +225,63 @@ def _main(given: argparse.Namespace) -> int:
     link.symlink_to(given.data.resolve())
     lengths = SMOKE if given.smoke else FULL
     make_labelled_texts(given.data, work / "streams" / "text-sources.jsonl", lengths)
+    make_digits(given.data, work / "streams" / "digits.parquet", lengths)
     make_backbones(given.data, work / "streams" / "backbones", lengths, console)
-    codes = [_run(place, name, smoke=given.smoke) for name in names]
-    return max(codes)
+    if any(one.experiment.source.kind == "corpora" for one in written):
+        make_pieces(given.data, work / "streams" / "text")
+        sizes = SMALL_BASE if given.smoke else BASE
+        make_bases(given.data, work / "streams", sizes, [1], num_threads=NUM_CORES)
+    by_cost = sorted(costs, key=lambda cost: -cost.core_seconds)
+    return _run_all(place, [cost.name for cost in by_cost], console, smoke=given.smoke)
 
 
-def _run(place: Path, name: str, *, smoke: bool) -> int:
-    code = rewarm(["stream", str(place / "streams" / f"{name}.toml")])
-    if code == 0 and not smoke:
+def _run_all(place: Path, names: Sequence[str], console: Console, *, smoke: bool) -> int:
+    """Run experiments beside each other, one a core; return 0 where all came to their end."""
+    waiting, running, worst = list(names), dict[str, subprocess.Popen[bytes]](), 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < NUM_CORES:
+                name = waiting.pop(0)
+                console.print(f"{name}: running")
+                running[name] = _start(place, name)
+            time.sleep(0.2)
+            for name, process in list(running.items()):
+                code = process.poll()
+                if code is not None:
+                    del running[name]
+                    worst = max(worst, abs(code))
+                    _tell(place, name, code, console, smoke=smoke)
+    finally:
+        for process in running.values():
+            process.terminate()
+    return min(worst, 1)
+
+
+def _start(place: Path, name: str) -> subprocess.Popen[bytes]:
+    log = _log(place, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "rewarm", "stream", str(place / "streams" / f"{name}.toml")]
+    with log.open("wb") as file:
+        one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=one_core)
+
+
+def _tell(place: Path, name: str, code: int, console: Console, *, smoke: bool) -> None:
+    """Say what became of an experiment; keep the result of one that came to its end."""
+    log = _log(place, name)
+    console.print(f"{name}: {'done' if code == 0 else f'ended with {code}'}, {log}", soft_wrap=True)
+    if code:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        console.print("".join(text.splitlines(keepends=True)[-20:]), markup=False)
+    elif not smoke:
         results = HERE / "results" / "streams"
         results.mkdir(parents=True, exist_ok=True)
         folder = place / "work" / "streams" / name
         shutil.copy(folder / "result.json", results / f"{name}.json")
-    return code
+
+
+def _log(place: Path, name: str) -> Path:
+    return place / "work" / "streams" / f"{name}.log"
 
 
 def _place(names: list[str], *, smoke: bool) -> Path:
@@ -118,16 +298,18 @@ def _place(names: list[str], *, smoke: bool) -> Path:
     return place
 
 
-def _budget(names: list[str]) -> Table:
+def _budget(costs: Sequence[Cost]) -> Table:
+    """Return what every experiment costs, the backbones first, and the time of all together."""
     table = Table(box=None, header_style="bold")
     table.add_column("experiment")
-    for heading in ("cells", "seeds", "rows trained on"):
+    for heading in ("runs", "rows or tokens", "time on one core"):
         table.add_column(heading, justify="right")
-    for name in names:
-        experiment = read_stream(HERE / "streams" / f"{name}.toml").experiment
-        cells = len(experiment.backbones) * len(experiment.learners) + bool(experiment.preset)
-        rows = f"{num_rows(experiment) / 1e6:.1f}M"
-        table.add_row(name, str(cells), str(experiment.seeds), rows)
+    for cost in (*preparation(), *costs):
+        trained = f"{cost.trained / 1e6:.2f}M"
+        took = format_duration(cost.core_seconds)
+        table.add_row(cost.name, f"{cost.num_runs}", trained, took)
+    total = format_duration(seconds_of(costs))
+    table.add_row("all", "", "", f"{total} on {NUM_CORES} cores")
     return table
 
 
@@ -136,7 +318,8 @@ def _arguments() -> argparse.Namespace:
     data = os.environ.get("REWARM_DATA")
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--smoke", action="store_true", help="every experiment in little")
-    parser.add_argument("--list", action="store_true", help="what each takes; runs nothing")
+    parser.add_argument("--list", action="store_true", help="what each costs; runs nothing")
+    parser.add_argument("--unbounded", action="store_true", help="however long it takes")
     parser.add_argument("names", nargs="*", help="experiments; default: all")
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ from rewarm.reporting.effects import effect_value, interval_of, p_value, per_see
 from rewarm.reporting.figures import standalone
 from rewarm.units import format_count, format_duration
 
-__all__ = ["read_results", "readme_with", "tables_of", "write_results"]
+__all__ = ["between", "read_results", "readme_with", "tables_of", "write_results"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -59,12 +59,20 @@ def readme_with(page: str, results: Sequence[ComparisonResult], folder: Path) ->
 
     Raises ValueError where the marks are not there.
     """
-    before, mark, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not mark or not end:
-        raise ValueError(f"the page has no place between {_BEGIN!r} and {_END!r}")
     tables = "\n".join(tables_of(result, folder) for result in results) or _NONE
-    return f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}"
+    return between(page, _BEGIN, _END, tables)
+
+
+def between(page: str, begin: str, end: str, body: str) -> str:
+    """Return the page with `body` between two marks.
+
+    Raises ValueError where the marks are not there.
+    """
+    before, first, rest = page.partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise ValueError(f"the page has no place between {begin!r} and {end!r}")
+    return f"{before}{begin}\n\n{body}\n{end}{after}"
 
 
 def tables_of(result: ComparisonResult, folder: Path) -> str:
@@ -150,13 +158,13 @@ def _figures(result: ComparisonResult) -> Iterator[tuple[str, str]]:
 
 def main() -> int:
     """Write the tables, or tell whether they are as the results are."""
-    from suite import ORDER
+    from suite import EVERY
 
     if "--check" not in sys.argv:
-        write_results(RESULTS, README, ORDER)
+        write_results(RESULTS, README, EVERY)
         return 0
     page = README.read_text(encoding="utf-8")
-    same = readme_with(page, read_results(RESULTS, ORDER), RESULTS) == page
+    same = readme_with(page, read_results(RESULTS, EVERY), RESULTS) == page
     if not same:
         Console().print("README.md is not what results/ gives: python reproduction/table.py")
     return 0 if same else 1

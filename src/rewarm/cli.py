@@ -659,7 +659,7 @@ def stream(
         bool, typer.Option("--dry-run", help="Show scenario, learners and runs; run nothing.")
     ] = False,
 ) -> None:
-    """Run backbones by learners by seeds over a stream of labelled examples, class after class.
+    """Run backbones by learners by seeds over a stream: class after class, or corpus after corpus.
 
     The same command goes on where it was; done runs are skipped.
     """

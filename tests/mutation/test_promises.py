@@ -283,6 +283,29 @@ MUTATIONS = [
         "test_what_did_not_come_back_is_not_marked_as_if_it_had",
     ),
     Mutation(
+        promise="a minus is not crossed by the line at zero",
+        file="reporting/intervals.py",
+        old='    if layout == "wide":\n        return [(frame.top',
+        new="    if layout:\n        return [(frame.top",
+        test="tests/unit/test_reporting_figures.py::"
+        "test_two_contrasts_of_one_arm_can_be_told_apart_and_no_minus_is_crossed",
+    ),
+    Mutation(
+        promise="the name of an arm has the room that its heavy letters take",
+        file="reporting/pairs.py",
+        old="width = min(text_width(name, bold=True), _MOST_LABEL)",
+        new="width = min(text_width(name), _MOST_LABEL)",
+        test="tests/unit/test_reporting_figures.py::"
+        "test_names_of_many_arms_at_one_place_stay_apart_and_inside",
+    ),
+    Mutation(
+        promise="no label of an axis touches the next",
+        file="reporting/figures.py",
+        old="len(ticks) < 3 or room <= gap:",
+        new="room > 0:",
+        test="tests/unit/test_reporting_figures.py::test_no_label_of_an_axis_touches_the_next",
+    ),
+    Mutation(
         promise="the gap's figure has the control of the run's own comparison beside it",
         file="reporting/gap_figures.py",
         old="if (curve.domain, curve.metric) == (domain, _METRIC)",
@@ -3183,6 +3206,75 @@ MUTATIONS = [
         new="self.second(hidden)",
         test="tests/unit/test_stream_backbones.py"
         "::test_features_from_scratch_do_not_hang_on_the_texts_beside_them",
+    ),
+    Mutation(
+        promise="a loss that has risen was forgotten",
+        file="stream/metrics.py",
+        old="[[-loss for loss in row] for row in matrix]",
+        new="[[loss for loss in row] for row in matrix]",
+        test="tests/unit/test_stream_corpora.py::test_metrics_of_losses_by_hand",
+    ),
+    Mutation(
+        promise="of bits per byte fewer are better",
+        file="stages/stream_result.py",
+        old='is_loss = self._measure == "bits per byte" and metric in _LEVELS',
+        new="is_loss = False",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_differences_are_told_in_bits_and_less_is_better",
+    ),
+    Mutation(
+        promise="a memory of documents keeps what was shown alone",
+        file="stages/stream_corpora.py",
+        old="documents_of_phase(plan, task - 1, last))",
+        new="range(100))",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_a_memory_holds_what_the_tasks_before_have_shown",
+    ),
+    Mutation(
+        promise="a memory of documents hangs on the seed",
+        file="stream/documents.py",
+        old="np.random.default_rng((self.seed, _MEMORY, task))",
+        new="np.random.default_rng((_MEMORY, task))",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_a_memory_of_documents_hangs_on_the_seed_and_on_what_was_shown_alone",
+    ),
+    Mutation(
+        promise="what is replayed takes the stream's place in a step",
+        file="stream/courses.py",
+        old="{corpus: batch - of_memory, memory_name(task): of_memory}",
+        new="{corpus: batch, memory_name(task): of_memory}",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_tasks_are_phases_of_one_run_with_as_many_steps_for_every_learner",
+    ),
+    Mutation(
+        promise="a row of the matrix is what was measured at the end of its task",
+        file="stages/stream_corpora.py",
+        old="            end = tasks.ends[row]\n",
+        new="            end = tasks.ends[-1]\n",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_the_matrix_is_what_was_measured_at_the_ends_of_tasks",
+    ),
+    Mutation(
+        promise="a damaged memory is written anew",
+        file="stages/stream_memory.py",
+        old=" and not manifest_problems(folder, manifest)",
+        new="",
+        test="tests/unit/test_stream_corpora.py::test_a_damaged_memory_is_written_anew_to_the_byte",
+    ),
+    Mutation(
+        promise="a source that holds nothing out does not send the others through curation again",
+        file="stages/curating.py",
+        old="if facts.held_out_documents or not facts.measured",
+        new="if True",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_a_memory_does_not_send_the_corpora_through_curation_again",
+    ),
+    Mutation(
+        promise="a backbone's folder counts from the experiment's file",
+        file="stream/experiment.py",
+        old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",
+        new="folder = Path(recipe.path).expanduser()",
+        test="tests/unit/test_stream.py::test_a_backbones_folder_counts_from_the_file",
     ),
 ]
 

@@ -26,7 +26,7 @@ from tests.support.fake_comparison import fake_comparison  # noqa: E402
 
 def test_the_page_is_what_the_committed_results_give() -> None:
     page = table.README.read_text(encoding="utf-8")
-    results = table.read_results(table.RESULTS, suite.ORDER)
+    results = table.read_results(table.RESULTS, suite.EVERY)
     assert table.readme_with(page, results, table.RESULTS) == page
 
 
@@ -71,7 +71,7 @@ def test_sentences_are_paired_where_there_are_as_many_of_alike_length() -> None:
     assert paired_sentences("Oh. We stay.", "Es regnet sehr lange. Wir.") == []
 
 
-@pytest.mark.parametrize("name", suite.ORDER)
+@pytest.mark.parametrize("name", suite.EVERY)
 def test_the_larger_edition_has_four_times_the_tokens_in_as_many_steps(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from rewarm.cli import main
-from rewarm.stream.experiment import Algorithm
+from rewarm.stream.sections import Algorithm
 from rewarm.training.checkpoint import CheckpointStore
 from tests.support.streams import EXPERIMENT, write_images
 

@@ -28,6 +28,19 @@ _CUT_OFF = """
   }).map((text) => text.textContent))
 """
 
+# Texts of a figure that lie on one another; a sliver is what boxes have beyond their letters.
+_ON_ONE_ANOTHER = """
+[...document.querySelectorAll('svg.figure')].filter((svg) => svg.clientWidth > 0)
+  .flatMap((svg) => {
+    const texts = [...svg.querySelectorAll('text')].filter((text) => text.textContent.trim())
+      .map((text) => [text.textContent, text.getBoundingClientRect()]);
+    return texts.flatMap(([one, a], k) => texts.slice(0, k).filter(([, b]) =>
+      Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.35 * Math.min(a.height, b.height)
+    ).map(([other]) => `${one} on ${other}`));
+  })
+"""
+
 # Contrast of every text against the nearest opaque ground behind it.
 _FAINT = """
 (() => {
@@ -69,6 +82,8 @@ def check_looks(page: Page, *, width: int, dark: bool) -> None:
     assert page.ask(_OVERFLOWING) == []
     cut_off = page.ask(_CUT_OFF)
     assert cut_off == [], cut_off
+    lies = page.ask(_ON_ONE_ANOTHER)
+    assert lies == [], lies
     before, after = (_DARK, _LIGHT) if dark else (_LIGHT, _DARK)
     assert _ground(page) == before
     faint = _FAINT.replace("LEAST", str(_LEAST_CONTRAST))

@@ -75,6 +75,15 @@ def test_words(differences: list[float], expect: str, word: str) -> None:
     assert result.primary[0].word == word
 
 
+def test_a_tiny_p_is_written_as_less_than_what_is_shown() -> None:
+    tiny = [-0.300, -0.301, -0.302, -0.299, -0.298]  # t = −424
+    result = made_up({"a": {"forgetting": [0.0] * 5}, "b": {"forgetting": tiny}}, [LOWER])
+    (effect,) = result.primary
+    assert effect.p is not None
+    assert effect.p < 1e-4
+    assert "p < 0.0001, after Holm < 0.0001)" in effect.sentence
+
+
 def test_many_tests_share_the_level() -> None:
     """What one test would call is not called among eight: Holm adjusts over all named."""
     differences = [-0.10, -0.16, -0.22]  # t = −4.62, p = 0.0438

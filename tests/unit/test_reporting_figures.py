@@ -244,6 +244,67 @@ def test_labels_of_near_pairs_do_not_cover_each_other() -> None:
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
+def test_names_of_many_arms_at_one_place_stay_apart_and_inside() -> None:
+    # As eight of the arms of reproduction/experiments/reuse.toml lie, at a phone's width.
+    frame = Frame(380, 340, left=40, top=30, right=366, bottom=300)
+    centres = [(350.0 - 3 * k, 200.0 + 4 * (k % 5)) for k in range(8)]
+    names = [f"area-matched-{k}" for k in range(8)]
+    boxes = [
+        (x, y - 11, x + text_width(name, bold=True), y + 3)
+        for (x, y), name in zip(place_labels(centres, names, frame), names, strict=True)
+    ]
+    for a, b in itertools.combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert min(box[0] for box in boxes) >= 0
+    assert max(box[2] for box in boxes) <= frame.width
+
+
+def test_a_name_far_from_its_point_has_a_line_to_it() -> None:
+    pairs = tuple(Pair(f"arm {k}", Estimate(0.1 + k / 9e3), Estimate(0.1), k % 6) for k in range(9))
+    axis = Axis("change", form="signed")
+    root = drawn(pair_figure(PairChart("t", "d", axis, axis, pairs, "base")).wide)
+    assert of_class(root, "line", "leader")
+    near = pair_figure(PairChart("t", "d", axis, axis, pairs[:1], "base"))
+    assert not of_class(drawn(near.wide), "line", "leader")
+
+
+def test_two_contrasts_of_one_arm_can_be_told_apart_and_no_minus_is_crossed() -> None:
+    rows = tuple(
+        IntervalRow("replay-25", f"− {other}", Estimate(-0.2, -0.3, -0.1), "good", "as expected")
+        for other in ("naive", "replay-5")
+    )
+    axis = Axis("difference", form="signed")
+    figure = interval_figure(IntervalChart("t", "d", axis, rows, kept=0.05))
+    assert [getattr(row[0], "below", "") for row in figure.table.rows] == ["− naive", "− replay-5"]
+    root = drawn(figure.narrow)
+    texts = [element.text for element in root.iter(SVG + "text")]
+    assert {"− naive", "− replay-5"} <= set(texts)
+    words = [e for e in root.iter(SVG + "text") if str(e.text).endswith("as expected")]
+    assert len(words) == 2
+    for line in of_class(root, "line", "zero"):
+        for word in words:
+            base = float(word.attrib["y"])
+            low, high = float(line.attrib["y1"]), float(line.attrib["y2"])
+            assert high <= base - 10 or low >= base + 3
+
+
+def test_no_label_of_an_axis_touches_the_next() -> None:
+    axis = Axis("forgetting", form="signed", margin=0.0)
+    for most in (4e-4 * 1.04**k for k in range(200)):
+        arm = Pair("a", Estimate(most), Estimate(1.0), 0)
+        figure = pair_figure(PairChart("t", "d", axis, Axis("y"), (arm,), "base"))
+        for root in (drawn(figure.wide), drawn(figure.narrow)):
+            bottom = plot_of(root)[1] + plot_of(root)[3]
+            ends = [
+                (float(e.attrib["x"]), text_width(str(e.text)) / 2)
+                for e in root.iter(SVG + "text")
+                if float(e.attrib["y"]) == pytest.approx(bottom + 17)
+            ]
+            assert len(ends) > 1
+            for (x, half), (other, other_half) in itertools.pairwise(ends):
+                assert other - other_half >= x + half + 4
+
+
 def hostile_figures() -> list[Figure]:
     axis = Axis(HOSTILE)
     legend = (LegendEntry("s0", HOSTILE),)

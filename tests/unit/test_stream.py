@@ -12,10 +12,11 @@ from pyarrow import parquet
 
 from rewarm.cli import main
 from rewarm.errors import CorpusError, RecipeError
-from rewarm.stream.experiment import SourceRecipe, read_stream
+from rewarm.stream.experiment import read_stream
 from rewarm.stream.memory import ClassBalanced, Reservoir
 from rewarm.stream.metrics import Look, metrics_of
 from rewarm.stream.scenario import Scenario, deal_classes, hold_out
+from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 from tests.support.streams import EXPERIMENT, png, write_images
 
@@ -223,3 +224,17 @@ def test_more_tasks_than_classes_end_with_2(
     (tmp_path / "e.toml").write_text(text + "er = { algorithm = 'er' }\n")
     assert main(["stream", str(tmp_path / "e.toml")]) == 2
     assert "5 tasks of 4 classes" in capsys.readouterr().err
+
+
+def test_a_backbones_folder_counts_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files" / "model").mkdir(parents=True)
+    text = EXPERIMENT.replace(
+        'small = "cnn"', 'path = "model"\n[backbones.hub]\npath = "org/model"'
+    )
+    (tmp_path / "files" / "e.toml").write_text(text + 'er = { algorithm = "er" }\n')
+    monkeypatch.chdir(tmp_path)
+    written = read_stream(Path("files/e.toml"))
+    assert written.backbone("scratch").path == str(tmp_path / "files" / "model")
+    assert written.backbone("hub").path == "org/model"

@@ -23,9 +23,9 @@ from transformers import (
 
 from rewarm.cli import main
 from rewarm.errors import BaseModelError
-from rewarm.stream.experiment import BackboneRecipe, SourceRecipe
 from rewarm.stream.inputs import prepare_inputs
 from rewarm.stream.network import build_network
+from rewarm.stream.sections import BackboneRecipe, SourceRecipe
 from rewarm.stream.source import Examples
 from tests.support.tiny_models import make_tiny_base
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -17,12 +16,11 @@ from rewarm.errors import RecipeError
 from rewarm.records.stream import StreamResult, StreamRun
 from rewarm.reporting.stream_page import render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
-from rewarm.stages.stream_result import conclude_stream
+from rewarm.stages.stream_result import About, conclude_stream
 from rewarm.stream.experiment import StreamExperiment, read_stream
-from rewarm.stream.source import Examples
 from tests.support.streams import EXPERIMENT, write_images
 
-_EXAMPLES = Examples(None, ("a",) * 8, np.arange(8) % 4, np.arange(8) < 4, ("a", "b", "c", "d"))
+_ABOUT = About("share right", "4 classes in 2 tasks", 2)
 
 # Final accuracies by seed. From scratch iCaRL is ahead, pre-trained ER is.
 _FINAL = {
@@ -70,7 +68,7 @@ def _runs(final: Mapping[tuple[str, str], Sequence[float]]) -> list[StreamRun]:
 
 
 def _conclude(**changes: Any) -> StreamResult:
-    return conclude_stream(_experiment(**changes), _EXAMPLES, _runs(_FINAL), [], None)
+    return conclude_stream(_experiment(**changes), _ABOUT, _runs(_FINAL), [], None)
 
 
 def test_without_contrasts_every_cell_is_held_against_the_control() -> None:
@@ -128,7 +126,7 @@ def test_gains_ranks_and_learners_that_change_places() -> None:
 
 def test_a_swap_that_seeds_do_not_agree_on_is_not_resolved() -> None:
     final = {**_FINAL, ("scratch", "er"): (0.30, 0.60, 0.28)}
-    result = conclude_stream(_experiment(), _EXAMPLES, _runs(final), [], None)
+    result = conclude_stream(_experiment(), _ABOUT, _runs(final), [], None)
     assert [swap.is_resolved for swap in result.swaps] == [False]
 
 

@@ -17,6 +17,7 @@
     training_s              time spent in steps                                   seconds
     planned_tflop           compute of all steps, by the plan                     TFLOP
     planned_mib             weights, gradients, moments, retention, by the plan   MiB
+    planned_peak_mib        a step's peak, activations and retention with it      MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
 step 0 is left out, and the control's of the same seed stands there.
@@ -87,6 +88,7 @@ KINDS: dict[str, MetricKind] = {
     "training_s": MetricKind("lower", "s", False),
     "planned_tflop": MetricKind("lower", "TFLOP", False),
     "planned_mib": MetricKind("lower", "MiB", False),
+    "planned_peak_mib": MetricKind("lower", "MiB", False),
 }
 _OF_HARNESS = ("harness", "harness_loss", "harness_perplexity")
 _BY_RECORD = {record: name for name, kind in KINDS.items() for record in kind.records}
@@ -156,12 +158,19 @@ def measured_by(plan: Plan) -> list[str]:
 
 
 def planned_values(plan: Plan) -> dict[str, float]:
-    """Return what a run takes by its plan's estimates, evaluation aside: TFLOP and MiB."""
+    """Return what a run takes by its plan's estimates, evaluation aside: TFLOP and MiB.
+
+    Plans of before there was an estimate of the peak have none.
+    """
     of = {estimate.name: estimate.value for estimate in plan.estimates}
     compute = of["training compute"]
     compute += of.get("retention compute", 0.0) + of.get("Muon compute", 0.0)
-    memory = of["weights, gradients and moments"] + of.get("retention memory", 0.0)
-    return {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
+    retained = of.get("retention memory", 0.0)
+    memory = of["weights, gradients and moments"] + retained
+    found = {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
+    if "peak memory" in of:
+        found["planned_peak_mib"] = (of["peak memory"] + retained) / 2**20
+    return found
 
 
 def against_base(

@@ -144,15 +144,17 @@ def _amended(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _p(effect: PairedEffect) -> str:
     of = "p of equality" if effect.expect == "equal" else "p"
-    told = f"{of} = {_two_digits(effect.p)}"
-    return told if effect.p_holm is None else f"{told}, after Holm {_two_digits(effect.p_holm)}"
+    told = f"{of} {_two_digits(effect.p)}"
+    if effect.p_holm is None:
+        return told
+    return f"{told}, after Holm {_two_digits(effect.p_holm).removeprefix('= ')}"
 
 
 def _two_digits(p: float | None) -> str:
     assert p is not None
     if p < 1e-4:
-        return "0.0000…"
-    return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+        return "< 0.0001"
+    return f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"
 
 
 def _plain(value: float, effect: PairedEffect) -> str:

@@ -10,6 +10,7 @@ from rewarm.records.comparison import PairedEffect, Registration
 from rewarm.records.facts import Record
 
 __all__ = [
+    "Measure",
     "StreamCell",
     "StreamFigure",
     "StreamGain",
@@ -22,19 +23,26 @@ __all__ = [
 
 StreamMetric = Literal["final", "forgetting", "bwt", "min_acc", "wc_acc", "stability_gap"]
 
+Measure = Literal["share right", "bits per byte"]
+"""What a stream is measured by: accuracy on labelled examples, loss on held-out text."""
+
 
 class StreamRun(Record):
-    """One run. Accuracies are proportions of test examples."""
+    """One run. Figures are accuracies, as proportions, or bits per byte: the result's measure."""
 
     backbone: str
     learner: str
     seed: int
     matrix: tuple[tuple[float, ...], ...] = Field(
-        description="row t: accuracies on tasks 0 … t after task t"
+        description="row t: figures on tasks 0 … t after task t"
     )
-    second_stage: tuple[float, ...] | None = Field(description="accuracies by task, where it was")
+    before: tuple[float, ...] = Field(
+        (), description="of corpora: bits per byte on each task before the first step"
+    )
+    order: tuple[str, ...] = Field((), description="of corpora: which one each task is")
+    second_stage: tuple[float, ...] | None = Field(description="figures by task, where it was")
     looks: tuple[tuple[int, int, tuple[float, ...]], ...] = Field(
-        description="within a task: task, step, accuracies on the tasks before it"
+        description="within a task: task, step, figures on the tasks before it"
     )
     metrics: dict[str, float | None]
     elapsed_s: float
@@ -57,6 +65,7 @@ class StreamCell(Record):
     num_seeds: int
     figures: dict[str, StreamFigure]
     mean_matrix: tuple[tuple[float, ...], ...]
+    mean_before: tuple[float, ...] = ()
 
 
 class StreamProbe(Record):
@@ -100,11 +109,13 @@ class StreamResult(Record):
     registration: Registration | None = Field(
         description="of contrasts, as they stood before the first run; None: there are none"
     )
-    num_classes: int
+    measure: Measure = "share right"
+    about: str = Field(description="scenario and source in a sentence")
     num_tasks: int
-    num_train: int
-    num_test: int
     mode: str
+    task_names: tuple[str, ...] = Field(
+        (), description="of corpora, where every seed has them in one order"
+    )
     seeds: tuple[int, ...]
     cells: tuple[StreamCell, ...]
     runs: tuple[StreamRun, ...]

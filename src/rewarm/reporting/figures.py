@@ -51,6 +51,7 @@ _T = TypeVar("_T")
 _WIDTHS = {"wide": 760.0, "narrow": 380.0}
 _BORDER = 18.0  # around a drawing that stands alone
 _TICK_GAP_X, _TICK_GAP_Y = 46.0, 34.0  # least pixels between ticks
+_LABEL_GAP = 8.0  # and between what is written under them
 
 
 class Estimate(NamedTuple):
@@ -246,8 +247,8 @@ def draw_grid(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, frame: Frame) -> l
         parts.append(text(label, frame.left - 6, row + 4, anchor="end"))
     # The early labels of a `steps` axis are single digits and may stand closer.
     gap = _TICK_GAP_X * (0.42 if x.kind == "steps" else 1.0)
-    x_ticks = x.ticks(gap / (frame.right - frame.left))
-    for tick, label in zip(x_ticks, x_axis.tick_labels(x_ticks), strict=True):
+    written_to = 0.0
+    for tick, label in _ticks_with_room(x_axis, x, frame.right - frame.left, gap):
         column = frame.x(x.fraction(tick))
         crosses = tick == 0 and x.low < 0
         parts.append(
@@ -260,8 +261,12 @@ def draw_grid(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, frame: Frame) -> l
                 y2=frame.bottom + 4,
             )
         )
-        middle = min(column, frame.width - text_width(label) / 2)
-        parts.append(text(label, middle, frame.bottom + 17, anchor="middle"))
+        half = text_width(label) / 2
+        middle = min(column, frame.width - half)
+        # The last label is moved into the drawing, and left out where it meets the one before.
+        if middle == column or middle - half > written_to + _LABEL_GAP:
+            parts.append(text(label, middle, frame.bottom + 17, anchor="middle"))
+            written_to = middle + half
     parts.append(
         element(
             "line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom
@@ -270,6 +275,23 @@ def draw_grid(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, frame: Frame) -> l
     parts.append(text(y_axis.label, 2, 12, class_="name"))
     parts.append(text(x_axis.label, frame.right, frame.bottom + 33, anchor="end", class_="name"))
     return parts
+
+
+def _ticks_with_room(
+    axis: Axis, scale: Scale, width: float, least_gap: float
+) -> list[tuple[float, str]]:
+    """Return ticks and labels of a linear axis so far apart that no label touches the next.
+
+    Others have single digits at their dense end, and take the least gap as it is.
+    """
+    gap = least_gap
+    while True:
+        ticks = scale.ticks(gap / width)
+        labels = axis.tick_labels(ticks)
+        room = max(map(text_width, labels), default=0.0) + _LABEL_GAP
+        if scale.kind != "linear" or len(ticks) < 3 or room <= gap:
+            return list(zip(ticks, labels, strict=True))
+        gap = room
 
 
 def standalone(figure: Figure, theme: Mapping[str, str] = LIGHT) -> str:

@@ -24,6 +24,7 @@ from rewarm.reporting.tables import Cell, Mood, Table, numeric, words
 __all__ = ["IntervalChart", "IntervalRow", "interval_figure"]
 
 _TICK_GAP = 60.0
+_WORDS_ABOVE = 20.0  # their baseline over a narrow row's interval
 _NAME_WIDTH, _VERDICT_WIDTH = 196.0, 186.0
 
 
@@ -71,7 +72,7 @@ def interval_figure(chart: IntervalChart) -> Figure:
     )
     rows = tuple(
         (
-            row.name,
+            Cell(row.name, below=row.note),
             chart.axis.written(row.change.value),
             chart.axis.interval(row.change),
             Cell(row.verdict, row.mood),
@@ -108,7 +109,7 @@ def _draw(chart: IntervalChart, scale: Scale, layout: Layout) -> Markup:
         right=width - (_VERDICT_WIDTH if layout == "wide" else 12),
         bottom=bottom,
     )
-    parts = _ground(chart, scale, frame)
+    parts = _ground(chart, scale, frame, layout)
     for index, row in enumerate(chart.rows):
         line = frame.y(_height(index, chart))
         draw_words = _words_beside if layout == "wide" else _words_above
@@ -117,7 +118,7 @@ def _draw(chart: IntervalChart, scale: Scale, layout: Layout) -> Markup:
     return drawing(layout, frame, chart.title, chart.description, parts)
 
 
-def _ground(chart: IntervalChart, scale: Scale, frame: Frame) -> list[str]:
+def _ground(chart: IntervalChart, scale: Scale, frame: Frame, layout: Layout) -> list[str]:
     """Return what lies under the dots: what counts as kept, zero, axis and ticks."""
     left, right = frame.x(scale.fraction(-chart.kept)), frame.x(scale.fraction(chart.kept))
     zero = frame.x(scale.fraction(0.0))
@@ -125,7 +126,10 @@ def _ground(chart: IntervalChart, scale: Scale, frame: Frame) -> list[str]:
     ends = {"x1": frame.left, "x2": frame.right, "y1": frame.bottom, "y2": frame.bottom}
     parts = [
         element("rect", class_="kept", x=left, y=frame.top, width=right - left, height=height),
-        element("line", class_="zero", x1=zero, x2=zero, y1=frame.top, y2=frame.bottom + 4),
+        *(
+            element("line", class_="zero", x1=zero, x2=zero, y1=top, y2=bottom)
+            for top, bottom in _stretches(chart, frame, layout)
+        ),
         element("line", class_="axis", **ends),
     ]
     ticks = scale.ticks(_TICK_GAP / (frame.right - frame.left))
@@ -134,10 +138,23 @@ def _ground(chart: IntervalChart, scale: Scale, frame: Frame) -> list[str]:
         parts.append(
             element("line", class_="axis", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 4)
         )
-        parts.append(text(label, x, frame.bottom + 17, anchor="middle"))
+        middle = min(x, frame.width - text_width(label) / 2)
+        parts.append(text(label, middle, frame.bottom + 17, anchor="middle"))
     centre = (frame.left + frame.right) / 2
     parts.append(text(chart.axis.label, centre, frame.bottom + 34, class_="name", anchor="middle"))
     return parts
+
+
+def _stretches(chart: IntervalChart, frame: Frame, layout: Layout) -> list[tuple[float, float]]:
+    """Return from where to where the line at zero goes: in a narrow drawing not through words.
+
+    A minus with a line across it reads as a plus.
+    """
+    if layout == "wide":
+        return [(frame.top, frame.bottom + 4)]
+    lines = [frame.y(_height(index, chart)) for index in range(len(chart.rows))]
+    ends = [*(line - _WORDS_ABOVE - 12 for line in lines[1:]), frame.bottom + 4]
+    return [(line - _WORDS_ABOVE + 6, end) for line, end in zip(lines, ends, strict=True)]
 
 
 def _words_beside(axis: Axis, row: IntervalRow, frame: Frame, line: float) -> list[str]:
@@ -145,7 +162,7 @@ def _words_beside(axis: Axis, row: IntervalRow, frame: Frame, line: float) -> li
     value = axis.brief(row.change.value)
     verdict = text(row.verdict, frame.right + 92, line + 4, class_="direct")
     return [
-        text(shortened(row.name, room), 2, line - 3, class_="strong"),
+        text(shortened(row.name, room, bold=True), 2, line - 3, class_="strong"),
         text(shortened(row.note, room), 2, line + 13),
         text(value, frame.right + 82, line + 4, class_="strong", anchor="end"),
         element("g", verdict, class_=row.mood),
@@ -154,10 +171,14 @@ def _words_beside(axis: Axis, row: IntervalRow, frame: Frame, line: float) -> li
 
 def _words_above(axis: Axis, row: IntervalRow, frame: Frame, line: float) -> list[str]:
     verdict = f"{axis.brief(row.change.value)} {row.verdict}"
-    name = shortened(row.name, frame.width - text_width(verdict) - 30)
-    written = text(verdict, frame.width - 2, line - 20, class_="direct", anchor="end")
+    room = frame.width - text_width(verdict, bold=True) - 14
+    name = shortened(row.name, room, bold=True)
+    after = text_width(name, bold=True) + 6
+    note = shortened(row.note, room - after)
+    written = text(verdict, frame.width - 2, line - _WORDS_ABOVE, class_="direct", anchor="end")
     return [
-        text(name, 2, line - 20, class_="strong"),
+        text(name, 2, line - _WORDS_ABOVE, class_="strong"),
+        *([text(note, 2 + after, line - _WORDS_ABOVE)] if note else []),
         element("g", written, class_=row.mood),
     ]
 

@@ -30,6 +30,8 @@ from rewarm.reporting.tables import Table, numeric, words
 __all__ = ["Pair", "PairChart", "pair_figure"]
 
 _MOST_LABEL = 170.0
+_NEAR = 14.0  # pixels between a point and its name without a line
+_FURTHER = (-22, 31, -37, 46, -52, 61, -67, 76)
 
 _Pixels = tuple[float, float]
 _Line = tuple[_Pixels, _Pixels]
@@ -151,10 +153,21 @@ def _draw(chart: PairChart, x: Scale, y: Scale, layout: Layout) -> Markup:
         *(line for pair in chart.pairs for line in _whiskers(pair, at)),
     ]
     corners = place_labels(centres, names, frame, lines)
-    for name, class_, corner in zip(names, classes, corners, strict=True):
-        label = text(shortened(name, _MOST_LABEL), *corner, class_="direct" if class_ else "")
-        parts.append(element("g", label, class_=class_))
+    for name, class_, corner, centre in zip(names, classes, corners, centres, strict=True):
+        shown = shortened(name, _MOST_LABEL, bold=True)
+        label = text(shown, *corner, class_="direct" if class_ else "")
+        parts.append(element("g", *_leader(centre, corner, shown), label, class_=class_))
     return drawing(layout, frame, chart.title, chart.description, parts)
+
+
+def _leader(centre: _Pixels, corner: _Pixels, name: str) -> list[str]:
+    """Return the line from a point to its name, where that stands too far off to be seen as its."""
+    top, base = corner[1] - 11, corner[1] + 3
+    nearest = base if base < centre[1] else top
+    if abs(nearest - centre[1]) <= _NEAR:
+        return []
+    x = min(max(centre[0], corner[0]), corner[0] + text_width(name, bold=True))
+    return [element("line", class_="leader", x1=centre[0], y1=centre[1], x2=x, y2=nearest)]
 
 
 def _draw_singles(pair: Pair, at: Callable[[_Pixels], _Pixels]) -> str:
@@ -199,7 +212,8 @@ def place_labels(
 ) -> list[_Pixels]:
     """Return where each label's baseline begins: beside its point and clear of the others.
 
-    Greedy: of fourteen places around the point the one that covers least of what already stands.
+    Greedy: of the places around the point the one that covers least of what already stands; of
+    equal ones the nearest. None leaves the drawing.
     """
     taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
     taken += [
@@ -208,11 +222,13 @@ def place_labels(
     ]
     corners: list[_Pixels] = []
     for (x, y), name in zip(centres, names, strict=True):
-        width = min(text_width(name), _MOST_LABEL)
+        width = min(text_width(name, bold=True), _MOST_LABEL)
         right, left, middle = x + 9, x - 9 - width, x - width / 2
         candidates = [(side, y + sink) for sink in (-7, 16) for side in (right, left)]
         candidates += [(middle, y - 14), (middle, y + 24)]
-        candidates += [(side, y + sink) for sink in (-22, 31, -37, 46) for side in (right, left)]
+        candidates += [(side, y + sink) for sink in _FURTHER for side in (right, left)]
+        most = frame.width - width - 2
+        candidates = [(max(2.0, min(a, most)), b) for a, b in candidates]
         boxes: list[_Box] = [(a, b - 11, a + width, b + 3) for a, b in candidates]
         costs = [
             sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes

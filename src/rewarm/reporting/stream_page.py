@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ from markupsafe import Markup
 
 from rewarm.artifacts import write_atomically
 from rewarm.records.comparison import PairedEffect
-from rewarm.records.stream import StreamCell, StreamFigure, StreamResult
+from rewarm.records.stream import Measure, StreamCell, StreamFigure, StreamResult
 from rewarm.reporting import numbers
 from rewarm.reporting.effects import (
     effect_value,
@@ -20,16 +22,37 @@ from rewarm.reporting.effects import (
     written,
 )
 from rewarm.reporting.page import render_page
-from rewarm.reporting.stream_terminal import METRICS, gain_headings, test_heading
+from rewarm.reporting.stream_terminal import gain_headings, headings, test_heading
 from rewarm.reporting.svg import element, text
 from rewarm.reporting.tables import Cell, Table, numeric, words
+from rewarm.reporting.terminal_table import cut
 
 __all__ = ["matrix_figure", "render_stream_page", "write_stream_page"]
 
 _MOST_SIDE, _LEAST_SIDE, _ROOM = 30, 11, 300
 _LEFT, _TOP = 34, 24
 _MOST_LABELS = 10
+_LONGEST_NAME, _CHARACTER = 14, 7
+_FAINTEST = 0.12
+_LARGEST_SCALE = 1.3
 _MOST_SWAPS = 12
+
+
+_UNITS: Mapping[Measure, str] = {
+    "share right": "Proportions",
+    "bits per byte": "Bits per byte of held-out text: lower is better, but of BWT higher; worst "
+    "and WC are min-ACC and WC-ACC of a loss",
+}
+_LEGENDS: Mapping[Measure, str] = {
+    "share right": "a deeper square is a higher accuracy (mean of the seeds), an empty one a "
+    "task that had not come. A second stage is not among the columns.",
+    "bits per byte": "a deeper square is fewer bits per byte (mean of the seeds), the deepest the "
+    "fewest on its task anywhere on this page. Column 0 is before the first step.",
+}
+_DIFFERENCES: Mapping[Measure, str] = {
+    "share right": "Points are per cent of examples.",
+    "bits per byte": "Differences are in bits per byte.",
+}
 
 
 class _Drawn(NamedTuple):
@@ -61,10 +84,7 @@ def render_stream_page(result: StreamResult) -> str:
         sections=sections,
         hypothesis=result.hypothesis,
         verdict=result.verdict,
-        facts=(
-            f"{result.num_classes} classes in {result.num_tasks} tasks, {result.mode}; "
-            f"{result.num_train} examples to train on, {result.num_test} to test on; {seeds}."
-        ),
+        facts=f"{result.about}; {seeds}.",
         notes=result.notes,
         registered=_registered(result),
         table=_figures(result),
@@ -73,7 +93,8 @@ def render_stream_page(result: StreamResult) -> str:
         probe=_probe(result),
         gains=_gains(result),
         swaps=_swaps(result),
-        drawn=[_drawn(cell) for cell in result.cells],
+        legend=_LEGENDS[result.measure],
+        drawn=[_drawn(cell, result) for cell in result.cells],
     )
 
 
@@ -86,11 +107,12 @@ def _registered(result: StreamResult) -> str:
 
 
 def _figures(result: StreamResult) -> Table:
-    shown = [m for m in METRICS if any(m in cell.figures for cell in result.cells)]
-    several = len(result.seeds) > 1
-    note = "Proportions" + ("; below each mean its 95 % t interval over seeds." if several else ".")
+    named = headings(result.measure)
+    shown = [m for m in named if any(m in cell.figures for cell in result.cells)]
+    note = _UNITS[result.measure]
+    note += "; below each mean its 95 % t interval over seeds." if len(result.seeds) > 1 else "."
     return Table(
-        columns=words("backbone", "learner") + numeric(*(METRICS[m] for m in shown)),
+        columns=words("backbone", "learner") + numeric(*(named[m] for m in shown)),
         rows=tuple(
             (cell.backbone, cell.learner, *(_mean(cell.figures.get(m)) for m in shown))
             for cell in result.cells
@@ -113,21 +135,26 @@ def _tests(result: StreamResult) -> Table:
         columns=words("difference", "of")
         + numeric("mean", "by seed", "p", "p after Holm")
         + words("came out"),
-        rows=tuple(map(_test, result.primary)),
-        note=f"Paired by seed; Holm over {len(result.primary)}. Points are per cent of examples.",
+        rows=tuple(_test(effect, headings(result.measure)) for effect in result.primary),
+        note=f"Paired by seed; Holm over {len(result.primary)}. {_DIFFERENCES[result.measure]}",
     )
 
 
-def _test(effect: PairedEffect) -> tuple[str | Cell, ...]:
+def _test(effect: PairedEffect, named: Mapping[str, str]) -> tuple[str | Cell, ...]:
     return (
         f"{effect.arm} − {effect.against}",
-        METRICS.get(effect.metric, effect.metric),
-        Cell(effect_value(effect), below=interval_of(effect)),
+        named.get(effect.metric, effect.metric),
+        Cell(effect_value(effect), below=_points_once(effect)),
         per_seed(effect).replace(" points", ""),
         p_value(effect.p),
         p_value(effect.p_holm),
         Cell(effect.word or numbers.MISSING, mood_of_effect(effect)),
     )
+
+
+def _points_once(effect: PairedEffect) -> str:
+    """Return an interval without its unit, which stands above it."""
+    return interval_of(effect).replace(" points", "")
 
 
 def _probe(result: StreamResult) -> Table:
@@ -150,21 +177,22 @@ def _gains(result: StreamResult) -> Table:
         found = [by_place[backbone, learner] for backbone in backbones]
         row: list[str | Cell] = [learner, f"{found[0].rank_scratch}"]
         for gain in found:
-            row += [_gain(gain.figure), f"{gain.rank}"]
+            row += [_gain(gain.figure, result.measure), f"{gain.rank}"]
         rows.append(tuple(row))
     pairs = [name for backbone in backbones for name in (f"gain of {backbone}", "rank")]
     scratch = result.gains[0].scratch if result.gains else ""
     return Table(
         columns=words("learner") + numeric(f"rank in {scratch}", *pairs),
         rows=tuple(rows),
-        note=f"Final accuracy less that of {scratch}, points, with 95 % t intervals; ranks are of "
-        "learners by their means. Not adjusted for how many there are.",
+        note=f"Final {headings(result.measure)['final']} less that of {scratch}"
+        f"{', points' if result.measure == 'share right' else ''}, with 95 % t intervals; ranks "
+        "are of learners by their means, 1 the best. Not adjusted for how many there are.",
     )
 
 
-def _gain(figure: StreamFigure) -> Cell:
+def _gain(figure: StreamFigure, measure: Measure) -> Cell:
     def points(value: float) -> str:
-        return written(value, "share right", sign=True).removesuffix(" points")
+        return written(value, measure, sign=True).removesuffix(" points")
 
     if figure.low is None or figure.high is None:
         return Cell(points(figure.mean))
@@ -184,8 +212,8 @@ def _swaps(result: StreamResult) -> Table:
                 swap.backbone,
                 swap.ahead,
                 swap.behind,
-                Cell(effect_value(swap.effect), below=interval_of(swap.effect)),
-                Cell(effect_value(swap.effect_scratch), below=interval_of(swap.effect_scratch)),
+                Cell(effect_value(swap.effect), below=_points_once(swap.effect)),
+                Cell(effect_value(swap.effect_scratch), below=_points_once(swap.effect_scratch)),
                 "yes" if swap.is_resolved else "no",
             )
             for swap in shown
@@ -196,39 +224,87 @@ def _swaps(result: StreamResult) -> Table:
     )
 
 
-def _drawn(cell: StreamCell) -> _Drawn:
+class _Column(NamedTuple):
+    """A moment: its name, and the figures there on the tasks from the first on."""
+
+    name: str
+    values: Sequence[float]
+
+
+def _columns(cell: StreamCell) -> list[_Column]:
+    """Return what was known before the first task, where it is on record, and after each."""
+    before = [_Column("0", cell.mean_before)] if cell.mean_before else []
+    return before + [_Column(f"{t + 1}", row) for t, row in enumerate(cell.mean_matrix)]
+
+
+def _task_name(result: StreamResult, task: int) -> str:
+    return result.task_names[task] if result.task_names else f"task {task + 1}"
+
+
+def _drawn(cell: StreamCell, result: StreamResult) -> _Drawn:
     num_tasks = len(cell.mean_matrix)
     table = Table(
-        columns=words("after task") + numeric(*(f"task {k + 1}" for k in range(num_tasks))),
+        columns=words("after task")
+        + numeric(*(_task_name(result, task) for task in range(num_tasks))),
         rows=tuple(
-            (f"{t + 1}", *(f"{value:.3f}" for value in row), *[""] * (num_tasks - len(row)))
-            for t, row in enumerate(cell.mean_matrix)
+            (name, *(f"{v:.3f}" for v in values), *[""] * (num_tasks - len(values)))
+            for name, values in _columns(cell)
         ),
     )
-    return _Drawn(f"{cell.backbone}, {cell.learner}", matrix_figure(cell), table)
+    return _Drawn(f"{cell.backbone}, {cell.learner}", matrix_figure(cell, result), table)
 
 
-def matrix_figure(cell: StreamCell) -> Markup:
-    """Return squares whose depth of colour is the accuracy on task (row) after task (column)."""
+def _depths(result: StreamResult) -> list[Callable[[float], float]]:
+    """Return for each task the depth of colour of a figure, from 0 to 1.
+
+    An accuracy is its own. Bits per byte have no common end, and some text is harder than other:
+    the deepest is the least on a task anywhere on the page, the faintest the most.
+    """
+    if result.measure == "share right":
+        return [lambda value: value] * result.num_tasks
+    found: list[Callable[[float], float]] = []
+    for task in range(result.num_tasks):
+        values = [
+            c.values[task] for cell in result.cells for c in _columns(cell) if task < len(c.values)
+        ]
+        found.append(partial(_depth, min(values), max(values)))
+    return found
+
+
+def _depth(least: float, most: float, value: float) -> float:
+    share = (value - least) / (most - least) if most > least else 0.0
+    return 1 - (1 - _FAINTEST) * share
+
+
+def matrix_figure(cell: StreamCell, result: StreamResult) -> Markup:
+    """Return squares: the deeper, the better known is the row's task at the column's moment."""
+    columns, depths = _columns(cell), _depths(result)
     num_tasks = len(cell.mean_matrix)
-    side = max(_LEAST_SIDE, min(_MOST_SIDE, _ROOM // num_tasks))
+    side = max(_LEAST_SIDE, min(_MOST_SIDE, _ROOM // len(columns)))
     every = -(-num_tasks // _MOST_LABELS)
+    names = [cut(name, _LONGEST_NAME) for name in result.task_names] or [
+        f"{task + 1}" for task in range(num_tasks)
+    ]
+    left = max(_LEFT, 12 + _CHARACTER * max(map(len, names)))
     parts: list[str] = []
-    for t, row in enumerate(cell.mean_matrix):
-        x = _LEFT + t * side
-        if t % every == 0:
-            parts.append(text(str(t + 1), x + side / 2, _TOP - 8, anchor="middle"))
-            parts.append(text(str(t + 1), _LEFT - 8, _TOP + t * side + side / 2 + 4, anchor="end"))
-        for k, value in enumerate(row):
-            y = _TOP + k * side
-            square = {"x": x, "y": y, "width": side - 2, "height": side - 2}
-            said = f"task {k + 1} after task {t + 1}: {value:.3f}"
+    for task in range(0, num_tasks, every):
+        y = _TOP + task * side + side / 2 + 4
+        parts.append(text(names[task], left - 8, y, anchor="end"))
+    for place, (moment, values) in enumerate(columns):
+        x = left + place * side
+        if place % every == 0:
+            parts.append(text(moment, x + side / 2, _TOP - 8, anchor="middle"))
+        for task, value in enumerate(values):
+            square = {"x": x, "y": _TOP + task * side, "width": side - 2, "height": side - 2}
+            said = f"{_task_name(result, task)} after task {moment}: {value:.3f}"
+            depth = round(depths[task](value), 4)
             parts.append(element("rect", class_="band", **square))
             parts.append(
-                element("rect", element("title", said), class_="mark", fill_opacity=value, **square)
+                element("rect", element("title", said), class_="mark", fill_opacity=depth, **square)
             )
-    width, height = _LEFT + num_tasks * side, _TOP + num_tasks * side
-    label = f"Accuracy by task over time, {cell.backbone}, {cell.learner}"
+    width, height = left + len(columns) * side, _TOP + num_tasks * side
+    what = headings(result.measure)["final"].capitalize()
+    label = f"{what} by task over time, {cell.backbone}, {cell.learner}"
     return Markup(
         element(
             "svg",
@@ -239,5 +315,6 @@ def matrix_figure(cell: StreamCell) -> Markup:
             viewBox=f"0 0 {width} {height}",
             width=width,
             height=height,
+            style=f"max-width: {round(_LARGEST_SCALE * width)}px",
         )
     )

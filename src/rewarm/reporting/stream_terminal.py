@@ -9,34 +9,39 @@ from rich.table import Table
 from rich.text import Text
 
 from rewarm.records.comparison import PairedEffect
-from rewarm.records.stream import StreamFigure, StreamResult
+from rewarm.records.stream import Measure, StreamFigure, StreamResult
 from rewarm.reporting import numbers
 from rewarm.reporting.effects import effect_value, interval_of, mood_of_effect, p_value
 from rewarm.reporting.terminal_table import ByWidth, bullets, cut, titled_table
 from rewarm.reporting.text import clean
 
 __all__ = [
-    "METRICS",
     "figure_text",
     "gain_headings",
+    "headings",
     "print_stream",
     "stream_plan",
     "stream_table",
     "test_heading",
 ]
 
-METRICS: Mapping[str, str] = {
-    "final": "accuracy",
-    "forgetting": "forgetting",
-    "bwt": "BWT",
-    "min_acc": "min-ACC",
-    "wc_acc": "WC-ACC",
-    "stability_gap": "stability gap",
+_HEADINGS: Mapping[str, tuple[str, str]] = {
+    "final": ("accuracy", "bits per byte"),
+    "forgetting": ("forgetting", "forgetting"),
+    "bwt": ("BWT", "BWT"),
+    "min_acc": ("min-ACC", "worst"),
+    "wc_acc": ("WC-ACC", "WC"),
+    "stability_gap": ("stability gap", "stability gap"),
 }
-"""Headings of the metrics, by name."""
 
 _STYLES = {"good": "green", "bad": "red", "open": "yellow", "": ""}
 _LEAST_COLUMNS = 100
+
+
+def headings(measure: Measure) -> dict[str, str]:
+    """Return the headings of the metrics, by name, of accuracies or of bits per byte."""
+    of = 0 if measure == "share right" else 1
+    return {name: pair[of] for name, pair in _HEADINGS.items()}
 
 
 def stream_plan(name: str, facts: Sequence[tuple[str, str]]) -> Table:
@@ -65,14 +70,15 @@ def print_stream(result: StreamResult, console: Console) -> None:
 
 def stream_table(result: StreamResult, *, wide: bool) -> Table:
     """Return the metrics of every backbone with every learner; without intervals where narrow."""
-    shown = [m for m in METRICS if any(m in cell.figures for cell in result.cells)]
+    named = headings(result.measure)
+    shown = [m for m in named if any(m in cell.figures for cell in result.cells)]
     seeds = "1 seed" if len(result.seeds) == 1 else f"means of {len(result.seeds)} seeds"
     intervals = ", ± half a 95 % interval" if wide and len(result.seeds) > 1 else ""
     table = titled_table(f"{cut(result.name, 64)}: {seeds}{intervals}")
     for heading in ("backbone", "learner"):
         table.add_column(heading, overflow="fold")
     for metric in shown:
-        table.add_column(METRICS[metric].removeprefix("stability "), justify="right", no_wrap=True)
+        table.add_column(named[metric].removeprefix("stability "), justify="right", no_wrap=True)
     for cell in result.cells:
         figures = [cell.figures.get(metric) for metric in shown]
         written = [
@@ -97,7 +103,7 @@ def test_heading(result: StreamResult) -> str:
     """Return what the primary tests are tests of."""
     if result.verdict:
         return "Contrasts, named before the first run"
-    return f"Final accuracy against {result.control}"
+    return f"Final {headings(result.measure)['final']} against {result.control}"
 
 
 def _tests(result: StreamResult) -> Table:
@@ -108,7 +114,7 @@ def _tests(result: StreamResult) -> Table:
     table.add_column("")
     for effect in result.primary:
         table.add_row(
-            Text(_difference(effect)),
+            Text(_difference(effect, result.measure)),
             effect_value(effect),
             interval_of(effect),
             p_value(effect.p),
@@ -118,8 +124,8 @@ def _tests(result: StreamResult) -> Table:
     return table
 
 
-def _difference(effect: PairedEffect) -> str:
-    metric = METRICS.get(effect.metric, effect.metric)
+def _difference(effect: PairedEffect, measure: Measure) -> str:
+    metric = headings(measure).get(effect.metric, effect.metric)
     return clean(f"{metric}: {effect.arm} − {effect.against}")
 
 

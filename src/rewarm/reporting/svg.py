@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from rewarm.reporting.text import clean
 
 _FONT_SIZE = 12
+_BOLDER = 1.12
 _NARROW = frozenset("iljtfrI.,:;'|!()[]-· ")
 _BROAD = frozenset("mwMWOQGDHNUC%@—↖→")
 
@@ -77,7 +78,7 @@ def marker(shape: int, x: float, y: float, radius: float, class_: str = "dot") -
     return element("polygon", class_=class_, points=points)
 
 
-def text_width(content: str) -> float:
+def text_width(content: str, *, bold: bool = False) -> float:
     """Return about how many pixels a text of the figures takes, rather too many than too few.
 
     No font is at hand to ask, and readers have different ones.
@@ -92,15 +93,15 @@ def text_width(content: str) -> float:
             width += 0.36
         else:
             width += 0.9 if character in _BROAD else 0.63
-    return _FONT_SIZE * width
+    return _FONT_SIZE * width * (_BOLDER if bold else 1.0)
 
 
-def shortened(content: str, most_pixels: float) -> str:
+def shortened(content: str, most_pixels: float, *, bold: bool = False) -> str:
     """Return the text, cut with an ellipsis where it is wider; empty where nothing would fit."""
-    if text_width(content) <= most_pixels:
+    if text_width(content, bold=bold) <= most_pixels:
         return content
     kept = content
-    while kept and text_width(kept + "…") > most_pixels:
+    while kept and text_width(kept + "…", bold=bold) > most_pixels:
         kept = kept[:-1]
     return f"{kept.rstrip()}…" if kept else ""
 

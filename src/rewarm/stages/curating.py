@@ -161,7 +161,12 @@ class _Measured:
         self._job = job
         self._tasks = tuple(_tasks(job, harness_texts))
         every = {**job.measured_before, **corpora}
-        self._held_out = tuple(every[name] for name in sorted(every))
+        # What holds nothing out is not measured on: it may come and go. An estimate may be wrong.
+        self._held_out = tuple(
+            facts
+            for _, facts in sorted(every.items())
+            if facts.held_out_documents or not facts.measured
+        )
         self.is_known = all(facts.measured for facts in self._held_out)
         self._texts: dict[tuple[bool, bool], MeasuredText] = {}
 

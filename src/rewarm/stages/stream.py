@@ -13,7 +13,8 @@ from rewarm.records.comparison import Registration
 from rewarm.records.stream import StreamResult
 from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
-from rewarm.stages.stream_result import claims_of, conclude_stream
+from rewarm.stages.stream_corpora import run_corpora
+from rewarm.stages.stream_result import About, claims_of, conclude_stream
 from rewarm.stages.stream_runs import StreamRuns
 from rewarm.stream.cells import PRESET
 from rewarm.stream.experiment import StreamExperiment, WrittenStream, read_stream
@@ -31,6 +32,8 @@ def run_stream(path: Path, *, dry_run: bool) -> int:
     """
     console = Console()
     written = read_stream(path)
+    if written.experiment.source.kind == "corpora":
+        return run_corpora(written, console, dry_run=dry_run)
     examples = read_examples(written.experiment.source, written.source_path)
     _check(written.experiment, examples)
     console.print(stream_plan(written.experiment.name, _facts(written.experiment, examples)))
@@ -54,7 +57,8 @@ def _carry_out(written: WrittenStream, runs: StreamRuns, examples: Examples) -> 
     probes = runs.probes()
     picked = next((probe.backbone for probe in probes if probe.is_best), None)
     done = list(runs.carry_out(written.experiment.cells(picked)))
-    return conclude_stream(written.experiment, examples, done, probes, registration)
+    about = _about(written.experiment, examples)
+    return conclude_stream(written.experiment, about, done, probes, registration)
 
 
 def _register(written: WrittenStream, runs: StreamRuns, *, write: bool) -> Registration | None:
@@ -65,6 +69,16 @@ def _register(written: WrittenStream, runs: StreamRuns, *, write: bool) -> Regis
     return register(written, claims, has_begun=runs.have_begun(), write=write)
 
 
+def _about(experiment: StreamExperiment, examples: Examples) -> About:
+    num_test = int(examples.is_test.sum())
+    sentence = (
+        f"{len(examples.classes)} classes in {experiment.scenario.num_tasks} tasks, "
+        f"{experiment.scenario.mode}; {len(examples.labels) - num_test} examples to train on, "
+        f"{num_test} to test on"
+    )
+    return About("share right", sentence, experiment.scenario.num_tasks)
+
+
 def _facts(experiment: StreamExperiment, examples: Examples) -> list[tuple[str, str]]:
     scenario, memory, probe = experiment.scenario, experiment.memory, experiment.probed
     num_test = int(examples.is_test.sum())
@@ -73,9 +87,9 @@ def _facts(experiment: StreamExperiment, examples: Examples) -> list[tuple[str, 
     preset = f"{PRESET}, on the backbone that the probe finds best"
     learners = [*experiment.learners, *([preset] if experiment.preset else [])]
     facts = [
-        ("classes", f"{len(examples.classes)} in {scenario.tasks} tasks, {passes}"),
+        ("classes", f"{len(examples.classes)} in {scenario.num_tasks} tasks, {passes}"),
         ("examples", f"{len(examples.labels) - num_test} to train on, {num_test} to test on"),
-        ("memory", f"{memory.size} examples, {memory.kind}, {memory.batch} a step"),
+        ("memory", f"{memory.size} examples, {memory.kind}, {memory.num_examples_per_step} a step"),
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(learners)),
         ("runs", f"{num_cells * experiment.seeds}, {experiment.seeds} seeds each"),
@@ -92,7 +106,7 @@ def _facts(experiment: StreamExperiment, examples: Examples) -> list[tuple[str, 
 
 
 def _check(experiment: StreamExperiment, examples: Examples) -> None:
-    tasks, classes = experiment.scenario.tasks, len(examples.classes)
+    tasks, classes = experiment.scenario.num_tasks, len(examples.classes)
     if tasks > classes:
         raise PlanError.one(
             "scenario.tasks", f"{tasks} tasks of {classes} classes", f"give at most {classes}"

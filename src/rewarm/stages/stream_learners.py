@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rewarm.stream.experiment import LearnerRecipe, MemoryRecipe, StreamExperiment
+from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.holding import (
     Contrastive,
     ElasticWeights,
@@ -25,6 +25,7 @@ from rewarm.stream.rehearsing import (
     MaximallyInterfered,
     Replay,
 )
+from rewarm.stream.sections import LearnerRecipe, MemoryRecipe
 from rewarm.stream.state import STATELESS, Resumable
 
 __all__ = ["BuiltLearner", "build_learner", "memory_of"]

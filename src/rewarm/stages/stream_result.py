@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from rewarm.comparison.effects import judged, paired_effect
 from rewarm.comparison.metrics import MetricKind
 from rewarm.comparison.paired import paired_mean
 from rewarm.comparison.sentences import overall, sentence
-from rewarm.records.comparison import PairedEffect, Registration
+from rewarm.records.comparison import Better, PairedEffect, Registration
 from rewarm.records.stream import (
+    Measure,
     StreamCell,
     StreamFigure,
     StreamGain,
@@ -30,22 +31,32 @@ from rewarm.records.stream import (
     StreamSwap,
 )
 from rewarm.stream.cells import Cell, Side
-from rewarm.stream.experiment import ContrastRecipe, StreamExperiment, named_cell
-from rewarm.stream.source import Examples
+from rewarm.stream.experiment import StreamExperiment, named_cell
+from rewarm.stream.sections import ContrastRecipe
 
-__all__ = ["claims_of", "conclude_stream"]
+__all__ = ["About", "claims_of", "conclude_stream"]
 
-_SHARE = "share right"
-_KINDS: Mapping[StreamMetric, MetricKind] = {
-    "final": MetricKind("higher", _SHARE, by_subject=False),
-    "forgetting": MetricKind("lower", _SHARE, by_subject=False),
-    "bwt": MetricKind("higher", _SHARE, by_subject=False),
-    "min_acc": MetricKind("higher", _SHARE, by_subject=False),
-    "wc_acc": MetricKind("higher", _SHARE, by_subject=False),
-    "stability_gap": MetricKind("lower", _SHARE, by_subject=False),
+_LEVELS: tuple[StreamMetric, ...] = ("final", "min_acc", "wc_acc")
+_BETTER: Mapping[StreamMetric, Better] = {
+    "final": "higher",
+    "forgetting": "lower",
+    "bwt": "higher",
+    "min_acc": "higher",
+    "wc_acc": "higher",
+    "stability_gap": "lower",
 }
+"""Of accuracies; of losses the levels are better where they are lower."""
 _PACKAGES = ("rewarm", "torch", "transformers", "numpy", "pillow", "pyarrow")
 _LEAST_SEEDS = 3
+
+
+class About(NamedTuple):
+    """What a stream is of: its measure, a sentence on scenario and source, its tasks."""
+
+    measure: Measure
+    sentence: str
+    num_tasks: int
+    task_names: tuple[str, ...] = ()
 
 
 def claims_of(experiment: StreamExperiment) -> dict[str, Any]:
@@ -55,6 +66,7 @@ def claims_of(experiment: StreamExperiment) -> dict[str, Any]:
         "source": experiment.source.model_dump(mode="json"),
         "scenario": experiment.scenario.model_dump(mode="json"),
         "memory": experiment.memory.model_dump(mode="json"),
+        "recipe": experiment.recipe,
     }
     return {
         "name": experiment.name,
@@ -75,14 +87,14 @@ def _claim(experiment: StreamExperiment, cell: Cell) -> dict[str, Any]:
 
 def conclude_stream(
     experiment: StreamExperiment,
-    examples: Examples,
+    about: About,
     runs: Sequence[StreamRun],
     probes: Sequence[StreamProbe],
     registration: Registration | None,
 ) -> StreamResult:
     """Return what a finished experiment came to."""
     picked = next((probe.backbone for probe in probes if probe.is_best), None)
-    table = _Table(runs)
+    table = _Table(runs, about.measure)
     cells = experiment.cells(picked)
     control = experiment.control_cell(picked)
     primary = judged(_primary(experiment, table, picked))
@@ -91,10 +103,10 @@ def conclude_stream(
         name=experiment.name,
         hypothesis=experiment.hypothesis,
         registration=registration,
-        num_classes=len(examples.classes),
-        num_tasks=experiment.scenario.tasks,
-        num_train=int((~examples.is_test).sum()),
-        num_test=int(examples.is_test.sum()),
+        measure=about.measure,
+        about=about.sentence,
+        task_names=about.task_names,
+        num_tasks=about.num_tasks,
         mode=experiment.scenario.mode,
         seeds=tuple(range(1, experiment.seeds + 1)),
         cells=tuple(_summary(cell, table.runs_of(cell)) for cell in cells),
@@ -114,8 +126,9 @@ def conclude_stream(
 class _Table:
     """Metrics of all runs, by cell and seed."""
 
-    def __init__(self, runs: Sequence[StreamRun]) -> None:
+    def __init__(self, runs: Sequence[StreamRun], measure: Measure) -> None:
         self._runs = runs
+        self._measure = measure
 
     def runs_of(self, cell: Cell) -> list[StreamRun]:
         return [run for run in self._runs if (run.backbone, run.learner) == cell]
@@ -137,12 +150,28 @@ class _Table:
     ) -> PairedEffect:
         return paired_effect(
             metric,
-            _KINDS[metric],
+            self._kind(metric),
             (_told(own), _told(other)),
             (self.values(own, metric), self.values(other, metric)),
             expect=contrast.expect if contrast else None,
             within=contrast.within if contrast else None,
         )
+
+    def rank(self, cell: Cell, cells: Sequence[Cell]) -> int:
+        """Return the rank of a cell's mean among those of cells, from 1, the best."""
+        return 1 + sum(self.is_better(self.mean(other), self.mean(cell)) for other in cells)
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Tell whether a final level is better than another."""
+        return one > other if self._kind("final").better == "higher" else one < other
+
+    def best(self, cells: Sequence[Cell]) -> Cell:
+        """Return the first of the cells with the best mean."""
+        return min(cells, key=lambda cell: self.rank(cell, cells))
+
+    def _kind(self, metric: StreamMetric) -> MetricKind:
+        is_loss = self._measure == "bits per byte" and metric in _LEVELS
+        return MetricKind("lower" if is_loss else _BETTER[metric], self._measure, by_subject=False)
 
     def _of_cell(self, cell: Cell, metric: StreamMetric) -> dict[int, float]:
         values = {run.seed: run.metrics[metric] for run in self.runs_of(cell)}
@@ -168,7 +197,7 @@ def _primary(experiment: StreamExperiment, table: _Table, picked: str | None) ->
 
 
 def _secondary(table: _Table, cells: Sequence[Cell], control: Cell) -> Iterator[PairedEffect]:
-    for cell, metric in itertools.product(cells, _KINDS):
+    for cell, metric in itertools.product(cells, _BETTER):
         if cell != control:
             effect = table.effect(Side(cell), Side(control), metric)
             if effect.mean is not None:
@@ -186,7 +215,9 @@ def _backbones(experiment: StreamExperiment) -> Iterator[tuple[str, str]]:
 def _gains(experiment: StreamExperiment, table: _Table) -> Iterator[StreamGain]:
     learners = list(experiment.learners)
     for backbone, scratch in _backbones(experiment):
-        own, from_scratch = _ranks(table, backbone, learners), _ranks(table, scratch, learners)
+        own, from_scratch = (
+            [Cell(name, learner) for learner in learners] for name in (backbone, scratch)
+        )
         for learner in learners:
             side = Side(Cell(backbone, learner), Cell(scratch, learner))
             yield StreamGain(
@@ -194,17 +225,9 @@ def _gains(experiment: StreamExperiment, table: _Table) -> Iterator[StreamGain]:
                 scratch=scratch,
                 learner=learner,
                 figure=_figure(list(table.values(side, "final").values())),
-                rank_scratch=from_scratch[learner],
-                rank=own[learner],
+                rank_scratch=table.rank(Cell(scratch, learner), from_scratch),
+                rank=table.rank(Cell(backbone, learner), own),
             )
-
-
-def _ranks(table: _Table, backbone: str, learners: Sequence[str]) -> dict[str, int]:
-    means = {learner: table.mean(Cell(backbone, learner)) for learner in learners}
-    return {
-        learner: 1 + sum(other > mean for other in means.values())
-        for learner, mean in means.items()
-    }
 
 
 def _swaps(experiment: StreamExperiment, table: _Table) -> Iterator[StreamSwap]:
@@ -216,7 +239,7 @@ def _swaps(experiment: StreamExperiment, table: _Table) -> Iterator[StreamSwap]:
                 for name in (backbone, scratch)
             ]
             own, from_scratch = effects
-            if (own.mean or 0.0) > 0.0 and (from_scratch.mean or 0.0) < 0.0:
+            if _sign(own) * (own.mean or 0.0) > 0.0 > _sign(own) * (from_scratch.mean or 0.0):
                 found.append(
                     StreamSwap(
                         backbone=backbone,
@@ -225,10 +248,19 @@ def _swaps(experiment: StreamExperiment, table: _Table) -> Iterator[StreamSwap]:
                         behind=behind,
                         effect=own,
                         effect_scratch=from_scratch,
-                        is_resolved=(own.low or 0.0) > 0.0 and (from_scratch.high or 0.0) < 0.0,
+                        is_resolved=_leaves_zero_out(own) and _leaves_zero_out(from_scratch),
                     )
                 )
     yield from sorted(found, key=lambda swap: not swap.is_resolved)
+
+
+def _sign(effect: PairedEffect) -> int:
+    return 1 if effect.better == "higher" else -1
+
+
+def _leaves_zero_out(effect: PairedEffect) -> bool:
+    low, high = effect.low, effect.high
+    return low is not None and high is not None and (low > 0.0 or high < 0.0)
 
 
 def _notes(
@@ -250,7 +282,7 @@ def _notes(
     best = next((probe.backbone for probe in probes if probe.is_best), None)
     if best is not None and len(experiment.backbones) > 1 and experiment.learners:
         winners = {
-            learner: max(experiment.backbones, key=lambda name: table.mean(Cell(name, learner)))
+            learner: table.best([Cell(name, learner) for name in experiment.backbones]).backbone
             for learner in experiment.learners
         }
         agreed = [learner for learner, winner in winners.items() if winner == best]
@@ -277,7 +309,10 @@ def _summary(cell: Cell, runs: Sequence[StreamRun]) -> StreamCell:
         learner=cell.learner,
         num_seeds=len(runs),
         figures=figures,
-        mean_matrix=tuple(
-            tuple(float(v) for v in np.mean([run.matrix[t] for run in runs], axis=0)) for t in rows
-        ),
+        mean_matrix=tuple(_means([run.matrix[t] for run in runs]) for t in rows),
+        mean_before=_means([run.before for run in runs]),
     )
+
+
+def _means(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.mean(rows, axis=0))

@@ -18,12 +18,13 @@ from rewarm.errors import CheckpointError
 from rewarm.records.stream import StreamRun
 from rewarm.stages.stream_learners import BuiltLearner, build_learner, memory_of
 from rewarm.stream.course import Progress, run_record, second_stage, take_course
-from rewarm.stream.experiment import BackboneRecipe, LearnerRecipe, StreamExperiment
+from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.inputs import Inputs
 from rewarm.stream.learning import Learning
 from rewarm.stream.metrics import Look
 from rewarm.stream.network import build_network
 from rewarm.stream.scenario import Scenario
+from rewarm.stream.sections import BackboneRecipe, LearnerRecipe
 from rewarm.stream.state import State, part, under
 from rewarm.training.checkpoint import CheckpointStore
 
@@ -76,7 +77,7 @@ class OneRun:
             inputs=self.inputs,
             labels=torch.from_numpy(self.scenario.labels),
             memory=memory_of(self.experiment.memory),
-            memory_batch=self.experiment.memory.batch,
+            memory_batch=self.experiment.memory.num_examples_per_step,
             lr=self.backbone.learning_rate,
             seed=self.seed,
         )

@@ -18,13 +18,14 @@ from rewarm.records.reading import record_or_none
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
 from rewarm.stages.stream_run import OneRun, RunPlace
 from rewarm.stream.cells import PRESET, Cell
-from rewarm.stream.experiment import BackboneRecipe, ProbeRecipe, WrittenStream
+from rewarm.stream.experiment import WrittenStream
 from rewarm.stream.inputs import Inputs, prepare_inputs
 from rewarm.stream.learning import Learning
 from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import build_network
 from rewarm.stream.probe import deal_probe, probe_accuracy
 from rewarm.stream.scenario import Scenario, deal_classes
+from rewarm.stream.sections import BackboneRecipe, ProbeRecipe
 from rewarm.stream.source import Examples
 
 __all__ = ["StreamRuns"]
@@ -75,7 +76,7 @@ class StreamRuns:
         run = OneRun(
             names={"backbone": cell.backbone, "learner": cell.learner},
             seed=seed,
-            backbone=experiment.backbones[cell.backbone],
+            backbone=self.written.backbone(cell.backbone),
             recipe=experiment.learner(cell.learner),
             experiment=experiment,
             scenario=self._scenario(seed),
@@ -98,7 +99,7 @@ class StreamRuns:
         return Scenario(
             labels=self.examples.labels,
             is_test=self.examples.is_test,
-            tasks=deal_classes(len(self.examples.classes), recipe.tasks, seed),
+            tasks=deal_classes(len(self.examples.classes), recipe.num_tasks, seed),
             seed=seed,
             num_epochs=recipe.num_epochs,
             batch=recipe.batch,
@@ -107,7 +108,7 @@ class StreamRuns:
     def _inputs_of(self, backbone: str) -> Inputs:
         if backbone not in self._inputs:
             experiment = self.written.experiment
-            recipe = experiment.backbones[backbone]
+            recipe = self.written.backbone(backbone)
             self._inputs = {backbone: prepare_inputs(self.examples, experiment.source, recipe)}
         return self._inputs[backbone]
 
@@ -142,7 +143,7 @@ class StreamRuns:
             )
         with torch.random.fork_rng():
             num_classes = len(self.examples.classes)
-            own = self.written.experiment.backbones[backbone]
+            own = self.written.backbone(backbone)
             learning = Learning(
                 network=build_network(own, num_classes, seed).to(self.device),
                 inputs=self._inputs_of(backbone),
@@ -196,7 +197,7 @@ class StreamRuns:
     def _identity_of(self, name: str) -> object:
         """Return what a local backbone's weights are: an altered folder's runs are made again."""
         if name not in self._identity:
-            recipe: BackboneRecipe = self.written.experiment.backbones[name]
+            recipe: BackboneRecipe = self.written.backbone(name)
             folder = Path(recipe.path or "")
             is_local = recipe.path is not None and folder.is_dir()
             self._identity[name] = _folder_content(folder) if is_local else recipe.path

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, ImageProcessingMixin
 
 from rewarm.errors import BaseModelError
 from rewarm.model.load import quiet_transformers
-from rewarm.stream.experiment import BackboneRecipe, SourceRecipe
+from rewarm.stream.sections import BackboneRecipe, SourceRecipe
 from rewarm.stream.source import Examples
 
 __all__ = ["BYTE_PAD", "Batch", "Inputs", "PixelRows", "TensorRows", "prepare_inputs"]

@@ -10,6 +10,13 @@
 
 Forgetting is Chaudhry et al. 2018, BWT Lopez-Paz and Ranzato 2017, the last three De Lange et al.
 2023. All are proportions, not per cent.
+
+Of a loss in place of an accuracy (bits per byte, on text) all of it is said of the loss with its
+sign changed, and what is told of a level has its sign back:
+
+    forgetting, gap   by how many bits per byte a task is worse: above 0 is worse, as above
+    BWT               by how many it is better at the end than right after it was learned
+    final, min-ACC, WC-ACC   in bits per byte; the least accuracy becomes the greatest loss
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Look", "StreamMetrics", "metrics_of"]
+__all__ = ["Look", "StreamMetrics", "metrics_of", "metrics_of_losses"]
 
 
 class Look(NamedTuple):
@@ -59,6 +66,20 @@ def metrics_of(matrix: Sequence[Sequence[float]], looks: Sequence[Look]) -> Stre
         wc_acc=share * final[last] + (1 - share) * min_acc,
         stability_gap=_mean(_gaps(matrix, looks)),
     )
+
+
+def metrics_of_losses(matrix: Sequence[Sequence[float]], looks: Sequence[Look]) -> StreamMetrics:
+    """Return the figures of a run whose matrix and looks are losses: lower is better.
+
+    Levels (`final`, `min_acc`, `wc_acc`) are losses; forgetting, BWT and the gap are differences
+    with the signs that they have of accuracies.
+    """
+    found = metrics_of(
+        [[-loss for loss in row] for row in matrix],
+        [look._replace(accuracy={k: -loss for k, loss in look.accuracy.items()}) for look in looks],
+    )
+    worst, weighted = (None if v is None else -v for v in (found.min_acc, found.wc_acc))
+    return found._replace(final=-found.final, min_acc=worst, wc_acc=weighted)
 
 
 def _least(matrix: Sequence[Sequence[float]], looks: Sequence[Look], task: int) -> float:

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from rewarm.errors import BaseModelError
 from rewarm.model.load import quiet_transformers
-from rewarm.stream.experiment import BackboneRecipe
 from rewarm.stream.inputs import BYTE_PAD, Batch
+from rewarm.stream.sections import BackboneRecipe
 
 __all__ = ["Network", "build_network"]
 

@@ -14,8 +14,8 @@ from pyarrow import ArrowException, parquet
 
 from rewarm.artifacts import parse_json
 from rewarm.errors import CorpusError, Problem
-from rewarm.stream.experiment import SourceRecipe
 from rewarm.stream.scenario import hold_out
+from rewarm.stream.sections import SourceRecipe
 
 __all__ = ["Examples", "read_examples"]
 

@@ -1,0 +1,79 @@
+"""What fields of a stream's experiment say against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from rewarm.recipe.section import NAME
+from rewarm.stream.cells import PRESET, PROBED, side_problems
+from rewarm.stream.corpora_problems import corpora_problems, tables
+from rewarm.stream.sections import Algorithm
+
+__all__ = ["contradictions"]
+
+
+def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, what, fix) for what fields say against each other, as far as they are there."""
+    for section in ("backbones", "learners"):
+        for name in tables(tree.get(section)):
+            if NAME.fullmatch(name) is None:
+                fix = "use letters, digits, '-', '_' or '.' (up to 64)"
+                yield f"{section}.{name}", f"{name!r} cannot be a name", fix
+            if name in (PRESET, PROBED):
+                yield f"{section}.{name}", "the name is taken", "give it another one"
+    if not tables(tree.get("learners")) and "preset" not in tree:
+        fix = f"describe one under [learners.NAME], or give preset = {PRESET!r}"
+        yield "learners", "there is none", fix
+    yield from side_problems(tree)
+    contrasts = tree.get("contrasts")
+    for index, contrast in enumerate(contrasts if isinstance(contrasts, list) else []):
+        if isinstance(contrast, dict) and contrast.get("expect") in ("lower", "higher", "equal"):
+            yield from _of_equality(f"contrasts[{index}].within", contrast)
+    source = tree.get("source")
+    kind = source.get("kind") if isinstance(source, dict) else None
+    if kind == "corpora":
+        yield from corpora_problems(tree)
+    elif kind in ("image", "text"):
+        yield from _of_labelled(tree)
+    for name, backbone in tables(tree.get("backbones")).items():
+        where = f"backbones.{name}"
+        if ("path" in backbone) == ("small" in backbone):
+            yield where, "one of path and small is needed, and not both", "give one of them"
+        if "small" in backbone and "from_scratch" in backbone:
+            yield f"{where}.from_scratch", "small ones always begin from scratch", "leave it out"
+        wanted = {"cnn": "image", "bytes": "text"}.get(str(backbone.get("small")))
+        if wanted is not None and kind in ("image", "text") and wanted != kind:
+            what = f"{backbone['small']!r} reads {wanted}s, and the source holds {kind}s"
+            yield f"{where}.small", what, "name the other small architecture"
+    for name, learner in tables(tree.get("learners")).items():
+        algorithm = learner.get("algorithm")
+        without = algorithm in get_args(Algorithm) and algorithm not in ("lwf", "scr")
+        if without and "temperature" in learner:
+            yield f"learners.{name}.temperature", f"{algorithm} has none", "leave it out"
+
+
+def _of_labelled(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    source, scenario = tree["source"], tree.get("scenario")
+    if "path" not in source:
+        yield "source.path", "is missing", "add it: a parquet or JSONL file, or a folder of images"
+    if isinstance(scenario, dict) and "tasks" not in scenario:
+        yield "scenario.tasks", "is missing", "say into how many tasks the classes are dealt"
+    told = {"source": ("corpora",), "scenario": ("tokens", "order")}
+    for section, names in told.items():
+        given = tree.get(section)
+        for name in names:
+            if isinstance(given, dict) and name in given:
+                yield f"{section}.{name}", "it is for corpora", 'leave it out, or kind = "corpora"'
+    if "recipe" in tree:
+        yield "recipe", "it is for corpora", 'leave it out, or kind = "corpora"'
+
+
+def _of_equality(where: str, contrast: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    is_equal = contrast["expect"] == "equal"
+    if is_equal and "within" not in contrast:
+        fix = "say which difference still counts as equal, e.g. within = 0.02"
+        yield where, "is missing: nothing is equal to the last digit", fix
+    if not is_equal and "within" in contrast:
+        what = f"it has no meaning with expect = {contrast['expect']!r}"
+        yield where, what, 'leave it out, or expect "equal"'

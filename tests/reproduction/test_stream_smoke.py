@@ -1,0 +1,55 @@
+"""Every stream of the reproduction goes through in little; all together keep to their budget."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.reproduction.test_smoke import REPOSITORY, data
+
+STREAMS = sorted(path.stem for path in (REPOSITORY / "reproduction/streams").glob("*.toml"))
+SUITE = [sys.executable, str(REPOSITORY / "reproduction" / "stream_suite.py")]
+
+
+def test_the_streams_keep_to_their_budget_and_none_is_left_out() -> None:
+    said = subprocess.run([*SUITE, "--list"], check=True, capture_output=True, text=True).stdout
+    first_words = [line.split()[0] for line in said.splitlines()]
+    assert set(STREAMS) <= set(first_words)
+    total = re.fullmatch(r"all\s+(\d+) min.* on 2 cores", said.splitlines()[-1].strip())
+    assert total is not None, said
+    assert int(total[1]) < 40
+
+
+def test_what_is_above_the_budget_is_refused_before_anything_runs() -> None:
+    script = (
+        "import sys; sys.argv[1:] = ['--data', '/nowhere']; import stream_suite; "
+        "stream_suite.BUDGET_S = 60; sys.exit(stream_suite.main())"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY / "reproduction",
+    )
+    assert finished.returncode == 2
+    assert "more than 1 min" in finished.stdout
+    assert "skipped" not in finished.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_goes_through_in_little(name: str) -> None:
+    finished = subprocess.run(
+        [*SUITE, "--smoke", "--data", str(data()), name],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-2000:]
+    result = REPOSITORY / "reproduction/work/smoke-streams/work/streams" / name / "report.html"
+    assert "No verdict: one seed claims nothing about training" in result.read_text()
