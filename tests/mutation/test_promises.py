@@ -33,6 +33,44 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="what takes no gradient runs by the blocks as they are",
+        file="model/compiled.py",
+        old="        if not torch.is_grad_enabled():\n            return own(",
+        new="        if False:\n            return own(",
+        test="tests/parity/test_compiled.py::test_what_takes_no_gradient_runs_as_it_is",
+    ),
+    Mutation(
+        promise="a compiled block that comes to something else is not used",
+        file="model/compiled.py",
+        old="                if not off <= _tolerance(expected):",
+        new="                if False:",
+        test="tests/parity/test_compiled.py::"
+        "test_blocks_that_come_to_something_else_stay_as_they_are",
+    ),
+    Mutation(
+        promise="a compiled loss that differs is not used",
+        file="model/head_loss.py",
+        old="                if not _agree(ours, own, tolerance):",
+        new="                if False:",
+        test="tests/parity/test_compiled.py::test_a_compiled_loss_that_differs_is_not_used",
+    ),
+    Mutation(
+        promise="documents of another number need no other graph",
+        file="model/compiled.py",
+        old="            torch._dynamo.maybe_mark_dynamic(bounds, 0)",
+        new="            torch._dynamo.mark_static(bounds, 0)",
+        test="tests/parity/test_compiled.py::"
+        "test_layers_share_a_graph_whatever_documents_there_are",
+    ),
+    Mutation(
+        promise="units that gain nothing in bf16 are left alone",
+        file="training/placement.py",
+        old="gain(device.type) < _LEAST_HALF_GAIN",
+        new="False",
+        test="tests/unit/test_training_placement.py::"
+        "test_units_that_gain_nothing_are_left_alone_unless_asked_for",
+    ),
+    Mutation(
         promise="Muon leaves embeddings and head to AdamW",
         file="planning/muon.py",
         old="return len(shape) == 2 and layer_of(name) is not None",
