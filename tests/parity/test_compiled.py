@@ -18,6 +18,7 @@ from rewarm.model.compiled import compile_blocks
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.loss import IGNORED, sum_of_token_losses
 from rewarm.model.packing import DocumentAttention
+from rewarm.planning import memory
 from rewarm.records.probe import Checkpointing
 from tests.support.tiny_models import family_model
 
@@ -238,6 +239,11 @@ def test_a_compiled_loss_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatc
 
 def _fails(*arguments: object) -> None:
     raise RuntimeError("no compiler")
+
+
+def test_the_plan_counts_the_chunks_that_are_taken() -> None:
+    assert memory.CHUNK_BYTES == chunked_loss.CHUNK_BYTES
+    assert memory.GPU_CHUNK_BYTES == chunked_loss.GPU_CHUNK_BYTES
 
 
 def test_chunks_of_a_gpu_are_powers_of_two() -> None:

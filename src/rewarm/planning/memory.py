@@ -17,6 +17,8 @@ from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing
 
 __all__ = [
+    "CHUNK_BYTES",
+    "GPU_CHUNK_BYTES",
     "PeakMemory",
     "StepShape",
     "kept_bytes_per_token",
@@ -26,7 +28,8 @@ __all__ = [
 _WIDE, _HALF = 4, 2
 # Float32 arrays over a chunk's or a micro-batch's logits that exist at a time.
 _LOGITS_AT_A_TIME = 3
-_CHUNK_BYTES, GPU_CHUNK_BYTES = 2**27, 2**30
+# Those of model/chunked_loss.py, which needs torch.
+CHUNK_BYTES, GPU_CHUNK_BYTES = 2**27, 2**30
 # Of what is kept as estimated, what a compiled block keeps: it computes again what is cheap. It was
 # 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json).
 _KEPT_COMPILED = 0.6
@@ -45,7 +48,7 @@ class StepShape(NamedTuple):
     checkpointing: Checkpointing = "none"
     documents_apart: bool = False
     compiled: bool = False
-    chunk_bytes: int = _CHUNK_BYTES
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class PeakMemory(NamedTuple):
