@@ -243,6 +243,7 @@ def _fails(*arguments: object) -> None:
 
 def test_the_plan_counts_the_chunks_that_are_taken() -> None:
     assert memory.CHUNK_BYTES == chunked_loss.CHUNK_BYTES
+    assert memory.BLOCK_BYTES == chunked_loss.BLOCK_BYTES
     assert memory.GPU_CHUNK_BYTES == chunked_loss.GPU_CHUNK_BYTES
 
 

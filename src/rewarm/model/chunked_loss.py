@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from rewarm.model.loss import IGNORED
 
 __all__ = [
+    "BLOCK_BYTES",
     "CHUNK_BYTES",
     "GPU_CHUNK_BYTES",
     "LogitShape",
@@ -27,14 +28,20 @@ __all__ = [
     "chunked_token_nats",
     "chunks_of",
     "logit_shape_of",
+    "tokens_of_loss",
     "tokens_per_chunk",
     "wide_type",
 ]
 
 CHUNK_BYTES = 2**27
-"""What the float32 logits of one chunk may take on a CPU; two such arrays exist at a time."""
+"""What a float32 array over the logits of a chunk may take on a CPU, where two exist at a time. The
+loss has one array, of the products' type, which takes as much as both."""
 GPU_CHUNK_BYTES = 2**30
 """The same on a GPU, which needs more tokens than that for its products to be worth a launch."""
+
+BLOCK_BYTES = 2**20
+"""What the float32 logits take whose softmax is taken at a time on a CPU: they stay in a core's
+cache, where an array over a chunk would go to memory and back with each operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ def chunked_nats(
     `labels` are int64 [tokens], IGNORED where one does not count. With `compiled`, what lies
     between the products is one kernel of torch.compile.
     """
-    num_tokens = tokens_per_chunk(chunk_bytes, weight.shape[0])
+    num_tokens = tokens_of_loss(chunk_bytes, hidden, weight)
     wants = (
         torch.is_grad_enabled() and hidden.requires_grad,
         torch.is_grad_enabled() and weight.requires_grad,
@@ -110,10 +117,12 @@ def chunked_token_nats(
     nats = torch.zeros(labels.shape, dtype=wide, device=hidden.device)
     with torch.no_grad():
         for rows in chunks_of(len(hidden), tokens_per_chunk(chunk_bytes, weight.shape[0])):
-            logits = shape.apply_(F.linear(hidden[rows], weight, bias).to(wide))
-            nats[rows] = F.cross_entropy(
-                logits, labels[rows], reduction="none", ignore_index=IGNORED
-            )
+            raw, of_rows, wanted = F.linear(hidden[rows], weight, bias), nats[rows], labels[rows]
+            for block in _blocks_of(raw):
+                logits = shape.apply_(raw[block].to(wide))
+                of_rows[block] = F.cross_entropy(
+                    logits, wanted[block], reduction="none", ignore_index=IGNORED
+                )
     return nats
 
 
@@ -125,6 +134,13 @@ def tokens_per_chunk(chunk_bytes: int, vocab_size: int) -> int:
     """
     num_tokens = max(1, chunk_bytes // (4 * vocab_size))
     return num_tokens if chunk_bytes <= CHUNK_BYTES else 1 << (num_tokens.bit_length() - 1)
+
+
+def tokens_of_loss(chunk_bytes: int, hidden: Tensor, weight: Tensor) -> int:
+    """Return how many tokens `chunked_nats` takes through the head at a time; at least 1."""
+    if hidden.device.type != "cpu":
+        return tokens_per_chunk(chunk_bytes, weight.shape[0])
+    return max(1, 2 * chunk_bytes // (_type_of_products(hidden, weight).itemsize * len(weight)))
 
 
 def chunks_of(num_tokens: int, size: int) -> Iterator[slice]:
@@ -154,22 +170,24 @@ class _ChunkedNats(torch.autograd.Function):
         wide, narrow = wide_type(hidden), _type_of_products(hidden, weight)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         of_hidden = torch.empty_like(hidden) if wants[0] else None
-        of_weight = torch.zeros_like(weight, dtype=wide) if wants[1] else None
+        of_weight: Tensor | None = None
         of_bias = torch.zeros_like(weight[:, 0], dtype=wide) if wants[2] else None
         # Cast once, and not again for each chunk.
         head, head_bias = weight.to(narrow), None if bias is None else bias.to(narrow)
-        of_chunk = _compiled_chunk() if compiled else _chunk
+        on_cpu = hidden.device.type == "cpu"
+        of_chunk = _compiled_chunk() if compiled else _chunk_in_blocks if on_cpu else _chunk
+        kept: list[Tensor] = []
         for rows in chunks_of(len(hidden), num_tokens):
             here, wanted = hidden[rows].to(narrow), labels[rows]
-            raw = F.linear(here, head, head_bias)
+            raw = _products(here, head, head_bias, kept if on_cpu else None)
             nats, gradient = of_chunk(raw, wanted, shape, any(wants))
             total += nats
             if gradient is None:
                 continue
             if of_hidden is not None:
                 of_hidden[rows] = gradient @ head
-            if of_weight is not None:
-                _add_product(of_weight, gradient.t(), here)
+            if wants[1]:
+                of_weight = _plus_product(of_weight, gradient.t(), here, wide)
             if of_bias is not None:
                 of_bias += gradient.sum(0, dtype=wide)
         ctx.of_weight = None if of_weight is None else of_weight.to(weight.dtype)
@@ -193,6 +211,50 @@ def _type_of_products(hidden: Tensor, weight: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:
         return torch.get_autocast_dtype(kind)
     return torch.promote_types(hidden.dtype, weight.dtype)
+
+
+def _products(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, kept: list[Tensor] | None
+) -> Tensor:
+    """Return the products of tokens with the head, written over those of the chunk before, which
+    are in `kept`: pages that a CPU's process has not had yet cost more than what is written there.
+    """
+    if kept is None:
+        return F.linear(hidden, head, bias)
+    if not kept:
+        kept.append(hidden.new_empty(len(hidden), len(head)))
+    out = kept[0][: len(hidden)]
+    if bias is None:
+        return torch.mm(hidden, head.t(), out=out)
+    return torch.addmm(bias, hidden, head.t(), out=out)
+
+
+def _blocks_of(raw: Tensor) -> Iterator[slice]:
+    """Yield the rows of products whose float32 logits fit in a cache; of a GPU's, all at once."""
+    size = max(1, BLOCK_BYTES // (4 * raw.shape[-1])) if raw.device.type == "cpu" else len(raw)
+    return chunks_of(len(raw), size)
+
+
+def _chunk_in_blocks(
+    raw: Tensor, labels: Tensor, shape: LogitShape, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `_chunk` does, some tokens at a time; the gradient is written over `raw`."""
+    total = torch.zeros((), dtype=wide_type(raw))
+    for rows in _blocks_of(raw):
+        logits = shape.apply_(raw[rows].to(total.dtype))
+        counts = labels[rows] != IGNORED
+        places = labels[rows].clamp(min=0)[:, None]
+        log_p = logits.log_softmax(-1)
+        nats = -log_p.gather(-1, places).squeeze(-1)
+        total += torch.where(counts, nats, torch.zeros_like(nats)).sum()
+        if not wanted:
+            continue
+        gradient = log_p.exp_()
+        gradient.scatter_add_(-1, places, torch.full_like(places, -1, dtype=total.dtype))
+        if not counts.all():
+            gradient.mul_(counts[:, None])
+        raw[rows] = shape.through_(gradient, logits)
+    return total, raw if wanted else None
 
 
 def _chunk(
@@ -243,9 +305,20 @@ def _compiled_chunk() -> Callable[..., tuple[Tensor, Tensor | None]]:
     return torch.compile(_fused_chunk, fullgraph=True)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a matrix product to a total in place; on a GPU with no rounding of it in between."""
-    if total.device.type == "cuda" and total.dtype == torch.float32 and right.dtype != total.dtype:
-        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+def _plus_product(total: Tensor | None, left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
+    """Return a total and a matrix product, the total changed in place; None is a total of 0.
+
+    On a GPU the product is not rounded in between.
+    """
+    exact = left.device.type == "cuda" and wide == torch.float32 and right.dtype != wide
+    if exact:
+        if total is None:
+            total = left.new_zeros(len(left), right.shape[1], dtype=wide)
+        torch.addmm(total, left, right, out_dtype=wide, out=total)
+    elif total is None:
+        total = (left @ right).to(wide)
+    elif right.dtype == wide:
+        total.addmm_(left, right)
     else:
         total += left @ right
+    return total

@@ -22,7 +22,7 @@ from rewarm.model.chunked_loss import (
     chunked_nats,
     chunked_token_nats,
     logit_shape_of,
-    tokens_per_chunk,
+    tokens_of_loss,
 )
 from rewarm.model.loss import (
     IGNORED,
@@ -156,10 +156,10 @@ class HeadLoss:
         compiled = functools.partial(chunked_nats, chunk_bytes=self.chunk_bytes, compiled=True)
 
         def compare(model: Any, ids: Tensor, labels: Tensor) -> str | None:
-            vocab_size = model.get_output_embeddings().weight.shape[0]
-            rows = min(num_tokens, tokens_per_chunk(self.chunk_bytes, vocab_size))
             with torch.no_grad():
                 hidden = _hidden_of(model, ids, None)
+            head = model.get_output_embeddings().weight
+            rows = min(num_tokens, tokens_of_loss(self.chunk_bytes, hidden, head))
             times = -(-rows // ids.numel())
             hidden = hidden.repeat(1, times, 1)[:, :rows]
             labels = labels.repeat(1, times)[:, :rows]

@@ -10,7 +10,7 @@ from rewarm.planning.budget import (
     state_bytes,
 )
 from rewarm.planning.machine import cpu_multiplies_bf16
-from rewarm.planning.memory import GPU_CHUNK_BYTES, StepShape, peak_memory
+from rewarm.planning.memory import StepShape, peak_memory
 from rewarm.planning.muon import passing_bytes
 from rewarm.planning.plan import Estimate, Placement, Science
 from rewarm.recipe.records import CheckpointRecipe
@@ -101,9 +101,7 @@ def peak_of_placement(
         half=placement.autocast_dtype is not None,
         loss=placement.loss,
         checkpointing=placement.checkpointing,
-    )._replace(compiled=placement.compiled)
-    if placement.device != "cpu":
-        shape = shape._replace(chunk_bytes=GPU_CHUNK_BYTES)
+    )._replace(compiled=placement.compiled, on_gpu=placement.device != "cpu")
     state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
     return peak_memory(
         model,

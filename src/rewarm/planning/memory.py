@@ -17,6 +17,7 @@ from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing
 
 __all__ = [
+    "BLOCK_BYTES",
     "CHUNK_BYTES",
     "GPU_CHUNK_BYTES",
     "PeakMemory",
@@ -29,7 +30,7 @@ _WIDE, _HALF = 4, 2
 # Float32 arrays over a chunk's or a micro-batch's logits that exist at a time.
 _LOGITS_AT_A_TIME = 3
 # Those of model/chunked_loss.py, which needs torch.
-CHUNK_BYTES, GPU_CHUNK_BYTES = 2**27, 2**30
+CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
 # Of what is kept as estimated, what a compiled block keeps: it computes again what is cheap. It was
 # 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json).
 _KEPT_COMPILED = 0.6
@@ -48,7 +49,7 @@ class StepShape(NamedTuple):
     checkpointing: Checkpointing = "none"
     documents_apart: bool = False
     compiled: bool = False
-    chunk_bytes: int = CHUNK_BYTES
+    on_gpu: bool = False
 
 
 class PeakMemory(NamedTuple):
@@ -225,6 +226,18 @@ def _loss_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
         logits = shape.micro_batch_tokens * model.vocab_size
         # The head's gradient comes when all but the logits' own is gone.
         return max((_WIDE * _LOGITS_AT_A_TIME + narrow) * logits, _WIDE * logits + head)
-    tokens = min(shape.micro_batch_tokens, max(1, shape.chunk_bytes // (_WIDE * model.vocab_size)))
+    if not shape.on_gpu:
+        narrow = _HALF if shape.half else _WIDE
+        tokens = min(shape.micro_batch_tokens, _fitting(2 * CHUNK_BYTES, narrow, model))
+        block = min(tokens, _fitting(BLOCK_BYTES, _WIDE, model))
+        arrays = (narrow * tokens + 2 * _WIDE * block) * model.vocab_size
+        # The head's gradient and, where it does not grow in place, one chunk's part of it.
+        return arrays + head + (head * _HALF // _WIDE if shape.half else 0)
+    tokens = min(shape.micro_batch_tokens, _fitting(GPU_CHUNK_BYTES, _WIDE, model))
     # The head's gradient, and one chunk's part of it.
     return tokens * _WIDE * _LOGITS_AT_A_TIME * model.vocab_size + 2 * head
+
+
+def _fitting(num_bytes: int, width: int, model: ModelFacts) -> int:
+    """Return how many tokens' logits take so many bytes; at least 1."""
+    return max(1, num_bytes // (width * model.vocab_size))
