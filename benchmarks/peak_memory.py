@@ -108,7 +108,7 @@ def memory_figures(root: Path) -> list[Figure]:
             half = precision == "bf16"
             command = [sys.executable, __file__, "step", str(folder), precision, loss]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            shape = StepShape(ROWS * LENGTH, MICRO_BATCHES, half, loss)
+            shape = StepShape(ROWS * LENGTH, MICRO_BATCHES, half, loss, sequence_length=LENGTH)
             state = state_bytes(facts, "adamw") - 4 * facts.num_parameters
             estimated = peak_memory(facts, shape, state_bytes=state).total
             ratio = int(said) / estimated

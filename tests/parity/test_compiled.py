@@ -203,7 +203,7 @@ def test_the_loss_written_for_a_compiler_is_torchs_cross_entropy(
 def test_a_loss_is_compiled_where_it_then_gives_the_same(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, loss = model_of(family), HeadLoss(chunk_bytes=4 * 320 * 16)
+    model, loss = model_of(family), HeadLoss(chunk_bytes=4 * 320 * 8)
     assert loss.compile(model, IDS.numel()) is None, "nothing is done before it was borne out"
     assert loss.settle(model) is None
     (expected, _) = loss(model, IDS, IDS.roll(-1))

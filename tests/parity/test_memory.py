@@ -65,7 +65,7 @@ def peaks(
         torch.autograd.backward(nats)
         masked_step(optimizer, skip=torch.tensor(False))
     (found,) = tracker.get_tracker_snapshot("peak").values()
-    shape = StepShape(ROWS * LENGTH, 1, half, loss, checkpointing)
+    shape = StepShape(ROWS * LENGTH, 1, half, loss, checkpointing, sequence_length=LENGTH)
     num_single = least_muon_values(facts, facts.num_parameters) if kind == "muon" else 0
     estimated = peak_memory(
         facts,

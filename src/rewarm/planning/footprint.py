@@ -126,6 +126,7 @@ def _shape(
         loss=loss,
         checkpointing=checkpointing,
         documents_apart=science.mask_documents,
+        sequence_length=science.sequence_length,
     )
 
 

@@ -37,6 +37,10 @@ _KEPT_COMPILED = 0.6
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
+# Of attention's weights, [heads, length] of a token, in float32: none where one fused kernel takes
+# them. Gemma 2's cap and dropout are beyond it: what is taken out of the cap, the softmax, what
+# dropout leaves and what it leaves out are kept then.
+_CAPPED_FAMILIES, _CAPPED_MATRICES, _DROPOUT_MATRICES = ("gemma2",), 2, 3
 
 
 class StepShape(NamedTuple):
@@ -50,6 +54,7 @@ class StepShape(NamedTuple):
     documents_apart: bool = False
     compiled: bool = False
     on_gpu: bool = False
+    sequence_length: int = 0
 
 
 class PeakMemory(NamedTuple):
@@ -122,7 +127,16 @@ def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
         return model.num_layers * (_WIDE * model.hidden_size + width * (products + heads))
     inputs = of_block.num_input_casts if shape.half else of_block.num_inputs
     narrow = inputs * model.hidden_size + attention + middle
-    return model.num_layers * (_WIDE * of_block.norm_values + width * narrow)
+    values = _WIDE * of_block.norm_values + width * narrow
+    return model.num_layers * (values + _attention_weights(model, shape))
+
+
+def _attention_weights(model: ModelFacts, shape: StepShape) -> int:
+    """Return the bytes of attention's weights that a block keeps of one token, at most."""
+    arrays = _CAPPED_MATRICES if model.model_type in _CAPPED_FAMILIES else 0
+    if any("att" in key for key in model.dropout):
+        arrays = _DROPOUT_MATRICES
+    return arrays * _WIDE * model.num_heads * shape.sequence_length
 
 
 class _Block(NamedTuple):
