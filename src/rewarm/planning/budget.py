@@ -33,8 +33,8 @@ _ASSUMED_FLOPS_PER_SECOND = 5.0e10
 CPU_ACTIVATION_BYTES = 2**30
 """A CPU gains nothing from larger micro-batches than this, and others use its memory too."""
 
-# Up to here a micro-batch's logits are about as much as one chunk's (benchmarks/loss_memory.py).
-_PLAIN_UP_TO_VOCABULARY = 8192
+# Up to here logits are little of a step's memory and time, whichever way the loss is taken.
+_PLAIN_UP_TO_VOCABULARY = 2048
 # Weights, gradient, two moments. In 8 bits a block of 256 codes shares a float32 scale.
 _STATE_BYTES = {
     "adamw": (4, 4 + 8, "4 + 8"),
