@@ -1683,6 +1683,28 @@ MUTATIONS = [
         "test_a_road_that_is_wrong_is_told_and_recorded_and_the_mask_serves",
     ),
     Mutation(
+        promise="what does not count has no gradient through a loss in chunks",
+        file="model/chunked_loss.py",
+        old="        if not counts.all():\n",
+        new="        if False:\n",
+        test="tests/parity/test_chunked_loss.py::test_without_a_valid_label_all_is_zero",
+    ),
+    Mutation(
+        promise="each chunk's part of the head's gradient is added",
+        file="model/chunked_loss.py",
+        old="        total += left @ right\n",
+        new="        total = (left @ right).to(wide)\n",
+        test="tests/parity/test_chunked_loss.py::test_under_autocast_it_is_as_near_as_the_plain_loss",
+    ),
+    Mutation(
+        promise="the memory estimate counts attention's weights where they are kept",
+        file="planning/memory.py",
+        old='    if any("att" in key for key in model.dropout):\n',
+        new="    if False:\n",
+        test="tests/parity/test_memory.py::"
+        "test_the_peak_is_estimated_within_its_tolerance[gpt2-False-plain-none]",
+    ),
+    Mutation(
         promise="a loss in chunks that is not the model's is not used",
         file="model/head_loss.py",
         old="        self._agrees = why is None\n",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rewarm.model import chunked_loss
 from rewarm.model.chunked_loss import LogitShape, chunked_nats
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.loss import IGNORED, sum_of_token_losses, token_losses
@@ -71,6 +72,23 @@ def test_chunks_are_the_models_own_loss(family: str, rows: int) -> None:
         each, own = loss.token_losses(model, ids, labels), token_losses(model, ids, labels)
     assert each.dtype == own.dtype
     assert (each - own).abs().max() <= 1e-12
+
+
+def test_a_softmax_of_some_tokens_at_a_time_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a chunk, the last one shorter: loss, gradients and the losses of single tokens."""
+    monkeypatch.setattr(chunked_loss, "BLOCK_BYTES", 4 * VOCAB * 3)
+    test_chunks_are_the_models_own_loss("gemma2", 7)
+    sizes: list[int] = []
+    log_softmax = Tensor.log_softmax
+
+    def noted(logits: Tensor, dim: int) -> Tensor:
+        sizes.append(len(logits))
+        return log_softmax(logits, dim)
+
+    monkeypatch.setattr(Tensor, "log_softmax", noted)
+    hidden, weight = torch.randn(12, 4, requires_grad=True), torch.randn(VOCAB, 4)
+    chunked_nats(hidden, weight, None, torch.arange(12), chunk_bytes=4 * VOCAB * 4)
+    assert sizes == [3, 3, 2, 3, 1]
 
 
 def test_without_a_valid_label_all_is_zero() -> None:
