@@ -3152,6 +3152,14 @@ MUTATIONS = [
         test="tests/unit/test_comparison_experiment.py::test_everything_wrong_is_told_at_once",
     ),
     Mutation(
+        promise="a margin is told of what is claimed up to it alone",
+        file="records/margins.py",
+        old='return (expect or "") if margin is None else margin.words.format(within)',
+        new='return f"{expect} ± {within}" if margin is None else margin.words.format(within)',
+        test="tests/reproduction/test_table.py::"
+        "test_what_was_expected_stands_in_the_table_with_its_margin",
+    ),
+    Mutation(
         promise="tests that could not be made stay in the family",
         file="comparison/effects.py",
         old="    adjusted = holm([1.0 if effect.p is None else effect.p for effect in effects])",
