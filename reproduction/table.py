@@ -18,7 +18,14 @@ from rich.console import Console
 from rewarm.artifacts import write_atomically
 from rewarm.records.comparison import ComparisonResult, PairedEffect
 from rewarm.reporting.comparison_sections import difference_figures, front_figure
-from rewarm.reporting.effects import effect_value, interval_of, p_value, per_seed, written
+from rewarm.reporting.effects import (
+    effect_value,
+    expectation,
+    interval_of,
+    p_value,
+    per_seed,
+    written,
+)
 from rewarm.reporting.figures import standalone
 from rewarm.units import format_count, format_duration
 
@@ -101,13 +108,10 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
 
 def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
     noise = result.noise_of(effect.metric)
-    expected: str = effect.expect or ""
-    if effect.within is not None:
-        expected += f" ± {effect.within:g}"
     cells = (
         f"{effect.arm} − {effect.against}",
         f"`{effect.metric}`",
-        expected,
+        expectation(effect.expect, effect.within),
         effect_value(effect),
         interval_of(effect),
         per_seed(effect),

@@ -17,7 +17,7 @@ from rewarm.comparison.experiment import (
 from rewarm.comparison.metrics import KINDS
 from rewarm.comparison.student import detectable_in_errors
 from rewarm.recipe.section import Section
-from rewarm.records.comparison import Word
+from rewarm.records.comparison import Direction, Word
 from rewarm.stages.demo_experiment import experiment_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -28,12 +28,15 @@ def section(heading: str) -> str:
 
 
 def test_the_experiment_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    text, no_worse = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     path = tmp_path / "experiment.toml"
     path.write_text(text)
     experiment = read_experiment(path).experiment
     assert experiment.seed_list == (1, 2, 3, 4, 5)
     assert [primary.metric for primary in experiment.primary] == ["forgetting", "adaptation"]
+    path.write_text(text + no_worse)
+    last = read_experiment(path).experiment.primary[-1]
+    assert last == PrimaryRecipe(metric="mean_loss", expect="not_higher", within=0.05)
     path.write_text(experiment_text(2048))
     assert read_experiment(path).experiment.hypothesis == experiment.hypothesis
 
@@ -49,6 +52,11 @@ def test_every_key_is_told() -> None:
     }
     for key, part in parts.items():
         assert set(re.findall(r"`(\w+)`", keys[key])) >= set(part.model_fields), key
+
+
+def test_every_expectation_is_told() -> None:
+    (told,) = re.findall(r"^\| `primary` \|.*`expect` \((.*?)\)", section("Keys"), re.MULTILINE)
+    assert told.split(", ") == list(get_args(Direction))
 
 
 def test_every_metric_is_told() -> None:

@@ -21,7 +21,7 @@ from pieces import NUM_CHARACTERS, cut  # noqa: E402
 
 from rewarm.comparison.arms import arms_of  # noqa: E402
 from rewarm.comparison.experiment import read_experiment  # noqa: E402
-from tests.support.fake_comparison import fake_comparison  # noqa: E402
+from tests.support.fake_comparison import fake_comparison, made_up  # noqa: E402
 
 
 def test_the_page_is_what_the_committed_results_give() -> None:
@@ -55,6 +55,21 @@ def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) 
     assert list(tmp_path.glob("*.svg"))
     table.write_results(tmp_path, readme, [result.name])
     assert readme.read_text(encoding="utf-8") == page, "written twice, it is the same"
+
+
+def test_what_was_expected_stands_in_the_table_with_its_margin() -> None:
+    primary = {"metric": "mean_loss", "expect": "not_higher", "within": 0.05}
+    zero = {"mean_loss": [0.0, 0.0, 0.0]}
+    values = {"a": zero, "b": {"mean_loss": [0.01, 0.02, 0.03]}, "c": zero}
+    result = made_up(
+        values,
+        [primary],
+        contrasts=[("b", "a", {}), ("c", "b", {"mean_loss": "lower"})],
+    )
+    rows = table.tables_of(result, Path()).splitlines()
+    cells = [row.split(" | ")[2] for row in rows if " − " in row and "`mean_loss`" in row]
+    # The margin is the metric's; a contrast that expects a side is not held to it.
+    assert cells == ["not higher by more than 0.05", "lower"]
 
 
 def test_a_page_without_the_marks_is_refused() -> None:

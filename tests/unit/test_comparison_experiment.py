@@ -75,6 +75,11 @@ primary = [
   { metric = "held_out", expect = "equal" },
   { metric = "adaptation", expect = "smaller" },
   { metric = "mean_loss", expect = "lower", within = 0.1 },
+  { metric = "held_out.new", expect = "not_higher" },
+  { metric = "held_out.old", expect = "not_lower" },
+  { metric = "answers.qa", expect = "not_higher", within = 0 },
+  { metric = "chat.qa", expect = "not_lower", within = inf },
+  { metric = "task.copa", expect = "not_lower", within = 2 },
 ]
 contrasts = [{ arm = "d" }, { arm = "a", against = "a", expect = { nothing = "lower" } }]
 arms.a = {}
@@ -90,8 +95,13 @@ run = { mode = "screen", sbatch = ["partition"] }
         "primary[0].metric": "did you mean 'forgetting'?",
         "primary[1].metric": "name it, e.g. held_out.new",
         "primary[1].within": "nothing is equal to the last digit",
-        "primary[2].expect": "'lower', 'higher' or 'equal'",
+        "primary[2].expect": "'lower', 'higher', 'equal', 'not_higher' or 'not_lower'",
         "primary[3].within": "no meaning with expect = 'lower'",
+        "primary[4].within": "say by how much it may be higher",
+        "primary[5].within": "say by how much it may be lower",
+        "primary[6].within": "greater than 0",
+        "primary[7].within": "finite",
+        "primary[8].within": "0.02 are two points",
         "control": "no arm is called 'c' → name one of: a, noise-floor",
         "contrasts[0].arm": "no arm is called 'd'",
         "contrasts[1]": "held against itself",
@@ -103,12 +113,23 @@ run = { mode = "screen", sbatch = ["partition"] }
         assert words in found[where], (where, found)
 
 
-def test_a_contrast_that_expects_equality_needs_a_margin(tmp_path: Path) -> None:
-    contrast = 'contrasts = [{ arm = "b", expect = { forgetting = "equal" } }]\n'
+@pytest.mark.parametrize(
+    ("expect", "why"),
+    [
+        ("equal", "nothing is equal to the last digit"),
+        ("not_higher", "not higher at all"),
+        ("not_lower", "not lower at all"),
+    ],
+)
+def test_a_contrast_that_expects_a_margin_needs_one(expect: str, why: str, tmp_path: Path) -> None:
+    contrast = f'contrasts = [{{ arm = "b", expect = {{ forgetting = "{expect}" }} }}]\n'
     text = EXPERIMENT.replace("arms.a", contrast + "arms.a")
-    assert "nothing is equal" in problems_of(tmp_path, text)["primary[0].within"]
+    assert why in problems_of(tmp_path, text)["primary[0].within"]
     text = text.replace('expect = "lower" }', 'expect = "lower", within = 0.1 }')
-    assert read(tmp_path, text).pairs() == [("b", "a", {"forgetting": "equal"})]
+    assert read(tmp_path, text).pairs() == [("b", "a", {"forgetting": expect})]
+    # Which of two margins it would be of cannot be told while an expectation is misspelt.
+    found = problems_of(tmp_path, text.replace(f'"{expect}"', '"not higher"'))
+    assert list(found) == ["contrasts[0].expect.forgetting"]
 
 
 def test_exploratory_contrasts_decide_nothing(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewarm.comparison.paired import (
-    equivalence_p,
     holm,
+    inside_p,
     interval_at,
     paired_mean,
     smallest_detectable,
@@ -105,8 +105,8 @@ def test_one_pair_has_no_interval_and_none_has_no_mean() -> None:
 def test_differences_without_spread() -> None:
     assert paired_mean([0.0, 0.0, 0.0]) == (0.0, 0.0, 0.0, 0.0, 1.0)
     assert paired_mean([0.5, 0.5]).p == 0.0
-    assert equivalence_p([0.0, 0.0], 0.1) == 0.0
-    assert equivalence_p([0.2, 0.2], 0.1) == 1.0
+    assert inside_p([0.0, 0.0], -0.1, 0.1) == 0.0
+    assert inside_p([0.2, 0.2], -0.1, 0.1) == 1.0
 
 
 def test_holm_by_hand() -> None:
@@ -145,14 +145,54 @@ def test_equivalence_is_the_90_percent_interval(differences: list[float], within
     # At the very edge rounding decides.
     if min(abs(high - within), abs(low + within)) > 1e-9:
         inside = -within < low and high < within
-        assert (equivalence_p(differences, within) <= 0.05) == inside
+        assert (inside_p(differences, -within, within) <= 0.05) == inside
 
 
 def test_equivalence_against_scipys_one_sided_tests() -> None:
     differences, within = [0.01, -0.02, 0.03, 0.0], 0.05
     above = stats.ttest_1samp(differences, -within, alternative="greater").pvalue
     below = stats.ttest_1samp(differences, within, alternative="less").pvalue
-    assert equivalence_p(differences, within) == pytest.approx(max(above, below), rel=1e-9)
+    assert inside_p(differences, -within, within) == pytest.approx(max(above, below), rel=1e-9)
+
+
+def test_no_worse_by_hand() -> None:
+    # 0.01, 0.02, 0.03: mean 0.02, SE 0.01/√3. To 0.05 that is t = −0.03 √3/0.01 = −√27, and of two
+    # degrees P(T ≤ t) = 1/2 + t/(2 √(2 + t²)) = 1/2 − √27/(2 √29) = 0.017549.
+    differences = [0.01, 0.02, 0.03]
+    assert inside_p(differences, -math.inf, 0.05) == pytest.approx(0.0175494, abs=1e-7)
+    # To −0.05 it is t = 0.07 √3/0.01 = √147: 1/2 − √147/(2 √149) = 0.003367.
+    assert inside_p(differences, -0.05, math.inf) == pytest.approx(0.0033670, abs=1e-7)
+    assert inside_p([0.04, 0.04], -math.inf, 0.05) == 0.0
+    assert inside_p([0.06, 0.06], -math.inf, 0.05) == 1.0
+    assert inside_p([-9.0, -9.0], -math.inf, 0.05) == 0.0
+
+
+_DIFFERENCES = st.lists(st.floats(-1, 1), min_size=2, max_size=6).filter(
+    lambda differences: float(np.std(differences)) > 1e-6
+)
+
+
+@given(_DIFFERENCES, st.floats(0.01, 2))
+def test_no_worse_is_scipys_one_sided_test(differences: list[float], within: float) -> None:
+    less = stats.ttest_1samp(differences, within, alternative="less").pvalue
+    assert inside_p(differences, -math.inf, within) == pytest.approx(less, rel=1e-7, abs=1e-12)
+    greater = stats.ttest_1samp(differences, -within, alternative="greater").pvalue
+    assert inside_p(differences, -within, math.inf) == pytest.approx(greater, rel=1e-7, abs=1e-12)
+
+
+@given(_DIFFERENCES, st.floats(0.01, 2), st.floats(0, 1))
+def test_no_worse_is_half_of_equality(differences: list[float], within: float, more: float) -> None:
+    """Both halves are equality; turned around it is the other half; a wider margin is easier."""
+    not_higher = inside_p(differences, -math.inf, within)
+    not_lower = inside_p(differences, -within, math.inf)
+    assert inside_p(differences, -within, within) == max(not_higher, not_lower)
+    turned = [-difference for difference in differences]
+    assert inside_p(turned, -within, math.inf) == pytest.approx(not_higher, rel=1e-9, abs=1e-14)
+    assert inside_p(differences, -math.inf, within + more) <= not_higher + 1e-12
+    # α = 5 % is where the 90 % interval ends below the margin; at the very edge rounding decides.
+    _, high = interval_at(differences, 0.9)
+    if abs(high - within) > 1e-9:
+        assert (not_higher <= 0.05) == (high < within)
 
 
 @pytest.mark.parametrize(

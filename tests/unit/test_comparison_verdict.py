@@ -63,16 +63,87 @@ def test_two_primaries_by_hand() -> None:
         ([0.3, 0.31, 0.32], "equal", "against expectation"),
         ([-0.3, -0.31, -0.32], "equal", "against expectation"),
         ([0.1, -0.2, 0.1], "equal", "not resolved"),
+        ([0.01, -0.01, 0.02], "not_higher", "as expected"),
+        ([0.03, 0.04, 0.05], "not_higher", "as expected"),  # higher, but by less than 0.1
+        ([-0.3, -0.31, -0.32], "not_higher", "as expected"),
+        ([0.3, 0.31, 0.32], "not_higher", "against expectation"),
+        ([0.1, -0.2, 0.1], "not_higher", "not resolved"),
+        ([0.01, -0.01, -0.02], "not_lower", "as expected"),
+        ([0.3, 0.31, 0.32], "not_lower", "as expected"),
+        ([-0.3, -0.31, -0.32], "not_lower", "against expectation"),
+        ([-0.1, 0.2, -0.1], "not_lower", "not resolved"),
         ([-0.3], "lower", "one seed"),
+        ([-0.3], "not_higher", "one seed"),
     ],
 )
 def test_words(differences: list[float], expect: str, word: str) -> None:
     zero = [0.0] * len(differences)
     primary = {"metric": "forgetting", "expect": expect}
-    if expect == "equal":
+    if expect not in ("lower", "higher"):
         primary["within"] = 0.1  # type: ignore[assignment]
     result = made_up({"a": {"forgetting": zero}, "b": {"forgetting": differences}}, [primary])
     assert result.primary[0].word == word
+
+
+def test_no_worse_by_hand() -> None:
+    """One margin of a metric: for what is not higher, not lower, and not for what is lower."""
+    primary = {"metric": "mean_loss", "expect": "not_higher", "within": 0.05}
+    values = {
+        "union": {"mean_loss": [2.00, 2.10, 2.05]},
+        "replay": {"mean_loss": [2.01, 2.12, 2.08]},
+        "naive": {"mean_loss": [2.50, 2.61, 2.52]},
+        "half": {"mean_loss": [2.20, 2.32, 2.21]},
+    }
+    result = made_up(
+        values,
+        [primary],
+        contrasts=[
+            ("replay", "union", {}),
+            ("naive", "union", {}),
+            ("naive", "replay", {"mean_loss": "not_lower"}),
+            ("half", "naive", {"mean_loss": "lower"}),
+        ],
+    )
+    replay, naive, against, lower = result.primary
+    # 0.01, 0.02, 0.03 against 0.05: 1/2 − √27/(2 √29), see the statistics' tests; Holm of four.
+    assert replay.p == pytest.approx(0.0175494, abs=1e-7)
+    assert replay.p_holm == pytest.approx(2 * 0.0175494, abs=1e-6)
+    assert "one-sided p = 0.018, after Holm 0.035): not higher by more than 0.050, as expected" in (
+        replay.sentence
+    )
+    assert "3 seeds of this spread would find 0.033 with 80 % power" in replay.sentence
+    assert replay.word == "as expected"
+    # Mean 0.4933, SE 0.0120: at 5 % of four tests ± 8.86 SE, and that lies wholly above 0.05.
+    assert naive.word == "against expectation"
+    assert "higher, expected was not higher by more than 0.050" in naive.sentence
+    assert against.word == "as expected"
+    assert "not lower by more than 0.050, as expected" in against.sentence
+    # A contrast that expects a side is tested without the margin of the others.
+    # −0.30, −0.29, −0.31: t = −0.3 √3/0.01, two-sided 1 − √2700/√2702 = 0.00037.
+    assert lower.p == pytest.approx(0.00037, rel=1e-2)
+    assert lower.word == "as expected"
+    assert "one-sided" not in lower.sentence
+    assert "lower, as expected" in lower.sentence
+
+
+def test_a_margin_s_tests_are_adjusted_with_the_others() -> None:
+    """Alone p = 0.0175 is called; as the least of four tests it is not."""
+    primary = {"metric": "forgetting", "expect": "not_higher", "within": 0.05}
+    zero = {"forgetting": [0.0, 0.0, 0.0]}
+    claimed = {"forgetting": [0.01, 0.02, 0.03]}
+    assert made_up({"a": zero, "b": claimed}, [primary]).primary[0].word == "as expected"
+    others = {f"o{k}": {"forgetting": [0.1, -0.1, 0.05]} for k in range(3)}
+    among = made_up({"a": zero, "b": claimed, **others}, [primary]).primary[0]
+    assert among.p_holm == pytest.approx(4 * 0.0175494, abs=1e-6)
+    assert among.word == "not resolved"
+    assert "not resolved, expected was not higher by more than 0.050" in among.sentence
+    # 0.10, 0.16, 0.22: 0.16 ± 4.30 · 0.0346 ends at 0.011, ± 8.86 · 0.0346 at less than −0.1. So
+    # beyond 0.005 for one test alone, and for one of four not.
+    primary["within"], beyond = 0.005, {"forgetting": [0.10, 0.16, 0.22]}
+    alone = made_up({"a": zero, "b": beyond}, [primary]).primary[0]
+    assert alone.word == "against expectation"
+    among = made_up({"a": zero, "b": beyond, **others}, [primary]).primary[0]
+    assert among.word == "not resolved"
 
 
 def test_a_tiny_p_is_written_as_less_than_what_is_shown() -> None:
@@ -286,6 +357,28 @@ def test_the_page(told: ComparisonResult, tmp_path: Path) -> None:
     assert "seed 3" in text
 
 
+@pytest.mark.parametrize(
+    ("expect", "words"),
+    [
+        ("not_higher", "not higher by more than 0.05"),
+        ("not_lower", "not lower by more than 0.05"),
+    ],
+)
+def test_a_margin_on_page_and_terminal(expect: str, words: str) -> None:
+    primary = {"metric": "mean_loss", "expect": expect, "within": 0.05}
+    values = {"a": {"mean_loss": [2.0, 2.1, 2.0]}, "b": {"mean_loss": [2.01, 2.1, 1.99]}}
+    result = made_up(values, [primary])
+    assert ComparisonResult.model_validate_json(result.model_dump_json()) == result
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(comparison_verdict(result))
+    told = " ".join(console.export_text().split())
+    assert f"mean_loss {words} " in told  # where the primaries are listed
+    assert f"{words}0, as expected" in told  # and in the sentence, to its metric's decimals
+    page = Page(render_comparison_page(result))
+    assert page.rows("primary metric") == [["mean_loss", words]]
+    assert f"{words}0, as expected" in "".join(page.text.values())
+
+
 def test_a_page_without_anything(tmp_path: Path) -> None:
     values = {"a": {"forgetting": [0.0, 0.0]}, "b": {"forgetting": [0.0, 0.0]}}
     failed = [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
@@ -301,5 +394,5 @@ def test_the_terminal(told: ComparisonResult, width: int) -> None:
     console.print(comparison_verdict(told))
     words = " ".join(console.export_text().split())
     assert HYPOTHESIS in words
-    for shown in ("equal, within ±0.1", "−0.300", "−0.335", "2 of 3, failed", "±0.020"):
+    for shown in ("equal within ±0.1", "−0.300", "−0.335", "2 of 3, failed", "±0.020"):
         assert shown in words

@@ -16,7 +16,7 @@ from rewarm.errors import RecipeError
 from rewarm.records.stream import StreamResult, StreamRun
 from rewarm.reporting.stream_page import render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
-from rewarm.stages.stream_result import About, conclude_stream
+from rewarm.stages.stream_result import About, conclude_stream, contrast_facts
 from rewarm.stream.experiment import StreamExperiment, read_stream
 from tests.support.streams import EXPERIMENT, write_images
 
@@ -173,6 +173,7 @@ def _written(path: Path, extra: str = "", *, head: str = "", learners: str = _LE
         ("scratch", "scratch/er", "higher", "'scratch' must be BACKBONE/LEARNER"),
         ("scratch/er - scratch/lwf - scratch/er", "scratch/er", "higher", "one cell - another"),
         ("scratch/er", "scratch/lwf", "equal", "nothing is equal to the last digit"),
+        ("scratch/er", "scratch/lwf", "not_lower", "say by how much it may be lower"),
         ("probed/strong-simple-baseline", "scratch/er", "higher", "give preset ="),
     ],
 )
@@ -183,6 +184,30 @@ def test_contrasts_that_mean_nothing_are_refused(
     with pytest.raises(RecipeError, match="contrasts") as caught:
         read_stream(_written(tmp_path, contrast))
     assert said in str(caught.value)
+
+
+def test_a_margin_without_meaning_is_refused(tmp_path: Path) -> None:
+    contrast = _CONTRAST.format(cell="scratch/er", against="scratch/lwf", expect="lower")
+    with pytest.raises(RecipeError, match="no meaning with expect = 'lower'"):
+        read_stream(_written(tmp_path, contrast + "within = 0.1\n"))
+
+
+def test_no_worse_is_planned_and_tested_up_to_its_margin() -> None:
+    # Seed by seed −0.10, −0.09, −0.14: not lower by more than 0.3, and resolved by its own test.
+    contrast = {
+        "cell": "scratch/er",
+        "against": "scratch/icarl",
+        "expect": "not_lower",
+        "within": 0.3,
+    }
+    experiment = _experiment(contrasts=[contrast])
+    told = "final: scratch/er against scratch/icarl, not lower by more than 0.3"
+    assert list(contrast_facts(experiment)) == [("contrast 1", told)]
+    (effect,) = _conclude(contrasts=[contrast]).primary
+    greater = stats.ttest_1samp([-0.10, -0.09, -0.14], -0.3, alternative="greater").pvalue
+    assert effect.p == pytest.approx(greater, rel=1e-6)
+    assert effect.word == "as expected"
+    assert "not lower by more than 0.300, as expected" in effect.sentence
 
 
 def test_a_control_must_be_a_cell(tmp_path: Path) -> None:

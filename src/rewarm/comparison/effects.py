@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from rewarm.comparison.metrics import MetricKind
 from rewarm.comparison.paired import (
     LEVEL,
-    equivalence_p,
     holm,
+    inside_p,
     interval_at,
     paired_mean,
     smallest_detectable,
 )
 from rewarm.comparison.sentences import sentence
 from rewarm.records.comparison import Direction, PairedEffect, Word
+from rewarm.records.margins import claimed_range
 
 __all__ = ["BySeed", "judged", "paired_effect"]
 
@@ -37,8 +38,9 @@ def paired_effect(
     differences = [own[seed] - others[seed] for seed in seeds]
     found = paired_mean(differences) if differences else None
     p = found.p if found is not None else None
-    if p is not None and expect == "equal" and within is not None:
-        p = equivalence_p(differences, within)
+    claimed = claimed_range(expect, within)
+    if p is not None and claimed is not None:
+        p = inside_p(differences, *claimed)
     sd = found.sd if found is not None else None
     return PairedEffect(
         metric=metric,
@@ -96,18 +98,20 @@ def _word(effect: PairedEffect, p_holm: float, num_tests: int) -> Word:
         return "one seed"
     if effect.expect is None:
         return ""
-    if effect.expect == "equal":
-        return _word_of_equality(effect, p_holm, num_tests)
+    claimed = claimed_range(effect.expect, effect.within)
+    if claimed is not None:
+        return _word_of_range(effect, claimed, p_holm, num_tests)
     if p_holm > LEVEL:
         return "not resolved"
     found = "lower" if effect.mean < 0 else "higher"
     return "as expected" if found == effect.expect else "against expectation"
 
 
-def _word_of_equality(effect: PairedEffect, p_holm: float, num_tests: int) -> Word:
-    assert effect.within is not None
+def _word_of_range(
+    effect: PairedEffect, claimed: tuple[float, float], p_holm: float, num_tests: int
+) -> Word:
     if p_holm <= LEVEL:
         return "as expected"
     low, high = interval_at(effect.differences, 1.0 - LEVEL / num_tests)
-    outside = low > effect.within or high < -effect.within
+    outside = low > claimed[1] or high < claimed[0]
     return "against expectation" if outside else "not resolved"

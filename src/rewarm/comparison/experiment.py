@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from rewarm.comparison.metrics import metric_problem
+from rewarm.comparison.metrics import kind_of, metric_problem
 from rewarm.errors import Problems, RecipeError
 from rewarm.recipe.reading import check_secrets, parse_toml, problems_of, read_text
 from rewarm.recipe.section import NAME, Section
 from rewarm.records.comparison import Direction
 from rewarm.records.comparison_folder import ComparisonFolder
+from rewarm.records.margins import margin_problem
 
 __all__ = [
     "NOISE_FLOOR",
@@ -39,10 +40,13 @@ class PrimaryRecipe(Section):
 
     metric: str = Field(min_length=1, description="by name, e.g. forgetting or held_out.new")
     expect: Direction = Field(
-        description="where an arm is expected against the control: lower, higher, or equal"
+        description="where an arm is expected against the control: lower, higher, equal, "
+        "not_higher, or not_lower"
     )
     within: float | None = Field(
-        None, gt=0, description="equal: the difference that still counts as equal, in its unit"
+        None,
+        gt=0,
+        description="equal, not_higher, not_lower: the margin, in the metric's unit",
     )
 
 
@@ -238,8 +242,8 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield from _unknown_arms(tree, names)
     primary = tree.get("primary")
     metrics = _tables(primary)
-    yield from _contradictions_of_primaries(metrics, _equal_somewhere(tree))
     contrasts = _tables(tree.get("contrasts"))
+    yield from _contradictions_of_primaries(metrics, contrasts)
     if contrasts and all(contrast.get("exploratory") is True for contrast in contrasts):
         yield (
             "contrasts",
@@ -282,44 +286,38 @@ def _unknown_arms(tree: Mapping[str, Any], names: Sequence[str]) -> Iterator[tup
         pairs.append(pair)
 
 
-def _equal_somewhere(tree: Mapping[str, Any]) -> set[str]:
-    """Return the metrics that some contrast of its own expects to be equal."""
-    expectations = [contrast.get("expect") for contrast in _tables(tree.get("contrasts"))]
-    return {
-        metric
-        for expected in expectations
-        if isinstance(expected, dict)
-        for metric, direction in expected.items()
-        if direction == "equal"
-    }
-
-
 def _contradictions_of_primaries(
-    primaries: Sequence[Mapping[str, Any]], equal_somewhere: set[str]
+    primaries: Sequence[Mapping[str, Any]], contrasts: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, str, str]]:
+    own = [contrast["expect"] for contrast in contrasts if isinstance(contrast.get("expect"), dict)]
     seen: list[str] = []
     for index, primary in enumerate(primaries):
         metric = primary.get("metric")
+        expectations = [primary.get("expect")]
         if isinstance(metric, str):
             problem = metric_problem(metric.strip())
             if problem is not None:
                 yield f"primary[{index}].metric", *problem
+            elif _is_whole(primary.get("within"), metric.strip()):
+                yield (
+                    f"primary[{index}].within",
+                    "no two shares of right answers differ by more than 1",
+                    "give it as a share: 0.02 are two points",
+                )
             if metric in seen:
                 yield f"primary[{index}].metric", f"{metric!r} is named twice", "leave one out"
             seen.append(metric)
-        equal = primary.get("expect") == "equal" or metric in equal_somewhere
-        if equal and "within" not in primary:
-            yield (
-                f"primary[{index}].within",
-                "is missing: nothing is equal to the last digit",
-                "say which difference still counts as equal, e.g. within = 0.02",
-            )
-        if not equal and primary.get("expect") in ("lower", "higher") and "within" in primary:
-            yield (
-                f"primary[{index}].within",
-                f"it has no meaning with expect = {primary['expect']!r}",
-                'leave it out, or expect "equal"',
-            )
+            expectations += [expected[metric] for expected in own if metric in expected]
+        problem = margin_problem(expectations, given="within" in primary)
+        if problem is not None:
+            yield f"primary[{index}].within", *problem
+
+
+def _is_whole(within: object, metric: str) -> bool:
+    """Tell whether a margin of shares lets every difference pass."""
+    if not isinstance(within, int | float) or within < 1:
+        return False
+    return kind_of(metric).unit == "share right"
 
 
 def _tables(value: object) -> list[Mapping[str, Any]]:

@@ -28,8 +28,8 @@ __all__ = [
     "LEVEL",
     "POWER",
     "PairedMean",
-    "equivalence_p",
     "holm",
+    "inside_p",
     "interval_at",
     "paired_mean",
     "smallest_detectable",
@@ -80,18 +80,20 @@ def interval_at(differences: Sequence[float], confidence: float) -> tuple[float,
     return mean - reach, mean + reach
 
 
-def equivalence_p(differences: Sequence[float], within: float) -> float:
-    """Return the p of two one-sided tests that the mean lies strictly within ±`within`.
+def inside_p(differences: Sequence[float], lowest: float, highest: float) -> float:
+    """Return the p of one-sided t tests that the mean lies strictly between two ends.
 
-    It is at most α just where the 1 − 2α interval lies inside (Schuirmann 1987). For two or more.
+    With both of them finite these are the two of equivalence: at most α just where the 1 − 2α
+    interval lies inside (Schuirmann 1987). An infinite end is no test, and what is left is that of
+    non-inferiority. For two or more differences.
     """
     count = len(differences)
     mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
     if sd == 0.0:
-        return 0.0 if abs(mean) < within else 1.0
+        return 0.0 if lowest < mean < highest else 1.0
     error = sd / math.sqrt(count)
-    above = noncentral_t_cdf(-(within + mean) / error, count - 1)
-    below = noncentral_t_cdf(-(within - mean) / error, count - 1)
+    above = noncentral_t_cdf((lowest - mean) / error, count - 1)
+    below = noncentral_t_cdf((mean - highest) / error, count - 1)
     return max(above, below)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rewarm.comparison.outcomes import Outcome
 from rewarm.comparison.paired import LEVEL
 from rewarm.records.comparison import ComparedArm, PairedEffect, Registration
+from rewarm.records.margins import claimed_range, expected_words
 
 __all__ = ["notes_on", "overall", "sentence"]
 
@@ -47,9 +48,7 @@ def _of_documents(effect: PairedEffect) -> str:
 
 
 def _called(effect: PairedEffect) -> str:
-    wanted = f"equal within ±{_plain(effect.within or 0.0, effect)}"
-    if effect.expect != "equal":
-        wanted = str(effect.expect)
+    wanted = expected_words(effect.expect, _plain(effect.within or 0.0, effect))
     if effect.word == "as expected":
         return f"{wanted}, as expected"
     if effect.word == "against expectation":
@@ -143,7 +142,9 @@ def _amended(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _p(effect: PairedEffect) -> str:
-    of = "p of equality" if effect.expect == "equal" else "p"
+    of = "p"
+    if claimed_range(effect.expect, effect.within) is not None:
+        of = "p of equality" if effect.expect == "equal" else "one-sided p"
     told = f"{of} {_two_digits(effect.p)}"
     if effect.p_holm is None:
         return told

@@ -26,7 +26,8 @@ __all__ = [
 
 RESULT_FORMAT = 1
 
-Direction = Literal["lower", "higher", "equal"]
+Direction = Literal["lower", "higher", "equal", "not_higher", "not_lower"]
+"""The last three hold up to a margin: `records.margins`."""
 Better = Literal["lower", "higher"]
 ArmKind = Literal["control", "arm", "noise floor"]
 Word = Literal["as expected", "against expectation", "not resolved", "one seed", "not measured", ""]
@@ -38,7 +39,7 @@ class Primary(Record):
 
     metric: str
     expect: Direction
-    within: float | None = Field(None, description="equal: how far off still counts as equal")
+    within: float | None = Field(None, description="equal, not_higher, not_lower: the margin")
 
 
 class Registration(Record):
@@ -115,7 +116,7 @@ class PairedEffect(Record):
     low: float | None = Field(description="95 % t interval of the mean over seeds")
     high: float | None
     p: float | None = Field(
-        description="two-sided t test; where equality is expected, two one-sided ones"
+        description="two-sided t test; where a margin is expected, one-sided ones at its ends"
     )
     p_holm: float | None = Field(description="adjusted for all primary tests; None: it is none")
     detectable: float | None = Field(

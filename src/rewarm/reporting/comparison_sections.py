@@ -35,7 +35,7 @@ __all__ = [
 
 def primaries_table(primaries: Sequence[Primary]) -> Table:
     """Return the primary metrics with what was expected of each, as written beforehand."""
-    rows = tuple((primary.metric, expectation(primary)) for primary in primaries)
+    rows = tuple((p.metric, expectation(p.expect, p.within)) for p in primaries)
     return Table(words("primary metric", "expected of an arm against the control"), rows)
 
 

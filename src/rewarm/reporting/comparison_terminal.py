@@ -92,7 +92,7 @@ def _primaries(primaries: Sequence[Primary]) -> Table:
     table.add_column("metric")
     table.add_column("expected")
     for primary in primaries:
-        table.add_row(Text(clean(primary.metric)), expectation(primary))
+        table.add_row(Text(clean(primary.metric)), expectation(primary.expect, primary.within))
     return table
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rewarm.records.comparison import ComparisonResult, PairedEffect, Primary, Registration
+from rewarm.records.comparison import ComparisonResult, Direction, PairedEffect, Registration
+from rewarm.records.margins import expected_words
 from rewarm.reporting import numbers
 from rewarm.reporting.figures import Estimate
 from rewarm.reporting.tables import Mood
@@ -76,11 +77,9 @@ def verdict_statement(verdict: str) -> Statement:
     return Statement(mood, f"{verb}:", f"{rest.strip()}.")
 
 
-def expectation(primary: Primary) -> str:
-    """Return what was expected of a primary metric."""
-    if primary.expect == "equal":
-        return f"equal, within ±{primary.within:g}"
-    return primary.expect
+def expectation(expect: Direction | None, within: float | None) -> str:
+    """Return what was expected of a difference; empty where nothing was."""
+    return expected_words(expect, f"{within or 0.0:g}")
 
 
 def written_down(known: Registration) -> str:

@@ -14,7 +14,7 @@ from rewarm.records.stream import StreamResult
 from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
 from rewarm.stages.stream_corpora import run_corpora
-from rewarm.stages.stream_result import About, claims_of, conclude_stream
+from rewarm.stages.stream_result import About, claims_of, conclude_stream, contrast_facts
 from rewarm.stages.stream_runs import StreamRuns
 from rewarm.stream.cells import PRESET
 from rewarm.stream.experiment import StreamExperiment, WrittenStream, read_stream
@@ -97,12 +97,7 @@ def _facts(experiment: StreamExperiment, examples: Examples) -> list[tuple[str, 
     if probe is not None:
         whose = "of each class" if probe.classes == "all" else "of the first task's classes each"
         facts.append(("probe", f"{probe.examples_per_class} training examples {whose}"))
-    if experiment.contrasts:
-        facts += [
-            (f"contrast {number}", f"{c.metric}: {c.cell} against {c.against}, {c.expect}")
-            for number, c in enumerate(experiment.contrasts, start=1)
-        ]
-    return facts
+    return [*facts, *contrast_facts(experiment)]
 
 
 def _check(experiment: StreamExperiment, examples: Examples) -> None:

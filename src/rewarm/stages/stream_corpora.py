@@ -36,7 +36,7 @@ from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
 from rewarm.stages.stream_learners import memory_of
 from rewarm.stages.stream_memory import documents_of_phase, write_memory
-from rewarm.stages.stream_result import About, claims_of, conclude_stream
+from rewarm.stages.stream_result import About, claims_of, conclude_stream, contrast_facts
 from rewarm.stream.cells import Cell
 from rewarm.stream.courses import Course, Tasks, as_experiment, courses_of, draft, order_of, replays
 from rewarm.stream.documents import DocumentMemory
@@ -445,8 +445,5 @@ def _facts(experiment: StreamExperiment, sizes: Mapping[str, _Sizes]) -> list[tu
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(experiment.learners)),
         ("runs", f"{num_runs}, {experiment.seeds} seeds each"),
-        *(
-            (f"contrast {number}", f"{c.metric}: {c.cell} against {c.against}, {c.expect}")
-            for number, c in enumerate(experiment.contrasts, start=1)
-        ),
+        *contrast_facts(experiment),
     ]

@@ -30,11 +30,12 @@ from rewarm.records.stream import (
     StreamRun,
     StreamSwap,
 )
+from rewarm.reporting.effects import expectation
 from rewarm.stream.cells import Cell, Side
 from rewarm.stream.experiment import StreamExperiment, named_cell
 from rewarm.stream.sections import ContrastRecipe
 
-__all__ = ["About", "claims_of", "conclude_stream"]
+__all__ = ["About", "claims_of", "conclude_stream", "contrast_facts"]
 
 _LEVELS: tuple[StreamMetric, ...] = ("final", "min_acc", "wc_acc")
 _BETTER: Mapping[StreamMetric, Better] = {
@@ -57,6 +58,14 @@ class About(NamedTuple):
     sentence: str
     num_tasks: int
     task_names: tuple[str, ...] = ()
+
+
+def contrast_facts(experiment: StreamExperiment) -> Iterator[tuple[str, str]]:
+    """Yield each contrast that the file names as a plan tells it: which it is, what is expected."""
+    for number, contrast in enumerate(experiment.contrasts, start=1):
+        wanted = expectation(contrast.expect, contrast.within)
+        pair = f"{contrast.cell} against {contrast.against}"
+        yield f"contrast {number}", f"{contrast.metric}: {pair}, {wanted}"
 
 
 def claims_of(experiment: StreamExperiment) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from rewarm.recipe.section import NAME
+from rewarm.records.margins import margin_problem
 from rewarm.stream.cells import PRESET, PROBED, side_problems
 from rewarm.stream.corpora_problems import corpora_problems, tables
 from rewarm.stream.sections import Algorithm
@@ -28,8 +29,10 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield from side_problems(tree)
     contrasts = tree.get("contrasts")
     for index, contrast in enumerate(contrasts if isinstance(contrasts, list) else []):
-        if isinstance(contrast, dict) and contrast.get("expect") in ("lower", "higher", "equal"):
-            yield from _of_equality(f"contrasts[{index}].within", contrast)
+        if isinstance(contrast, dict):
+            problem = margin_problem([contrast.get("expect")], given="within" in contrast)
+            if problem is not None:
+                yield f"contrasts[{index}].within", *problem
     source = tree.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     if kind == "corpora":
@@ -67,13 +70,3 @@ def _of_labelled(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield f"{section}.{name}", "it is for corpora", 'leave it out, or kind = "corpora"'
     if "recipe" in tree:
         yield "recipe", "it is for corpora", 'leave it out, or kind = "corpora"'
-
-
-def _of_equality(where: str, contrast: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    is_equal = contrast["expect"] == "equal"
-    if is_equal and "within" not in contrast:
-        fix = "say which difference still counts as equal, e.g. within = 0.02"
-        yield where, "is missing: nothing is equal to the last digit", fix
-    if not is_equal and "within" in contrast:
-        what = f"it has no meaning with expect = {contrast['expect']!r}"
-        yield where, what, 'leave it out, or expect "equal"'

@@ -190,10 +190,14 @@ class ContrastRecipe(Section):
         min_length=1, description="BACKBONE/LEARNER, or a gain: one such - another such"
     )
     against: str = Field(min_length=1, description="the same")
-    expect: Direction = Field(description="where `cell` is expected: lower, higher, or equal")
+    expect: Direction = Field(
+        description="where `cell` is expected: lower, higher, equal, not_higher, or not_lower"
+    )
     metric: StreamMetric = Field("final", description="by name")
     within: float | None = Field(
-        None, gt=0, description="equal: the difference that still counts as equal"
+        None,
+        gt=0,
+        description="equal, not_higher, not_lower: the margin",
     )
 
     @field_validator("cell", "against")
