@@ -102,7 +102,7 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
 def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
     noise = result.noise_of(effect.metric)
     expected: str = effect.expect or ""
-    if effect.within is not None:
+    if effect.expect == "equal" and effect.within is not None:  # of a direction it decides nothing
         expected += f" ± {effect.within:g}"
     cells = (
         f"{effect.arm} − {effect.against}",

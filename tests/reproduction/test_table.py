@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
@@ -55,6 +57,31 @@ def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) 
     assert list(tmp_path.glob("*.svg"))
     table.write_results(tmp_path, readme, [result.name])
     assert readme.read_text(encoding="utf-8") == page, "written twice, it is the same"
+
+
+def test_a_second_suite_waits_until_the_bases_are_there(tmp_path: Path) -> None:
+    lock = tmp_path / "making.lock"
+    done: list[str] = []
+
+    def second() -> None:
+        with suite._alone(lock, Console(quiet=True)):
+            done.append("second")
+
+    with suite._alone(lock, Console(quiet=True)):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.3)
+        done.append("first")
+    other.join(10)
+    assert done == ["first", "second"]
+
+
+def test_a_margin_is_told_of_equality_alone() -> None:
+    result = fake_comparison()
+    effect = result.primary[0].model_copy(update={"expect": "higher", "within": 0.02})
+    assert "| higher |" in table._effect_row(effect, result)
+    equal = effect.model_copy(update={"expect": "equal"})
+    assert "| equal ± 0.02 |" in table._effect_row(equal, result)
 
 
 def test_a_page_without_the_marks_is_refused() -> None:
