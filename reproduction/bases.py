@@ -153,7 +153,7 @@ def _done(code: int) -> None:
 
 def _base_recipe(folder: Path, tokenizer: str, sizes: Sizes, seed: int, num_threads: int) -> Path:
     """Return the recipe of a base's pretraining, from weights drawn by its seed."""
-    if not (folder / f"new-{seed}" / "config.json").exists():
+    if not (folder / f"new-{seed}" / "tokenizer_config.json").exists():  # what is written last
         new_llama(
             folder / f"new-{seed}",
             tokenizer_json=tokenizer,

@@ -4,7 +4,8 @@
 #
 #     REWARM_DATA=/folder/of/corpora reproduction/gpu.sh [experiments]
 #
-# Goes on where it was stopped. It has NOT been run on a GPU yet: what it was tried with is a CPU, in little.
+# Goes on where it was stopped. The three bases are trained first, side by side, and experiments begin when all of them
+# are there; a second call with other experiments waits for them. What came of it so far: "On a GPU" in README.md.
 # Results go to reproduction/results/large/.
 set -euo pipefail
 cd "$(dirname "$0")/.."

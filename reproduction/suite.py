@@ -13,11 +13,13 @@ it was stopped.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,18 +165,8 @@ def _main(given: argparse.Namespace) -> int:
     place = _place(given, names)
     work = place / "work"
     _link(given.data.resolve(), work / "data")
-    if not (work / "pairs.jsonl").exists():
-        make_pairs(given.data, work / "pairs.jsonl")
-    make_pieces(given.data, work / "text")
-    make_bases(
-        given.data,
-        work,
-        SMOKE if given.smoke else LARGE if given.large else FULL,
-        [1] if given.smoke else seeds,
-        # A model this small gains nothing from a second thread: a core for each is twice as fast.
-        num_threads=NUM_CORES if given.large else 1,
-        at_once=len(seeds),
-    )
+    with _alone(work / "making.lock", console):
+        _make(given, work, seeds)
     failed = []
     for name in names:
         code = rewarm(["compare", str(place / "experiments" / f"{name}.toml")])
@@ -189,6 +181,37 @@ def _main(given: argparse.Namespace) -> int:
     for name in failed:
         console.print(f"{name} did not come to its end")
     return 1 if failed else 0
+
+
+@contextmanager
+def _alone(lock: Path, console: Console) -> Iterator[None]:
+    """Hold a lock while what all experiments share is made; wait where another suite holds it.
+
+    The system lets it go when a process ends, however it ends.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another suite makes the bases here: waiting until they are there")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(given: argparse.Namespace, work: Path, seeds: Sequence[int]) -> None:
+    """Make pairs, pieces and bases, as far as they are not there; all are when it returns."""
+    if not (work / "pairs.jsonl").exists():
+        make_pairs(given.data, work / "pairs.jsonl")
+    make_pieces(given.data, work / "text")
+    make_bases(
+        given.data,
+        work,
+        SMOKE if given.smoke else LARGE if given.large else FULL,
+        [1] if given.smoke else seeds,
+        # A model this small gains nothing from a second thread: a core for each is twice as fast.
+        num_threads=NUM_CORES if given.large else 1,
+        at_once=len(seeds),
+    )
 
 
 def _arguments() -> argparse.Namespace:

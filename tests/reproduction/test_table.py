@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
@@ -70,6 +72,23 @@ def test_what_was_expected_stands_in_the_table_with_its_margin() -> None:
     cells = [row.split(" | ")[2] for row in rows if " − " in row and "`mean_loss`" in row]
     # The margin is the metric's; a contrast that expects a side is not held to it.
     assert cells == ["not higher by more than 0.05", "lower"]
+
+
+def test_a_second_suite_waits_until_the_bases_are_there(tmp_path: Path) -> None:
+    lock = tmp_path / "making.lock"
+    done: list[str] = []
+
+    def second() -> None:
+        with suite._alone(lock, Console(quiet=True)):
+            done.append("second")
+
+    with suite._alone(lock, Console(quiet=True)):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.3)
+        done.append("first")
+    other.join(10)
+    assert done == ["first", "second"]
 
 
 def test_a_page_without_the_marks_is_refused() -> None:
