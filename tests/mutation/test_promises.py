@@ -3239,21 +3239,6 @@ MUTATIONS = [
         test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
-        promise="means over domains are of those that all arms have",
-        file="comparison/metrics.py",
-        old="        if record.domain in shared or (record.role in OLD_ROLES) not in has_shared\n",
-        new="",
-        test="tests/unit/test_comparison_verdict.py::"
-        "test_means_are_of_the_domains_that_all_arms_have",
-    ),
-    Mutation(
-        promise="what an arm of a comparison has alone is in no mean over domains",
-        file="stages/compared_runs.py",
-        old="                shared=shared[run.seed],\n",
-        new="",
-        test="tests/unit/test_compare_amended.py::test_text_that_one_arm_alone_has_is_in_no_mean",
-    ),
-    Mutation(
         promise="an arm that begins elsewhere is counted from the control's base",
         file="comparison/metrics.py",
         old="    return [*first, *(record for record in records if record.step > 0)]\n",

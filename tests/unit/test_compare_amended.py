@@ -21,12 +21,11 @@ from rewarm.planning.schedule import area_under
 from rewarm.records.comparison import ArmKind, ComparisonResult, Registration
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.comparison_page import render_comparison_page
-from rewarm.stages.compared_runs import PlannedRun, compared_arms, outcomes_of
+from rewarm.stages.compared_runs import PlannedRun, compared_arms
 from rewarm.stages.job import Job
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
-from tests.support.fake_facts import make_corpus_facts
 from tests.support.tiny_plans import SEQUENCE_LENGTH
-from tests.unit.test_on_forgetting import REPLAY, curve, plan_with, train
+from tests.unit.test_on_forgetting import REPLAY, plan_with, train
 
 
 def arm(name: str) -> Arm:
@@ -109,34 +108,6 @@ def test_an_amended_run_is_told_with_what_its_steps_have_shown(result: Compariso
     assert result.shown("raises") == raises.exposure
     # Of one blend by their plans, and from step 10 on of two.
     assert result.arm("raises").pairing == "same sequences of each source in the same order"
-
-
-def test_text_that_one_arm_alone_has_is_in_no_mean(tmp_path: Path) -> None:
-    """Two runs alike in old and new text; one has text that its base made up held out, too."""
-    no_recipe: Any = None
-    runs, states = [], {}
-    for name, own in (("control", ()), ("made-up", ("made-up",))):
-        plan = whole(plan_with())
-        corpora = {
-            source: make_corpus_facts(source, "new" if source == "new" else "replay")
-            for source in ("old", "new", *own)
-        }
-        conduct = plan.conduct.model_copy(update={"corpora": corpora})
-        plan = plan.model_copy(update={"conduct": conduct})
-        folder = RunFolder(tmp_path / name)
-        folder.evals_log.parent.mkdir(parents=True)
-        folder.append_evals(curve([1.0, 1.8, 1.4]))
-        folder.append_evals(curve([3.0, 2.5, 2.0], domain="new", role="new"))
-        for source in own:
-            folder.append_evals(curve([0.9, 0.7, 0.5], domain=source))
-        run = PlannedRun(arm(name), 1, Job(no_recipe, folder.path, folder, folder.path), plan)
-        runs.append(run)
-        states[run.launch.name] = "done"
-    control, made_up = (one.run.values for one in outcomes_of(runs, states, tmp_path))
-    assert made_up["held_out.made-up"] == 0.5
-    for metric in ("forgetting", "mean_loss", "stability_gap.depth", "stability_gap.area"):
-        assert made_up[metric] == control[metric]
-    assert control["forgetting"] == pytest.approx(0.4)
 
 
 def test_reader_of_a_verdict_sees_it(result: ComparisonResult) -> None:

@@ -284,27 +284,6 @@ def test_metrics_of_records_by_hand() -> None:
     assert values["stability_gap.area"] == pytest.approx(area)
 
 
-def test_means_are_of_the_domains_that_all_arms_have() -> None:
-    """Easy text that one arm's base made up does not make that arm seem to forget less."""
-    common = [
-        losses(0, "old", "general", 1.5, 0),
-        losses(0, "new", "new", 2.0, 0),
-        losses(2, "old", "general", 1.5, 0.6),
-        losses(8, "old", "general", 1.5, 0.4),
-        losses(8, "new", "new", 2.0, -0.5),
-    ]
-    own = [losses(0, "made-up", "replay", 0.9, 0), losses(8, "made-up", "replay", 0.9, -0.3)]
-    plain = values_of(common, from_base=True)
-    mixed = values_of([*common, *own], from_base=True, shared={"old", "new"})
-    assert mixed.pop("held_out.made-up") == own[1].value
-    assert mixed == plain
-    assert values_of([*common, *own], from_base=True)["forgetting"] < plain["forgetting"]
-    # Where no arm shares old text, a run's own is what there is.
-    alone = [*own, *(record for record in common if record.domain == "new")]
-    found = values_of(alone, from_base=True, shared={"new"})
-    assert found["forgetting"] == pytest.approx(own[1].value - own[0].value)
-
-
 @pytest.mark.parametrize("metric", typing.get_args(Metric))
 def test_every_kind_of_record_has_a_name_and_a_direction(metric: Metric) -> None:
     record = EvalRecord(

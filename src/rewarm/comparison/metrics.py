@@ -20,15 +20,13 @@
     planned_peak_mib        a step's peak, activations and retention with it      MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
-step 0 is left out, and the control's of the same seed stands there. Means over domains are of those
-that all arms have: text that one arm's base made up, say, is held out in that arm alone, and would
-make its mean one of other text than the others' is.
+step 0 is left out, and the control's of the same seed stands there.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import (
@@ -46,7 +44,6 @@ __all__ = [
     "MetricKind",
     "against_base",
     "harness_problems",
-    "held_out_names",
     "kind_of",
     "known_once_loaded",
     "last_records",
@@ -195,49 +192,29 @@ def last_records(records: Sequence[EvalRecord]) -> dict[tuple[Metric, str], Eval
     return {(record.metric, record.domain): record for record in ordered}
 
 
-def held_out_names(plan: Plan) -> set[str]:
-    """Return the sources of which a run of this plan scores held-out text."""
-    return {facts.name for facts in plan.conduct.corpora.values() if facts.held_out_documents}
-
-
-def values_of(
-    records: Sequence[EvalRecord], *, from_base: bool, shared: Collection[str] | None = None
-) -> dict[str, float]:
+def values_of(records: Sequence[EvalRecord], *, from_base: bool) -> dict[str, float]:
     """Return all metrics of a finished run but its time.
 
     `records` are those of `against_base`; the gap is left out where the run did not begin there.
-    Means over domains are of the `shared` ones (None: of all), those that every arm has; where none
-    of old (or of new) text is shared, of the run's own.
     """
     last = last_records(records)
-    averaged = records if shared is None else _shared_alone(records, shared)
     found: dict[str, float] = {}
     for name, per_domain in (
-        ("forgetting", forgetting(averaged)),
-        ("adaptation", _of_new_text(adaptation(averaged), averaged)),
+        ("forgetting", forgetting(records)),
+        ("adaptation", _of_new_text(adaptation(records), records)),
     ):
         if per_domain:
             found[name] = _mean(list(per_domain.values()))
-    halves = [half for half in _mean_losses(last_records(averaged)) if half]
+    halves = [half for half in _mean_losses(last) if half]
     if halves:
         found["mean_loss"] = _mean([_mean(half) for half in halves])
     for (metric, domain), record in last.items():
         found[f"{_BY_RECORD[metric]}.{domain}"] = record.value
-    old = list(forgetting(averaged))
+    old = list(forgetting(records))
     if old and from_base:
-        gaps = [stability_gap(averaged, domain) for domain in old]
+        gaps = [stability_gap(records, domain) for domain in old]
         found |= {name: _mean([part(gap) for gap in gaps]) for name, part in _GAPS.items()}
     return found
-
-
-def _shared_alone(records: Sequence[EvalRecord], shared: Collection[str]) -> list[EvalRecord]:
-    """Return the records of shared domains; of old, or of new, all where none of them is shared."""
-    has_shared = {record.role in OLD_ROLES for record in records if record.domain in shared}
-    return [
-        record
-        for record in records
-        if record.domain in shared or (record.role in OLD_ROLES) not in has_shared
-    ]
 
 
 def _of_new_text(per_domain: dict[str, float], records: Sequence[EvalRecord]) -> dict[str, float]:

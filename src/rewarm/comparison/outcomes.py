@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,12 +44,10 @@ def outcome_of(
     state: State,
     why: str,
     base: Sequence[EvalRecord] | None,
-    shared: Collection[str] | None = None,
 ) -> Outcome:
     """Return what is on record of a run.
 
-    `base` holds the records of the control's run of this seed where the arm begins elsewhere;
-    `shared` the sources that means over domains are of, None for all that the run has.
+    `base` holds the records of the control's run of this seed where the arm begins elsewhere.
     """
     records = against_base(folder.evals(), base) if state == "done" else []
     steps = folder.steps()
@@ -57,7 +55,7 @@ def outcome_of(
     values: dict[str, float] = {}
     if records:
         values = {
-            **values_of(records, from_base=base is None, shared=shared),
+            **values_of(records, from_base=base is None),
             **planned_values(plan),
             "training_s": training_s,
         }

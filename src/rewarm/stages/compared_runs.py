@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import held_out_names, known_once_loaded, measured_by
+from rewarm.comparison.metrics import known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
@@ -33,7 +33,6 @@ __all__ = [
     "known_later",
     "outcomes_of",
     "plan_runs",
-    "shared_by_seed",
     "workers_of",
 ]
 
@@ -246,7 +245,6 @@ def _as_dealt(run: PlannedRun) -> Plan:
 def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[Outcome]:
     """Return what every run came to; `states` are by the launches' names."""
     controls = {run.seed: run for run in runs if run.arm.kind == "control"}
-    shared = shared_by_seed(runs)
     found: list[Outcome] = []
     for run in runs:
         control = controls[run.seed]
@@ -266,16 +264,6 @@ def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[
                 else "unfinished",
                 why=run.job.run.last_lines() if state == "failed" else "",
                 base=control.job.run.evals() if elsewhere else None,
-                shared=shared[run.seed],
             )
         )
-    return found
-
-
-def shared_by_seed(runs: Sequence[PlannedRun]) -> dict[int, set[str]]:
-    """Return the sources that every run of a seed has held-out text of."""
-    found: dict[int, set[str]] = {}
-    for run in runs:
-        names = held_out_names(run.plan)
-        found[run.seed] = found.get(run.seed, names) & names
     return found
