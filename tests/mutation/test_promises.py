@@ -3239,6 +3239,20 @@ MUTATIONS = [
         test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
+        promise="means are over text that every arm is measured on",
+        file="comparison/metrics.py",
+        old="set.intersection(*filter(None, named))",
+        new="set.union(*filter(None, named))",
+        test="tests/unit/test_compare.py::test_means_are_over_what_every_arm_is_measured_on",
+    ),
+    Mutation(
+        promise="the interval of a mean is of the text that counts for it",
+        file="comparison/documents.py",
+        old="if common is None or p[1] in common}",
+        new="}",
+        test="tests/unit/test_comparison_verdict.py::test_documents_of_one_seed",
+    ),
+    Mutation(
         promise="an arm that begins elsewhere is counted from the control's base",
         file="comparison/metrics.py",
         old="    return [*first, *(record for record in records if record.step > 0)]\n",

@@ -235,6 +235,31 @@ def test_budgets_and_metrics_of_all_arms_are_looked_at(
     assert "measured are: forgetting, adaptation, mean_loss" in told
 
 
+def test_means_are_over_what_every_arm_is_measured_on(tmp_path: Path) -> None:
+    """Old text that one arm alone holds out moves neither its mean nor the interval of it."""
+    text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
+    source = '{ path = "more.jsonl", role = "replay", held_out = 0.2 }'
+    text = text.replace("set.phases = [", f"set.sources.more = {source}\nset.phases = [").replace(
+        "old = 0.25", "old = 0.15, more = 0.1"
+    )
+    path = make_comparison_folder(tmp_path, text)
+    lines = "".join(f'{{"text": "{"words of another kind " * 12} {k}"}}\n' for k in range(160))
+    (tmp_path / "more.jsonl").write_text(lines)
+    assert main(["compare", str(path)]) == 0
+    result = result_of(path)
+    none, replay = (result.runs_of(arm)[0].values for arm in ("none", "replay"))
+    assert "held_out.more" in replay
+    assert "held_out.more" not in none
+    of_old = replay["held_out.old"] - none["held_out.old"]
+    effect = result.primary[0]
+    assert effect.metric == "forgetting"
+    assert effect.mean == pytest.approx(of_old)
+    assert replay["mean_loss"] == pytest.approx(
+        (replay["held_out.old"] + replay["held_out.new"]) / 2
+    )
+    assert any("Not every arm is measured on more" in note for note in result.notes)
+
+
 def test_one_seed_has_no_verdict(tmp_path: Path) -> None:
     text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
     path = make_comparison_folder(tmp_path, text)

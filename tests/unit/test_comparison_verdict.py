@@ -283,6 +283,11 @@ def test_metrics_of_records_by_hand() -> None:
     area = (depth + 3 * (depth + old) + 4 * older) / 2
     assert values["stability_gap.area"] == pytest.approx(area)
 
+    counted = values_of(records, from_base=True, common={"old", "new"})
+    assert counted["forgetting"] == pytest.approx(old)
+    assert counted["stability_gap.depth"] == pytest.approx(depth)
+    assert counted["held_out.older"] == values["held_out.older"], "it is told all the same"
+
 
 @pytest.mark.parametrize("metric", typing.get_args(Metric))
 def test_every_kind_of_record_has_a_name_and_a_direction(metric: Metric) -> None:
@@ -331,6 +336,9 @@ def test_documents_of_one_seed() -> None:
     assert learned is not None
     assert learned.estimate == pytest.approx(other[1].value - one[1].value)
     assert learned.low < learned.estimate < learned.high
+    made_up = losses(8, "made-up", "replay", 1.0, 0.2)
+    both = document_interval("forgetting", [*one, made_up], [*other, made_up], common={"old"})
+    assert both == found
     assert document_interval("stability_gap.depth", one, other) is None
     assert document_interval("held_out.nothing", one, other) is None
     moved = other[0].model_copy(update={"items_key": "others"})

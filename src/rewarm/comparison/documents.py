@@ -7,7 +7,7 @@ difference would come out with another seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from rewarm.comparison.metrics import kind_of, last_records
 from rewarm.evaluation.forgetting import OLD_ROLES
@@ -20,15 +20,20 @@ _NATS_PER_BIT = math.log(2.0)
 
 
 def document_interval(
-    metric: str, arm: Sequence[EvalRecord], against: Sequence[EvalRecord]
+    metric: str,
+    arm: Sequence[EvalRecord],
+    against: Sequence[EvalRecord],
+    *,
+    common: Container[str] | None = None,
 ) -> Interval | None:
     """Return the 95 % bootstrap interval of arm − against at the end, in the metric's unit.
 
     Of a mean over domains the distances to the ends add up as roots of sums of squares, domains
     being drawn independently. None for metrics that are no mean over documents at the end (the
-    stability gap, time), for other documents, and for fewer than can tell anything.
+    stability gap, time), for other documents, and for fewer than can tell anything. `common` are
+    the domains that count for such a mean; None: all.
     """
-    pairs = _paired_domains(metric, arm, against)
+    pairs = _paired_domains(metric, arm, against, common)
     found = [_of_domain(one, other) for one, other in pairs]
     if not found or any(interval is None for interval in found):
         return None
@@ -42,7 +47,10 @@ def document_interval(
 
 
 def _paired_domains(
-    metric: str, arm: Sequence[EvalRecord], against: Sequence[EvalRecord]
+    metric: str,
+    arm: Sequence[EvalRecord],
+    against: Sequence[EvalRecord],
+    common: Container[str] | None,
 ) -> list[tuple[EvalRecord, EvalRecord]]:
     one, other = last_records(arm), last_records(against)
     wanted = kind_of(metric).records
@@ -50,6 +58,7 @@ def _paired_domains(
         places = [(record, metric.partition(".")[2]) for record in wanted]
     elif metric in ("forgetting", "adaptation"):
         text = {place: r for place, r in one.items() if place[0] == "bits_per_byte"}
+        text = {p: r for p, r in text.items() if common is None or p[1] in common}
         old = metric == "forgetting"
         places = [place for place, r in text.items() if (r.role in OLD_ROLES) == old]
         new = [place for place in places if one[place].role == "new"]

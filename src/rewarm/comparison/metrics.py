@@ -20,16 +20,19 @@
     planned_peak_mib        a step's peak, activations and retention with it      MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
-step 0 is left out, and the control's of the same seed stands there.
+step 0 is left out, and the control's of the same seed stands there. Means over domains are over
+those that every arm is measured on: text that one arm alone holds out (what it made up to rehearse)
+would move its mean without anything having been learned or forgotten.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rewarm.evaluation.forgetting import (
+    NEW_ROLES,
     OLD_ROLES,
     StabilityGap,
     adaptation,
@@ -38,11 +41,12 @@ from rewarm.evaluation.forgetting import (
 )
 from rewarm.planning.plan import Plan
 from rewarm.records.comparison import Better
-from rewarm.records.facts import EvalRecord, Metric
+from rewarm.records.facts import CorpusFacts, EvalRecord, Metric
 
 __all__ = [
     "MetricKind",
     "against_base",
+    "common_domains",
     "harness_problems",
     "kind_of",
     "known_once_loaded",
@@ -132,14 +136,33 @@ def metric_problem(metric: str) -> tuple[str, str] | None:
     return None
 
 
-def measured_by(plan: Plan) -> list[str]:
-    """Return the metrics that a run of this plan will have, as far as the plan can tell."""
+def common_domains(plans: Sequence[Plan]) -> frozenset[str]:
+    """Return the sources over which means are taken: held out as old, or as new text, in every plan
+    that holds out any such text.
+    """
+    found: set[str] = set()
+    for roles in (OLD_ROLES, NEW_ROLES):
+        named = [{f.name for f in _held_out(plan) if f.role in roles} for plan in plans]
+        found |= set.intersection(*filter(None, named)) if any(named) else set()
+    return frozenset(found)
+
+
+def _held_out(plan: Plan) -> list[CorpusFacts]:
+    return [facts for facts in plan.conduct.corpora.values() if facts.held_out_documents]
+
+
+def measured_by(plan: Plan, common: Container[str] | None = None) -> list[str]:
+    """Return the metrics that a run of this plan will have, as far as the plan can tell.
+
+    `common` are the domains that count for means (`common_domains`); None: all.
+    """
     wanted = plan.conduct.evaluation
-    held_out = [facts for facts in plan.conduct.corpora.values() if facts.held_out_documents]
-    has_old = any(facts.role in OLD_ROLES for facts in held_out)
-    has_new = any(facts.role not in OLD_ROLES for facts in held_out)
+    held_out = _held_out(plan)
+    counted = [facts for facts in held_out if common is None or facts.name in common]
+    has_old = any(facts.role in OLD_ROLES for facts in counted)
+    has_new = any(facts.role not in OLD_ROLES for facts in counted)
     found = [*(["forgetting"] if has_old else []), *(["adaptation"] if has_new else [])]
-    found += ["mean_loss"] if held_out else []
+    found += ["mean_loss"] if counted else []
     found += list(_GAPS) if has_old else []
     for facts in held_out:
         found.append(f"held_out.{facts.name}")
@@ -192,11 +215,16 @@ def last_records(records: Sequence[EvalRecord]) -> dict[tuple[Metric, str], Eval
     return {(record.metric, record.domain): record for record in ordered}
 
 
-def values_of(records: Sequence[EvalRecord], *, from_base: bool) -> dict[str, float]:
+def values_of(
+    records: Sequence[EvalRecord], *, from_base: bool, common: Container[str] | None = None
+) -> dict[str, float]:
     """Return all metrics of a finished run but its time.
 
     `records` are those of `against_base`; the gap is left out where the run did not begin there.
+    `common` are the domains that means are over (`common_domains`); None: all.
     """
+    every = last_records(records)
+    records = [record for record in records if common is None or record.domain in common]
     last = last_records(records)
     found: dict[str, float] = {}
     for name, per_domain in (
@@ -208,7 +236,7 @@ def values_of(records: Sequence[EvalRecord], *, from_base: bool) -> dict[str, fl
     halves = [half for half in _mean_losses(last) if half]
     if halves:
         found["mean_loss"] = _mean([_mean(half) for half in halves])
-    for (metric, domain), record in last.items():
+    for (metric, domain), record in every.items():
         found[f"{_BY_RECORD[metric]}.{domain}"] = record.value
     old = list(forgetting(records))
     if old and from_base:

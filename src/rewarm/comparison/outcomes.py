@@ -32,6 +32,8 @@ class Outcome:
     run: ComparedRun
     records: tuple[EvalRecord, ...]
     curves: tuple[DomainCurve, ...] = ()
+    common: frozenset[str] | None = None
+    """The domains that means are over; None: all."""
 
 
 def outcome_of(
@@ -44,10 +46,12 @@ def outcome_of(
     state: State,
     why: str,
     base: Sequence[EvalRecord] | None,
+    common: frozenset[str] | None = None,
 ) -> Outcome:
     """Return what is on record of a run.
 
-    `base` holds the records of the control's run of this seed where the arm begins elsewhere.
+    `base` holds the records of the control's run of this seed where the arm begins elsewhere,
+    `common` the domains that means are over; None: all.
     """
     records = against_base(folder.evals(), base) if state == "done" else []
     steps = folder.steps()
@@ -55,7 +59,7 @@ def outcome_of(
     values: dict[str, float] = {}
     if records:
         values = {
-            **values_of(records, from_base=base is None),
+            **values_of(records, from_base=base is None, common=common),
             **planned_values(plan),
             "training_s": training_s,
         }
@@ -73,7 +77,8 @@ def outcome_of(
         training_s=training_s,
         why=why,
     )
-    return Outcome(run, tuple(records), domain_curves(records) if base is None else ())
+    curves = domain_curves(records) if base is None else ()
+    return Outcome(run, tuple(records), curves, common)
 
 
 def _exposure(plan: Plan, steps: Sequence[StepRecord]) -> dict[str, int]:

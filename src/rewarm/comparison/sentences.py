@@ -99,6 +99,7 @@ def notes_on(
     missing = [f"{o.run.arm} (seed {o.run.seed})" for o in outcomes if o.run.state == "unfinished"]
     if missing:
         yield f"Not finished, and left out: {', '.join(missing)}."
+    yield from _left_out_of_means(outcomes)
     yield from _amended(outcomes)
     seeds = {len(effect.seeds) for effect in effects}
     if max(seeds, default=0) == 1:
@@ -125,6 +126,24 @@ def notes_on(
                 f"The control's copy differs from the control in {copy.metric} more than its own "
                 f"spread ({copy.sentence}): 1 in 20 does so by chance."
             )
+
+
+def _left_out_of_means(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield which text counts for no mean, as not every arm is measured on it."""
+    alone = {
+        record.domain
+        for outcome in outcomes
+        for record in outcome.records
+        if record.metric == "bits_per_byte"
+        and record.role != "task"
+        and outcome.common is not None
+        and record.domain not in outcome.common
+    }
+    if alone:
+        yield (
+            f"Not every arm is measured on {', '.join(sorted(alone))}: forgetting, adaptation, "
+            "mean_loss and the stability gap are means over the other text."
+        )
 
 
 def _amended(outcomes: Sequence[Outcome]) -> Iterator[str]:

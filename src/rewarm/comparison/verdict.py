@@ -141,7 +141,10 @@ def _effect(
         return effect
     seed = effect.seeds[0]
     documents = document_interval(
-        metric, by_place[arm, seed].records, by_place[against, seed].records
+        metric,
+        by_place[arm, seed].records,
+        by_place[against, seed].records,
+        common=by_place[arm, seed].common,
     )
     if documents is None:
         return effect

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.comparison.arms import Arm, ArmProblems, pairing
 from rewarm.comparison.experiment import Experiment
-from rewarm.comparison.metrics import known_once_loaded, measured_by
+from rewarm.comparison.metrics import common_domains, known_once_loaded, measured_by
 from rewarm.comparison.outcomes import Outcome, compared_arm, outcome_of
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problems, UserError
@@ -142,7 +142,8 @@ def _check_budgets(
 
 def _check_metrics(experiment: Experiment, runs: Sequence[PlannedRun], problems: Problems) -> None:
     """Note primary metrics that an arm of a contrast will not have."""
-    measured = {run.arm.name: _measured(run) for run in runs}
+    common = common_domains([run.plan for run in runs])
+    measured = {run.arm.name: _measured(run, common) for run in runs}
     named = dict.fromkeys(name for pair in experiment.pairs() for name in pair[:2])
     later = known_later(experiment, runs)
     for index, primary in enumerate(experiment.primary):
@@ -208,9 +209,9 @@ def _held_out(facts: CorpusFacts) -> tuple[int, int]:
     return facts.held_out_documents, facts.held_out_bytes
 
 
-def _measured(run: PlannedRun) -> list[str]:
+def _measured(run: PlannedRun, common: frozenset[str]) -> list[str]:
     """Return an arm's metrics; a gap needs the base at its beginning."""
-    names = measured_by(run.plan)
+    names = measured_by(run.plan, common)
     return [n for n in names if not (run.arm.from_scratch and n.startswith("stability_gap"))]
 
 
@@ -245,6 +246,7 @@ def _as_dealt(run: PlannedRun) -> Plan:
 def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[Outcome]:
     """Return what every run came to; `states` are by the launches' names."""
     controls = {run.seed: run for run in runs if run.arm.kind == "control"}
+    common = common_domains([run.plan for run in runs])
     found: list[Outcome] = []
     for run in runs:
         control = controls[run.seed]
@@ -264,6 +266,7 @@ def outcomes_of(runs: Sequence[PlannedRun], states: States, root: Path) -> list[
                 else "unfinished",
                 why=run.job.run.last_lines() if state == "failed" else "",
                 base=control.job.run.evals() if elsewhere else None,
+                common=common,
             )
         )
     return found
