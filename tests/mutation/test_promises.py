@@ -3130,6 +3130,13 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="runs take none but the GPUs that this process may use",
+        file="stages/launches.py",
+        old="    if given is not None and wanted:\n",
+        new="    if given is None and wanted:\n",
+        test="tests/unit/test_comparison_jobs.py::test_runs_share_out_the_gpus_that_they_may_use",
+    ),
+    Mutation(
         promise="an arm with another budget has to say why",
         file="stages/compared_runs.py",
         old="if not same and arm.budget_differs is None:",
