@@ -3130,6 +3130,14 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="a control with another schedule or with new text is told",
+        file="stages/against.py",
+        old="        warnings += _doubts(load_plan(run.plan), load_plan(control[1].plan), "
+        "str(control[0]))\n",
+        new="        pass\n",
+        test="tests/unit/test_against.py::test_a_control_that_is_none_is_told",
+    ),
+    Mutation(
         promise="runs take none but the GPUs that this process may use",
         file="stages/launches.py",
         old="    if given is not None and wanted:\n",
