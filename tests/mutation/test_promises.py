@@ -3130,6 +3130,13 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="claims that are damaged are told on the live page",
+        file="reporting/experiment_view.py",
+        old="    except (KeyError, TypeError, ValueError):\n        return None\n    return known",
+        new="    except ZeroDivisionError:\n        return None\n    return known",
+        test="tests/unit/test_watch_experiment.py::test_damaged_claims_are_a_page_and_no_silence",
+    ),
+    Mutation(
         promise="a control with another schedule or with new text is told",
         file="stages/against.py",
         old="        warnings += _doubts(load_plan(run.plan), load_plan(control[1].plan), "
