@@ -3225,6 +3225,28 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="claims that are damaged are told on the live page",
+        file="reporting/experiment_view.py",
+        old="    except (KeyError, TypeError, ValueError):\n        return None\n    return known",
+        new="    except ZeroDivisionError:\n        return None\n    return known",
+        test="tests/unit/test_watch_experiment.py::test_damaged_claims_are_a_page_and_no_silence",
+    ),
+    Mutation(
+        promise="a control with another schedule or with new text is told",
+        file="stages/against.py",
+        old="        warnings += _doubts(load_plan(run.plan), load_plan(control[1].plan), "
+        "str(control[0]))\n",
+        new="        pass\n",
+        test="tests/unit/test_against.py::test_a_control_that_is_none_is_told",
+    ),
+    Mutation(
+        promise="runs take none but the GPUs that this process may use",
+        file="stages/launches.py",
+        old="    if given is not None and wanted:\n",
+        new="    if given is None and wanted:\n",
+        test="tests/unit/test_comparison_jobs.py::test_runs_share_out_the_gpus_that_they_may_use",
+    ),
+    Mutation(
         promise="an arm with another budget has to say why",
         file="stages/compared_runs.py",
         old="if not same and arm.budget_differs is None:",

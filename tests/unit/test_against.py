@@ -205,6 +205,7 @@ def test_evaluate_tells_and_the_report_shows_them(
     found = AgainstOthers.model_validate_json(run.against.read_text())
     assert {gap.domain for gap in found.gaps} == {"new", "replay"}
     assert found.control == "runs/control"
+    assert found.warnings == ()
     (of_control,) = (c for c in found.control_curves if c.domain == "replay")
     theirs = [r for r in RunFolder(folder / "runs" / "control").evals() if r.domain == "replay"]
     assert of_control.steps == tuple(r.step for r in theirs)
@@ -216,6 +217,26 @@ def test_evaluate_tells_and_the_report_shows_them(
     for heading in ("With the control taken off", "Recovered fraction", "Change of the weights"):
         assert heading in page
     assert 'class="noise"' in page
+
+
+def test_a_control_that_is_none_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures are shown, with why they may not be what re-warming alone does."""
+    monkeypatch.chdir(folder)
+    run = RunFolder(folder / "runs" / "run")
+    before = run.against.read_bytes() if run.against.exists() else b""
+    assert main(["evaluate", "runs/run", "--control", "runs/joint"]) == 0
+    told = capsys.readouterr().out
+    assert "warning: runs/joint has another schedule or another batch than this run" in told
+    assert "warning: runs/joint was trained on new, which is not old text" in told
+    found = AgainstOthers.model_validate_json(run.against.read_text())
+    assert len(found.warnings) == 2
+    run.against.write_bytes(before)
+    assert main(["evaluate", "runs/run", "--control", "runs/run", "--joint", "runs/run"]) == 2
+    told = capsys.readouterr().err
+    assert "--control: runs/run is this run itself" in told
+    assert "--joint: runs/run is this run itself" in told
 
 
 def test_others_that_cannot_be_used_are_told_together(

@@ -19,6 +19,7 @@ from rewarm.comparison.experiment import RunRecipe
 from rewarm.errors import EnvironmentFault
 from rewarm.records.comparison import ComparisonResult
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.launches import devices_of_slots
 from rewarm.stages.slurm import array_script, take_job
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 
@@ -49,14 +50,27 @@ def test_the_script_says_what_was_asked_for(tmp_path: Path) -> None:
         "--job-name=rewarm-replay",
         "--array=0-2%4",
         "--cpus-per-task=8",
-        "--gpus-per-task=2",
+        "--nodes=1",
+        "--gpus-per-node=2",
         "--partition=gpu",
         "--signal=B:TERM@120",
     ):
         assert f"#SBATCH {option}" in lines
     assert 'exec torchrun --nproc-per-node=2 -m rewarm train "$run"' in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert "/50%%/slurm-%A_%a.out" in array_script("x", tmp_path / "50%", runs, settings)
     assert "%" not in array_script("x", tmp_path, runs[:1], RunRecipe()).split("--array=")[1][:4]
+
+
+def test_runs_share_out_the_gpus_that_they_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices_of_slots(2, 2) == ["0,1", "2,3"]
+    assert devices_of_slots(2, 0) == ["", ""]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7,GPU-1f,MIG-2")
+    assert devices_of_slots(2, 2) == ["5,7", "GPU-1f,MIG-2"]
+    assert devices_of_slots(3, 0) == ["", "", ""]
+    with pytest.raises(EnvironmentFault, match=r"3 runs of 2 GPU\(s\) at a time need 6, and .* 4"):
+        devices_of_slots(3, 2)
 
 
 @pytest.mark.parametrize(("body", "code"), [("exit 0", 0), ("echo it broke; exit 3", 3)])

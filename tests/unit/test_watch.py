@@ -146,6 +146,11 @@ def test_head_has_no_body(server: WatchServer) -> None:
     assert (status, content) == (200, b"")
     assert int(headers["Content-Length"]) > 1_000
     assert answer(server, "/events", "HEAD")[0] == 200
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as raw:
+        raw.sendall(b"HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        refused = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert b" 403 " in refused
+    assert refused.endswith(b"\r\n\r\n")
 
 
 class Events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -125,6 +126,20 @@ def test_it_shows_the_comparison_once_that_is_concluded(experiment: ComparisonFo
 def test_an_experiment_that_has_not_begun(tmp_path: Path) -> None:
     page = LiveExperiment(ComparisonFolder(tmp_path / "none")).render()
     assert "The experiment has not begun" in page
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("arms", None), ("seeds", 3), ("contrasts", [["a"]]), ("primary", [{}]), ("name", None)],
+)
+def test_damaged_claims_are_a_page_and_no_silence(
+    experiment: ComparisonFolder, key: str, value: object
+) -> None:
+    kept = json.loads(experiment.registration.read_text())
+    for claims in ({**kept["claims"], key: value}, {}):
+        write_json(experiment.registration, {**kept, "claims": claims})
+        assert "has not begun" in LiveExperiment(experiment).render()
+        assert ExperimentSite(experiment).page_at("/run/1/") is None
 
 
 def test_runs_have_pages_of_their_own(server: WatchServer) -> None:

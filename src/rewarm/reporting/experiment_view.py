@@ -12,7 +12,7 @@ from rewarm.artifacts import fingerprint
 from rewarm.errors import UserError
 from rewarm.evaluation.curves import domain_curves
 from rewarm.planning.plan import load_plan
-from rewarm.records.comparison import ComparisonResult, Membership, Registration
+from rewarm.records.comparison import ComparisonResult, Membership, Primary, Registration
 from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.curves import DomainCurve
 from rewarm.records.reading import record_or_none, size_and_time
@@ -76,7 +76,7 @@ class ExperimentReader:
 
     def runs(self) -> list[tuple[str, int, RunFolder]]:
         """Return arm, seed and folder of every run that was written down; none before that."""
-        known = record_or_none(self._folder.registration, Registration)
+        known = _registered(self._folder)
         return [] if known is None else _runs(known, self._folder)
 
     def stamp(self) -> str:
@@ -87,7 +87,7 @@ class ExperimentReader:
 
     def read(self) -> ExperimentView | None:
         """Return how the experiment stands; None where nothing is written down of it."""
-        registration = record_or_none(self._folder.registration, Registration)
+        registration = _registered(self._folder)
         if registration is None:
             return None
         runs = tuple(self._progress(*each) for each in _runs(registration, self._folder))
@@ -123,6 +123,21 @@ class ExperimentReader:
             if progress.standing == "running":
                 return replace(progress, standing="stopped")
         return progress
+
+
+def _registered(folder: ComparisonFolder) -> Registration | None:
+    """Return what was written down; None where it is not there, or lacks what is shown of it."""
+    known = record_or_none(folder.registration, Registration)
+    if known is None:
+        return None
+    try:
+        _runs(known, folder)
+        for entry in known.claims["primary"]:
+            Primary.model_validate(entry)
+        is_text = all(isinstance(known.claims[key], str) for key in ("name", "hypothesis"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return known if is_text else None
 
 
 def _runs(registration: Registration, folder: ComparisonFolder) -> list[tuple[str, int, RunFolder]]:

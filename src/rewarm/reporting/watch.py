@@ -111,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
-            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this is not the host's name\n")
+            told = b"this is not the host's name\n"
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", told, body=body)
         elif self.path in _files():
             kind, content = _files()[self.path]
             self._send(HTTPStatus.OK, kind, content, body=body)
@@ -153,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _follow(self, page: LivePage, *, body: bool) -> None:
         """Send the page's version now, and whenever it is another, until the reader leaves."""
         if not self.server.followers.acquire(blocking=False):
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many readers\n")
+            told = b"too many readers\n"
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", told, body=body)
             return
         try:
             self.send_response(HTTPStatus.OK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +11,10 @@ from rewarm.artifacts import write_json
 from rewarm.errors import Problems, RunFolderError, UserError
 from rewarm.evaluation.against import against_control, recovered_fractions
 from rewarm.evaluation.curves import domain_curves
+from rewarm.evaluation.forgetting import NEW_ROLES
 from rewarm.model.weight_change import weight_change
 from rewarm.model.weight_folder import WeightFolder
-from rewarm.planning.plan import Plan
+from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.against import AgainstControl, AgainstOthers
 from rewarm.records.curves import DomainCurve
 from rewarm.records.run_folder import RunFolder
@@ -31,11 +32,12 @@ __all__ = ["note_against", "note_weights", "open_others"]
 
 
 def open_others(
-    plan: Plan, control: Path | None, joint: Path | None
+    plan: Plan, of: RunFolder, control: Path | None, joint: Path | None
 ) -> dict[str, tuple[Path, RunFolder]]:
     """Return the runs that another is held against, by what they are to it.
 
-    Raises RunFolderError with what is wrong with both: no run, none of its records, another base.
+    Raises RunFolderError with what is wrong with both: no run, none of its records, another base,
+    the run `of` that they are to be held against itself.
     """
     problems = Problems()
     found: dict[str, tuple[Path, RunFolder]] = {}
@@ -47,7 +49,9 @@ def open_others(
         except UserError as error:
             problems.extend(error.problems)
             continue
-        if not run.evals():
+        if run.path.resolve() == of.path.resolve():
+            problems.add(f"--{what}", f"{path} is this run itself", "name another run")
+        elif not run.evals():
             problems.add(f"--{what}", f"{path} has no evaluations", "run `rewarm evaluate` on it")
         elif what == "control" and other.science.base_weights != plan.science.base_weights:
             problems.add(
@@ -77,6 +81,8 @@ def note_against(
         if other is not None and not found
         for path in [other[0]]
     ]
+    if control is not None:
+        warnings += _doubts(load_plan(run.plan), load_plan(control[1].plan), str(control[0]))
     told = AgainstOthers(
         control=None if control is None else str(control[0]),
         joint=None if joint is None else str(joint[0]),
@@ -94,6 +100,26 @@ def note_against(
         console.print(on_terminal("Beside joint training", recovered_table(told), note))
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _doubts(plan: Plan, control: Plan, name: str) -> Iterator[str]:
+    """Yield why what is taken off may not be what re-warming alone does."""
+    one, other = plan.science, control.science
+    if (one.schedule, one.tokens_per_step) != (other.schedule, other.tokens_per_step):
+        yield (
+            f"{name} has another schedule or another batch than this run: its gap is not what this "
+            "run's learning rate alone does"
+        )
+    new = [
+        source.name
+        for index, source in enumerate(other.sources)
+        if source.role in NEW_ROLES and any(phase.samples[index] for phase in other.phases)
+    ]
+    if new:
+        yield (
+            f"{name} was trained on {', '.join(new)}, which is not old text: what that does to old "
+            "text is taken off too"
+        )
 
 
 def _curves_of(gaps: Sequence[AgainstControl], control: RunFolder) -> tuple[DomainCurve, ...]:

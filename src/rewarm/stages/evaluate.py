@@ -43,7 +43,7 @@ def run_evaluate(
     launch under way writes the records.
     """
     plan, run = open_run(path, overrides)
-    others = open_others(plan, control, joint)
+    others = open_others(plan, run, control, joint)
     console = Console()
     open_views(plan)
     # As in training: the same device and the same precision, so that figures can be compared.

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm.artifacts import write_atomically
-from rewarm.errors import RewarmError, RunFolderError
+from rewarm.errors import EnvironmentFault, RewarmError, RunFolderError
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.lock import hold_lock
@@ -30,6 +30,7 @@ from rewarm.training.lock import hold_lock
 __all__ = [
     "Launch",
     "States",
+    "devices_of_slots",
     "num_cores",
     "run_here",
     "settled",
@@ -86,11 +87,13 @@ def run_here(
     `num_threads` are a run's where its recipe says nothing of them.
 
     `show` is told again and again how they stand; `command` is what goes on after an interruption.
-    A key press ends the runs under way in good order, then goes on its way.
+    A key press ends the runs under way in good order, then goes on its way. Raises EnvironmentFault
+    where there are fewer GPUs than so many runs take.
     """
+    devices = devices_of_slots(num_workers, gpus_each)
     context = get_context("forkserver")
     context.set_forkserver_preload(["rewarm.stages.train"])
-    pool = _Pool(context, command, num_threads, gpus_each)
+    pool = _Pool(context, command, num_threads, devices)
     states = {launch.name: "done" if launch.is_done else "waiting" for launch in launches}
     waiting = [launch for launch in launches if states[launch.name] != "done"]
     try:
@@ -107,6 +110,28 @@ def run_here(
     return states
 
 
+def devices_of_slots(num_workers: int, gpus_each: int) -> list[str]:
+    """Return the GPUs of each slot as CUDA_VISIBLE_DEVICES names them; empty: as they are.
+
+    They are taken from those that this process may use: of a shared machine others are somebody
+    else's.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = num_workers * gpus_each
+    named = [str(number) for number in range(wanted)]
+    if given is not None and wanted:
+        named = [part.strip() for part in given.split(",") if part.strip()]
+        if len(named) < wanted:
+            raise EnvironmentFault(
+                f"{num_workers} runs of {gpus_each} GPU(s) at a time need {wanted}, and "
+                f"CUDA_VISIBLE_DEVICES names {len(named)}",
+                "lower run.workers or run.gpus_each",
+            )
+    return [
+        ",".join(named[slot * gpus_each : (slot + 1) * gpus_each]) for slot in range(num_workers)
+    ]
+
+
 @dataclass(slots=True)
 class _Pool:
     """The processes under way, by the slot that each has."""
@@ -114,7 +139,7 @@ class _Pool:
     context: ForkServerContext
     command: str
     num_threads: int
-    gpus_each: int
+    devices: Sequence[str]
     running: dict[int, tuple[Launch, ForkServerProcess]] = field(default_factory=dict)
 
     def free_slots(self, num_workers: int) -> list[int]:
@@ -122,11 +147,9 @@ class _Pool:
 
     def start(self, launch: Launch, slot: int) -> None:
         launch.run.exit_code.unlink(missing_ok=True)
-        first = slot * self.gpus_each
-        devices = ",".join(str(first + k) for k in range(self.gpus_each))
         process = self.context.Process(
             target=_train_in_process,
-            args=(launch.run.path, self.command, self.num_threads, devices),
+            args=(launch.run.path, self.command, self.num_threads, self.devices[slot]),
         )
         process.start()
         self.running[slot] = (launch, process)

@@ -32,18 +32,20 @@ def array_script(name: str, folder: Path, runs: Sequence[RunFolder], settings: R
 
     A task that is stopped or requeued goes on from its checkpoint: training always resumes.
     """
+    placed = str(folder).replace("%", "%%")  # which stands for numbers of the job
     limit = f"%{settings.workers}" if settings.workers is not None else ""
     options = [
         f"--job-name=rewarm-{name}",
         f"--array=0-{len(runs) - 1}{limit}",
-        f"--output={shlex.quote(f'{folder}/slurm-%A_%a.out')}",
+        f"--output={shlex.quote(f'{placed}/slurm-%A_%a.out')}",
         "--signal=B:TERM@120",
         "--requeue",
     ]
     if settings.threads_each is not None:
         options.append(f"--cpus-per-task={settings.threads_each}")
     if settings.gpus_each:
-        options.append(f"--gpus-per-task={settings.gpus_each}")
+        # Per task they may be asked for only together with a number of tasks.
+        options += ["--nodes=1", f"--gpus-per-node={settings.gpus_each}"]
     threads = settings.threads_each
     export = f"export OMP_NUM_THREADS={threads}\n" if threads is not None else ""
     launch = settings.launch or shlex.join([sys.executable, "-m", "rewarm"])
