@@ -108,7 +108,7 @@ class LawDraws:
         drawn = self.losses(share, num_tokens)[:, 0]
         estimate = float(np.median(drawn))
         if of_a_run:
-            # The same draws whenever it is asked: what it answers does not change from call to call.
+            # The same draws whenever it is asked: its answer does not change from call to call.
             drawn = drawn + self.noise * _normal_scores(len(drawn))
         low, high = np.quantile(drawn, [_TAIL, 1.0 - _TAIL])
         return Prediction(estimate=estimate, low=float(low), high=float(high))
