@@ -6,14 +6,14 @@ guards the promise is run against it: it must fail. A line that is no longer the
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.forked_pytest import ForkedPytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -3448,33 +3448,25 @@ MUTATIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[ForkedPytest]:
+    running = ForkedPytest()
+    yield running
+    running.close()
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.promise)
-def test_the_broken_line_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
+def test_the_broken_line_is_noticed(
+    mutation: Mutation, tmp_path: Path, forked: ForkedPytest
+) -> None:
     shutil.copytree(REPOSITORY / "src" / "rewarm", tmp_path / "rewarm")
     target = tmp_path / "rewarm" / mutation.file
     source = target.read_text(encoding="utf-8")
     assert source.count(mutation.old) == 1, f"{mutation.file}: the line to break is not there once"
     target.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
 
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "",
-            mutation.test,
-        ],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ("-q", "-x", "-p", "no:cacheprovider", "-m", "", mutation.test)
+    finished = forked.run(tmp_path, *arguments)
 
     # 1 means that tests ran and failed; 4 or 5 that the test is not there, 2 that it broke loading.
-    assert finished.returncode == 1, finished.stdout[-2000:] + finished.stderr[-2000:]
+    assert finished.exit_code == 1, finished.output[-4000:]
