@@ -23,6 +23,7 @@ from pieces import NUM_CHARACTERS, cut  # noqa: E402
 
 from rewarm.comparison.arms import arms_of  # noqa: E402
 from rewarm.comparison.experiment import read_experiment  # noqa: E402
+from rewarm.recipe.presets import PRESETS  # noqa: E402
 from tests.support.fake_comparison import fake_comparison, made_up  # noqa: E402
 
 
@@ -132,3 +133,23 @@ def test_pieces_are_the_text_and_none_is_long(runs: list[tuple[str, int]]) -> No
     assert "".join(pieces) == text
     assert all(len(piece) >= NUM_CHARACTERS for piece in pieces[:-1])
     assert all(len(piece.rstrip()) <= 2 * NUM_CHARACTERS for piece in pieces)
+
+
+def test_the_experiment_on_the_preset_summary_does_what_the_preset_does() -> None:
+    """Its arm is written out, for the others differ from it in a part each."""
+    written = read_experiment(REPOSITORY / "reproduction/experiments/summary.toml")
+    (arm,) = (arm for arm in arms_of(written) if arm.name == "summary")
+    recipe = arm.recipe(1).model_dump(mode="json")
+    preset = {setting.key: setting.value for setting in PRESETS["summary"].settings}
+    rates = (preset["schedule.peak_lr"], preset["schedule.final_lr"])
+    assert rates == ("pretraining.final", "peak/100")
+    assert len(preset) > 5
+    preset |= {
+        "schedule.peak_lr": {"name": "pretraining.final", "factor": 1.0},
+        "schedule.final_lr": {"name": "peak", "factor": 0.01},
+    }
+    for key, value in preset.items():
+        found = recipe
+        for part in key.split("."):
+            found = found[part]
+        assert found == value, key

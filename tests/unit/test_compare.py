@@ -167,6 +167,37 @@ def test_claims_are_fixed_once_a_run_has_begun(
         experiment.write_text(before)
 
 
+@pytest.mark.parametrize("arms", [None, [], "all", {"full": None}])
+def test_claims_that_somebody_damaged_are_told(
+    experiment: Path, arms: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = root_of(experiment) / "experiment.json"
+    kept = record.read_bytes()
+    try:
+        damaged = json.loads(kept)
+        damaged["claims"]["arms"] = arms
+        record.write_text(json.dumps(damaged))
+        assert main(["compare", str(experiment)]) == 2
+        assert "it was not there when the runs began" in capsys.readouterr().err
+    finally:
+        record.write_bytes(kept)
+
+
+def test_a_run_that_was_killed_before_its_last_save_goes_on(experiment: Path) -> None:
+    """It is measured at its end before that is saved: what was measured is not all."""
+    run = RunFolder(next(path.parent for path in root_of(experiment).rglob("plan.json")))
+    num_steps = run.evals()[-1].step
+    kept = run.events_log.read_bytes()
+    assert run.state_after(num_steps) == "done"
+    try:
+        lines = kept.splitlines(keepends=True)
+        run.events_log.write_bytes(b"".join(line for line in lines if b'"finish"' not in line))
+        assert run.is_measured_after(num_steps)
+        assert run.state_after(num_steps) == "running"
+    finally:
+        run.events_log.write_bytes(kept)
+
+
 def test_a_claim_written_after_the_runs_is_told(experiment: Path) -> None:
     record = root_of(experiment) / "experiment.json"
     kept = record.read_bytes()

@@ -114,6 +114,13 @@ def test_recovery_is_for_good() -> None:
     assert gap.transient == pytest.approx(0.5), "an improvement at the end is not added to it"
 
 
+@pytest.mark.parametrize(("last", "recovered"), [(1.25, 4), (1.2500001, None)])
+def test_what_is_as_bad_as_the_tolerance_is_recovered(last: float, recovered: int | None) -> None:
+    values = {0: 1.0, 1: 1.5, 2: 1.4, 4: last}
+    records = [flat(step, value) for step, value in values.items()]
+    assert stability_gap(records, "web", tolerance=0.25).recovery_step == recovered
+
+
 def test_a_domain_that_only_improves_has_no_gap() -> None:
     gap = stability_gap([flat(0, 1.0), flat(1, 0.9), flat(2, 0.8)], "web")
     assert (gap.depth, gap.area, gap.steps_to_peak, gap.recovery_step) == (0.0, 0.0, 0, 0)

@@ -1,5 +1,6 @@
 """Local multiple choice: files in every spelling, mistakes with their lines, the figure."""
 
+import codecs
 import gzip
 import json
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def test_plain_gzip_and_zstandard_files_hold_the_same(tmp_path: Path) -> None:
     data = as_lines(ITEMS)
     frames = [zstandard.ZstdCompressor().compress(part) for part in (data[:50], data[50:])]
     (tmp_path / "task.jsonl").write_bytes(data)
+    (tmp_path / "with-a-mark.jsonl").write_bytes(codecs.BOM_UTF8 + data)
     (tmp_path / "task.jsonl.gz").write_bytes(gzip.compress(data))
     (tmp_path / "task.jsonl.zst").write_bytes(b"".join(frames))
     for path in tmp_path.iterdir():

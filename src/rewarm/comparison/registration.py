@@ -102,7 +102,12 @@ def _check_same(known: Registration, claims: Mapping[str, Any], written: Written
         for key in dict.fromkeys([*now, *before])
         if key != "arms" and canonical_json(before.get(key)) != canonical_json(now.get(key))
     ]
-    arms = before.get("arms", {})
+    written_down = before.get("arms")
+    arms = {
+        name: arm
+        for name, arm in (written_down.items() if isinstance(written_down, dict) else ())
+        if isinstance(arm, dict)
+    }
     for name in dict.fromkeys([*arms, *now["arms"]]):
         if name not in now["arms"]:
             problems.append(Problem(f"arms.{name}", "it is gone since the runs began", fix))

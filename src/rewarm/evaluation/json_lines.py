@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import itertools
@@ -37,6 +38,8 @@ def read_items(
     for number, line in _numbered_lines(path, shape):
         if len(items) == max_items or len(problems) == _MAX_PROBLEMS:
             break
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)  # some editors begin a file with it
         if not line.strip():
             continue
         try:

@@ -274,9 +274,19 @@ class RunFolder:
                 places[record.step].add((record.domain, record.metric))
         return bool(places[0]) and places[0] <= places[step]
 
+    def is_done_after(self, step: int) -> bool:
+        """Tell whether a run was measured after this update, its last, and then came to its end.
+
+        What is measured there is measured before it is saved.
+        """
+        if not self.is_measured_after(step):
+            return False
+        events = self.events()
+        return not events or any(e.kind == "finish" and e.step >= step for e in events)
+
     def state_after(self, num_steps: int) -> RunState:
         """Return how far a run of so many steps is, by its folder alone."""
-        if self.is_measured_after(num_steps):
+        if self.is_done_after(num_steps):
             return "done"
         if self._ended_with() not in (None, 0):
             return "failed"

@@ -53,8 +53,8 @@ class Launch:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was trained to its end and measured there."""
-        return self.run.is_measured_after(self.plan.science.num_steps)
+        """Whether it was trained to its end, measured there and saved."""
+        return self.run.is_done_after(self.plan.science.num_steps)
 
 
 States = Mapping[str, str]
