@@ -3377,6 +3377,14 @@ MUTATIONS = [
         "::test_what_was_before_a_second_stage_counts_among_the_worst",
     ),
     Mutation(
+        promise="a contrast of what nobody will have measured is refused",
+        file="stream/contradictions.py",
+        old='if isinstance(contrast, dict) and contrast.get("metric") in _OF_LOOKS:',
+        new="if False:",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_contrasts_of_what_nobody_will_have_measured_are_refused",
+    ),
+    Mutation(
         promise="a backbone's folder counts from the experiment's file",
         file="stream/experiment.py",
         old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",

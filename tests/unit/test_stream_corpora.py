@@ -435,6 +435,25 @@ def test_what_means_nothing_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_contrasts_of_what_nobody_will_have_measured_are_refused(tmp_path: Path) -> None:
+    contrast = (
+        '[[contrasts]]\ncell = "base/er"\nagainst = "base/{0}"\nexpect = "lower"\n'
+        'metric = "min_acc"\n'
+    )
+    path = tmp_path / "e.toml"
+    joint = CORPORA.replace("[recipe]\n", 'all = { algorithm = "joint" }\n[recipe]\n')
+    path.write_text(joint.replace("evaluate_every = 2\n", "") + contrast.format("all"))
+    with pytest.raises(RecipeError) as caught:
+        read_stream(path)
+    said = [(problem.where, problem.what) for problem in caught.value.problems]
+    assert said == [
+        ("contrasts[0].metric", "min_acc is told by looks within tasks, and there are none"),
+        ("contrasts[0].metric", "all has no min_acc: joint learns corpora anew for each task"),
+    ]
+    path.write_text(joint + contrast.format("fine-tune"))
+    assert read_stream(path).experiment.contrasts[0].metric == "min_acc"
+
+
 def test_keys_of_corpora_are_refused_of_labelled_examples(tmp_path: Path) -> None:
     path = tmp_path / "e.toml"
     path.write_text(
