@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from backbones import (
@@ -34,9 +34,9 @@ from backbones import (
 from bases import FULL as FULL_BASE
 from bases import SMOKE as SMALL_BASE
 from bases import make_bases
+from budget import BYTES_PER_TOKEN, NUM_CORES, Cost, budget_table
 from pieces import make_pieces
 from rich.console import Console
-from rich.table import Table
 
 from rewarm.artifacts import write_atomically
 from rewarm.errors import RewarmError
@@ -48,7 +48,6 @@ HERE = Path(__file__).resolve().parent
 ORDER = ("omniglot-online", "omniglot-offline", "mnist-online", "text-sources", "domains")
 
 BUDGET_S = 40 * 60
-NUM_CORES = 2
 BASE = replace(FULL_BASE, tokens=500_000)
 """What the corpora are streamed over."""
 
@@ -58,8 +57,6 @@ _NUM_TEST = {"omniglot": 128 * 5, "mnist": 10 * 75, "text": 10 * 12}
 ROWS_PER_CORE_SECOND = {"omniglot": 1_000, "mnist": 1_000, "text": 110}
 """Forward and back, of a ResNet on 28 pixels and an encoder on 128 bytes; measured on one thread
 beside other work, whole runs of each learner: 950 to 1,500 of images, 50 to 60 of 256 bytes."""
-TOKENS_PER_CORE_SECOND = 9_000
-"""Of a language model of 0.7M parameters: as measured for suite.py."""
 _ROWS_OF_STEP = {
     "fine-tune": 1.0,
     "lwf": 1.5,
@@ -71,28 +68,7 @@ _ROWS_OF_STEP = {
     "icarl": 3.0,
 }
 """Batches of examples that a step of the stream goes through, about; others: 2."""
-_FORWARD = 1 / 3  # of a training step's time
-_START_S, _START_OF_MODEL_S = 0.5, 3.0  # what begins and ends a run, on one core
-_BYTES_PER_TOKEN = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What is done by an experiment, or before it, by estimate."""
-
-    name: str
-    num_runs: int
-    trained: float
-    """Rows, of corpora tokens, that are gone through forward and back."""
-    evaluated: float
-    per_core_second: float
-    start_s: float = _START_S
-
-    @property
-    def core_seconds(self) -> float:
-        """Seconds of one core."""
-        work = self.trained + self.evaluated * _FORWARD
-        return work / self.per_core_second + self.num_runs * self.start_s
+_START_S = 0.5  # what begins and ends a run of examples, on one core
 
 
 def cost_of(experiment: StreamExperiment) -> Cost:
@@ -122,6 +98,7 @@ def cost_of(experiment: StreamExperiment) -> Cost:
         trained * experiment.seeds,
         evaluated * num_runs,
         ROWS_PER_CORE_SECOND[kind],
+        _START_S,
     )
 
 
@@ -137,7 +114,7 @@ def _cost_of_corpora(experiment: StreamExperiment) -> Cost:
     scenario, num_tasks = experiment.scenario, len(experiment.source.corpora)
     assert scenario.tokens is not None
     num_bytes = experiment.recipe["evaluation"]["max_bytes_per_domain"]
-    look = num_tasks * num_bytes / _BYTES_PER_TOKEN
+    look = num_tasks * num_bytes / BYTES_PER_TOKEN
     length = experiment.recipe["batch"]["sequence_length"]
     num_steps = scenario.tokens // (scenario.batch * length)
     trained = evaluated = 0.0
@@ -154,8 +131,6 @@ def _cost_of_corpora(experiment: StreamExperiment) -> Cost:
         num_runs * times,
         trained * times,
         evaluated * times,
-        TOKENS_PER_CORE_SECOND,
-        _START_OF_MODEL_S,
     )
 
 
@@ -163,9 +138,9 @@ def preparation() -> list[Cost]:
     """Return what backbones take, which are trained one after the other."""
     num_rows = (FULL.image_epochs * IMAGES_EACH_EPOCH, FULL.text_steps * TEXTS_EACH_STEP)
     return [
-        Cost("image backbones", 2, 3 * num_rows[0], 0, ROWS_PER_CORE_SECOND["omniglot"]),
-        Cost("text encoder", 1, num_rows[1], 0, ROWS_PER_CORE_SECOND["text"] / 2),
-        Cost("language model", 1, BASE.tokens, 0, TOKENS_PER_CORE_SECOND),
+        Cost("image backbones", 2, 3 * num_rows[0], 0, ROWS_PER_CORE_SECOND["omniglot"], _START_S),
+        Cost("text encoder", 1, num_rows[1], 0, ROWS_PER_CORE_SECOND["text"] / 2, _START_S),
+        Cost("language model", 1, BASE.tokens),
     ]
 
 
@@ -208,10 +183,12 @@ def _main(given: argparse.Namespace) -> int:
         return 2
     written = [read_stream(HERE / "streams" / f"{name}.toml") for name in names]
     costs = [cost_of(one.experiment) for one in written]
-    console.print(_budget(costs))
+    total = seconds_of(costs)
+    every = [*preparation(), *costs]
+    console.print(budget_table(every, of="rows or tokens", cores_each=1, total_s=total))
     if given.list:
         return 0
-    if seconds_of(costs) > BUDGET_S and not (given.smoke or given.unbounded):
+    if total > BUDGET_S and not (given.smoke or given.unbounded):
         console.print(f"that is more than {format_duration(BUDGET_S)}: name fewer, or --unbounded")
         return 2
     if given.data is None or not (given.data / "images").is_dir():
@@ -296,21 +273,6 @@ def _place(names: list[str], *, smoke: bool) -> Path:
         (place / "streams").mkdir(parents=True, exist_ok=True)
         write_atomically(place / "streams" / f"{name}.toml", text)
     return place
-
-
-def _budget(costs: Sequence[Cost]) -> Table:
-    """Return what every experiment costs, the backbones first, and the time of all together."""
-    table = Table(box=None, header_style="bold")
-    table.add_column("experiment")
-    for heading in ("runs", "rows or tokens", "time on one core"):
-        table.add_column(heading, justify="right")
-    for cost in (*preparation(), *costs):
-        trained = f"{cost.trained / 1e6:.2f}M"
-        took = format_duration(cost.core_seconds)
-        table.add_row(cost.name, f"{cost.num_runs}", trained, took)
-    total = format_duration(seconds_of(costs))
-    table.add_row("all", "", "", f"{total} on {NUM_CORES} cores")
-    return table
 
 
 def _arguments() -> argparse.Namespace:

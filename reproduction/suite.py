@@ -20,14 +20,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bases import FULL, LARGE, SMOKE, make_bases
+from budget import BYTES_PER_TOKEN, NUM_CORES, Cost, budget_table
 from pairs import make_pairs
 from pieces import make_pieces
 from rich.console import Console
-from rich.table import Table
 from table import README, write_results
 
 from rewarm.artifacts import write_atomically
@@ -44,13 +43,6 @@ WORK = HERE / "work"
 RESULTS = HERE / "results"
 
 BUDGET_S = 3 * 3600
-NUM_CORES = 2
-TOKENS_PER_CORE_SECOND = 9_000
-"""Trained on, of the bases' size on one core; 9,200 were measured on two, side by side."""
-_START_S = 3.0
-"""What begins and ends a run, on one core."""
-_BYTES_PER_TOKEN = 3.0
-_FORWARD = 1 / 3  # of a training step's time
 _SAMPLING = 10.0  # a token that is made up, in tokens that are read
 
 ORDER = (
@@ -63,28 +55,6 @@ ORDER = (
 FURTHER = ("medical-rates", "gap-tasks", "translation-union")
 """What three hours have no room for: run where no budget is held, or by name."""
 EVERY = (*ORDER, *FURTHER)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What an experiment takes by estimate."""
-
-    name: str
-    num_runs: int
-    num_tokens: int
-    num_evaluated: float = 0.0
-    """Tokens of text that evaluations read, and of samples that bases make up."""
-
-    @property
-    def core_seconds(self) -> float:
-        """Seconds of one core; what is prepared, once for all seeds, is not counted."""
-        tokens = self.num_tokens + self.num_evaluated * _FORWARD
-        return tokens / TOKENS_PER_CORE_SECOND + self.num_runs * _START_S
-
-    @property
-    def seconds(self) -> float:
-        """Seconds on the clock, with all cores at work."""
-        return self.core_seconds / NUM_CORES
 
 
 def cost_of(written: WrittenExperiment) -> Cost:
@@ -106,7 +76,7 @@ def _evaluated(recipe: Recipe) -> float:
     times = len(evaluation_steps(num_steps, every))
     domains = sum(source.held_out > 0 for source in recipe.sources.values())
     made_up = sum(s.rehearse.tokens for s in recipe.sources.values() if s.rehearse is not None)
-    text = recipe.evaluation.max_bytes_per_domain / _BYTES_PER_TOKEN
+    text = recipe.evaluation.max_bytes_per_domain / BYTES_PER_TOKEN
     return times * domains * text + made_up * _SAMPLING
 
 
@@ -114,23 +84,9 @@ def _bases(num_seeds: int) -> Cost:
     return Cost("bases", num_seeds, num_seeds * FULL.tokens)
 
 
-def budget_table(costs: Sequence[Cost], num_seeds: int) -> Table:
-    """Return what every experiment costs, the bases first, and the sum."""
-    bases = _bases(num_seeds)
-    table = Table(box=None, header_style="bold")
-    table.add_column("experiment")
-    for heading in ("runs", "tokens", f"time on {NUM_CORES} cores"):
-        table.add_column(heading, justify="right")
-    for cost in (bases, *costs):
-        table.add_row(
-            cost.name,
-            f"{cost.num_runs}",
-            f"{cost.num_tokens / 1e6:.1f}M",
-            format_duration(cost.seconds),
-        )
-    total = sum(cost.seconds for cost in (bases, *costs))
-    table.add_row("all", "", "", format_duration(total))
-    return table
+def _seconds_of(costs: Sequence[Cost]) -> float:
+    """Return the time on the clock, with all cores at work."""
+    return sum(cost.core_seconds for cost in costs) / NUM_CORES
 
 
 def main() -> int:
@@ -152,8 +108,9 @@ def _main(given: argparse.Namespace) -> int:
     written = [read_experiment(HERE / "experiments" / f"{name}.toml") for name in names]
     costs = [cost_of(one) for one in written]
     seeds = sorted({seed for one in written for seed in one.experiment.seed_list})
-    console.print(budget_table(costs, len(seeds)))
-    total = sum(cost.seconds for cost in (_bases(len(seeds)), *costs))
+    every = [_bases(len(seeds)), *costs]
+    total = _seconds_of(every)
+    console.print(budget_table(every, of="tokens", cores_each=NUM_CORES, total_s=total))
     if given.list:
         return 0
     if total > BUDGET_S and not (given.smoke or given.large or given.unbounded):

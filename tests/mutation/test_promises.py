@@ -3393,7 +3393,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a memory of documents keeps what was shown alone",
-        file="stages/stream_corpora.py",
+        file="stages/stream_corpora_plans.py",
         old="documents_of_phase(plan, task - 1, last))",
         new="range(100))",
         test="tests/unit/test_stream_corpora.py"
@@ -3417,7 +3417,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a row of the matrix is what was measured at the end of its task",
-        file="stages/stream_corpora.py",
+        file="stages/stream_corpora_records.py",
         old="            end = tasks.ends[row]\n",
         new="            end = tasks.ends[-1]\n",
         test="tests/unit/test_stream_corpora.py"
@@ -3437,6 +3437,84 @@ MUTATIONS = [
         new="if True",
         test="tests/unit/test_stream_corpora.py"
         "::test_a_memory_does_not_send_the_corpora_through_curation_again",
+    ),
+    Mutation(
+        promise="a done run of a stream of corpora is held to its settings",
+        file="stages/stream_corpora_keep.py",
+        old="            keep_plan(run.plan, run.job)\n",
+        new="            if not run.launch.is_done:\n"
+        "                keep_plan(run.plan, run.job)\n",
+        test="tests/unit/test_stream_corpora.py::test_a_run_that_is_done_is_held_to_its_settings",
+    ),
+    Mutation(
+        promise="a run of a stream of corpora is measured in one way",
+        file="stages/stream_corpora_keep.py",
+        old="            _check_measured_alike(run.plan, run.job.run)\n",
+        new="",
+        test="tests/unit/test_stream_corpora.py::test_a_run_that_is_done_is_held_to_its_settings",
+    ),
+    Mutation(
+        promise="figures whose plan is lost are not believed",
+        file="stages/stream_corpora_keep.py",
+        old="        if run.checkpoints.exists():\n",
+        new="        if True:\n",
+        test="tests/unit/test_stream_corpora.py::test_figures_whose_plan_is_lost_are_not_believed",
+    ),
+    Mutation(
+        promise="backbones of one name on the disk begin from bases of their own",
+        file="stages/stream_corpora_plans.py",
+        old='self.written.folder / "bases" / backbone',
+        new='self.written.folder / "bases"',
+        test="tests/unit/test_stream_corpora.py"
+        "::test_backbones_of_one_name_on_the_disk_begin_from_bases_of_their_own",
+    ),
+    Mutation(
+        promise="MIR's looks hang on no dropout",
+        file="stream/rehearsing.py",
+        old="        with evaluating(learning.network):\n            gradient",
+        new="        if True:\n            gradient",
+        test="tests/parity/test_stream_learners.py"
+        "::test_looks_at_examples_hang_on_no_dropout_and_leave_the_statistics_alone",
+    ),
+    Mutation(
+        promise="EWC++'s looks hang on no dropout",
+        file="stream/holding.py",
+        old="        with evaluating(learning.network):\n            for row",
+        new="        if True:\n            for row",
+        test="tests/parity/test_stream_learners.py"
+        "::test_looks_at_examples_hang_on_no_dropout_and_leave_the_statistics_alone",
+    ),
+    Mutation(
+        promise="a batch of one example can be learned by a network with batch norms",
+        file="stream/network.py",
+        old="        norm.training = False\n",
+        new="        pass\n",
+        test="tests/parity/test_stream_learners.py"
+        "::test_a_batch_of_one_takes_the_running_statistics",
+    ),
+    Mutation(
+        promise="GSS gives up what is like others",
+        file="stream/rehearsing.py",
+        old="scores[place] / max(scores[place] + score, 1e-12)",
+        new="score / max(scores[place] + score, 1e-12)",
+        test="tests/parity/test_stream_learners.py"
+        "::test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others",
+    ),
+    Mutation(
+        promise="what was before a second stage counts among the worst",
+        file="stream/course.py",
+        old="        seen = [*looks, before] if looks else []\n",
+        new="        seen = looks\n",
+        test="tests/unit/test_stream.py"
+        "::test_what_was_before_a_second_stage_counts_among_the_worst",
+    ),
+    Mutation(
+        promise="a contrast of what nobody will have measured is refused",
+        file="stream/contradictions.py",
+        old='if isinstance(contrast, dict) and contrast.get("metric") in _OF_LOOKS:',
+        new="if False:",
+        test="tests/unit/test_stream_corpora.py"
+        "::test_contrasts_of_what_nobody_will_have_measured_are_refused",
     ),
     Mutation(
         promise="a backbone's folder counts from the experiment's file",

@@ -129,12 +129,90 @@ def test_maximally_interfered_retrieval() -> None:
     _same(_now(learning), _FIRST - _LR * both)
 
 
+class _Noisy(nn.Module):
+    """Drops half of what it is given, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(_WIDTH, dtype=torch.float64)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        found: Tensor = self.norm(self.dropout(pixel_values))
+        return found
+
+
+def _noisy() -> tuple[Learning, _Noisy]:
+    learning, backbone = _learning(_KEPT, memory_batch=3), _Noisy()
+    learning.network.backbone = backbone
+    learning.network.train()
+    return learning, backbone
+
+
+def test_looks_at_examples_hang_on_no_dropout_and_leave_the_statistics_alone() -> None:
+    learning, backbone = _noisy()
+    diverse = DiverseGradients(learning, size=30, num_compared=10, kept=_KEPT.tolist())
+    elastic = ElasticWeights(learning, ewc=1.0, decay=0.9, every=1)
+
+    def fisher() -> object:
+        return elastic.fisher_of(_BATCH)["head.weight"].tolist()
+
+    looks = {
+        "mir": lambda: MaximallyInterfered(learning, 50).interfered(_BATCH, _KEPT).tolist(),
+        "gss": lambda: diverse.score(3),
+        "ewc++": fisher,
+    }
+    before = {name: tensor.clone() for name, tensor in learning.network.state_dict().items()}
+    for name, look in looks.items():
+        assert all(look() == look() for _ in range(5)), name
+        assert backbone.training, name
+    after = learning.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_batch_of_one_takes_the_running_statistics() -> None:
+    learning, backbone = _noisy()
+    assert backbone.norm.running_mean is not None
+    running = backbone.norm.running_mean.clone()
+    for learner in (FineTune(learning), ElasticWeights(learning, ewc=1.0, decay=0.9, every=1)):
+        learner.observe(_BATCH[:1])  # of one example there is no deviation
+    assert torch.equal(backbone.norm.running_mean, running)
+    assert backbone.norm.training
+    FineTune(learning).observe(_BATCH)
+    assert not torch.equal(backbone.norm.running_mean, running)
+
+
 def test_gradient_diversity_scores() -> None:
     learner = DiverseGradients(_learning(), size=30, num_compared=10, kept=_KEPT.tolist())
     own = _each(_FIRST, np.array([3]))[0].ravel()
     others = _each(_FIRST, _KEPT).reshape(len(_KEPT), -1)
     cosines = others @ own / np.linalg.norm(others, axis=1) / np.linalg.norm(own)
     assert learner.score(3) == pytest.approx(1 + cosines.max(), abs=1e-12)
+
+
+def test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def replaced(score: float) -> list[int]:
+        """Which of two kept examples made room for the third, by the seed; -1: neither."""
+        monkeypatch.setattr(DiverseGradients, "score", lambda self, index: score)
+        found = []
+        for seed in range(600):
+            learning = _learning()
+            learning.generator = np.random.default_rng(seed)
+            learner = DiverseGradients(
+                learning, size=2, num_compared=1, kept=[20, 21], scores=[0.5, 1.5]
+            )
+            learner._consider(3)
+            found.append(learner.kept.index(3) if 3 in learner.kept else -1)
+        return found
+
+    assert set(replaced(1.0)) == {-1}  # a cosine of 0 or more: nothing new
+    found = replaced(0.5)
+    # Drawn with 1/4 and 3/4, replaced with 0.5 / 1 and 1.5 / 2; five standard deviations.
+    for place, share in ((0, 1 / 4 * 0.5), (1, 3 / 4 * 0.75)):
+        reach = 5 * (share * (1 - share) / len(found)) ** 0.5
+        assert found.count(place) / len(found) == pytest.approx(share, abs=reach)
 
 
 @pytest.mark.parametrize("against", [True, False])

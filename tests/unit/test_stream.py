@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from rewarm.cli import main
 from rewarm.errors import CorpusError, RecipeError
+from rewarm.stream.course import Progress, run_record
 from rewarm.stream.experiment import read_stream
 from rewarm.stream.memory import ClassBalanced, Reservoir
 from rewarm.stream.metrics import Look, metrics_of
@@ -51,6 +52,19 @@ def test_forgetting_is_from_the_best_accuracy() -> None:
 
 def test_without_looks_nothing_is_said_of_the_worst_case() -> None:
     assert metrics_of([[1.0], [0.0, 1.0]], [])[3:] == (None, None, None)
+
+
+def test_what_was_before_a_second_stage_counts_among_the_worst() -> None:
+    matrix = [[0.9], [0.1, 0.8]]
+    names = {"backbone": "a", "learner": "b"}
+    progress = Progress(2, 0, 20, matrix, [Look(1, 5, {0: 0.5})])
+    found = run_record(names, 1, progress, [0.7, 0.6], 0.0)
+    assert found.metrics["min_acc"] == pytest.approx(0.1)
+    assert found.metrics["wc_acc"] == pytest.approx(0.6 / 2 + 0.1 / 2)
+    assert found.metrics["stability_gap"] == pytest.approx(0.9 - 0.1)
+    assert found.metrics["forgetting"] == pytest.approx(0.2)  # after the second stage
+    progress.looks.clear()
+    assert run_record(names, 1, progress, [0.7, 0.6], 0.0).metrics["min_acc"] is None
 
 
 # --- scenario ---

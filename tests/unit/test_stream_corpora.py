@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rewarm.reporting.stream_page import render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
 from rewarm.stages import stream_corpora
 from rewarm.stages.launches import Launch
+from rewarm.stages.stream_corpora_plans import CorporaPlans
 from rewarm.stages.trace import trace_step
 from rewarm.stream.courses import order_of
 from rewarm.stream.documents import DocumentMemory, KeptDocument, shown_documents
@@ -317,6 +319,82 @@ def test_another_memory_is_refused_once_a_run_has_begun(
         evals.write_bytes(kept)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said", "times"),
+    [
+        ("lr = 1e-2", "lr = 1e-3", "another plan: schedule", 1),
+        # Each seed has another memory.
+        ("size = 12", "size = 10", "another plan: the text of source 'memory-2'", 2),
+        ("evaluate_every = 2", "evaluate_every = 3", "every_steps was 2, and is 3", 1),
+        ("evaluate_every = 2\n", "", "every_steps was 2, and is 18", 1),
+        ("domain = 2000", "domain = 1000", "max_bytes_per_domain was 2000, and is 1000", 1),
+    ],
+)
+def test_a_run_that_is_done_is_held_to_its_settings(
+    old: str,
+    new: str,
+    said: str,
+    times: int,
+    streamed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = streamed / "stream.toml"
+    text = path.read_text()
+    logs = [log.with_name("steps.jsonl") for log in streamed.rglob("metrics/evals.jsonl")]
+    result = (streamed / "streams" / "domains" / "result.json").read_bytes()
+    assert text.count(old) == 1
+    monkeypatch.setattr(stream_corpora, "run_here", lambda *_, **__: pytest.fail("trained"))
+    try:
+        for log in logs:
+            log.write_text("")
+        path.write_text(text.replace(old, new))
+        assert main(["stream", str(path)]) == 2
+        assert capsys.readouterr().err.count(said) == times  # not once for each run
+    finally:
+        path.write_text(text)
+        for log in logs:
+            log.unlink()
+    assert (streamed / "streams" / "domains" / "result.json").read_bytes() == result
+    monkeypatch.setattr(stream_corpora, "run_here", _pretend)
+    assert main(["stream", str(path)]) == 0  # the memories are as they were, too
+
+
+def test_figures_whose_plan_is_lost_are_not_believed(
+    streamed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(streamed / "streams/domains/runs/base/er/seed-1")
+    whole = run.plan.read_bytes()
+    monkeypatch.setattr(stream_corpora, "run_here", lambda *_, **__: pytest.fail("trained"))
+    try:
+        run.steps_log.write_text("")
+        run.plan.write_bytes(whole[:100])
+        assert main(["stream", str(streamed / "stream.toml")]) == 2
+        assert "what its figures are of is not known" in capsys.readouterr().err
+    finally:
+        run.steps_log.unlink()
+        run.plan.write_bytes(whole)
+
+
+def test_backbones_of_one_name_on_the_disk_begin_from_bases_of_their_own(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(tiny_base, tmp_path / name / "model")
+    config = tmp_path / "b" / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rms_norm_eps": 1e-4}))
+    scratch = 'path = "{0}/model"\nfrom_scratch = true\nlr = 1e-2\n'
+    both = f"[backbones.a]\n{scratch.format('a')}[backbones.b]\n{scratch.format('b')}"
+    path = tmp_path / "stream.toml"
+    path.write_text(CORPORA.replace('[backbones.base]\npath = "base"\nlr = 1e-2\n', both))
+    plans = CorporaPlans(read_stream(path))
+    found = [Path(plans._base_of(name, 1)) for name in ("a", "b", "a")]
+    assert found[0] == found[2] != found[1]
+    eps = [json.loads((base / "config.json").read_text())["rms_norm_eps"] for base in found[:2]]
+    assert eps[0] != eps[1] == 1e-4
+    assert len(list((tmp_path / "streams/domains/bases").glob("*/*"))) == 2  # none put aside
+
+
 # --- what may be written ---
 
 
@@ -337,6 +415,8 @@ def test_another_memory_is_refused_once_a_run_has_begun(
             "no classes",
         ),
         ("[recipe]\n", '[recipe]\nscedule = { kind = "wsd" }\n', "recipe.scedule"),
+        ("[recipe]\n", '[recipe]\nschedule = "wsd"\n', "recipe.schedule: 'wsd' is no table"),
+        ("batch = { sequence_length = 64 }", "batch = 5", "recipe.batch: 5 is no table"),
         ('path = "code.jsonl"\n', 'path = "code.jsonl"\nheld_out = 0\n', "could be measured"),
     ],
 )
@@ -353,6 +433,25 @@ def test_what_means_nothing_is_refused(
     path.write_text(CORPORA.replace(old, new).replace('"base"', f'"{tiny_base}"', 1))
     assert main(["stream", str(path), "--dry-run"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_contrasts_of_what_nobody_will_have_measured_are_refused(tmp_path: Path) -> None:
+    contrast = (
+        '[[contrasts]]\ncell = "base/er"\nagainst = "base/{0}"\nexpect = "lower"\n'
+        'metric = "min_acc"\n'
+    )
+    path = tmp_path / "e.toml"
+    joint = CORPORA.replace("[recipe]\n", 'all = { algorithm = "joint" }\n[recipe]\n')
+    path.write_text(joint.replace("evaluate_every = 2\n", "") + contrast.format("all"))
+    with pytest.raises(RecipeError) as caught:
+        read_stream(path)
+    said = [(problem.where, problem.what) for problem in caught.value.problems]
+    assert said == [
+        ("contrasts[0].metric", "min_acc is told by looks within tasks, and there are none"),
+        ("contrasts[0].metric", "all has no min_acc: joint learns corpora anew for each task"),
+    ]
+    path.write_text(joint + contrast.format("fine-tune"))
+    assert read_stream(path).experiment.contrasts[0].metric == "min_acc"
 
 
 def test_keys_of_corpora_are_refused_of_labelled_examples(tmp_path: Path) -> None:

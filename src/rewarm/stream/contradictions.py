@@ -13,6 +13,9 @@ from rewarm.stream.sections import Algorithm
 
 __all__ = ["contradictions"]
 
+_OF_LOOKS = ("min_acc", "wc_acc", "stability_gap")
+"""Figures that looks within tasks tell."""
+
 
 def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield (field, what, fix) for what fields say against each other, as far as they are there."""
@@ -33,6 +36,8 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             problem = margin_problem([contrast.get("expect")], given="within" in contrast)
             if problem is not None:
                 yield f"contrasts[{index}].within", *problem
+        if isinstance(contrast, dict) and contrast.get("metric") in _OF_LOOKS:
+            yield from _of_looks(f"contrasts[{index}].metric", contrast, tree)
     source = tree.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     if kind == "corpora":
@@ -70,3 +75,21 @@ def _of_labelled(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield f"{section}.{name}", "it is for corpora", 'leave it out, or kind = "corpora"'
     if "recipe" in tree:
         yield "recipe", "it is for corpora", 'leave it out, or kind = "corpora"'
+
+
+def _of_looks(
+    where: str, contrast: Mapping[str, Any], tree: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    metric = contrast["metric"]
+    if "evaluate_every" not in tables(tree).get("scenario", {}):
+        what = f"{metric} is told by looks within tasks, and there are none"
+        yield where, what, "give scenario.evaluate_every"
+    if tables(tree).get("source", {}).get("kind") != "corpora":
+        return
+    learners = tables(tree.get("learners"))
+    joint = {name for name, learner in learners.items() if learner.get("algorithm") == "joint"}
+    for key in ("cell", "against"):
+        cells = str(contrast.get(key, "")).split(" - ")
+        for name in sorted(joint & {cell.strip().partition("/")[2] for cell in cells}):
+            what = f"{name} has no {metric}: joint learns corpora anew for each task"
+            yield where, what, "name another learner, or another metric"

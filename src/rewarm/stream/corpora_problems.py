@@ -20,6 +20,9 @@ OWN_KEYS = (
 )
 """Sections and keys of a recipe that are the stream's own to say."""
 
+_MERGED = ("batch", "evaluation", "schedule")
+"""Sections that the stream adds keys of its own to."""
+
 
 def corpora_problems(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield (field, what, fix) for an experiment whose source is corpora, as far as it is there."""
@@ -104,6 +107,9 @@ def _of_recipe(recipe: object) -> Iterator[tuple[str, str, str]]:
     for key in OWN_KEYS:
         if key in recipe:
             yield f"recipe.{key}", "the stream says so itself", "leave it out"
+    for key in _MERGED:
+        if key in recipe and not isinstance(recipe[key], dict):
+            yield f"recipe.{key}", f"{recipe[key]!r} is no table", f"write [recipe.{key}]"
     if "tokens" in tables(recipe).get("batch", {}):
         fix = "give scenario.batch, in sequences"
         yield "recipe.batch.tokens", "the stream says so itself", fix

@@ -100,11 +100,16 @@ def run_record(
 ) -> StreamRun:
     """Return what is written down of a run; with a second stage its accuracies are the final ones.
 
-    Then forgetting and BWT are those after it: the last row of the matrix is replaced.
+    Then forgetting and BWT are those after it: the last row of the matrix is replaced, and what it
+    was counts as a look within the last task.
     """
     matrix, looks = progress.matrix, progress.looks
-    counted = [*matrix[:-1], second] if second is not None else matrix
-    figures: StreamMetrics = metrics_of(counted, looks)
+    counted, seen = matrix, looks
+    if second is not None:
+        counted = [*matrix[:-1], list(second)]
+        before = Look(len(matrix) - 1, 0, dict(enumerate(matrix[-1][:-1])))
+        seen = [*looks, before] if looks else []
+    figures: StreamMetrics = metrics_of(counted, seen)
     return StreamRun(
         backbone=names["backbone"],
         learner=names["learner"],

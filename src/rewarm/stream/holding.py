@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rewarm.model.chunked_divergence import Scored, chunked_divergence
+from rewarm.model.modes import evaluating
 from rewarm.retention.anchor import Anchor
 from rewarm.stream.inputs import Batch
 from rewarm.stream.learning import Indices, Learning
@@ -134,13 +135,15 @@ class ElasticWeights:
         )
 
     def fisher_of(self, indices: Indices) -> dict[str, Tensor]:
-        """Return the mean of the squared gradients of single examples, by weight."""
+        """Return the mean of the squared gradients of single examples, by weight, without dropout
+        (as `retention.fisher`)."""
         learning = self._learning
         found = {name: torch.zeros_like(p) for name, p in self._named()}
-        for row in range(len(indices)):
-            gradient = learning.gradient_of(learning.loss(indices[row : row + 1]))
-            for name, g in zip(found, gradient, strict=True):
-                found[name].addcmul_(g, g, value=1 / len(indices))
+        with evaluating(learning.network):
+            for row in range(len(indices)):
+                gradient = learning.gradient_of(learning.loss(indices[row : row + 1]))
+                for name, g in zip(found, gradient, strict=True):
+                    found[name].addcmul_(g, g, value=1 / len(indices))
         return found
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:

@@ -3,7 +3,7 @@
     final       mean over k of R[T−1][k]
     forgetting  mean over k < T−1 of max over t in [k, T−1) of R[t][k], less R[T−1][k]
     BWT         mean over k < T−1 of R[T−1][k] − R[k][k]
-    min-ACC     mean over k < T−1 of the least accuracy on k at any look after task k was learned
+    min-ACC     mean over k < T−1 of the least accuracy on k at any look from the end of task k on
     WC-ACC      R[T−1][T−1] / T + (1 − 1/T) min-ACC
     stability gap   mean over k < t of R[t−1][k] less the least at any look within task t, over
                     all tasks t > 0; never below 0 for a pair

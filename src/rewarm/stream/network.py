@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from rewarm.stream.sections import BackboneRecipe
 
 __all__ = ["Network", "build_network"]
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 class Network(nn.Module):
     """Features [examples, width] of a backbone, and logits [examples, classes] of a linear head."""
@@ -26,14 +30,32 @@ class Network(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def features(self, inputs: Batch) -> Tensor:
-        """Return what the backbone makes of examples, [examples, width]."""
-        found: Tensor = self.backbone(**inputs)
+        """Return what the backbone makes of examples, [examples, width].
+
+        A single example has no statistics of a batch: batch norms then take their running ones.
+        """
+        is_single = len(next(iter(inputs.values()))) == 1
+        with _running_statistics(self.backbone) if is_single else contextlib.nullcontext():
+            found: Tensor = self.backbone(**inputs)
         return found
 
     def forward(self, inputs: Batch) -> Tensor:
         """Return logits over all classes of the stream, [examples, classes]."""
         logits: Tensor = self.head(self.features(inputs))
         return logits
+
+
+@contextlib.contextmanager
+def _running_statistics(model: nn.Module) -> Iterator[None]:
+    """Put batch norms into evaluation mode, and back into their own afterwards."""
+    norms = [m for m in model.modules() if isinstance(m, _BATCH_NORMS) and m.training]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 class SmallCnn(nn.Module):

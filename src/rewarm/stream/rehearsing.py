@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rewarm.model.modes import evaluating
 from rewarm.retention.projection import turn_aside
 from rewarm.stream.learning import Indices, Learning, shuffled_batches
 from rewarm.stream.memory import draw
@@ -104,14 +105,18 @@ class MaximallyInterfered:
         learning.keep(indices)
 
     def interfered(self, indices: Indices, candidates: Indices) -> Indices:
-        """Return the candidates whose loss a virtual step on `indices` raises most."""
+        """Return the candidates whose loss a virtual step on `indices` raises most.
+
+        In evaluation mode: another draw of dropout is no rise, and a look changes no statistics.
+        """
         learning = self.learning
-        gradient = learning.gradient_of(learning.loss(indices))
-        ahead = copy.deepcopy(learning.network)
-        with torch.no_grad():
-            for parameter, g in zip(ahead.parameters(), gradient, strict=True):
-                parameter.sub_(g, alpha=learning.lr)
-            rise = self._losses(ahead, candidates) - self._losses(learning.network, candidates)
+        with evaluating(learning.network):
+            gradient = learning.gradient_of(learning.loss(indices))
+            ahead = copy.deepcopy(learning.network)
+            with torch.no_grad():
+                for parameter, g in zip(ahead.parameters(), gradient, strict=True):
+                    parameter.sub_(g, alpha=learning.lr)
+                rise = self._losses(ahead, candidates) - self._losses(learning.network, candidates)
         most = rise.argsort(descending=True, stable=True)[: learning.memory_batch]
         worst: Indices = candidates[most.numpy()]
         return worst
@@ -186,8 +191,9 @@ class DiverseGradients:
         return 1.0 + float(torch.stack(cosines).max())
 
     def _gradient(self, index: int) -> Tensor:
-        loss = self.learning.loss(np.asarray([index], dtype=np.int64))
-        return torch.cat([g.flatten() for g in self.learning.gradient_of(loss)])
+        with evaluating(self.learning.network):  # without dropout: it would differ by the draw
+            loss = self.learning.loss(np.asarray([index], dtype=np.int64))
+            return torch.cat([g.flatten() for g in self.learning.gradient_of(loss)])
 
     def state(self) -> State:
         """Return what is kept, and its scores."""
