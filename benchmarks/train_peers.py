@@ -4,7 +4,8 @@ Tokens per second and peak memory on this machine's CPU, eager and compiled, of 
 model, the same windows, batch and precision (bf16 where the processor has units for it). Each loop
 runs in a process of its own (`train_loops.py`), in turns; a ratio is of two runs of one round, and
 the median over rounds is told. LitGPT lies in a folder of its own (`make .peers-train/.ready`);
-where that is missing it is left out.
+where that is missing it is left out. Saves, of which a run has one in many steps, are left out of
+these few, as the Trainer's are: `checkpoint_blocking.py` measures them.
 
     python benchmarks/train_peers.py [--rounds 3] [--steps 8] [--models 6M,25M,128k] [--shared]
 
@@ -95,6 +96,7 @@ sources.old = {{ path = "old.jsonl", role = "replay", held_out = 0.05 }}
 phases = [{{ name = "all", weights = {{ new = 0.75, old = 0.25 }} }}]
 training = {{ micro_batch_sequences = {rows}, precision = "{precision}" }}
 evaluation = {{ matched_continuation_items = 0 }}
+checkpoints = {{ every_steps = 1_000_000 }}
 """
 
 
