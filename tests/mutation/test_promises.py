@@ -1697,6 +1697,13 @@ MUTATIONS = [
         test="tests/parity/test_chunked_loss.py::test_under_autocast_it_is_as_near_as_the_plain_loss",
     ),
     Mutation(
+        promise="the memory estimate counts the holes that a CPU's allocator leaves",
+        file="planning/memory.py",
+        old="_HOLES_ON_CPU = 0.35",
+        new="_HOLES_ON_CPU = 0.0",
+        test="tests/unit/test_plan.py::test_peak_memory_by_hand",
+    ),
+    Mutation(
         promise="the memory estimate counts attention's weights where they are kept",
         file="planning/memory.py",
         old='    if any("att" in key for key in model.dropout):\n',

@@ -72,6 +72,7 @@ def peak_estimate(
         "gradients": peak.gradients,
         "kept for the backward pass": peak.kept,
         "passing": peak.passing,
+        "between them": peak.holes,
     }
     return Estimate(
         name="peak memory",
@@ -79,7 +80,7 @@ def peak_estimate(
         unit="byte",
         formula=", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items() if size)
         + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU; "
-        "tensors alone, a process takes more (--probe measures it)",
+        "beside the process's own (--probe measures it)",
     )
 
 

@@ -4,7 +4,8 @@ A step's peak is one of four moments, whichever is higher: where the loss has be
 that the backward pass needs is there, where the last block is computed again, where that pass
 ends and all gradients are there, or in the update where that needs room. Counted is what autograd
 keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what torch's own
-tracker of tensors counts), not what a process takes before it has a model.
+tracker of tensors counts), not what a process takes before it has a model. On a CPU the allocator
+leaves holes between arrays that come and go, which are the process's too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
 # Of what is kept as estimated, what a compiled block keeps: it computes again what is cheap. It was
 # 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json).
 _KEPT_COMPILED = 0.6
+# Of arrays that come and go, what glibc's allocator leaves unused between them: 0.15 to 0.5 in two
+# machines' processes (benchmarks/peak_memory.py). To give them back at once takes a step 15 to 40 %
+# more time (docs/negative-results.md).
+_HOLES_ON_CPU = 0.35
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
@@ -64,11 +69,17 @@ class PeakMemory(NamedTuple):
     gradients: int
     kept: int
     passing: int
+    holes: int = 0
+
+    @property
+    def tensors(self) -> int:
+        """What arrays take, without what an allocator leaves between them."""
+        return self.state + self.gradients + self.kept + self.passing
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.state + self.gradients + self.kept + self.passing
+        return self.tensors + self.holes
 
 
 def peak_memory(
@@ -101,7 +112,10 @@ def peak_memory(
         # Logits are gone by then, and casts are those of one block.
         passing = _again_bytes(model, shape) + casts // model.num_layers
         moments.append(PeakMemory(state_bytes, max(before, head), kept, passing))
-    return max(moments, key=lambda peak: peak.total)
+    peak = max(moments, key=lambda moment: moment.tensors)
+    if shape.on_gpu:
+        return peak
+    return peak._replace(holes=int(_HOLES_ON_CPU * (peak.kept + peak.passing)))
 
 
 def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
