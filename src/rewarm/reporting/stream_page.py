@@ -21,13 +21,21 @@ from rewarm.reporting.effects import (
     per_seed,
     written,
 )
+from rewarm.reporting.figures import Axis, Estimate, Figure
+from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figure
 from rewarm.reporting.page import render_page
 from rewarm.reporting.stream_terminal import gain_headings, headings, test_heading
 from rewarm.reporting.svg import element, text
-from rewarm.reporting.tables import Cell, Table, numeric, words
+from rewarm.reporting.tables import Cell, Mood, Table, numeric, words
 from rewarm.reporting.terminal_table import cut
 
-__all__ = ["matrix_figure", "render_stream_page", "write_stream_page"]
+__all__ = [
+    "gain_figures",
+    "matrix_figure",
+    "render_stream_page",
+    "stream_tables",
+    "write_stream_page",
+]
 
 _MOST_SIDE, _LEAST_SIDE, _ROOM = 30, 11, 300
 _LEFT, _TOP = 34, 24
@@ -87,15 +95,64 @@ def render_stream_page(result: StreamResult) -> str:
         facts=f"{result.about}; {seeds}.",
         notes=result.notes,
         registered=_registered(result),
-        table=_figures(result),
-        tests=_tests(result),
+        tables=stream_tables(result),
         test_heading=test_heading(result),
-        probe=_probe(result),
-        gains=_gains(result),
-        swaps=_swaps(result),
+        gain_figures=gain_figures(result),
         legend=_LEGENDS[result.measure],
         drawn=[_drawn(cell, result) for cell in result.cells],
     )
+
+
+def stream_tables(result: StreamResult) -> dict[str, Table]:
+    """Return the tables: `figures`, and those of `tests`, `probe`, `gains`, `swaps` with rows."""
+    tables = {
+        "figures": _figures(result),
+        "tests": _tests(result),
+        "probe": _probe(result),
+        "gains": _gains(result),
+        "swaps": _swaps(result),
+    }
+    return {name: table for name, table in tables.items() if table.rows or name == "figures"}
+
+
+def gain_figures(result: StreamResult) -> list[Figure]:
+    """Return for each pre-trained backbone what learners gain from it, the most first."""
+    what = headings(result.measure)["final"]
+    unit = "points" if result.measure == "share right" else result.measure
+    figures = []
+    for backbone in gain_headings(result):
+        found = [gain for gain in result.gains if gain.backbone == backbone]
+        found.sort(key=lambda gain: (-gain.figure.mean, gain.learner))
+        scratch = found[0].scratch
+        label = f"final {what} less that of {scratch}, {unit}"
+        chart = IntervalChart(
+            title=f"What learners gain from {backbone}",
+            description=f"Each learner's {label}: mean over seeds with its 95 % t interval.",
+            axis=Axis(
+                label, form="points" if unit == "points" else "signed", short=f"gain in {what}"
+            ),
+            rows=tuple(
+                IntervalRow(
+                    name=gain.learner,
+                    note=f"rank {gain.rank_scratch} in {scratch}, {gain.rank} here",
+                    change=Estimate(gain.figure.mean, gain.figure.low, gain.figure.high),
+                    mood=_mood(gain.figure, result.measure),
+                    verdict="",
+                )
+                for gain in found
+            ),
+            kept=0.0,
+            row_name="learner",
+        )
+        figures.append(interval_figure(chart))
+    return figures
+
+
+def _mood(gain: StreamFigure, measure: Measure) -> Mood:
+    """Return the judgement of a gain: open where its interval holds 0, or there is none."""
+    if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+        return "open"
+    return "good" if (gain.mean > 0) == (measure == "share right") else "bad"
 
 
 def _registered(result: StreamResult) -> str:

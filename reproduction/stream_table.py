@@ -1,0 +1,134 @@
+"""Writes what streams came to: figures, and STREAMS.md's tables, all from results/streams/*.json.
+
+    python reproduction/stream_table.py            write them
+    python reproduction/stream_table.py --check    fail where STREAMS.md says something else
+
+What a person says of a result stands in results/streams/NAME.md, and is set below its tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from table import between
+
+from rewarm.artifacts import write_atomically
+from rewarm.records.stream import StreamResult
+from rewarm.reporting.figures import standalone
+from rewarm.reporting.stream_page import gain_figures, stream_tables
+from rewarm.reporting.tables import Cell, Table
+from rewarm.units import format_duration
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "streams"
+PAGE = HERE / "STREAMS.md"
+_BEGIN, _END = "<!-- results: written by stream_table.py -->", "<!-- end of results -->"
+_NONE = "No stream has been run at its full length yet.\n"
+_HEADINGS = {
+    "figures": "",
+    "tests": "Tests:",
+    "probe": "Linear probes:",
+    "gains": "Gains from pre-training:",
+    "swaps": "Learners that change places:",
+}
+_ORDER = ("tests", "figures", "probe", "gains", "swaps")
+
+
+def read_results(folder: Path, order: Sequence[str]) -> list[StreamResult]:
+    """Return the results that there are, in this order of names."""
+    paths = [folder / f"{name}.json" for name in order]
+    return [
+        StreamResult.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in paths
+        if path.is_file()
+    ]
+
+
+def page_with(page: str, results: Sequence[StreamResult], folder: Path) -> str:
+    """Return the page with the sections of these results between its two marks.
+
+    Raises ValueError where the marks are not there.
+    """
+    sections = "\n".join(section_of(result, folder) for result in results) or _NONE
+    return between(page, _BEGIN, _END, sections)
+
+
+def section_of(result: StreamResult, folder: Path) -> str:
+    """Return the section of one experiment, in Markdown; `folder` has what a person says of it."""
+    lines = [f"### {result.name}", ""]
+    lines += [f"*Stated beforehand:* {' '.join(result.hypothesis.split())}", ""]
+    lines += [f"*Verdict:* {result.verdict}.", ""] if result.verdict else []
+    seconds = sum(run.elapsed_s for run in result.runs)
+    lines += [
+        f"{result.about}; {len(result.seeds)} seeds; "
+        f"{format_duration(seconds)} in {len(result.runs)} runs on one core each.",
+        "",
+    ]
+    tables = stream_tables(result)
+    for name in _ORDER:
+        if name in tables:
+            heading = _HEADINGS[name]
+            lines += [*([heading, ""] if heading else []), *_markdown(tables[name]), ""]
+    for name, _ in _figures(result):
+        lines.append(f"![{name}](results/streams/{name})")
+    lines += [f"\n{note}" for note in result.notes]
+    reason = folder / f"{result.name}.md"
+    if reason.is_file():
+        lines += ["", reason.read_text(encoding="utf-8").strip()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write_results(folder: Path, page: Path, order: Sequence[str]) -> None:
+    """Write figures beside the results, and their sections into the page."""
+    results = read_results(folder, order)
+    for result in results:
+        for name, svg in _figures(result):
+            write_atomically(folder / name, svg)
+    write_atomically(page, page_with(page.read_text(encoding="utf-8"), results, folder))
+
+
+def _figures(result: StreamResult) -> Iterator[tuple[str, str]]:
+    """Yield (file name, SVG) of a result's figures."""
+    for number, figure in enumerate(gain_figures(result), start=1):
+        yield f"{result.name}-{number}.svg", standalone(figure)
+
+
+def _markdown(table: Table) -> Iterator[str]:
+    """Yield a table's lines and, below it, its note."""
+    yield "| " + " | ".join(column.name for column in table.columns) + " |"
+    yield "|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|"
+    for row in table.rows:
+        yield "| " + " | ".join(_text(cell) for cell in row) + " |"
+    if table.note:
+        yield ""
+        yield table.note
+
+
+def _text(cell: str | Cell) -> str:
+    if isinstance(cell, str):
+        return cell
+    shown = f"**{cell.text}**" if cell.mood else cell.text
+    return f"{shown} ({cell.below})" if cell.below else shown
+
+
+def main() -> int:
+    """Write the sections, or tell whether they are as the results are."""
+    from stream_suite import EVERY
+
+    if "--check" not in sys.argv:
+        write_results(RESULTS, PAGE, EVERY)
+        return 0
+    page = PAGE.read_text(encoding="utf-8")
+    same = page_with(page, read_results(RESULTS, EVERY), RESULTS) == page
+    if not same:
+        Console().print(
+            "STREAMS.md is not what results/streams gives: python reproduction/stream_table.py"
+        )
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
