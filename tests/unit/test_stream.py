@@ -50,6 +50,13 @@ def test_forgetting_is_from_the_best_accuracy() -> None:
     assert metrics_of(matrix, []).forgetting == pytest.approx(0.25)  # (0.9 − 0.4 + 1 − 1) / 2
 
 
+def test_the_worst_of_a_task_is_after_its_own_end() -> None:
+    """What gets better with later tasks was never as bad as when it was learned (De Lange 2023)."""
+    found = metrics_of([[0.5], [0.75, 1.0]], [Look(1, 10, {0: 0.6})])
+    assert found.min_acc == pytest.approx(0.6)
+    assert found.wc_acc == pytest.approx(1.0 / 2 + 0.6 / 2)
+
+
 def test_without_looks_nothing_is_said_of_the_worst_case() -> None:
     assert metrics_of([[1.0], [0.0, 1.0]], [])[3:] == (None, None, None)
 
