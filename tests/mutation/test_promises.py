@@ -3516,6 +3516,14 @@ MUTATIONS = [
         test="tests/unit/test_stream_result.py::test_a_loss_that_runs_away_is_told_with_its_cell",
     ),
     Mutation(
+        promise="every backbone is tried before anything runs",
+        file="stages/stream.py",
+        old="    runs.try_backbones(with_weights=not dry_run)\n",
+        new="",
+        test="tests/unit/test_stream_backbones.py"
+        "::test_all_that_cannot_be_used_is_told_before_anything_runs",
+    ),
+    Mutation(
         promise="the worst of a task is after its own end",
         file="stream/metrics.py",
         old="    at_ends = [matrix[t][task] for t in range(task + 1, len(matrix))]\n",

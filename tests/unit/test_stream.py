@@ -165,6 +165,19 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
 
 
+def test_images_that_are_neither_parquet_nor_a_folder_are_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"image": "x", "label": "a"}\n' * 3)
+    with pytest.raises(CorpusError, match="neither a parquet file nor a folder") as caught:
+        read_examples(SourceRecipe(path="a.jsonl", kind="image"), path)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_folder_has_no_column_of_splits(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"source\.split: a folder of images has no column"):
+        read_examples(SourceRecipe(path=".", kind="image", split="split"), tmp_path)
+
+
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "x", "label": "a"}\n')
     with pytest.raises(CorpusError, match=r"no text\n.*it has: body, label"):
