@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def make_labelled_texts(data: Path, path: Path, lengths: Lengths) -> None:
         return
     lines: list[str] = []
     for source in _STREAMED:
-        texts = list(_pieces(data, source, lengths.texts_each))
+        texts = _one_piece_each(list(_documents(data, source)), lengths.texts_each)
         lines += [json.dumps({"text": text, "label": source}) for text in texts]
     write_atomically(path, "\n".join(lines) + "\n")
 
@@ -122,8 +122,19 @@ def make_digits(data: Path, path: Path, lengths: Lengths) -> None:
     parquet.write_table(table.take(chosen), path)
 
 
+def _one_piece_each(documents: Sequence[str], most: int) -> list[str]:
+    """Return a piece from the middle of each of up to `most` documents, spread over all of them.
+
+    One of each: what is tested on must not be of a document that is trained on.
+    """
+    middles = [text[len(text) // 4 :][:_TEXT_BYTES] for text in documents]
+    long = [middle for middle in middles if len(middle) == _TEXT_BYTES]
+    count = min(most, len(long))
+    return [long[number * len(long) // count] for number in range(count)]
+
+
 def _pieces(data: Path, source: str, most: int) -> Iterator[str]:
-    """Yield one piece of each document from its middle, of those that are long enough."""
+    """Yield pieces of the documents that are long enough, several of each."""
     found = 0
     for text in _documents(data, source):
         starts = range(len(text) // 4, len(text) - 2 * _TEXT_BYTES, max(1, len(text) // 8))

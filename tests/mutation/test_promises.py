@@ -3508,6 +3508,36 @@ MUTATIONS = [
         "::test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others",
     ),
     Mutation(
+        promise="runs take no more threads than OMP_NUM_THREADS says",
+        file="stages/launches.py",
+        old="    return min(share, int(given)) if given.isdecimal() and int(given) else share\n",
+        new="    return share\n",
+        test="tests/unit/test_launches.py"
+        "::test_threads_are_the_cores_dealt_out_and_no_more_than_allowed",
+    ),
+    Mutation(
+        promise="a loss that runs away is told with its cell",
+        file="stages/stream_run.py",
+        old="                raise self._told(error) from error\n",
+        new='                raise PlanError.one("backbones.*.lr", str(error), "") from error\n',
+        test="tests/unit/test_stream_result.py::test_a_loss_that_runs_away_is_told_with_its_cell",
+    ),
+    Mutation(
+        promise="every backbone is tried before anything runs",
+        file="stages/stream.py",
+        old="    runs.try_backbones(with_weights=not dry_run)\n",
+        new="",
+        test="tests/unit/test_stream_backbones.py"
+        "::test_all_that_cannot_be_used_is_told_before_anything_runs",
+    ),
+    Mutation(
+        promise="the worst of a task is after its own end",
+        file="stream/metrics.py",
+        old="    at_ends = [matrix[t][task] for t in range(task + 1, len(matrix))]\n",
+        new="    at_ends = [matrix[t][task] for t in range(task, len(matrix))]\n",
+        test="tests/unit/test_stream.py::test_the_worst_of_a_task_is_after_its_own_end",
+    ),
+    Mutation(
         promise="what was before a second stage counts among the worst",
         file="stream/course.py",
         old="        seen = [*looks, before] if looks else []\n",

@@ -50,6 +50,13 @@ def test_forgetting_is_from_the_best_accuracy() -> None:
     assert metrics_of(matrix, []).forgetting == pytest.approx(0.25)  # (0.9 − 0.4 + 1 − 1) / 2
 
 
+def test_the_worst_of_a_task_is_after_its_own_end() -> None:
+    """What gets better with later tasks was never as bad as when it was learned (De Lange 2023)."""
+    found = metrics_of([[0.5], [0.75, 1.0]], [Look(1, 10, {0: 0.6})])
+    assert found.min_acc == pytest.approx(0.6)
+    assert found.wc_acc == pytest.approx(1.0 / 2 + 0.6 / 2)
+
+
 def test_without_looks_nothing_is_said_of_the_worst_case() -> None:
     assert metrics_of([[1.0], [0.0, 1.0]], [])[3:] == (None, None, None)
 
@@ -156,6 +163,19 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(CorpusError, match=r"a\.parquet row 1"):
         read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
+
+
+def test_images_that_are_neither_parquet_nor_a_folder_are_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"image": "x", "label": "a"}\n' * 3)
+    with pytest.raises(CorpusError, match="neither a parquet file nor a folder") as caught:
+        read_examples(SourceRecipe(path="a.jsonl", kind="image"), path)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_folder_has_no_column_of_splits(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"source\.split: a folder of images has no column"):
+        read_examples(SourceRecipe(path=".", kind="image", split="split"), tmp_path)
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from transformers import (
     BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    MobileNetV2Config,
+    MobileNetV2Model,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
@@ -23,10 +25,12 @@ from transformers import (
 
 from rewarm.cli import main
 from rewarm.errors import BaseModelError
+from rewarm.stages import stream_runs
 from rewarm.stream.inputs import prepare_inputs
 from rewarm.stream.network import build_network
 from rewarm.stream.sections import BackboneRecipe, SourceRecipe
 from rewarm.stream.source import Examples
+from tests.support.streams import EXPERIMENT, write_images
 from tests.support.tiny_models import make_tiny_base
 
 _SIZES = {
@@ -158,3 +162,40 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(BaseModelError, match="an encoder and a decoder"):
         build_network(BackboneRecipe(path=str(tmp_path)), 2, seed=1)
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_all_that_cannot_be_used_is_told_before_anything_runs(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _text_backbone("bert", tmp_path)
+    write_images(tmp_path / "a.parquet")
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5/config.json").write_text('{"model_type": "t5"}')
+    MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25)).save_pretrained(tmp_path / "mobile")
+    backbones = "".join(f'[backbones.{n}]\npath = "{n}"\n' for n in ("bert", "t5", "mobile"))
+    learners = 'er = { algorithm = "er" }\n'
+    text = EXPERIMENT.replace("[learners]\n", f"{backbones}[learners]\n{learners}")
+    (tmp_path / "e.toml").write_text(text)
+    assert main(["stream", str(tmp_path / "e.toml"), *more]) == 2
+    said = capsys.readouterr().err
+    assert "backbones.bert: it makes nothing of an image" in said
+    assert "an encoder and a decoder" in said
+    assert "mobilenet_v2 does not say how wide" in said
+    assert not list(tmp_path.glob("streams/*/runs/*"))
+
+
+def test_a_backbone_whose_runs_are_done_is_not_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "a.parquet")
+    path = tmp_path / "e.toml"
+    path.write_text(EXPERIMENT + 'er = { algorithm = "er" }\n')
+    assert main(["stream", str(path)]) == 0
+    tried: list[str] = []
+    monkeypatch.setattr(stream_runs, "try_backbone", lambda name, *_: tried.append(name))
+    assert main(["stream", str(path)]) == 0
+    assert tried == []
+    next(tmp_path.glob("streams/*/runs/*/*/seed-2.json")).unlink()
+    assert main(["stream", str(path)]) == 0
+    assert tried == ["scratch"]

@@ -235,8 +235,19 @@ def test_contrasts_are_fixed_once_a_run_has_begun(
     assert main(["stream", str(path)]) == 0  # a cell that no contrast names may come
 
 
-def test_a_rate_beyond_measure_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = _written(tmp_path)
+@pytest.mark.parametrize(
+    ("algorithm", "fix"),
+    [
+        ("er", "give this backbone a lower one\n"),
+        ("ewc++", "give this backbone a lower one, or learners.it.ewc, which is 100\n"),
+    ],
+)
+def test_a_loss_that_runs_away_is_told_with_its_cell(
+    algorithm: str, fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _written(tmp_path, learners=f'it = {{ algorithm = "{algorithm}" }}\n')
     path.write_text(path.read_text().replace('small = "cnn"', 'small = "cnn"\nlr = 1e30'))
     assert main(["stream", str(path)]) == 2
-    assert "with lr = 1e+30" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "backbones.scratch.lr: it, seed 1: the loss is nan, with lr = 1e+30" in said
+    assert fix in said

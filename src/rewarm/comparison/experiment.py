@@ -93,7 +93,10 @@ class RunRecipe(Section):
         None, gt=0, le=10_000, description="runs at a time; default: by cores; slurm: no limit"
     )
     threads_each: int | None = Field(
-        None, gt=0, le=1024, description="CPU threads of a run; default: the cores shared out"
+        None,
+        gt=0,
+        le=1024,
+        description="CPU threads of a run; default: the cores shared out, up to OMP_NUM_THREADS",
     )
     gpus_each: int = Field(
         0, ge=0, le=1024, description="GPUs of a run; 0: as the machine has them"

@@ -21,7 +21,7 @@ from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, job_of
-from rewarm.stages.launches import Launch, States, num_cores
+from rewarm.stages.launches import Launch, States, num_cores, threads_of_each
 from rewarm.stages.plan import plan_job
 from rewarm.units import format_count
 
@@ -60,9 +60,8 @@ def workers_of(experiment: Experiment, num_runs: int) -> tuple[int, int]:
     run = experiment.run
     if run.mode in ("slurm", "ray"):
         return run.workers or num_runs, run.threads_each or 1
-    cores = num_cores()
-    workers = 1 if run.mode == "sequential" else min(run.workers or cores, num_runs)
-    return workers, run.threads_each or max(1, cores // workers)
+    workers = 1 if run.mode == "sequential" else min(run.workers or num_cores(), num_runs)
+    return workers, run.threads_each or threads_of_each(workers)
 
 
 def jobs_of(

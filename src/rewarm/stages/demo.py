@@ -27,7 +27,7 @@ from rewarm.stages.board import Board
 from rewarm.stages.demo_experiment import experiment_text
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import command_line, keep_plan, open_job
-from rewarm.stages.launches import Launch, num_cores, run_here
+from rewarm.stages.launches import Launch, num_cores, run_here, threads_of_each
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -386,7 +386,7 @@ def _train_arms(work: Path, plans: Mapping[str, Plan], console: Console) -> None
             launches,
             command="rewarm demo",
             num_workers=num_workers,
-            num_threads=max(1, num_cores() // num_workers),
+            num_threads=threads_of_each(num_workers),
             show=board.show,
         )
     for launch in launches:

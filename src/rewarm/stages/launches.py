@@ -35,6 +35,7 @@ __all__ = [
     "run_here",
     "settled",
     "state_on_disk",
+    "threads_of_each",
     "train_here",
 ]
 
@@ -66,6 +67,14 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_of_each(num_workers: int) -> int:
+    """Return the CPU threads of each of so many runs at a time: the cores dealt out among them, and
+    never more than OMP_NUM_THREADS, where it is a number."""
+    share = max(1, num_cores() // num_workers)
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list: by level
+    return min(share, int(given)) if given.isdecimal() and int(given) else share
 
 
 def state_on_disk(launch: Launch) -> str:

@@ -38,6 +38,7 @@ def run_stream(path: Path, *, dry_run: bool) -> int:
     _check(written.experiment, examples)
     console.print(stream_plan(written.experiment.name, _facts(written.experiment, examples)))
     runs = StreamRuns(written, examples, console, choose_device("auto"))
+    runs.try_backbones(with_weights=not dry_run)
     if dry_run:
         _register(written, runs, write=False)
         console.print("\nnothing was run: leave out --dry-run to begin")

@@ -20,7 +20,7 @@ from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
 from rewarm.stages.board import Board
 from rewarm.stages.job import command_line
-from rewarm.stages.launches import Launch, num_cores, run_here
+from rewarm.stages.launches import Launch, run_here, threads_of_each
 from rewarm.stages.stream_corpora_keep import keep_plans
 from rewarm.stages.stream_corpora_plans import CorporaPlans, CorpusSizes, PlannedCourse
 from rewarm.stages.stream_corpora_records import about_corpora, plan_facts, run_records
@@ -92,7 +92,7 @@ class _CorporaStream:
                 launches,
                 command=command,
                 num_workers=1,
-                num_threads=num_cores(),
+                num_threads=threads_of_each(1),
                 show=board.show,
             )
         failed = [launch for launch in launches if states[launch.name] != "done"]

@@ -14,13 +14,13 @@ import torch
 from rewarm.artifacts import parse_json, write_json
 from rewarm.distributed.tensor_files import fill_from_safetensors, read_headers, write_tensors
 from rewarm.distributed.world import ALONE
-from rewarm.errors import CheckpointError
+from rewarm.errors import CheckpointError, PlanError
 from rewarm.records.stream import StreamRun
 from rewarm.stages.stream_learners import BuiltLearner, build_learner, memory_of
 from rewarm.stream.course import Progress, run_record, second_stage, take_course
 from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.inputs import Inputs
-from rewarm.stream.learning import Learning
+from rewarm.stream.learning import Learning, LossNotFinite
 from rewarm.stream.metrics import Look
 from rewarm.stream.network import build_network
 from rewarm.stream.scenario import Scenario
@@ -57,11 +57,23 @@ class OneRun:
     device: torch.device
 
     def carry_out(self, place: RunPlace) -> StreamRun:
-        """Return what is written down of the run."""
+        """Return what is written down of the run; raises PlanError where its loss runs away."""
         with torch.random.fork_rng():
             learning = self._learning()
             built = build_learner(self.recipe, self.experiment, learning, self.seed)
-            return _Course(self, learning, built, place).take()
+            try:
+                return _Course(self, learning, built, place).take()
+            except LossNotFinite as error:
+                raise self._told(error) from error
+
+    def _told(self, error: LossNotFinite) -> PlanError:
+        backbone, learner = self.names["backbone"], self.names["learner"]
+        fix = "give this backbone a lower one"
+        if self.recipe.algorithm == "ewc++":
+            # Plain SGD follows a pull to where it is only while lr · λ · F stays below 2.
+            fix += f", or learners.{learner}.ewc, which is {self.recipe.ewc:g}"
+        what = f"{learner}, seed {self.seed}: {error}"
+        return PlanError.one(f"backbones.{backbone}.lr", what, fix)
 
     @staticmethod
     def clear(place: RunPlace) -> None:

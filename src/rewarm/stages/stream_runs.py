@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from rewarm.artifacts import file_entries, file_sha256, fingerprint, parse_json, write_json
 from rewarm.comparison.paired import paired_mean
-from rewarm.errors import PlanError
+from rewarm.errors import BaseModelError, PlanError, Problems
 from rewarm.records.reading import record_or_none
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
 from rewarm.stages.stream_run import OneRun, RunPlace
@@ -27,6 +28,7 @@ from rewarm.stream.probe import deal_probe, probe_accuracy
 from rewarm.stream.scenario import Scenario, deal_classes
 from rewarm.stream.sections import BackboneRecipe, ProbeRecipe
 from rewarm.stream.source import Examples
+from rewarm.stream.trial import try_backbone
 
 __all__ = ["StreamRuns"]
 
@@ -46,6 +48,32 @@ class StreamRuns:
         """Tell whether any run has left something."""
         return any((self.written.folder / "runs").glob("*/*/seed-*"))
 
+    def try_backbones(self, *, with_weights: bool) -> None:
+        """Try every backbone of which a run is left on one example; without weights, in its shape.
+
+        Raises BaseModelError with all that cannot be used: the last of them would be told only
+        when all runs of the others are done.
+        """
+        problems = Problems()
+        for name in self.written.experiment.backbones:
+            recipe = self.written.backbone(name)
+            if not with_weights and recipe.path is not None:
+                recipe = recipe.model_copy(update={"from_scratch": True})
+            if self._is_done(name):
+                continue
+            try:
+                try_backbone(name, recipe, self.written.experiment.source, self.examples)
+            except BaseModelError as error:
+                problems.extend(error.problems)
+        problems.raise_as(BaseModelError)
+
+    def _is_done(self, backbone: str) -> bool:
+        """Tell whether all runs of a backbone are; a probe may yet choose it for a preset's."""
+        experiment = self.written.experiment
+        cells = [Cell(backbone, learner) for learner in experiment.learners]
+        runs = itertools.product(cells, self._seeds())
+        return experiment.preset is None and all(self._known(*run) for run in runs)
+
     def probes(self) -> list[StreamProbe]:
         """Return what a linear probe says of each backbone; the best one is marked."""
         recipe = self.written.experiment.probed
@@ -62,11 +90,10 @@ class StreamRuns:
                 yield self._carry_out(cell, seed)
 
     def _carry_out(self, cell: Cell, seed: int) -> StreamRun:
-        folder = self.written.folder / "runs" / cell.backbone / cell.learner
-        path, digest = folder / f"seed-{seed}.json", self._fingerprint(cell, seed)
-        known = _known(path, digest)
+        known = self._known(cell, seed)
         if known is not None:
             return known
+        path, digest = self._record(cell, seed), self._fingerprint(cell, seed)
         told = f"{cell.backbone}, {cell.learner}, seed {seed}"
 
         def tell(what: str) -> None:
@@ -84,12 +111,22 @@ class StreamRuns:
             device=self.device,
         )
         every_s = experiment.checkpoint_every_s
-        place = RunPlace(folder / f"seed-{seed}.checkpoints", every_s, digest, tell)
+        place = RunPlace(path.with_suffix(".checkpoints"), every_s, digest, tell)
         record = run.carry_out(place).model_copy(update={"fingerprint": digest})
         write_json(path, record.model_dump(mode="json"))
         run.clear(place)
         tell(f"{record.metrics['final']:.3f} in {record.elapsed_s:.0f} s")
         return record
+
+    def _record(self, cell: Cell, seed: int) -> Path:
+        """Return where a run is written down."""
+        runs = self.written.folder / "runs"
+        return runs / cell.backbone / cell.learner / f"seed-{seed}.json"
+
+    def _known(self, cell: Cell, seed: int) -> StreamRun | None:
+        """Return a run that is done, where it is of these very settings."""
+        run = record_or_none(self._record(cell, seed), StreamRun)
+        return run if run is not None and run.fingerprint == self._fingerprint(cell, seed) else None
 
     def _seeds(self) -> range:
         return range(1, self.written.experiment.seeds + 1)
@@ -177,7 +214,7 @@ class StreamRuns:
         """Return what a probe and a run of a backbone hang on alike."""
         experiment = self.written.experiment
         return {
-            "format": 3,
+            "format": 4,
             "source": experiment.source.model_dump(mode="json"),
             "content": self._content(),
             "scenario": experiment.scenario.model_dump(mode="json"),
@@ -207,12 +244,6 @@ class StreamRuns:
 def _folder_content(folder: Path) -> str:
     names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
     return fingerprint(file_entries(folder, names))
-
-
-def _known(path: Path, digest: str) -> StreamRun | None:
-    """Return the run of a file, where it is of these very settings."""
-    run = record_or_none(path, StreamRun)
-    return run if run is not None and run.fingerprint == digest else None
 
 
 def _known_probe(path: Path, digest: str) -> StreamProbe | None:

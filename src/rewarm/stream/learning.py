@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rewarm.errors import PlanError
 from rewarm.model.modes import evaluating
 from rewarm.stream.inputs import Batch, Inputs
 from rewarm.stream.memory import Memory, draw
@@ -20,12 +19,16 @@ from rewarm.stream.network import Network
 from rewarm.stream.state import State, part, under
 from rewarm.training.randomness import seed_step
 
-__all__ = ["Indices", "Learner", "Learning", "shuffled_batches"]
+__all__ = ["Indices", "Learner", "Learning", "LossNotFinite", "shuffled_batches"]
 
 Indices = NDArray[np.int64]
 
 _ROWS_AT_A_TIME = 256
 _DRAWN_BY_STEPS = 5  # what a number is drawn for
+
+
+class LossNotFinite(ArithmeticError):  # noqa: N818 - a state of a run, told as a user's mistake
+    """A run has left what numbers can hold; says by which loss and rate."""
 
 
 class Learner(Protocol):
@@ -118,10 +121,9 @@ class Learning:
         return list(self.network.parameters())
 
     def backward(self, loss: Tensor) -> None:
-        """Set the gradients to those of a loss; raises PlanError where it is not finite."""
+        """Set the gradients to those of a loss; raises LossNotFinite for one that is not."""
         if not bool(loss.detach().isfinite()):
-            what = f"the loss is {float(loss.detach())}, with lr = {self.lr:g}"
-            raise PlanError.one("backbones.*.lr", what, "give this backbone a lower one")
+            raise LossNotFinite(f"the loss is {float(loss.detach())}, with lr = {self.lr:g}")
         self.network.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
 

@@ -3,7 +3,7 @@
     final       mean over k of R[T−1][k]
     forgetting  mean over k < T−1 of max over t in [k, T−1) of R[t][k], less R[T−1][k]
     BWT         mean over k < T−1 of R[T−1][k] − R[k][k]
-    min-ACC     mean over k < T−1 of the least accuracy on k at any look from the end of task k on
+    min-ACC     mean over k < T−1 of the least accuracy on k at any look after the end of task k
     WC-ACC      R[T−1][T−1] / T + (1 − 1/T) min-ACC
     stability gap   mean over k < t of R[t−1][k] less the least at any look within task t, over
                     all tasks t > 0; never below 0 for a pair
@@ -83,8 +83,8 @@ def metrics_of_losses(matrix: Sequence[Sequence[float]], looks: Sequence[Look]) 
 
 
 def _least(matrix: Sequence[Sequence[float]], looks: Sequence[Look], task: int) -> float:
-    """Return the least accuracy on a task after it was learned, at its own end included."""
-    at_ends = [matrix[t][task] for t in range(task, len(matrix))]
+    """Return the least accuracy on a task within later ones and at their ends."""
+    at_ends = [matrix[t][task] for t in range(task + 1, len(matrix))]
     return min(at_ends + [look.accuracy[task] for look in looks if look.task > task])
 
 

@@ -136,7 +136,11 @@ def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Networ
         config: Any = model.config
         # ResNet names the widths of its stages, all others one width.
         sizes = getattr(config, "hidden_sizes", None)
-        width = sizes[-1] if sizes else config.hidden_size
+        width = sizes[-1] if sizes else getattr(config, "hidden_size", None)
+        if width is None:
+            what = f"{config.model_type} does not say how wide its last hidden states are"
+            fix = "name one tower of it, or another model (ViT, ResNet, CLIP, BERT, Llama, …)"
+            raise BaseModelError.one(recipe.path, what, fix)
         return Network(Pretrained(model), width, num_classes)
 
 

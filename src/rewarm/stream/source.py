@@ -99,8 +99,15 @@ def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str
             raise CorpusError.one(
                 str(path), "a folder holds images, not texts", "give a JSONL file"
             )
+        if recipe.split is not None:
+            what = "a folder of images has no column that says which are for the test"
+            fix = "leave it out: test_share of each class is kept for the test"
+            raise CorpusError.one("source.split", what, fix)
         yield from _of_folder(path)
         return
+    if recipe.kind == "image" and path.suffix != ".parquet":
+        fix = "give a .parquet file, or a folder with a folder of images for each class"
+        raise CorpusError.one(str(path), "it is neither a parquet file nor a folder", fix)
     rows = _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
     item, label = recipe.item or recipe.kind, recipe.label
     for number, row in enumerate(rows):
