@@ -72,7 +72,7 @@ def section_of(result: StreamResult, folder: Path) -> str:
         if name in tables:
             heading = _HEADINGS[name]
             lines += [*([heading, ""] if heading else []), *_markdown(tables[name]), ""]
-    for name, _ in _figures(result):
+    for name, _ in figures_of(result):
         lines.append(f"![{name}](results/streams/{name})")
     lines += [f"\n{note}" for note in result.notes]
     reason = folder / f"{result.name}.md"
@@ -85,12 +85,12 @@ def write_results(folder: Path, page: Path, order: Sequence[str]) -> None:
     """Write figures beside the results, and their sections into the page."""
     results = read_results(folder, order)
     for result in results:
-        for name, svg in _figures(result):
+        for name, svg in figures_of(result):
             write_atomically(folder / name, svg)
     write_atomically(page, page_with(page.read_text(encoding="utf-8"), results, folder))
 
 
-def _figures(result: StreamResult) -> Iterator[tuple[str, str]]:
+def figures_of(result: StreamResult) -> Iterator[tuple[str, str]]:
     """Yield (file name, SVG) of a result's figures."""
     for number, figure in enumerate(gain_figures(result), start=1):
         yield f"{result.name}-{number}.svg", standalone(figure)

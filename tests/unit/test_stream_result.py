@@ -14,8 +14,9 @@ from scipy import stats
 from rewarm.cli import main
 from rewarm.errors import RecipeError
 from rewarm.records.stream import StreamResult, StreamRun
-from rewarm.reporting.stream_page import render_stream_page
+from rewarm.reporting.stream_page import gain_figures, render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
+from rewarm.reporting.tables import Cell
 from rewarm.stages.stream_result import About, conclude_stream, contrast_facts
 from rewarm.stream.experiment import StreamExperiment, read_stream
 from tests.support.streams import EXPERIMENT, write_images
@@ -128,6 +129,29 @@ def test_a_swap_that_seeds_do_not_agree_on_is_not_resolved() -> None:
     final = {**_FINAL, ("scratch", "er"): (0.30, 0.60, 0.28)}
     result = conclude_stream(_experiment(), _ABOUT, _runs(final), [], None)
     assert [swap.is_resolved for swap in result.swaps] == [False]
+
+
+def test_gains_are_drawn_the_largest_first_and_judged_by_their_intervals() -> None:
+    result = _conclude()
+    (figure,) = gain_figures(result)
+    rows = figure.table.rows
+    assert [row[0] for row in rows] == [
+        Cell("er", below="rank 2 in scratch, 1 here"),
+        Cell("icarl", below="rank 1 in scratch, 2 here"),
+    ]
+    assert [row[1] for row in rows] == ["+51.0 points", "+19.0 points"]
+    assert [row[3] for row in rows] == [Cell("", "good"), Cell("", "good")]
+    assert 'class="good"' in figure.wide
+    # Of a loss less is better, and an interval that holds 0 says nothing.
+    loss = result.model_copy(update={"measure": "bits per byte"})
+    assert [row[3] for row in gain_figures(loss)[0].table.rows] == [Cell("", "bad")] * 2
+    open_ended = [
+        gain.model_copy(update={"figure": gain.figure.model_copy(update={"low": -0.1})})
+        for gain in result.gains
+    ]
+    (figure,) = gain_figures(result.model_copy(update={"gains": tuple(open_ended)}))
+    assert [row[3] for row in figure.table.rows] == [Cell("", "open")] * 2
+    assert figure.title in render_stream_page(result)
 
 
 def test_page_and_terminal_tell_the_tests() -> None:

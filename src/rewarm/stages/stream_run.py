@@ -14,7 +14,7 @@ import torch
 from rewarm.artifacts import parse_json, write_json
 from rewarm.distributed.tensor_files import fill_from_safetensors, read_headers, write_tensors
 from rewarm.distributed.world import ALONE
-from rewarm.errors import CheckpointError, PlanError
+from rewarm.errors import CheckpointError, PlanError, UserError
 from rewarm.records.stream import StreamRun
 from rewarm.stages.stream_learners import BuiltLearner, build_learner, memory_of
 from rewarm.stream.course import Progress, run_record, second_stage, take_course
@@ -66,7 +66,7 @@ class OneRun:
             except LossNotFinite as error:
                 raise self._told(error) from error
 
-    def _told(self, error: LossNotFinite) -> PlanError:
+    def _told(self, error: LossNotFinite) -> UserError:
         backbone, learner = self.names["backbone"], self.names["learner"]
         fix = "give this backbone a lower one"
         if self.recipe.algorithm == "ewc++":
