@@ -13,7 +13,8 @@ from tests.support.ranks import run_ranks
 from tests.support.retention_jobs import ALL, TERMS, outcome, train_retaining
 
 JOBS = "tests.support.retention_jobs"
-TOLERANCE = 1e-12
+# Adam divides by what sums leave of a gradient near 0.
+TOLERANCE = 1e-11
 
 
 def differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
