@@ -178,7 +178,8 @@ def test_text_that_changed_behind_done_runs_is_told(
         text.write_bytes(whole.replace(b"100", b"001"))
         assert main(["compare", str(experiment)]) == 2
         told = capsys.readouterr().err
-        assert told.count("the text of source 'new', or how it is read, changed") == 1
+        assert "the text of source 'new', or how it is read, changed" in told
+        assert "new holds out other text" in told
         assert "give the experiment another name, or undo the change" in told
         assert (root_of(experiment) / "result.json").read_bytes() == result
     finally:
