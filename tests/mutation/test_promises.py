@@ -3538,6 +3538,14 @@ MUTATIONS = [
         test="tests/unit/test_stream_corpora.py::test_held_out_text_of_the_same_size_is_told_apart",
     ),
     Mutation(
+        promise="a labelled run that is done again says so",
+        file="stages/stream_runs.py",
+        old="        if path.exists():\n",
+        new="        if False:\n",
+        test="tests/unit/test_stream.py"
+        "::test_runs_of_other_images_are_done_again_and_that_is_told",
+    ),
+    Mutation(
         promise="the worst of a task is after its own end",
         file="stream/metrics.py",
         old="    at_ends = [matrix[t][task] for t in range(task + 1, len(matrix))]\n",
