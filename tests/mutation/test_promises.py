@@ -3542,8 +3542,15 @@ MUTATIONS = [
         file="stages/stream_runs.py",
         old="        if path.exists():\n",
         new="        if False:\n",
-        test="tests/unit/test_stream.py"
-        "::test_runs_of_other_images_are_done_again_and_that_is_told",
+        test="tests/unit/test_stream.py::test_runs_of_other_images_are_done_again_and_that_is_told",
+    ),
+    Mutation(
+        promise="the script of a page without curves runs through",
+        file="reporting/templates/page.js",
+        old="    if (!written) return; //",
+        new="    //",
+        test="tests/browser/test_stream_page.py"
+        "::test_the_page_of_a_stream_fits_and_its_script_runs_through",
     ),
     Mutation(
         promise="the worst of a task is after its own end",
