@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,26 @@ def test_claims_are_fixed_once_a_run_has_begun(
         assert main(["compare", str(experiment)]) == 0
     finally:
         experiment.write_text(before)
+
+
+def test_text_that_changed_behind_done_runs_is_told(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = experiment.with_name("new.jsonl")
+    whole, when = text.read_bytes(), text.stat()
+    result = (root_of(experiment) / "result.json").read_bytes()
+    try:
+        text.write_bytes(whole.replace(b"100", b"001"))
+        assert main(["compare", str(experiment)]) == 2
+        told = capsys.readouterr().err
+        assert "the text of source 'new', or how it is read, changed" in told
+        assert "new holds out other text" in told
+        assert "give the experiment another name, or undo the change" in told
+        assert (root_of(experiment) / "result.json").read_bytes() == result
+    finally:
+        text.write_bytes(whole)
+        os.utime(text, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert main(["compare", str(experiment)]) == 0
 
 
 @pytest.mark.parametrize("arms", [None, [], "all", {"full": None}])

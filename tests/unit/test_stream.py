@@ -231,6 +231,23 @@ def test_a_run_that_was_lost_is_made_again_alone(tmp_path: Path) -> None:
     assert "task 1 after task 2" in page
 
 
+def test_runs_of_other_images_are_done_again_and_that_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text(EXPERIMENT + 'er = { algorithm = "er" }\n')
+    write_images(tmp_path / "a.parquet")
+    assert main(["stream", str(path)]) == 0
+    assert "done again" not in capsys.readouterr().out
+    write_images(tmp_path / "a.parquet", each=13)
+    assert main(["stream", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert (
+        told.count("on record with another source, other weights or settings: it is done again")
+        == 2
+    )
+
+
 def test_texts_are_learned_from_bytes(tmp_path: Path) -> None:
     rows = [{"text": word * (3 + n), "label": word} for word in "abcd" for n in range(15)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from rewarm.cli import main
 from rewarm.corpus.packed import open_windows
 from rewarm.corpus.shards import open_shard
-from rewarm.corpus.views import open_view
+from rewarm.corpus.views import TEXT_HASHES, kept_documents, open_view
 from rewarm.errors import RecipeError
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.planning.plan import Plan, load_plan
@@ -26,6 +27,7 @@ from rewarm.records.stream import StreamResult
 from rewarm.reporting.stream_page import render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
 from rewarm.stages import stream_corpora
+from rewarm.stages.held_plans import changed_held_out
 from rewarm.stages.launches import Launch
 from rewarm.stages.stream_corpora_plans import CorporaPlans
 from rewarm.stages.trace import trace_step
@@ -312,7 +314,10 @@ def test_another_memory_is_refused_once_a_run_has_begun(
     path.write_text(text.replace("size = 12", "size = 10"))
     try:
         assert main(["stream", str(path)]) == 2
-        assert "this run has begun under another plan" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "this run has begun under another plan" in said
+        assert "give the experiment another name, or undo the change" in said
+        assert "run_folder" not in said  # an experiment has none
     finally:
         path.write_text(text)
         (run / "metrics" / "steps.jsonl").unlink()
@@ -358,6 +363,52 @@ def test_a_run_that_is_done_is_held_to_its_settings(
     assert (streamed / "streams" / "domains" / "result.json").read_bytes() == result
     monkeypatch.setattr(stream_corpora, "run_here", _pretend)
     assert main(["stream", str(path)]) == 0  # the memories are as they were, too
+
+
+_TRAINED = b'{"text": "a document that is not held out"}\n'
+
+
+def test_text_that_changed_behind_done_runs_is_told(
+    streamed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = streamed / "words.jsonl"
+    whole, when = text.read_bytes(), text.stat()
+    logs = [log.with_name("steps.jsonl") for log in streamed.rglob("metrics/evals.jsonl")]
+    monkeypatch.setattr(stream_corpora, "run_here", lambda *_, **__: pytest.fail("trained"))
+    try:
+        for log in logs:
+            log.write_text("")
+        for changed, said in (
+            (whole.replace(b"the", b"eht"), "words holds out other text"),
+            (whole + _TRAINED, "the text of source 'words', or how it is read, changed"),
+        ):
+            text.write_bytes(changed)
+            assert main(["stream", str(streamed / "stream.toml")]) == 2
+            assert capsys.readouterr().err.count(said) == 1  # not once for each run
+    finally:
+        text.write_bytes(whole)
+        os.utime(text, ns=(when.st_atime_ns, when.st_mtime_ns))
+        for log in logs:
+            log.unlink()
+    monkeypatch.setattr(stream_corpora, "run_here", _pretend)
+    assert main(["stream", str(streamed / "stream.toml")]) == 0
+
+
+def test_held_out_text_of_the_same_size_is_told_apart(streamed: Path, tmp_path: Path) -> None:
+    """A word put right in a document of a group that is held out changes neither count."""
+    plan = _plan(streamed, "er")
+    facts = plan.conduct.corpora["words"]
+    shutil.copytree(facts.folder, tmp_path / "copy")
+    copy = facts.model_copy(update={"key": "of a copy", "folder": str(tmp_path / "copy")})
+    corpora = {**plan.conduct.corpora, "words": copy}
+    conduct = plan.conduct.model_copy(update={"corpora": corpora})
+    other = plan.model_copy(update={"conduct": conduct})
+    assert list(changed_held_out(plan, other)) == []
+    (path,) = (tmp_path / "copy").glob(f"*{TEXT_HASHES}")
+    hashes = np.load(path)
+    hashes[kept_documents(copy, held_out=True)[0]] += 1
+    np.save(path, hashes)
+    assert list(changed_held_out(plan, other)) == ["words holds out other text"]
 
 
 def test_figures_whose_plan_is_lost_are_not_believed(

@@ -263,7 +263,7 @@ def test_contrasts_are_fixed_once_a_run_has_begun(
     ("algorithm", "fix"),
     [
         ("er", "give this backbone a lower one\n"),
-        ("ewc++", "give this backbone a lower one, or learners.it.ewc, which is 100\n"),
+        ("ewc++", "give this backbone a lower one, or learners.it.ewc, which is 1\n"),
     ],
 )
 def test_a_loss_that_runs_away_is_told_with_its_cell(

@@ -23,7 +23,7 @@ from rewarm.comparison.registration import claims_of, register
 from rewarm.comparison.student import detectable_in_errors
 from rewarm.comparison.verdict import conclude
 from rewarm.corpus.chat import OpenChat
-from rewarm.errors import PlanError, Problems, RecipeError
+from rewarm.errors import PlanError, Problem, Problems, RecipeError, RunFolderError
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparisonResult, Registration
 from rewarm.records.comparison_folder import ComparisonFolder
@@ -38,6 +38,7 @@ from rewarm.stages.compared_runs import (
     plan_runs,
     workers_of,
 )
+from rewarm.stages.held_plans import FIX, check_done_run
 from rewarm.stages.job import Job, command_line, keep_plan
 from rewarm.stages.launches import Launch, States, run_here, state_on_disk
 from rewarm.stages.memberships import note_memberships
@@ -160,6 +161,7 @@ class _Comparison:
         registration = self._register(write=True)
         self._prepare()
         planned = self.planned(estimates_allowed=False)
+        self._check_kept(planned)
         launches = [run.launch for run in planned]
         states: States = {launch.name: state_on_disk(launch) for launch in launches}
         under_way, has_ended = self._job_of_cluster()
@@ -169,7 +171,7 @@ class _Comparison:
             self._check_harness(planned)
             for run in planned:
                 if states[run.launch.name] != "done":
-                    keep_plan(run.plan, run.job)
+                    keep_plan(run.plan, run.job, fix=FIX)
                     run.job.run.make_log_folder()
             note_memberships(planned, registration, self.folder.page)
             states, under_way = self._train(launches)
@@ -184,6 +186,21 @@ class _Comparison:
         self._drop_checkpoints(launches, states)
         self._tell_failures(launches, states)
         return self._conclude(registration, planned, states)
+
+    def _check_kept(self, planned: Sequence[PlannedRun]) -> None:
+        """Raise RunFolderError where text has changed behind runs that have begun or are done.
+
+        Recipes are held to by what was claimed; text lies outside of them.
+        """
+        problems: dict[str, Problem] = {}
+        for run in planned:
+            try:
+                check_done_run(run.plan, run.job.run)
+            except RunFolderError as error:
+                for problem in error.problems:
+                    problems.setdefault(problem.what, problem)  # one change shows in many runs
+        if problems:
+            raise RunFolderError(list(problems.values()))
 
     def _prepare(self) -> None:
         """Sample and prepare the text of every arm; what is there already is left as it is."""

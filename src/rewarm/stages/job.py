@@ -101,19 +101,22 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder
     return load_plan(run.plan), run
 
 
-def keep_plan(plan: Plan, job: Job) -> None:
+_FIX = "give the changed recipe another name (or run_folder), or undo the change"
+
+
+def keep_plan(plan: Plan, job: Job, *, fix: str = _FIX) -> None:
     """Write plan and recipe into the run folder, while no launch is under way in it.
 
     A run that has begun keeps its science: another plan is refused with what differs
-    (RunFolderError), and nothing is overwritten. A launch under way keeps its own files: the same
-    science is then not written, another one is refused.
+    (RunFolderError; `fix` is what to do then), and nothing is overwritten. A launch under way keeps
+    its own files: the same science is then not written, another one is refused.
     """
     run = job.run
-    _check_same_science(plan, run)
+    _check_same_science(plan, run, fix)
     try:
         with hold_lock(run.lock, lambda message: None):
             # Another command may have planned, and begun, since.
-            _check_same_science(plan, run)
+            _check_same_science(plan, run, fix)
             save_plan(plan, run.plan)
             write_json(run.recipe, job.recipe.model_dump(mode="json"))
     except RunFolderError:
@@ -121,7 +124,7 @@ def keep_plan(plan: Plan, job: Job) -> None:
             raise
 
 
-def _check_same_science(plan: Plan, run: RunFolder) -> None:
+def _check_same_science(plan: Plan, run: RunFolder, fix: str) -> None:
     if not (run.plan.exists() and run.has_begun()):
         return
     if not plan.measured:
@@ -144,5 +147,5 @@ def _check_same_science(plan: Plan, run: RunFolder) -> None:
         raise RunFolderError.one(
             str(run.path),
             f"this run has begun under another plan: {differences}",
-            "give the changed recipe another name (or run_folder), or undo the change",
+            fix,
         )

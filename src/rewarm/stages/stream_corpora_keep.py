@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from rewarm.errors import PlanError, Problem, RunFolderError
 from rewarm.planning.plan import Plan, load_plan
-from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.held_plans import FIX, changed_held_out
 from rewarm.stages.job import keep_plan
 from rewarm.stages.stream_corpora_plans import PlannedCourse
 
 __all__ = ["keep_plans"]
-
-_FIX = "give the experiment another name, or undo the change"
 
 
 def keep_plans(planned: Sequence[PlannedCourse]) -> None:
@@ -28,7 +26,7 @@ def keep_plans(planned: Sequence[PlannedCourse]) -> None:
     for run in planned:
         try:
             _check_measured_alike(run.plan, run.job.run)
-            keep_plan(run.plan, run.job)
+            keep_plan(run.plan, run.job, fix=FIX)
             run.job.run.make_log_folder()
         except RunFolderError as error:
             for problem in error.problems:
@@ -54,7 +52,7 @@ def _check_measured_alike(plan: Plan, run: RunFolder) -> None:
     changed = "; ".join(_changes(old, plan))
     if changed:
         what = f"this run has begun, and was to be measured otherwise: {changed}"
-        raise RunFolderError.one(str(run.path), what, _FIX)
+        raise RunFolderError.one(str(run.path), what, FIX)
 
 
 def _changes(old: Plan, new: Plan) -> Iterator[str]:
@@ -62,11 +60,4 @@ def _changes(old: Plan, new: Plan) -> Iterator[str]:
     for key in now:
         if before[key] != now[key]:
             yield f"evaluation.{key} was {before[key]!r}, and is {now[key]!r}"
-    corpora = old.conduct.corpora
-    for name, facts in new.conduct.corpora.items():
-        if name in corpora and _held_out(corpora[name]) != _held_out(facts):
-            yield f"{name} holds out other text"
-
-
-def _held_out(facts: CorpusFacts) -> tuple[int, int]:
-    return facts.held_out_documents, facts.held_out_bytes
+    yield from changed_held_out(old, new)

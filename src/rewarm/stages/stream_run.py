@@ -14,7 +14,7 @@ import torch
 from rewarm.artifacts import parse_json, write_json
 from rewarm.distributed.tensor_files import fill_from_safetensors, read_headers, write_tensors
 from rewarm.distributed.world import ALONE
-from rewarm.errors import CheckpointError, PlanError, UserError
+from rewarm.errors import CheckpointError, PlanError, Problem
 from rewarm.records.stream import StreamRun
 from rewarm.stages.stream_learners import BuiltLearner, build_learner, memory_of
 from rewarm.stream.course import Progress, run_record, second_stage, take_course
@@ -73,7 +73,7 @@ class OneRun:
             # Plain SGD follows a pull to where it is only while lr · λ · F stays below 2.
             fix += f", or learners.{learner}.ewc, which is {self.recipe.ewc:g}"
         what = f"{learner}, seed {self.seed}: {error}"
-        return PlanError.one(f"backbones.{backbone}.lr", what, fix)
+        return PlanError([Problem(f"backbones.{backbone}.lr", what, fix)])
 
     @staticmethod
     def clear(place: RunPlace) -> None:

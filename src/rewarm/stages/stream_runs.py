@@ -100,6 +100,8 @@ class StreamRuns:
             self.console.print(f"{told}: {what}", markup=False, highlight=False, soft_wrap=True)
 
         experiment = self.written.experiment
+        if path.exists():
+            tell("on record with another source, other weights or settings: it is done again")
         run = OneRun(
             names={"backbone": cell.backbone, "learner": cell.learner},
             seed=seed,

@@ -166,7 +166,7 @@ class LearnerRecipe(Section):
     temperature: float | None = Field(
         None, gt=0, description="lwf (default 2) and scr (default 0.07)"
     )
-    ewc: float = Field(100.0, gt=0, description="ewc++: λ")
+    ewc: float = Field(1.0, gt=0, description="ewc++: λ")
     fisher_decay: float = Field(0.9, gt=0, lt=1, description="ewc++: weight of what was before")
     fisher_every: int = Field(5, ge=1, description="ewc++: steps from one look to the next")
     memory_epochs: int = Field(30, ge=1, description="gdumb: passes over the memory")

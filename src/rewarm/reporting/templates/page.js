@@ -11,7 +11,9 @@
   };
 
   function follow(plot) {
-    const data = JSON.parse(plot.querySelector("script").textContent);
+    const written = plot.querySelector("script");
+    if (!written) return; // squares tell their own figures, there is nothing to follow
+    const data = JSON.parse(written.textContent);
     // A stop is what one look shows: a column of several curves, or a single point.
     const stops = data.mode === "column" ? data.columns : data.columns.flatMap(
       ([x, heading, items]) => items.map((item) => [x, heading, [item]]));
