@@ -19,6 +19,7 @@ from rewarm.artifacts import write_atomically
 from rewarm.records.comparison import ComparisonResult, PairedEffect
 from rewarm.reporting.comparison_sections import difference_figures, front_figure
 from rewarm.reporting.effects import (
+    detectable_of,
     effect_value,
     expectation,
     interval_of,
@@ -117,7 +118,7 @@ def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
         per_seed(effect),
         p_value(effect.p_holm),
         effect_value(noise) if noise is not None else "",
-        written(effect.detectable_holm, effect.unit),
+        detectable_of(effect, effect.detectable_holm),
         f"**{effect.word}**" if effect.word else "",
     )
     return "| " + " | ".join(cells) + " |"

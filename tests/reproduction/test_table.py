@@ -73,6 +73,10 @@ def test_what_was_expected_stands_in_the_table_with_its_margin() -> None:
     cells = [row.split(" | ")[2] for row in rows if " − " in row and "`mean_loss`" in row]
     # The margin is the metric's; a contrast that expects a side is not held to it.
     assert cells == ["not higher by more than 0.05", "lower"]
+    # What could have been found is of the same kind: a margin with its sign, or a difference. By
+    # hand, of two tests at 2.5 % and SE 0.0057735: margin_in_errors and detectable_in_errors.
+    found = [row.split(" | ")[8] for row in rows if " − " in row and "`mean_loss`" in row]
+    assert found == ["+0.032", "0.046"]
 
 
 def test_a_second_suite_waits_until_the_bases_are_there(tmp_path: Path) -> None:
