@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from claims import CLAIMS, claims_table
 from rich.console import Console
 
 from rewarm.artifacts import write_atomically
 from rewarm.records.comparison import ComparisonResult, PairedEffect
 from rewarm.reporting.comparison_sections import difference_figures, front_figure
 from rewarm.reporting.effects import (
+    detectable_of,
     effect_value,
     expectation,
     interval_of,
@@ -29,11 +31,12 @@ from rewarm.reporting.effects import (
 from rewarm.reporting.figures import standalone
 from rewarm.units import format_count, format_duration
 
-__all__ = ["between", "read_results", "readme_with", "tables_of", "write_results"]
+__all__ = ["between", "read_results", "readme_with", "tables_of", "with_claims", "write_results"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE / "README.md"
+_CLAIMS, _END_OF_CLAIMS = "<!-- claims: written by table.py -->", "<!-- end of claims -->"
 _BEGIN, _END = "<!-- results: written by table.py -->", "<!-- end of results -->"
 _HEADS = (
     "| arm − against | metric | expected | difference | 95 % interval | by seed | p (Holm) "
@@ -58,7 +61,8 @@ def write_results(folder: Path, readme: Path, order: Sequence[str]) -> None:
     for result in results:
         for name, svg in _figures(result):
             write_atomically(folder / name, svg)
-    write_atomically(readme, readme_with(readme.read_text(encoding="utf-8"), results, folder))
+    page = readme_with(readme.read_text(encoding="utf-8"), results, folder)
+    write_atomically(readme, with_claims(page, results) if _CLAIMS in page else page)
 
 
 def readme_with(page: str, results: Sequence[ComparisonResult], folder: Path) -> str:
@@ -68,6 +72,14 @@ def readme_with(page: str, results: Sequence[ComparisonResult], folder: Path) ->
     """
     tables = "\n".join(tables_of(result, folder) for result in results) or _NONE
     return between(page, _BEGIN, _END, tables)
+
+
+def with_claims(page: str, results: Sequence[ComparisonResult], claims: Path = CLAIMS) -> str:
+    """Return the page with what was seen of each claim between its two marks.
+
+    Raises ValueError where the marks are not there.
+    """
+    return between(page, _CLAIMS, _END_OF_CLAIMS, claims_table(claims, results))
 
 
 def between(page: str, begin: str, end: str, body: str) -> str:
@@ -117,7 +129,7 @@ def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
         per_seed(effect),
         p_value(effect.p_holm),
         effect_value(noise) if noise is not None else "",
-        written(effect.detectable_holm, effect.unit),
+        detectable_of(effect, effect.detectable_holm),
         f"**{effect.word}**" if effect.word else "",
     )
     return "| " + " | ".join(cells) + " |"
@@ -168,7 +180,8 @@ def main() -> int:
         write_results(RESULTS, README, EVERY)
         return 0
     page = README.read_text(encoding="utf-8")
-    same = readme_with(page, read_results(RESULTS, EVERY), RESULTS) == page
+    results = read_results(RESULTS, EVERY)
+    same = with_claims(readme_with(page, results, RESULTS), results) == page
     if not same:
         Console().print("README.md is not what results/ gives: python reproduction/table.py")
     return 0 if same else 1

@@ -15,7 +15,7 @@ from rewarm.comparison.experiment import (
     read_experiment,
 )
 from rewarm.comparison.metrics import KINDS
-from rewarm.comparison.student import detectable_in_errors
+from rewarm.comparison.student import detectable_in_errors, margin_in_errors
 from rewarm.recipe.section import Section
 from rewarm.records.comparison import Direction, Word
 from rewarm.stages.demo_experiment import experiment_text
@@ -76,3 +76,9 @@ def test_the_figures_are_what_the_code_gives() -> None:
     flat = " ".join(PAGE.split())
     for seeds, word in ((3, "three seeds"), (5, "five")):
         assert f"{detectable_in_errors(seeds):.1f}" in flat.split("noncentral t:")[1].split(word)[0]
+    margins = flat.split("within which these tests find")[1].split("So name")[0]
+    both, one = (
+        [f"{margin_in_errors(seeds, num_ends=ends):.1f}" for seeds in (3, 5)] for ends in (2, 1)
+    )
+    assert f"±{both[0]} standard errors with three seeds and ±{both[1]} with five" in margins
+    assert f"{one[0]} and {one[1]} for `not_higher`" in margins

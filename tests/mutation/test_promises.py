@@ -3204,6 +3204,21 @@ MUTATIONS = [
         test="tests/unit/test_comparison_statistics.py::test_three_and_five_seeds",
     ),
     Mutation(
+        promise="both tests of equivalence have to find the margin",
+        file="comparison/student.py",
+        old="return _root(missed_by_one if num_ends == 1 else missed_by_two)",
+        new="return _root(missed_by_one)",
+        test="tests/unit/test_comparison_statistics.py::"
+        "test_margins_of_many_pairs_are_those_of_the_normal",
+    ),
+    Mutation(
+        promise="what is detectable of a margin is a margin, not a difference",
+        file="comparison/effects.py",
+        old="num_ends=num_ends(expect))",
+        new="num_ends=0)",
+        test="tests/unit/test_comparison_verdict.py::test_two_primaries_by_hand",
+    ),
+    Mutation(
         promise="claims cannot change once a run has begun",
         file="comparison/registration.py",
         old="        _check_same(known, claims, written)\n",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from rich.console import Console
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
 
+import claims  # noqa: E402
+import large  # noqa: E402
 import suite  # noqa: E402
 import table  # noqa: E402
 from bases import FULL, LARGE  # noqa: E402
@@ -31,6 +36,76 @@ def test_the_page_is_what_the_committed_results_give() -> None:
     page = table.README.read_text(encoding="utf-8")
     results = table.read_results(table.RESULTS, suite.EVERY)
     assert table.readme_with(page, results, table.RESULTS) == page
+
+
+def test_the_claims_are_what_the_committed_results_give() -> None:
+    page = table.README.read_text(encoding="utf-8")
+    assert table.with_claims(page, table.read_results(table.RESULTS, suite.EVERY)) == page
+
+
+def test_the_table_of_the_gpu_is_what_the_committed_losses_give() -> None:
+    page = table.README.read_text(encoding="utf-8")
+    assert large.page_with(page) == page
+
+
+def test_a_row_of_the_gpu_by_hand(tmp_path: Path) -> None:
+    # Forgetting 2, 2, 2 and 1, 0.9, 0.8 of each arm but naive: −1, −1.1, −1.2, sd 0.1, SE 0.057735,
+    # ± 4.30265 SE = 0.248; mean loss is half of it, for new text is 1 everywhere.
+    def runs(*ends: float) -> list[dict[str, float]]:
+        return [
+            {"seed": seed, "base_old": 1.0, "old": 1.0 + end, "new": 1.0}
+            for seed, end in enumerate(ends)
+        ]
+
+    arms = {name: runs(1.0, 0.9, 0.8) for names in large._PAIRS for name in names}
+    arms["naive"] = runs(2.0, 2.0, 2.0)
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps({"arms": arms}), encoding="utf-8")
+    row = large.page_with(f"{large._BEGIN}\n{large._END}", part).splitlines()[4]
+    shown = "−1.100 | −1.348 to −0.852 | −1.000, −1.100, −1.200 | 0.0027 | −0.550 | 0.0027"
+    assert row == f"| replay-1 − naive | {shown} |"
+
+
+def test_every_claim_is_called_by_tests_that_its_experiments_name() -> None:
+    """Also those of experiments that have no result yet."""
+    for entry in tomllib.loads(claims.CLAIMS.read_text(encoding="utf-8"))["claims"]:
+        assert entry["tests"]
+        for named in (*entry["tests"], *re.findall(r"\{([^{}]+)\}", entry["seen"])):
+            name, arm, against, metric = named.removesuffix(" %").split()
+            written = read_experiment(suite.HERE / "experiments" / f"{name}.toml").experiment
+            assert (arm, against) in [pair[:2] for pair in written.pairs()], named
+            assert metric in [primary.metric for primary in written.primary], named
+
+
+def claimed(folder: Path, seen: str, *tests: str) -> str:
+    """The last row of the table of one claim on the made-up result."""
+    path = folder / "claims.toml"
+    named = ", ".join(f'"{test}"' for test in tests)
+    path.write_text(f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\ntests = [{named}]\n')
+    return claims.claims_table(path, [fake_comparison()]).splitlines()[-1]
+
+
+def test_a_claim_has_the_words_and_the_differences_of_its_tests(tmp_path: Path) -> None:
+    # Forgetting 0.50, 0.52, 0.48 and 0.20, 0.21, 0.16: −0.31, which is 62 % of 0.5.
+    both = ("made-up replay none forgetting", "made-up broken none forgetting")
+    row = claimed(tmp_path, "it is {%s}, {%s %%}" % (both[0], both[0]), both[0])  # noqa: UP031
+    seen = "It is 0.310 lower, 62 % lower ([made-up](#made-up))"
+    assert row == f"| X | C | {seen} | **as expected** |"
+    words = [e.word for e in fake_comparison().primary if e.metric == "forgetting"]
+    assert words == ["as expected", "as expected"]
+    assert claimed(tmp_path, "it", *both).endswith("| **as expected** |")
+
+
+def test_tests_of_a_claim_that_came_out_unlike_are_counted(tmp_path: Path) -> None:
+    row = claimed(tmp_path, "it", "made-up replay none forgetting", "other a b forgetting")
+    assert row.endswith("| **1 of 2 as expected, 1 of 2 not run** |")
+
+
+def test_a_claim_on_what_was_not_run_says_so_and_one_on_no_test_is_refused(tmp_path: Path) -> None:
+    row = claimed(tmp_path, "it is {other a b forgetting}", "other a b forgetting")
+    assert row == "| X | C |  (other) | **not run** |"
+    with pytest.raises(ValueError, match=r"no primary test replay - none, adaptation\.new"):
+        claimed(tmp_path, "it", "made-up replay none adaptation.new")
 
 
 def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) -> None:
@@ -73,6 +148,10 @@ def test_what_was_expected_stands_in_the_table_with_its_margin() -> None:
     cells = [row.split(" | ")[2] for row in rows if " − " in row and "`mean_loss`" in row]
     # The margin is the metric's; a contrast that expects a side is not held to it.
     assert cells == ["not higher by more than 0.05", "lower"]
+    # What could have been found is of the same kind: a margin with its sign, or a difference. By
+    # hand, of two tests at 2.5 % and SE 0.0057735: margin_in_errors and detectable_in_errors.
+    found = [row.split(" | ")[8] for row in rows if " − " in row and "`mean_loss`" in row]
+    assert found == ["+0.033", "0.046"]
 
 
 def test_a_second_suite_waits_until_the_bases_are_there(tmp_path: Path) -> None:

@@ -245,7 +245,8 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert "3 arms × 3 seeds (1, 2, 3): 9 runs, processes, 2 at a time" in words
     assert "tokens are estimates" in words
     # Two primaries of one contrast: the control's copy is none.
-    assert "2 tests of 3 pairs at 5% together (Holm): the strictest finds 8.0 standard" in words
+    assert "2 tests of 3 pairs at 5% together (Holm): with 80 % power the strictest" in words
+    assert "a difference of 8.0 and that there is none up to a margin of ±6.3, in stand" in words
     lines = [line.split() for line in told.splitlines()]
     assert ["replay", "1.15k", "384"] in lines  # exposure: 18 and 6 of 24 sequences of 64 tokens
     # 6 cosine steps from 0.01 towards 0.001, by hand: Σ 0.001 + 0.009 (1 + cos(πk/6))/2 = 0.0375

@@ -20,12 +20,14 @@ from rewarm.comparison.paired import (
 )
 from rewarm.comparison.student import (
     detectable_in_errors,
+    margin_in_errors,
     noncentral_t_cdf,
     t_quantile,
     two_sided_p,
 )
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle here")
+integrate = pytest.importorskip("scipy.integrate", reason="scipy is the oracle here")
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 19, 60, 200])
@@ -84,6 +86,54 @@ def test_power_by_simulation() -> None:
     means, errors = drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / 2
     found = np.mean(np.abs(means / errors) >= 3.182446)
     assert found == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 22])
+@pytest.mark.parametrize("num_pairs", [2, 3, 5, 10])
+def test_the_margin_of_one_test_has_the_power_that_it_says(num_pairs: int, level: float) -> None:
+    shift = margin_in_errors(num_pairs, num_ends=1, level=level)
+    degrees = num_pairs - 1
+    power = stats.nct.sf(stats.t.ppf(1 - level, degrees), degrees, shift)
+    assert power == pytest.approx(0.8, abs=1e-7)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 22])
+@pytest.mark.parametrize("num_pairs", [2, 3, 5, 10])
+def test_the_margin_of_two_tests_has_the_power_that_it_says(num_pairs: int, level: float) -> None:
+    """Both tests have the same spread: by scipy's χ and adaptive quadrature over it."""
+    shift = margin_in_errors(num_pairs, num_ends=2, level=level)
+    degrees = num_pairs - 1
+    threshold, root = stats.t.ppf(1 - level, degrees), math.sqrt(degrees)
+
+    def density(s: float) -> float:
+        inside = 2 * stats.norm.cdf(shift - threshold * s) - 1
+        return float(inside * stats.chi.pdf(s * root, degrees) * root)
+
+    power, _ = integrate.quad(density, 0, shift / threshold, epsabs=1e-11, limit=200)
+    assert power == pytest.approx(0.8, abs=1e-9)
+
+
+def test_margins_of_many_pairs_are_those_of_the_normal() -> None:
+    # z(0.95) = 1.6449; one end asks for z(0.8) = 0.8416 beside it, two ends for z(0.9) = 1.2816.
+    assert margin_in_errors(20_000, num_ends=1) == pytest.approx(1.6449 + 0.8416, abs=1e-3)
+    assert margin_in_errors(20_000, num_ends=2) == pytest.approx(1.6449 + 1.2816, abs=1e-3)
+
+
+@pytest.mark.parametrize(("num_ends", "lowest"), [(1, -math.inf), (2, -1.0)])
+def test_the_power_of_a_margin_by_simulation(num_ends: int, lowest: float) -> None:
+    """Independent of any formula: three normal pairs without a difference, and the tests made."""
+    margin = margin_in_errors(3, num_ends=num_ends) / math.sqrt(3)  # in sd
+    drawn = np.random.default_rng(0).normal(size=(40_000, 3))
+    means, reach = drawn.mean(axis=1), 2.919986 * drawn.std(axis=1, ddof=1) / math.sqrt(3)
+    found = np.mean((means + reach <= margin) & (means - reach >= lowest * margin))
+    assert found == pytest.approx(0.8, abs=0.01)  # its standard error is 0.002
+
+
+def test_what_is_detectable_goes_by_the_claim() -> None:
+    # sd 0.03 of 3 pairs: SE 0.017321. By the tables above: 5.653, 3.979 and 4.607 of them.
+    assert smallest_detectable(0.03, 3) == pytest.approx(0.09791, abs=2e-5)
+    assert smallest_detectable(0.03, 3, num_ends=1) == pytest.approx(0.06892, abs=2e-5)
+    assert smallest_detectable(0.03, 3, num_ends=2) == pytest.approx(0.07980, abs=2e-5)
 
 
 def test_a_paired_mean_by_hand() -> None:

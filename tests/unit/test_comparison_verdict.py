@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rewarm.comparison.documents import document_interval
 from rewarm.comparison.metrics import against_base, kind_of, metric_problem, values_of
+from rewarm.comparison.paired import smallest_detectable
 from rewarm.records.comparison import ComparisonResult
 from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.facts import LOWER_IS_BETTER, EvalRecord, Metric
@@ -46,6 +47,12 @@ def test_two_primaries_by_hand() -> None:
     assert adaptation.p_holm == pytest.approx(adaptation.p)
     assert (forgetting.word, adaptation.word) == ("as expected", "as expected")
     assert result.verdict == "As expected: all 2 primary tests came out as was written (Holm at 5%)"
+    # SE 0.01, and equality is two one-sided tests: 4.607 SE for one pair of them at 5 %.
+    assert adaptation.detectable == pytest.approx(0.04607, abs=1e-5)
+    assert adaptation.detectable_holm == pytest.approx(
+        smallest_detectable(0.0173205, 3, level=0.025, num_ends=2), rel=1e-5
+    )
+    assert "find a margin of 0.046, were there no difference, with" in adaptation.sentence
     assert "−0.310 bits per byte" in forgetting.sentence
     assert "3 seeds of this spread would find 0.033 with 80 % power" in forgetting.sentence
 
@@ -111,7 +118,8 @@ def test_no_worse_by_hand() -> None:
     assert "one-sided p = 0.018, after Holm 0.035): not higher by more than 0.050, as expected" in (
         replay.sentence
     )
-    assert "3 seeds of this spread would find 0.033 with 80 % power" in replay.sentence
+    # One end: 3.979 SE of 0.0057735.
+    assert "3 seeds of this spread would find a margin of 0.023, were there" in replay.sentence
     assert replay.word == "as expected"
     # Mean 0.4933, SE 0.0120: at 5 % of four tests ± 8.86 SE, and that lies wholly above 0.05.
     assert naive.word == "against expectation"

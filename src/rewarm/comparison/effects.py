@@ -15,7 +15,7 @@ from rewarm.comparison.paired import (
 )
 from rewarm.comparison.sentences import sentence
 from rewarm.records.comparison import Direction, PairedEffect, Word
-from rewarm.records.margins import claimed_range
+from rewarm.records.margins import claimed_range, num_ends
 
 __all__ = ["BySeed", "judged", "paired_effect"]
 
@@ -56,7 +56,7 @@ def paired_effect(
         high=found.high if found is not None else None,
         p=p,
         p_holm=None,
-        detectable=None if sd is None else smallest_detectable(sd, len(seeds)),
+        detectable=_detectable(sd, len(seeds), expect, LEVEL),
         detectable_holm=None,
         expect=expect,
         within=within,
@@ -79,15 +79,23 @@ def judged(
         known = effect.model_copy(
             update={
                 "p_holm": None if effect.p is None else p_holm,
-                "detectable_holm": None
-                if effect.sd is None
-                else smallest_detectable(effect.sd, len(effect.seeds), level=strictest),
+                "detectable_holm": _detectable(
+                    effect.sd, len(effect.seeds), effect.expect, strictest
+                ),
                 "word": _word(effect, p_holm, len(effects)),
             }
         )
         floor = next((n for n in noise if n.metric == effect.metric), None)
         found.append(known.model_copy(update={"sentence": sentence(known, floor)}))
     return tuple(found)
+
+
+def _detectable(
+    sd: float | None, num_pairs: int, expect: Direction | None, level: float
+) -> float | None:
+    if sd is None:
+        return None
+    return smallest_detectable(sd, num_pairs, level=level, num_ends=num_ends(expect))
 
 
 def _word(effect: PairedEffect, p_holm: float, num_tests: int) -> Word:

@@ -18,6 +18,7 @@ import numpy as np
 
 from rewarm.comparison.student import (
     detectable_in_errors,
+    margin_in_errors,
     noncentral_t_cdf,
     t_quantile,
     two_sided_p,
@@ -112,8 +113,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(sd: float, num_pairs: int, *, level: float = LEVEL) -> float:
-    """Return the smallest effect that so many pairs find at this level with 80 % power, were their
-    spread what was seen here.
+def smallest_detectable(
+    sd: float, num_pairs: int, *, level: float = LEVEL, num_ends: int = 0
+) -> float:
+    """Return what so many pairs find at this level with 80 % power, were their spread what was
+    seen here.
+
+    That is the smallest difference; of a claim with a margin, which has one or two ends
+    (`num_ends`), the smallest margin within which a difference of 0 is found to lie.
     """
-    return detectable_in_errors(num_pairs, level=level, power=POWER) * sd / math.sqrt(num_pairs)
+    if num_ends:
+        errors = margin_in_errors(num_pairs, num_ends=num_ends, level=level, power=POWER)
+    else:
+        errors = detectable_in_errors(num_pairs, level=level, power=POWER)
+    return errors * sd / math.sqrt(num_pairs)

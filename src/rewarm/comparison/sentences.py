@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rewarm.comparison.outcomes import Outcome
 from rewarm.comparison.paired import LEVEL
 from rewarm.records.comparison import ComparedArm, PairedEffect, Registration
-from rewarm.records.margins import claimed_range, expected_words
+from rewarm.records.margins import claimed_range, expected_words, num_ends
 
 __all__ = ["notes_on", "overall", "sentence"]
 
@@ -27,10 +27,11 @@ def sentence(effect: PairedEffect, noise: PairedEffect | None) -> str:
     value += f" ({interval}, {len(effect.seeds)} seeds, {_p(effect)})"
     parts = [value + (f": {_called(effect)}" if effect.word else "")]
     if effect.word and effect.detectable is not None:
-        parts.append(
-            f"{len(effect.seeds)} seeds of this spread would find "
-            f"{_plain(effect.detectable, effect)} with 80 % power"
+        found = _plain(effect.detectable, effect)
+        what = (
+            f"a margin of {found}, were there no difference," if num_ends(effect.expect) else found
         )
+        parts.append(f"{len(effect.seeds)} seeds of this spread would find {what} with 80 % power")
     if noise is not None and noise.differences:
         most = max(abs(difference) for difference in noise.differences)
         parts.append(f"The control's copy differs by up to {_plain(most, effect)}")

@@ -120,7 +120,8 @@ class PairedEffect(Record):
     )
     p_holm: float | None = Field(description="adjusted for all primary tests; None: it is none")
     detectable: float | None = Field(
-        description="smallest effect found with 80 % power at 5 % by so many seeds of this spread"
+        description="smallest difference that so many seeds of this spread find with 80 % power at "
+        "5 %; where a margin is expected, the smallest one within which they find no difference"
     )
     detectable_holm: float | None = Field(
         description="the same at 5 % shared by all primary tests, Holm's strictest step"

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 
 from rewarm.records.comparison import Direction
 
-__all__ = ["claimed_range", "expected_words", "margin_problem"]
+__all__ = ["claimed_range", "expected_words", "margin_problem", "num_ends"]
 
 
 class _Margin(NamedTuple):
@@ -57,6 +57,12 @@ def claimed_range(expect: Direction | None, within: float | None) -> tuple[float
         return None
     assert within is not None
     return margin.low * within, margin.high * within
+
+
+def num_ends(expect: Direction | None) -> int:
+    """Return how many ends the claimed range has: 0 for expectations without a margin."""
+    margin = _MARGINS.get(expect or "")
+    return 0 if margin is None else sum(map(math.isfinite, (margin.low, margin.high)))
 
 
 def expected_words(expect: Direction | None, within: str) -> str:

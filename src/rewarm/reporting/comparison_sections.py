@@ -8,6 +8,7 @@ from rewarm.artifacts import canonical_json
 from rewarm.records.comparison import ComparedArm, ComparisonResult, PairedEffect, Primary
 from rewarm.reporting import numbers
 from rewarm.reporting.effects import (
+    detectable_of,
     effect_value,
     expectation,
     interval_of,
@@ -140,8 +141,8 @@ def effects_table(effects: Sequence[PairedEffect], result: ComparisonResult) -> 
             row += [
                 p_value(effect.p_holm),
                 Cell(
-                    written(effect.detectable, effect.unit),
-                    below=written(effect.detectable_holm, effect.unit),
+                    detectable_of(effect, effect.detectable),
+                    below=detectable_of(effect, effect.detectable_holm),
                 ),
             ]
         row.append(f"±{written(floor, effect.unit)}" if floor is not None else numbers.MISSING)
@@ -153,9 +154,10 @@ def effects_table(effects: Sequence[PairedEffect], result: ComparisonResult) -> 
         columns += numeric("p, Holm", "detectable") + numeric("A/A") + words("came out")
         note = (
             "Mean over seeds of arm − control with the same seed, its 95 % t interval under it. "
-            "Detectable: the smallest effect that so many seeds of this spread find with 80 % "
-            "power at 5 %, under it with Holm's strictest step. A/A: the largest difference of "
-            "the control's copy."
+            "Detectable: the smallest difference that so many seeds of this spread find with 80 % "
+            "power at 5 %, under it with Holm's strictest step; with a sign, of a claim with a "
+            "margin: the smallest margin within which they find no difference. A/A: the largest "
+            "difference of the control's copy."
         )
     else:
         columns += numeric("A/A")

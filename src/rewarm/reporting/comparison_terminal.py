@@ -15,6 +15,7 @@ from rewarm.records.comparison import ComparedArm, ComparisonResult, PairedEffec
 from rewarm.reporting import numbers
 from rewarm.reporting.effects import (
     arm_estimate,
+    detectable_of,
     effect_value,
     expectation,
     interval_of,
@@ -184,7 +185,7 @@ def _effects(title: str, effects: Sequence[PairedEffect], result: ComparisonResu
             interval_of(effect).replace("\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", "\nto "),
             per_seed(effect).replace(", ", "\n"),
             p_value(effect.p_holm),
-            written(effect.detectable, effect.unit),
+            detectable_of(effect, effect.detectable),
             _noise(effect, result),
         )
     return table

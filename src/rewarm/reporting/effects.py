@@ -11,6 +11,7 @@ from rewarm.reporting.wording import Statement
 
 __all__ = [
     "arm_estimate",
+    "detectable_of",
     "effect_value",
     "expectation",
     "interval_of",
@@ -22,6 +23,7 @@ __all__ = [
     "written_down",
 ]
 
+_ENDS = {"equal": "±", "not_higher": "+", "not_lower": "\N{MINUS SIGN}"}
 _MOODS: dict[str, Mood] = {"as expected": "good", "against expectation": "bad"}
 
 
@@ -63,6 +65,12 @@ def p_value(p: float | None) -> str:
     if p is None:
         return numbers.MISSING
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def detectable_of(effect: PairedEffect, value: float | None) -> str:
+    """Return what could have been found: a difference, or a margin with the sign of its ends."""
+    sign = _ENDS.get(effect.expect or "", "") if value is not None else ""
+    return sign + written(value, effect.unit)
 
 
 def mood_of_effect(effect: PairedEffect) -> Mood:

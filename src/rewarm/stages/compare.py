@@ -20,13 +20,14 @@ from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_exp
 from rewarm.comparison.metrics import harness_problems
 from rewarm.comparison.paired import LEVEL
 from rewarm.comparison.registration import claims_of, register
-from rewarm.comparison.student import detectable_in_errors
+from rewarm.comparison.student import detectable_in_errors, margin_in_errors
 from rewarm.comparison.verdict import conclude
 from rewarm.corpus.chat import OpenChat
 from rewarm.errors import PlanError, Problem, Problems, RecipeError, RunFolderError
 from rewarm.recipe.schema import Recipe
 from rewarm.records.comparison import ComparisonResult, Registration
 from rewarm.records.comparison_folder import ComparisonFolder
+from rewarm.records.margins import num_ends
 from rewarm.reporting.comparison_terminal import comparison_plan, comparison_verdict
 from rewarm.stages.board import Board
 from rewarm.stages.compared_runs import (
@@ -321,11 +322,27 @@ def _power(experiment: Experiment) -> str:
     num_seeds = len(experiment.seed_list)
     if num_seeds < 2:
         return ""
-    errors = detectable_in_errors(num_seeds, level=LEVEL / num_tests)
+    strictest = LEVEL / num_tests
+    expected = {
+        expects.get(primary.metric, primary.expect)
+        for primary in experiment.primary
+        for _, _, expects in experiment.pairs()
+    }
+    kinds = sorted({num_ends(expect) for expect in expected})
+    found = [_found(num_seeds, ends, strictest) for ends in kinds]
     return (
-        f"{counted(num_tests, 'test')} of {num_seeds} pairs at {LEVEL:.0%} together (Holm): the "
-        f"strictest finds {errors:.1f} standard errors of the paired differences with 80 % power"
+        f"{counted(num_tests, 'test')} of {num_seeds} pairs at {LEVEL:.0%} together (Holm): with "
+        f"80 % power the strictest finds {' and '.join(found)}, in standard errors of the paired "
+        "differences"
     )
+
+
+def _found(num_pairs: int, ends: int, level: float) -> str:
+    """Return in words what a test finds of a difference (no ends), or of a margin's ends."""
+    if not ends:
+        return f"a difference of {detectable_in_errors(num_pairs, level=level):.1f}"
+    margin = margin_in_errors(num_pairs, num_ends=ends, level=level)
+    return f"that there is none up to a margin of {'±' if ends == 2 else ''}{margin:.1f}"
 
 
 def _as_it_is(arm: Arm, seed: int, recipe: Recipe) -> Recipe:
