@@ -66,7 +66,7 @@ class OneRun:
             except LossNotFinite as error:
                 raise self._told(error) from error
 
-    def _told(self, error: LossNotFinite) -> UserError:
+    def _told(self, error: LossNotFinite) -> PlanError:
         backbone, learner = self.names["backbone"], self.names["learner"]
         fix = "give this backbone a lower one"
         if self.recipe.algorithm == "ewc++":
