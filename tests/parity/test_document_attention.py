@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from rewarm.model import document_attention as room
@@ -117,6 +119,10 @@ def test_split_without_bounds_takes_a_row_for_a_document() -> None:
     assert (found - by_loops(*tensors, whole, sliding_window=50)).abs().max() <= 1e-12
 
 
+# Older kernels do not ask whether heads share keys.
+ASKS_FOR_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
 def fake_varlen_attn(
     query: Tensor,
     key: Tensor,
@@ -128,13 +134,14 @@ def fake_varlen_attn(
     *,
     scale: float | None,
     window_size: tuple[int, int],
-    enable_gqa: bool,
+    enable_gqa: bool | None = None,
 ) -> Tensor:
     """torch's kernel by its documentation: (W, 0) looks W tokens back, (-1, 0) at all before."""
     assert cu_seq_q.dtype == torch.int32
     assert torch.equal(cu_seq_q, cu_seq_k)
     assert max_q >= int(cu_seq_q.diff().max())
-    assert enable_gqa == (query.shape[1] != key.shape[1])
+    asked = (query.shape[1] != key.shape[1]) if ASKS_FOR_GQA else None
+    assert enable_gqa == asked
     assert window_size[1] == 0
     window = None if window_size[0] == -1 else window_size[0] + 1
     lengths = [cu_seq_q.diff().tolist()]

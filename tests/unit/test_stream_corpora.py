@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from rewarm.cli import main
+from rewarm.corpus.encoding import TEXT_HASHES
 from rewarm.corpus.packed import open_windows
 from rewarm.corpus.shards import open_shard
-from rewarm.corpus.views import TEXT_HASHES, kept_documents, open_view
+from rewarm.corpus.views import kept_documents, open_view
 from rewarm.errors import RecipeError
 from rewarm.order.position import OrderPhase, OrderSpec
 from rewarm.planning.plan import Plan, load_plan

@@ -70,7 +70,8 @@ class Profile:
         activities = [ProfilerActivity.CPU]
         if state.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        self._profiler = profile(activities=activities)
+        # One cycle loses no events; older torch warns of what more cycles would.
+        self._profiler = profile(activities=activities, acc_events=True)
         self._spans.watch(state.device)
         self._profiler.start()
 
