@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     BertConfig,
-    BertForMaskedLM,
+    BertModel,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
@@ -59,7 +59,7 @@ _READ_BEFORE = ("eltec_eng", "openstax_world_history", "wikitext2_train_part")
 _TEXT_BYTES = 256
 IMAGES_EACH_EPOCH = 3_280
 """Of the alphabets that backbones are trained on."""
-TEXTS_EACH_STEP = 32
+TEXTS_EACH_STEP = 64
 _TEMPERATURE = 0.2
 _BATCH = 64
 
@@ -75,7 +75,7 @@ class Lengths:
     digits_each: int
 
 
-FULL = Lengths(image_epochs=12, text_steps=200, texts_each=50, digits_each=300)
+FULL = Lengths(image_epochs=12, text_steps=300, texts_each=50, digits_each=300)
 SMOKE = Lengths(image_epochs=1, text_steps=4, texts_each=16, digits_each=20)
 
 
@@ -213,12 +213,15 @@ def _moved(pixels: Tensor) -> Tensor:
 
 
 def _of_text(data: Path, folder: Path, num_steps: int) -> None:
+    """Train an encoder to tell neighbouring pieces of a document from those of other documents."""
+    documents = [text for source in _READ_BEFORE for text in _documents(data, source)]
+    documents = [text for text in documents if len(text) > 4 * _TEXT_BYTES]
     texts = [piece for source in _READ_BEFORE for piece in _pieces(data, source, 4000)]
     words = PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(train_bpe(texts, 2048)), pad_token="<pad>", mask_token="<mask>"
+        tokenizer_object=_tokenizer(train_bpe(texts, 2048)), pad_token="<pad>"
     )
     torch.manual_seed(0)
-    model = BertForMaskedLM(
+    model = BertModel(
         BertConfig(
             vocab_size=len(words),
             hidden_size=128,
@@ -227,24 +230,42 @@ def _of_text(data: Path, folder: Path, num_steps: int) -> None:
             intermediate_size=512,
             max_position_embeddings=256,
             pad_token_id=words.pad_token_id,
-        )
+        ),
+        add_pooling_layer=False,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=num_steps + 1)
     generator = np.random.default_rng(0)
+    own = torch.arange(TEXTS_EACH_STEP // 2).repeat(2)
     for _ in range(num_steps):
-        drawn = [texts[i] for i in generator.integers(0, len(texts), TEXTS_EACH_STEP)]
-        batch = words(drawn, padding=True, truncation=True, max_length=256, return_tensors="pt")
-        hidden = (torch.rand(batch["input_ids"].shape) < 0.15) & (batch["attention_mask"] == 1)
-        labels = batch["input_ids"].masked_fill(~hidden, -100)
-        ids = batch["input_ids"].masked_fill(hidden, words.mask_token_id)
-        loss = model(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels).loss
+        drawn = generator.choice(len(documents), TEXTS_EACH_STEP // 2, replace=False)
+        chosen = [documents[number] for number in drawn]
+        starts = [int(generator.integers(len(text) - 2 * _TEXT_BYTES)) for text in chosen]
+        halves = [
+            [
+                text[start + side * _TEXT_BYTES :][:_TEXT_BYTES]
+                for text, start in zip(chosen, starts, strict=True)
+            ]
+            for side in (0, 1)
+        ]
+        batch = words(
+            [*halves[0], *halves[1]],
+            padding=True,
+            truncation=True,
+            max_length=256,
+            return_tensors="pt",
+        )
+        mask = batch["attention_mask"]
+        hidden = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+        found = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        loss = contrastive_loss(found, own, _TEMPERATURE)
+        assert loss is not None
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         rate.step()
     words.save_pretrained(folder)
-    model.bert.save_pretrained(folder)
+    model.save_pretrained(folder)
 
 
 def _tokenizer(written: str) -> Any:

@@ -3326,6 +3326,14 @@ MUTATIONS = [
         test="tests/unit/test_stream.py::test_a_reservoir_keeps_every_example_equally_often",
     ),
     Mutation(
+        promise="a second pass over a task puts no copies into the memory",
+        file="stream/learning.py",
+        old="            if index not in self.offered:",
+        new="            if True:",
+        test="tests/parity/test_stream_learners.py"
+        "::test_a_second_pass_puts_no_copies_into_the_memory",
+    ),
+    Mutation(
         promise="GDumb and joint begin at the first weights after each task",
         file="stream/rehearsing.py",
         old="        self._learning.network.load_state_dict(self._first)\n",

@@ -63,6 +63,18 @@ def _learning(kept: NDArray[np.int64] = _KEPT[:0], *, memory_batch: int = 10) ->
     return learning
 
 
+def test_a_second_pass_puts_no_copies_into_the_memory() -> None:
+    learning = _learning(np.arange(10))
+    learning.keep(np.arange(10))
+    assert learning.memory.kept().tolist() == list(range(10))
+    # Nor does it after a checkpoint: what was shown, and not taken, is known to have been shown.
+    again = _learning()
+    again.restore(learning.state())
+    again.keep(np.arange(12))
+    assert again.memory.kept().tolist() == list(range(12))
+    assert again.memory.state()["num_offered"] == 12
+
+
 def _set(network: Network, weights: Floats) -> None:
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weights[:, :-1].copy()))

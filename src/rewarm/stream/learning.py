@@ -62,6 +62,7 @@ class Learning:
     lr: float
     seed: int
     seen: list[int] = field(default_factory=list)
+    offered: set[int] = field(default_factory=set)
     generator: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,13 +78,18 @@ class Learning:
 
     def state(self) -> State:
         """Return weights, classes and memory."""
-        facts = {"seen": list(self.seen), "memory": self.memory.state()}
+        facts = {
+            "seen": list(self.seen),
+            "offered": sorted(self.offered),
+            "memory": self.memory.state(),
+        }
         return State(under("network", self.network.state_dict()), facts)
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
         self.network.load_state_dict(part("network", state.tensors))
         self.seen[:] = [int(label) for label in state.facts["seen"]]
+        self.offered = {int(index) for index in state.facts["offered"]}
         self.memory.restore(state.facts["memory"])
 
     @property
@@ -102,9 +108,14 @@ class Learning:
         return draw(self.memory, self.memory_batch, self.generator)
 
     def keep(self, indices: Indices) -> None:
-        """Offer a batch of the stream to the memory."""
+        """Offer a batch of the stream to the memory, of each example its first showing.
+
+        A second pass would fill a memory with copies while the first tasks are learned.
+        """
         for index in indices.tolist():
-            self.memory.offer(index, int(self.labels[index]), self.generator)
+            if index not in self.offered:
+                self.offered.add(index)
+                self.memory.offer(index, int(self.labels[index]), self.generator)
 
     def loss(self, indices: Indices) -> Tensor:
         """Return the mean cross-entropy of examples, over all classes of the stream."""

@@ -35,8 +35,7 @@ class Memory(Protocol):
 class Reservoir:
     """Keeps each of the n examples offered so far with the same probability, size/n.
 
-    Vitter's algorithm R: the n-th takes the place of a kept one with probability size/n. An
-    example that is offered again (a second pass) counts anew.
+    Vitter's algorithm R: the n-th takes the place of a kept one with probability size/n.
     """
 
     def __init__(self, size: int) -> None:
@@ -82,8 +81,6 @@ class ClassBalanced:
     def offer(self, index: int, label: int, generator: np.random.Generator) -> None:
         """Show the next example."""
         own = self._by_class.get(label, [])
-        if index in own:
-            return  # a second pass
         counts = {known: len(items) for known, items in self._by_class.items()}
         if sum(counts.values()) >= self._size:
             most = max(counts.values())
