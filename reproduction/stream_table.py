@@ -104,7 +104,7 @@ def _markdown(table: Table) -> Iterator[str]:
         yield "| " + " | ".join(_text(cell) for cell in row) + " |"
     if table.note:
         yield ""
-        yield table.note
+        yield table.note.replace("below each mean", "in brackets")
 
 
 def _text(cell: str | Cell) -> str:
