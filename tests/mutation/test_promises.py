@@ -3471,9 +3471,9 @@ MUTATIONS = [
     Mutation(
         promise="a done run of a stream of corpora is held to its settings",
         file="stages/stream_corpora_keep.py",
-        old="            keep_plan(run.plan, run.job)\n",
+        old="            keep_plan(run.plan, run.job, fix=FIX)\n",
         new="            if not run.launch.is_done:\n"
-        "                keep_plan(run.plan, run.job)\n",
+        "                keep_plan(run.plan, run.job, fix=FIX)\n",
         test="tests/unit/test_stream_corpora.py::test_a_run_that_is_done_is_held_to_its_settings",
     ),
     Mutation(
