@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ PRECISIONS = ("float32", "bf16") if WITH_BF16 else ("float32",)
 
 
 def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
-    """Take two steps on made-up text and print the bytes that they took beside the process's."""
+    """Take two steps on made-up text; print the bytes that they took beside the process's, and the
+    processor time of the second.
+    """
     base_without_weights(folder)
     meter = MemoryMeter("cpu")
     model = load_base(folder).train()
@@ -85,6 +88,7 @@ def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
     generator = torch.Generator().manual_seed(0)
     meter.take_peak()
     for _ in range(2):
+        started = time.process_time()
         for _ in range(MICRO_BATCHES):
             ids = torch.randint(vocab_size, (ROWS, LENGTH), generator=generator)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
@@ -94,7 +98,7 @@ def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
         set_learning_rate(optimizer, 1e-4)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    print(meter.take_peak() - meter.process_bytes)
+    print(meter.take_peak() - meter.process_bytes, time.process_time() - started)
 
 
 def memory_figures(root: Path) -> list[Figure]:
@@ -111,8 +115,10 @@ def memory_figures(root: Path) -> list[Figure]:
             shape = StepShape(ROWS * LENGTH, MICRO_BATCHES, half, loss, sequence_length=LENGTH)
             state = state_bytes(facts, "adamw") - 4 * facts.num_parameters
             estimated = peak_memory(facts, shape, state_bytes=state).total
-            ratio = int(said) / estimated
-            print(f"{name} {precision}: {int(said) / 2**20:.0f} MiB, {ratio:.3f}", flush=True)
+            peak, seconds = said.split()
+            ratio = int(peak) / estimated
+            told = f"{int(peak) / 2**20:.0f} MiB, {ratio:.3f}, a step {float(seconds):.2f} s"
+            print(f"{name} {precision}: {told} of processor time", flush=True)
             figures.append(Figure(f"{name}, {precision}: peak", ratio, "", "lower", versus="plan"))
     worst = max(abs(figure.value - 1) for figure in figures)
     return [

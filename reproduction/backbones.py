@@ -238,18 +238,9 @@ def _of_text(data: Path, folder: Path, num_steps: int) -> None:
     generator = np.random.default_rng(0)
     own = torch.arange(TEXTS_EACH_STEP // 2).repeat(2)
     for _ in range(num_steps):
-        drawn = generator.choice(len(documents), TEXTS_EACH_STEP // 2, replace=False)
-        chosen = [documents[number] for number in drawn]
-        starts = [int(generator.integers(len(text) - 2 * _TEXT_BYTES)) for text in chosen]
-        halves = [
-            [
-                text[start + side * _TEXT_BYTES :][:_TEXT_BYTES]
-                for text, start in zip(chosen, starts, strict=True)
-            ]
-            for side in (0, 1)
-        ]
+        texts_of_step = _neighbours(documents, TEXTS_EACH_STEP // 2, generator)
         batch = words(
-            [*halves[0], *halves[1]],
+            texts_of_step,
             padding=True,
             truncation=True,
             max_length=256,
@@ -266,6 +257,17 @@ def _of_text(data: Path, folder: Path, num_steps: int) -> None:
         rate.step()
     words.save_pretrained(folder)
     model.save_pretrained(folder)
+
+
+def _neighbours(documents: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
+    """Return a piece of each of so many documents, and then the piece behind each."""
+    chosen = [documents[number] for number in generator.choice(len(documents), count, False)]
+    starts = [int(generator.integers(len(text) - 2 * _TEXT_BYTES)) for text in chosen]
+    return [
+        text[start + behind :][:_TEXT_BYTES]
+        for behind in (0, _TEXT_BYTES)
+        for text, start in zip(chosen, starts, strict=True)
+    ]
 
 
 def _tokenizer(written: str) -> Any:

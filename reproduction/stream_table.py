@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kept import read_results
 from rich.console import Console
 from table import between
 
@@ -35,16 +36,6 @@ _HEADINGS = {
     "swaps": "Learners that change places:",
 }
 _ORDER = ("tests", "figures", "probe", "gains", "swaps")
-
-
-def read_results(folder: Path, order: Sequence[str]) -> list[StreamResult]:
-    """Return the results that there are, in this order of names."""
-    paths = [folder / f"{name}.json" for name in order]
-    return [
-        StreamResult.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in paths
-        if path.is_file()
-    ]
 
 
 def page_with(page: str, results: Sequence[StreamResult], folder: Path) -> str:
@@ -83,7 +74,7 @@ def section_of(result: StreamResult, folder: Path) -> str:
 
 def write_results(folder: Path, page: Path, order: Sequence[str]) -> None:
     """Write figures beside the results, and their sections into the page."""
-    results = read_results(folder, order)
+    results = read_results(folder, order, StreamResult)
     for result in results:
         for name, svg in figures_of(result):
             write_atomically(folder / name, svg)
@@ -122,7 +113,7 @@ def main() -> int:
         write_results(RESULTS, PAGE, EVERY)
         return 0
     page = PAGE.read_text(encoding="utf-8")
-    same = page_with(page, read_results(RESULTS, EVERY), RESULTS) == page
+    same = page_with(page, read_results(RESULTS, EVERY, StreamResult), RESULTS) == page
     if not same:
         Console().print(
             "STREAMS.md is not what results/streams gives: python reproduction/stream_table.py"

@@ -16,7 +16,6 @@ import argparse
 import fcntl
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from bases import FULL, LARGE, SMOKE, make_bases
 from budget import BYTES_PER_TOKEN, NUM_CORES, Cost, budget_table
+from kept import keep_result
 from pairs import make_pairs
 from pieces import make_pieces
 from rich.console import Console
@@ -131,8 +131,7 @@ def _main(given: argparse.Namespace) -> int:
             failed.append(name)
         elif not given.smoke:
             results = RESULTS / "large" if given.large else RESULTS
-            results.mkdir(parents=True, exist_ok=True)
-            shutil.copy(work / "comparisons" / name / "result.json", results / f"{name}.json")
+            keep_result(work / "comparisons" / name / "result.json", results / f"{name}.json")
     if not (given.smoke or given.large):
         write_results(RESULTS, README, EVERY)
     for name in failed:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claims import CLAIMS, claims_table
+from kept import read_results
 from rich.console import Console
 
 from rewarm.artifacts import write_atomically
@@ -31,7 +32,7 @@ from rewarm.reporting.effects import (
 from rewarm.reporting.figures import standalone
 from rewarm.units import format_count, format_duration
 
-__all__ = ["between", "read_results", "readme_with", "tables_of", "with_claims", "write_results"]
+__all__ = ["between", "readme_with", "tables_of", "with_claims", "write_results"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -45,19 +46,9 @@ _HEADS = (
 _NONE = "No experiment has been run at its full length yet.\n"
 
 
-def read_results(folder: Path, order: Sequence[str]) -> list[ComparisonResult]:
-    """Return the results that there are, in this order of names."""
-    paths = [folder / f"{name}.json" for name in order]
-    return [
-        ComparisonResult.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in paths
-        if path.is_file()
-    ]
-
-
 def write_results(folder: Path, readme: Path, order: Sequence[str]) -> None:
     """Write figures beside the results, and their tables into the page."""
-    results = read_results(folder, order)
+    results = read_results(folder, order, ComparisonResult)
     for result in results:
         for name, svg in _figures(result):
             write_atomically(folder / name, svg)
@@ -180,7 +171,7 @@ def main() -> int:
         write_results(RESULTS, README, EVERY)
         return 0
     page = README.read_text(encoding="utf-8")
-    results = read_results(RESULTS, EVERY)
+    results = read_results(RESULTS, EVERY, ComparisonResult)
     same = with_claims(readme_with(page, results, RESULTS), results) == page
     if not same:
         Console().print("README.md is not what results/ gives: python reproduction/table.py")

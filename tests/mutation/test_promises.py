@@ -1697,10 +1697,10 @@ MUTATIONS = [
         test="tests/parity/test_chunked_loss.py::test_under_autocast_it_is_as_near_as_the_plain_loss",
     ),
     Mutation(
-        promise="the memory estimate counts the holes that a CPU's allocator leaves",
+        promise="the memory estimate counts fragmentation on a CPU",
         file="planning/memory.py",
-        old="_HOLES_ON_CPU = 0.35",
-        new="_HOLES_ON_CPU = 0.0",
+        old="_FRAGMENTATION_ON_CPU = 0.35",
+        new="_FRAGMENTATION_ON_CPU = 0.0",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),
     Mutation(

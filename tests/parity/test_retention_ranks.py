@@ -13,16 +13,19 @@ from tests.support.ranks import run_ranks
 from tests.support.retention_jobs import ALL, TERMS, outcome, train_retaining
 
 JOBS = "tests.support.retention_jobs"
-# Adam divides by what sums leave of a gradient near 0.
-TOLERANCE = 1e-11
+TOLERANCE = 1e-12
+# One gradient of it is near 0, and Adam divides by its size: 1.1e-12 on a Xeon with AVX-512.
+OF_STORED = 2e-12
 
 
-def differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+def differences(
+    found: dict[str, Tensor], expected: dict[str, Tensor], *, tolerance: float = TOLERANCE
+) -> list[str]:
     assert found.keys() == expected.keys()
     return [
         f"{name} by {float((found[name] - tensor).abs().max()):.2g}"
         for name, tensor in expected.items()
-        if not bool(((found[name] - tensor).abs() <= TOLERANCE * tensor.abs().clamp(min=1)).all())
+        if not bool(((found[name] - tensor).abs() <= tolerance * tensor.abs().clamp(min=1)).all())
     ]
 
 
@@ -36,7 +39,8 @@ def check_ranks(
         alone = folder / "alone" / name
         train_retaining(alone, TERMS[name], until_step=3, micro_batch=8, uneven=True)
         found = outcome(folder / "ranks" / name, TERMS[name])
-        assert differences(found, outcome(alone, TERMS[name])) == [], name
+        tolerance = OF_STORED if name == "stored" else TOLERANCE
+        assert differences(found, outcome(alone, TERMS[name]), tolerance=tolerance) == [], name
 
 
 @pytest.mark.slow

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
 
 import stream_suite  # noqa: E402
 import stream_table  # noqa: E402
+from kept import read_results  # noqa: E402
+
+from rewarm.records.stream import StreamResult  # noqa: E402
 
 
 def test_the_page_is_what_the_committed_results_give() -> None:
     page = stream_table.PAGE.read_text(encoding="utf-8")
-    results = stream_table.read_results(stream_table.RESULTS, stream_suite.EVERY)
+    results = read_results(stream_table.RESULTS, stream_suite.EVERY, StreamResult)
     assert stream_table.page_with(page, results, stream_table.RESULTS) == page
     for result in results:
         for name, svg in stream_table.figures_of(result):
             assert (stream_table.RESULTS / name).read_text(encoding="utf-8") == svg
+
+
+@pytest.mark.parametrize("name", stream_suite.EVERY)
+def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
+    """Read as JSON, and rounded here: the page's own road is not gone by."""
+    value = json.loads((stream_table.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    page = stream_table.PAGE.read_text(encoding="utf-8")
+    section = page.split(f"### {name}\n")[1].split("\n### ")[0].replace("\N{MINUS SIGN}", "-")
+    scale = 100 if value["measure"] == "share right" else 1
+    digits = 1 if scale == 100 else 3
+    rows = [row for row in section.splitlines() if row.startswith("| ")]
+    for effect in value["primary"]:
+        name_of = f"{effect['arm']} - {effect['against']}".replace("\N{MINUS SIGN}", "-")
+        found = [row for row in rows if row.startswith(f"| {name_of} |")]
+        mean = f"{scale * effect['mean']:+.{digits}f}"
+        assert any(mean in row and f"**{effect['word']}**" in row for row in found), effect
+    for cell in value["cells"]:
+        start = f"| {cell['backbone']} | {cell['learner']} | {cell['figures']['final']['mean']:.3f}"
+        assert any(row.startswith(start) for row in rows), start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 import threading
 import tomllib
@@ -19,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "reproduction"))
 
 import claims  # noqa: E402
+import kept  # noqa: E402
 import large  # noqa: E402
 import suite  # noqa: E402
 import table  # noqa: E402
@@ -28,19 +30,71 @@ from pieces import NUM_CHARACTERS, cut  # noqa: E402
 
 from rewarm.comparison.arms import arms_of  # noqa: E402
 from rewarm.comparison.experiment import read_experiment  # noqa: E402
+from rewarm.comparison.paired import LEVEL, smallest_detectable  # noqa: E402
 from rewarm.recipe.presets import PRESETS  # noqa: E402
+from rewarm.records.comparison import ComparisonResult  # noqa: E402
 from tests.support.fake_comparison import fake_comparison, made_up  # noqa: E402
 
 
 def test_the_page_is_what_the_committed_results_give() -> None:
     page = table.README.read_text(encoding="utf-8")
-    results = table.read_results(table.RESULTS, suite.EVERY)
+    results = kept.read_results(table.RESULTS, suite.EVERY, ComparisonResult)
     assert table.readme_with(page, results, table.RESULTS) == page
 
 
 def test_the_claims_are_what_the_committed_results_give() -> None:
     page = table.README.read_text(encoding="utf-8")
-    assert table.with_claims(page, table.read_results(table.RESULTS, suite.EVERY)) == page
+    results = kept.read_results(table.RESULTS, suite.EVERY, ComparisonResult)
+    assert table.with_claims(page, results) == page
+
+
+def test_what_is_detectable_follows_from_the_runs_of_each_result() -> None:
+    """By the ends of the claim: none of a side, one of no worse, two of equal."""
+    ends = {"lower": 0, "higher": 0, "not_higher": 1, "not_lower": 1, "equal": 2}
+    seen = set()
+    for result in kept.read_results(table.RESULTS, suite.EVERY, ComparisonResult):
+        runs = {(run.arm, run.seed): run.values for run in result.runs}
+        for effect in result.primary:
+            assert effect.expect is not None
+            seen.add(effect.expect)
+            differences = [
+                runs[effect.arm, seed][effect.metric] - runs[effect.against, seed][effect.metric]
+                for seed in effect.seeds
+            ]
+            sd, number = statistics.stdev(differences), len(differences)
+            for level, found in (
+                (LEVEL, effect.detectable),
+                (LEVEL / len(result.primary), effect.detectable_holm),
+            ):
+                wanted = smallest_detectable(sd, number, level=level, num_ends=ends[effect.expect])
+                assert found == pytest.approx(wanted, rel=1e-6), (result.name, effect.arm)
+    assert {"lower", "higher", "equal"} <= seen
+
+
+def test_results_are_kept_without_folders_of_the_machine(tmp_path: Path) -> None:
+    made, place = tmp_path / "result.json", tmp_path / "kept" / "a.json"
+    command = ["suite.py", "--data", "/home/somebody/data", "streams/a.toml"]
+    value = {"name": "a", "provenance": {"command": command, "python": "3.11"}}
+    made.write_text(json.dumps(value), encoding="utf-8")
+    for on_one_line in (False, True):
+        kept.keep_result(made, place, on_one_line=on_one_line)
+        found = json.loads(place.read_text(encoding="utf-8"))
+        assert found["provenance"].pop("command") == [
+            "suite.py",
+            "--data",
+            "data",
+            "streams/a.toml",
+        ]
+        assert found == {"name": "a", "provenance": {"python": "3.11"}}
+        assert (len(place.read_text(encoding="utf-8").splitlines()) == 1) == on_one_line
+
+
+def test_no_committed_result_names_a_folder_of_a_machine() -> None:
+    results = list(table.RESULTS.rglob("*.json"))
+    assert results
+    for path in results:
+        command = json.loads(path.read_text(encoding="utf-8")).get("provenance", {}).get("command")
+        assert not [part for part in command or () if Path(part).is_absolute()], path
 
 
 def test_the_table_of_the_gpu_is_what_the_committed_losses_give() -> None:

@@ -173,9 +173,9 @@ def test_peak_memory_by_hand() -> None:
     tokens = 10 * 128
     kept = tokens * (4 * 4 * (400 + 200 + 500 + 1200) + 4 * 300 + 3 * 8)
     logits = 3 * 4 * tokens * 1000
-    between = int(0.35 * (kept + logits))
-    assert peak.value == 12 * 1_000_000 + kept + logits + between
-    assert f"{format_bytes(between)} between them" in peak.formula
+    fragmentation = int(0.35 * (kept + logits))
+    assert peak.value == 12 * 1_000_000 + kept + logits + fragmentation
+    assert f"{format_bytes(fragmentation)} fragmentation" in peak.formula
     assert peak.formula.endswith(
         "10 sequences at a time in float32 on a CPU; beside the process's own (--probe measures it)"
     )

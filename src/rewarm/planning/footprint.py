@@ -72,7 +72,7 @@ def peak_estimate(
         "gradients": peak.gradients,
         "kept for the backward pass": peak.kept,
         "passing": peak.passing,
-        "between them": peak.holes,
+        "fragmentation": peak.fragmentation,
     }
     return Estimate(
         name="peak memory",

@@ -4,8 +4,8 @@ A step's peak is one of four moments, whichever is higher: where the loss has be
 that the backward pass needs is there, where the last block is computed again, where that pass
 ends and all gradients are there, or in the update where that needs room. Counted is what autograd
 keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what torch's own
-tracker of tensors counts), not what a process takes before it has a model. On a CPU the allocator
-leaves holes between arrays that come and go, which are the process's too.
+tracker of tensors counts), not what a process takes before it has a model. On a CPU the allocator's
+fragmentation comes on top, which is the process's too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
 # Of what is kept as estimated, what a compiled block keeps: it computes again what is cheap. It was
 # 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json).
 _KEPT_COMPILED = 0.6
-# Of arrays that come and go, what glibc's allocator leaves unused between them: 0.15 to 0.5 in two
-# machines' processes (benchmarks/peak_memory.py). To give them back at once takes a step 15 to 40 %
-# more time (docs/negative-results.md).
-_HOLES_ON_CPU = 0.35
+# Fragmentation: what glibc's allocator leaves unused between arrays that come and go, 0.15 to 0.5
+# of them in two machines' processes (benchmarks/peak_memory.py). To give memory back at once takes
+# a step more time (docs/negative-results.md).
+_FRAGMENTATION_ON_CPU = 0.35
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
@@ -69,7 +69,7 @@ class PeakMemory(NamedTuple):
     gradients: int
     kept: int
     passing: int
-    holes: int = 0
+    fragmentation: int = 0
 
     @property
     def tensors(self) -> int:
@@ -79,7 +79,7 @@ class PeakMemory(NamedTuple):
     @property
     def total(self) -> int:
         """All of it."""
-        return self.tensors + self.holes
+        return self.tensors + self.fragmentation
 
 
 def peak_memory(
@@ -115,7 +115,7 @@ def peak_memory(
     peak = max(moments, key=lambda moment: moment.tensors)
     if shape.on_gpu:
         return peak
-    return peak._replace(holes=int(_HOLES_ON_CPU * (peak.kept + peak.passing)))
+    return peak._replace(fragmentation=int(_FRAGMENTATION_ON_CPU * (peak.kept + peak.passing)))
 
 
 def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:

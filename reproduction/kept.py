@@ -1,0 +1,42 @@
+"""Results that are kept in results/: written there from an experiment's folder, and read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rewarm.artifacts import write_atomically, write_json
+from rewarm.records.facts import Record
+
+__all__ = ["keep_result", "read_results"]
+
+_R = TypeVar("_R", bound=Record)
+
+
+def keep_result(source: Path, target: Path, *, on_one_line: bool = False) -> None:
+    """Write a `result.json` to where it is kept, without the folders of the machine that made it.
+
+    `on_one_line` is for those with every look of every run: a third of the size.
+    """
+    value = json.loads(source.read_text(encoding="utf-8"))
+    command = value["provenance"]["command"]
+    value["provenance"]["command"] = [
+        Path(part).name if Path(part).is_absolute() else part for part in command
+    ]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if on_one_line:
+        write_atomically(target, json.dumps(value, separators=(",", ":")) + "\n")
+    else:
+        write_json(target, value)
+
+
+def read_results(folder: Path, order: Sequence[str], kind: type[_R]) -> list[_R]:
+    """Return the results that there are, in this order of names."""
+    paths = [folder / f"{name}.json" for name in order]
+    return [
+        kind.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in paths
+        if path.is_file()
+    ]
