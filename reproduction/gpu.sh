@@ -2,7 +2,7 @@
 # German (replay, union) and the stability gap with a model of some 35M parameters on one GPU: which verdicts change
 # with size? Four times the tokens of the small suite in as many steps, at a quarter of the rates.
 #
-#     REWARM_DATA=/folder/of/corpora reproduction/gpu.sh [experiments]
+#     REWARM_DATA=/folder/of/corpora reproduction/gpu.sh [experiments] [--arms some of their arms]
 #
 # Goes on where it was stopped. The three bases are trained first, side by side, and experiments begin when all of them
 # are there; a second call with other experiments waits for them. What came of it so far: "On a GPU" in README.md.

@@ -178,6 +178,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="a model of some 35M parameters")
     parser.add_argument("--list", action="store_true", help="what each costs; runs nothing")
     parser.add_argument("--unbounded", action="store_true", help="however long it takes")
+    parser.add_argument(
+        "--arms", nargs="+", help="with --large: these arms alone, and no second run of the control"
+    )
     parser.add_argument("names", nargs="*", help="experiments; default: the suite")
     return parser.parse_args()
 
@@ -224,7 +227,26 @@ def _place(given: argparse.Namespace, names: Sequence[str]) -> Path:
     """Return the folder whose recipes and experiments are run, copied where they are changed."""
     if given.smoke:
         return _changed_copy(WORK / "smoke", names, ((_BUDGET, _small_budget), *_SMALLER))
-    return _changed_copy(WORK / "large", names, _LARGER) if given.large else HERE
+    if not given.large:
+        return HERE
+    place = _changed_copy(WORK / "large", names, _LARGER)
+    if given.arms:
+        for name in names:
+            path = place / "experiments" / f"{name}.toml"
+            write_atomically(path, of_arms(path.read_text(encoding="utf-8"), given.arms))
+    return place
+
+
+def of_arms(experiment: str, arms: Sequence[str]) -> str:
+    """Return an experiment with these arms, the contrasts between them, and no A/A arm."""
+    kept = []
+    for table in re.split(r"(?m)^(?=\[)", experiment):
+        arm = re.match(r"\[arms\.([\w-]+)", table)
+        named = re.findall(r'(?m)^(?:arm|against) = "(.+)"$', table)
+        others = [arm[1]] if arm else named if table.startswith("[[contrasts]]") else []
+        if set(others) <= set(arms):
+            kept.append(table)
+    return re.sub(r"(?m)^noise_floor = true\n", "", "".join(kept))
 
 
 def _changed_copy(place: Path, names: Sequence[str], changes: Sequence[_Change]) -> Path:

@@ -244,7 +244,7 @@ def test_the_larger_edition_has_four_times_the_tokens_in_as_many_steps(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suite, "WORK", tmp_path)
-    place = suite._place(argparse.Namespace(smoke=False, large=True), [name])
+    place = suite._place(argparse.Namespace(smoke=False, large=True, arms=None), [name])
     larger = arms_of(read_experiment(place / "experiments" / f"{name}.toml"))
     usual = arms_of(read_experiment(suite.HERE / "experiments" / f"{name}.toml"))
     for one, other in zip(usual, larger, strict=True):
@@ -255,6 +255,23 @@ def test_the_larger_edition_has_four_times_the_tokens_in_as_many_steps(
         assert large.base.pretraining.peak_lr == LARGE.peak_lr
         assert small.base.pretraining.tokens == FULL.tokens
         assert small.base.pretraining.peak_lr == FULL.peak_lr
+
+
+def test_of_an_experiment_some_arms_and_their_contrasts_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "WORK", tmp_path)
+    some = ["full", "full-40", "best-mixture"]
+    place = suite._place(argparse.Namespace(smoke=False, large=True, arms=some), ["gap"])
+    left = read_experiment(place / "experiments" / "gap.toml")
+    whole = read_experiment(suite.HERE / "experiments" / "gap.toml")
+    assert [arm.name for arm in arms_of(left)] == some
+    assert left.experiment.primary == whole.experiment.primary
+    assert left.experiment.hypothesis == whole.experiment.hypothesis
+    assert [(c.arm, c.against) for c in left.experiment.contrasts] == [
+        ("best-mixture", None),
+        ("best-mixture", "full-40"),
+    ]
 
 
 @given(
