@@ -268,7 +268,7 @@ def test_of_an_experiment_some_arms_and_their_contrasts_can_be_run(
     assert [arm.name for arm in arms_of(left)] == some
     assert left.experiment.primary == whole.experiment.primary
     assert left.experiment.hypothesis == whole.experiment.hypothesis
-    assert [(c.arm, c.against) for c in left.experiment.contrasts] == [
+    assert [(c.arm, c.against) for c in left.experiment.contrasts or []] == [
         ("best-mixture", None),
         ("best-mixture", "full-40"),
     ]
