@@ -7,8 +7,6 @@ import os
 import random
 import select
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from rewarm.cli import main
 from rewarm.records.run_folder import RunFolder
+from tests.support.python import Python
 from tests.support.road import make_reader_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,23 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(folder: Path) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert child.stdout is not None
+def launch(folder: Path) -> Python:
+    child = Python(["-c", CHILD], cwd=folder)
     while b"ready" not in child.stdout.readline():
         assert child.poll() is None, "the child ended before it began"
     return child
 
 
-def drain(child: subprocess.Popen[bytes]) -> None:
+def drain(child: Python) -> None:
     """Read what the child says while it runs, so that it never waits for us."""
-    assert child.stdout is not None
     while select.select([child.stdout], [], [], 0)[0] and child.stdout.read1(65536):  # type: ignore[attr-defined]
         pass
 
@@ -103,7 +94,6 @@ def train_with_kills(folder: Path, num_kills: int, seed: int) -> RunFolder:
         assert child.poll() is None, f"the run ended before kill {kill}"
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-        assert child.stdout is not None
         child.stdout.close()
     child = launch(folder)
     output, _ = child.communicate(timeout=120)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.python import Python
 from tests.support.rehearsals import contents, make_rehearsal_folder, rehearsal_in
 
 # Batches, parts and the shard are made slowly, so that kills land in the midst of each.
@@ -38,15 +37,8 @@ sys.exit(main(["rehearse", "recipe.toml"]))
 """
 
 
-def launch(folder: Path) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert child.stdout is not None
+def launch(folder: Path) -> Python:
+    child = Python(["-c", CHILD], cwd=folder)
     assert child.stdout.readline() == b"ready\n"
     return child
 
@@ -65,7 +57,7 @@ def _num_parts(place: Path) -> int:
         return 0
 
 
-def _wait_for_parts(child: subprocess.Popen[bytes], place: Path, number: int) -> None:
+def _wait_for_parts(child: Python, place: Path, number: int) -> None:
     """Return once so many are kept, or there is nothing left to wait for."""
     while child.poll() is None and _num_parts(place) < number:
         time.sleep(0.01)
@@ -93,7 +85,6 @@ def check(folder: Path, num_kills: int, seed: int) -> None:
             assert contents(place) == whole
             num_done += 1
             os.rename(place, folder / f"done-before-a-kill-{num_done}")
-        assert child.stdout is not None
         child.stdout.close()
     assert max(parts) > 0, "no kill met work that was kept"
     finish(folder)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import find_newest_verified, step_of
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.state import TrainState, read_state
+from tests.support.python import Python
 from tests.support.tiny_plans import make_plan, new_tiny_model, tensors_of, train_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +24,7 @@ CHILD = """
 import os, shutil, sys, time
 from pathlib import Path
 from rewarm.training.checkpoint import CheckpointStore
+from tests.support.python import Python
 from tests.support.tiny_plans import make_plan, train_tiny
 
 for room, name in [(os, "fsync"), (os, "rename"), (os, "replace"), (shutil, "rmtree")]:
@@ -52,13 +51,7 @@ class Child:
 
     def __init__(self, folder: Path, num_steps: int) -> None:
         self.said: list[str] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(folder), str(num_steps)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = Python(["-c", CHILD, str(folder), str(num_steps)], cwd=ROOT)
 
     def __enter__(self) -> Child:
         return self
@@ -66,14 +59,12 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        assert self._process.stdout is not None
         self._process.stdout.close()
 
     def listen(self, line: str | None = None) -> None:
         """Read what it says up to a line, or until it has ended."""
-        assert self._process.stdout is not None
         for said in self._process.stdout:
-            self.said.append(said.strip())
+            self.said.append(said.decode().strip())
             if self.said[-1] == line:
                 return
         assert line is None, f"it ended before it said {line!r}: {self.said[-3:]}"

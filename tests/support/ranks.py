@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.python import Python
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,7 +39,7 @@ def free_port() -> int:
 
 def start_ranks(
     job: str, *arguments: str, num_ranks: int, ranks_per_node: int | None = None
-) -> list[tuple[subprocess.Popen[bytes], Path]]:
+) -> list[tuple[Python, Path]]:
     """Start the ranks; return each one's process and the file of its output."""
     port = free_port()
     per_node = ranks_per_node or num_ranks
@@ -54,18 +56,13 @@ def start_ranks(
             "LOCAL_WORLD_SIZE": str(per_node),
         }
         output = Path(tempfile.mkstemp(prefix=f"rank-{rank}-")[1])
-        command = [sys.executable, "-m", "tests.support.ranks", job, *arguments]
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-            )
+        command = ["-m", "tests.support.ranks", job, *arguments]
+        process = Python(command, cwd=ROOT, environment=environment, output=output)
         started.append((process, output))
     return started
 
 
-def wait_for(
-    started: Sequence[tuple[subprocess.Popen[bytes], Path]], *, timeout_s: float = 120
-) -> list[Ended]:
+def wait_for(started: Sequence[tuple[Python, Path]], *, timeout_s: float = 120) -> list[Ended]:
     """Wait until all ranks have ended; those that do not are killed and end with -9."""
     deadline = time.monotonic() + timeout_s
     ended = []
