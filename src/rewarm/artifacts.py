@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -260,20 +261,26 @@ def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def provenance(packages: Iterable[str]) -> dict[str, Any]:
-    """Return what a figure must be traceable to: versions, platform, processor, command."""
+@functools.cache
+def _version(package: str) -> str | None:
+    """Return the version of a package that is installed; its description is long, and read once."""
     # It brings the e-mail parser with it: 20 ms that `rewarm plan` does not need.
     from importlib import metadata
 
-    versions: dict[str, str] = {}
-    for name in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """Return what a figure must be traceable to: versions, platform, processor, command."""
+    versions = {name: _version(name) for name in packages}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
-        "packages": versions,
+        "packages": {name: version for name, version in versions.items() if version is not None},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

@@ -5,12 +5,13 @@ Only here are imports lazy: `--help` and `plan` must answer at once, and torch t
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -678,6 +679,12 @@ def run(
     raise _EndedError(run_road(recipe, override or (), yes=yes, sinks=tuple(sink or ())))
 
 
+@functools.cache
+def _command() -> Callable[..., Any]:
+    """Return the command line; of all its verbs it is made once, however often one is called."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where done, 1 for the machine's fault, 2 for the input's."""
     # Read when torch is loaded. Threads that spin for long while they wait make steps slower as
@@ -688,7 +695,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks "→" shows "?" instead
             stream.reconfigure(errors="replace")
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        code = _command()(
+            args=list(arguments) if arguments is not None else None, standalone_mode=False
+        )
         # click answers a key press (130) in silence.
         return _stopped_by_keyboard() if code == _INTERRUPTED else int(code or 0)
     except _EndedError as ended:

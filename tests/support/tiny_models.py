@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SENTENCES = [
 ] * 20
 
 
+@functools.cache
 def make_tokenizer_json(vocab_size: int = 320) -> str:
     return train_bpe(SENTENCES, vocab_size)
 

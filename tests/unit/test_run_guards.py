@@ -7,8 +7,6 @@ import os
 import random
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, keep_plan
 from rewarm.training.lock import hold_lock
 from rewarm.training.state import read_weights
+from tests.support.python import Python
 from tests.support.road import make_reader_folder
 
 FLAGS = [
@@ -34,7 +33,7 @@ FLAGS = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's folder with a prepared recipe `r.toml` of 15 steps."""
-    folder = make_reader_folder(tmp_path / "reader")
+    folder = make_reader_folder(tmp_path / "reader", num_documents=60)
     monkeypatch.chdir(folder)
     assert main(["init", "r.toml", *FLAGS]) == 0
     assert main(["prepare", "r.toml"]) == 0
@@ -182,7 +181,7 @@ def test_the_export_of_an_earlier_step_is_put_aside(
 def test_held_out_text_that_another_source_trains_on_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(100):
+    for number in range(60):
         shutil.copy(folder / "my-text" / f"{number:03d}.txt", folder / "my-old-text" / f"c{number}")
         (folder / "my-old-text" / f"c{number}").rename(folder / "my-old-text" / f"c{number}.txt")
     assert main(["prepare", "r.toml"]) == 0, "with one share, copies fall on one side"
@@ -451,8 +450,7 @@ def test_choices_are_measured_at_both_ends_alone(folder: Path) -> None:
 
 def test_modes_follow_the_umask(folder: Path) -> None:
     script = "import os; os.umask(0o077); from rewarm.cli import main; main()"
-    command = [sys.executable, "-c", script, "train", "r.toml", "--until-step", "2"]
-    subprocess.run(command, cwd=folder, check=False, capture_output=True)
+    Python(["-c", script, "train", "r.toml", "--until-step", "2"], cwd=folder).communicate()
     written = [path for path in run_of(folder).path.rglob("*") if path.parent.name != "runs"]
     assert len(written) > 8
     assert all(path.stat().st_mode & 0o077 == 0 for path in written)

@@ -56,7 +56,7 @@ def resolve_inputs(name: str, source: SourceRecipe, recipe_folder: Path) -> list
         found = find_hub_files(source.hub, where, recipe_folder, _hub_formats(source), problems)
     else:
         found = _found(source, where, recipe_folder, problems, faults)
-    for real, count in Counter(_identity(path) for path in found).items():
+    for real, count in Counter(_identities(found)).items():
         if count > 1:
             problems.add(where, f"{masked(real)} is named {count} times", "name every file once")
     if source.holds_tokens:
@@ -155,9 +155,19 @@ def _hub_formats(source: SourceRecipe) -> tuple[str, ...]:
     return (source.format,)
 
 
-def _identity(file: Input) -> str:
-    """Return what two names of one file share."""
-    return file.identity if isinstance(file, RemoteFile) else os.path.realpath(file)
+def _identities(files: Sequence[Input]) -> Iterator[str]:
+    """Yield of each file what all names of it share."""
+    folders: dict[str, str] = {}  # each is followed to where it lies once, not for all its files
+    for file in files:
+        if isinstance(file, RemoteFile):
+            yield file.identity
+        elif os.path.islink(file):
+            yield os.path.realpath(file)
+        else:
+            folder, name = os.path.split(file)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            yield os.path.join(folders[folder], name)
 
 
 def _place(file: Input) -> tuple[bool, tuple[str, ...]]:
@@ -311,8 +321,8 @@ def find_inputs(
             if faults is not None:
                 faults.append(fault)
             continue
-        for path in found[name]:
-            first = owner.setdefault(_identity(path), name)
+        for path, identity in zip(found[name], _identities(found[name]), strict=True):
+            first = owner.setdefault(identity, name)
             if first != name:
                 shared.setdefault((first, name), []).append(path)
     for (first, name), paths in shared.items():
