@@ -74,7 +74,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_reader_folder(tmp_path_factory.mktemp("reader"))
     recipe = """
 name = "{name}"
-budget = {{ tokens = "16k" }}
+budget = {{ tokens = "8k" }}
 base = {{ path = "my-model", pretraining = {{ peak_lr = 1e-2, final_lr = 1e-3 }} }}
 batch = {{ sequence_length = 64, tokens = 256, mask_documents = true }}
 sources.new = {{ path = "my-text", role = "new", held_out = 0.1 }}

@@ -18,7 +18,7 @@ from tests.support.python import Python
 from tests.support.road import make_reader_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NUM_STEPS = 60
+NUM_STEPS = 36
 
 # Flushing is made slow, so that a good part of the run's time is spent inside of saves.
 CHILD = """
@@ -40,13 +40,13 @@ sys.exit(main(["train", "recipe.toml"]))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_reader_folder(tmp_path_factory.mktemp("kills"))
-    flags = "--base my-model --text my-text --replay my-old-text --budget 30720 --peak-lr 1e-2"
+    flags = "--base my-model --text my-text --replay my-old-text --budget 18432 --peak-lr 1e-2"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["init", "recipe.toml", *flags.split()]) == 0
         text = (folder / "recipe.toml").read_text()
         text = text.replace("tokens = 128 ", "tokens = 512 ")
-        text += "[checkpoints]\nevery_steps = 3\n[evaluation]\nevery_steps = 60\n"
+        text += "[checkpoints]\nevery_steps = 3\n[evaluation]\nevery_steps = 36\n"
         (folder / "recipe.toml").write_text(text + "[training]\nnum_threads = 1\n")
         assert main(["prepare", "recipe.toml"]) == 0
     return folder

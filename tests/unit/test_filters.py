@@ -60,7 +60,7 @@ def real_texts() -> list[tuple[str, str]]:
     parts = [
         (f"{name}#{n}", part) for name, text in texts for n, part in enumerate(text.split("\n## "))
     ]
-    return [(name, text) for name, text in [*texts[::4], *parts[::3]] if text.strip()]
+    return [(name, text) for name, text in [*texts[::6], *parts[::4]] if text.strip()]
 
 
 class Excluded:
