@@ -46,6 +46,7 @@ from rewarm.batches.loader import BatchLoader, PrefetchedBatches
 from rewarm.corpus.views import Sequences
 from rewarm.distributed.fsdp import Root
 from rewarm.model.load import quiet_transformers
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Plan
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts, StepRecord
@@ -141,14 +142,14 @@ class Text:
         return np.stack(rows)
 
 
-def model_of(name: str) -> Any:
-    """Return a model of a shape with random weights, on the GPU in float32."""
+def model_of(name: str, device: str = DEVICE) -> Any:
+    """Return a model of a shape with random weights in float32, on the GPU if there is one."""
     import transformers
 
     kind, sizes = SHAPES[name]
     config = getattr(transformers, kind)(max_position_embeddings=LENGTH, **sizes)
     torch.manual_seed(0)
-    with quiet_transformers(), torch.device(DEVICE):
+    with quiet_transformers(), torch.device(device):
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
 
 
@@ -293,6 +294,7 @@ def measured(name: str, kind: str, launch: Launch, num_steps: int) -> dict[str, 
         "tokens_per_s": tokens / step_s,
         "mfu": tokens / step_s * flops_per_token(facts) / PEAK_FLOPS,
         "peak_gib": _peak_bytes() / 2**30,
+        "planned_gib": peak_of_placement(placement, science, facts, facts.num_parameters) / 2**30,
         "wait_share": sum(record.data_wait_s for record, _ in steps) / sum(s for _, s in steps),
         "micro_batch": placement.micro_batch_sequences,
         "checkpointing": placement.checkpointing,
@@ -418,6 +420,7 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
                 Figure(f"{what}: MFU", row["mfu"], "", "higher", goal, "989 TFLOP/s"),
                 Figure(f"{what}: rate", row["tokens_per_s"], "tokens/s", "higher"),
                 Figure(f"{what}: peak memory", row["peak_gib"], "GiB", "lower"),
+                Figure(f"{what}: memory estimate", row["planned_gib"], "GiB", "lower"),
                 Figure(f"{what}: waiting for data", row["wait_share"], "", "lower", 0.01, "steps"),
             ]
         if "loss_off" in row:

@@ -6,6 +6,8 @@ what a process takes of the kernel beside is `benchmarks/peak_memory.py`'s to me
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from rewarm.records.probe import Checkpointing
 from rewarm.training.optimizer import build_optimizer, masked_step, trainable_parameters
 from tests.support.tiny_models import make_family_folder
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 LENGTH, ROWS, VOCAB_SIZE = 128, 2, 1024
 SIZES = {
     "hidden_size": 64,
@@ -33,6 +36,13 @@ SIZES = {
 }
 GPT2 = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": LENGTH}
 WITHIN = 0.15
+# Of the runs on record (benchmarks/results/gpu.json), 16 sequences of 4,096 tokens a step in bf16,
+# how many sequences at a time the placement chose on the H200.
+GPU_RUNS = (
+    *(("0.5B", "compiled", 8), ("0.5B", "eager", 4)),
+    *(("1B", "compiled", 8), ("1B", "whole windows", 8), ("1B", "eager", 4)),
+    *(("3B", "compiled", 2), ("3B", "eager", 1)),
+)
 MORE_FAMILIES = ("qwen2", "qwen3", "mistral", "gemma2", "gpt2")
 
 
@@ -113,3 +123,29 @@ def test_the_peak_with_muon_is_estimated_within_its_tolerance(tmp_path: Path) ->
     )
     ratio = tracked / estimated
     assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{ratio:.3f}: {tracked:,} bytes, {estimated:,}"
+
+
+def test_what_a_gpu_took_is_estimated_within_its_tolerance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the GPU's own allocator, in runs on record of three shapes, eager and compiled."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    import gpu  # type: ignore[import-not-found]
+
+    text = (BENCHMARKS / "results" / "gpu.json").read_text(encoding="utf-8")
+    took = {row["name"]: row["value"] * 2**30 for row in json.loads(text)}
+    for name, kind, micro_batch in GPU_RUNS:
+        facts = gpu.facts_of(name, gpu.model_of(name, "meta"))
+        shape = StepShape(
+            4096 * micro_batch,
+            16 // micro_batch,
+            half=True,
+            loss="chunked",
+            documents_apart=kind != "whole windows",
+            compiled=kind != "eager",
+            on_gpu=True,
+            sequence_length=4096,
+        )
+        estimated = peak_memory(facts, shape, state_bytes=12 * facts.num_parameters)
+        ratio = took[f"{name}, {kind}: peak memory"] / estimated.total
+        assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{name}, {kind}: {ratio:.3f}"

@@ -102,6 +102,23 @@ def test_the_table_of_the_gpu_is_what_the_committed_losses_give() -> None:
     assert large.page_with(page) == page
 
 
+def test_the_gap_at_two_sizes_is_what_the_comparisons_said() -> None:
+    """The page's table is made from runs; each comparison told its own differences."""
+    page = table.README.read_text(encoding="utf-8")
+    assert large.with_gap(page) == page
+    rows = [line.split(" | ") for line in page.partition(large._GAP_BEGIN)[2].splitlines()]
+    shown = {(row[0].strip("| "), row[1].strip("`")): row for row in rows if len(row) == 9}
+    told = 0
+    for path, column in [(table.RESULTS / "gap.json", 3), *((part, 5) for part in large.GAP)]:
+        result = ComparisonResult.model_validate_json(path.read_text(encoding="utf-8"))
+        for effect in result.primary:
+            row = shown[f"{effect.arm} − {effect.against}", effect.metric]
+            assert row[column] == numbers.signed(effect.mean, 3)
+            told += 1
+    assert told == 22 + 14 + 6
+    assert len(shown) - 1 == 22
+
+
 def test_a_row_of_the_gpu_by_hand(tmp_path: Path) -> None:
     # Forgetting 2, 2, 2 and 1, 0.9, 0.8 of each arm but naive: −1, −1.1, −1.2, sd 0.1, SE 0.057735,
     # ± 4.30265 SE = 0.248; mean loss is half of it, for new text is 1 everywhere.
