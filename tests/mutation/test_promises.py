@@ -694,10 +694,18 @@ MUTATIONS = [
     Mutation(
         promise="runs that Slurm may have are not submitted again",
         file="stages/slurm.py",
-        old="    if is_under_way(number, instead=_INSTEAD):",
+        old="    if is_under_way(str(number), instead=_INSTEAD):",
         new="    if False:",
         test="tests/unit/test_comparison_jobs.py::"
         "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
+    ),
+    Mutation(
+        promise="a submission to Slurm that is cut off is not repeated",
+        file="stages/slurm.py",
+        old="    _note(folder, None, runs)\n",
+        new="",
+        test="tests/unit/test_comparison_jobs.py::"
+        "test_a_submission_that_is_cut_off_is_not_repeated",
     ),
     Mutation(
         promise="a task on Slurm has the processors that were asked for",
