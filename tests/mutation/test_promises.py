@@ -700,6 +700,21 @@ MUTATIONS = [
         "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
     ),
     Mutation(
+        promise="short runs of a search do nothing about what they forget",
+        file="stages/short_run.py",
+        old='                    "on_forgetting": ForgettingRecipe(),\n',
+        new="",
+        test="tests/unit/test_tune.py::test_a_short_run_does_nothing_about_what_is_forgotten",
+    ),
+    Mutation(
+        promise="short runs of a search are measured by all that the whole run is",
+        file="stages/short_run.py",
+        old='                    "max_share": None,\n',
+        new="",
+        test="tests/unit/test_tune.py::"
+        "test_a_cap_on_the_whole_runs_evaluation_is_not_a_short_runs",
+    ),
+    Mutation(
         promise="a submission to Slurm that is cut off is not repeated",
         file="stages/slurm.py",
         old="    _note(folder, None, runs)\n",
