@@ -711,8 +711,15 @@ MUTATIONS = [
         file="stages/short_run.py",
         old='                    "max_share": None,\n',
         new="",
-        test="tests/unit/test_tune.py::"
-        "test_a_cap_on_the_whole_runs_evaluation_is_not_a_short_runs",
+        test="tests/unit/test_tune.py::test_a_cap_on_the_whole_runs_evaluation_is_not_a_short_runs",
+    ),
+    Mutation(
+        promise="questions of which none changed are not kept beyond what so many tell",
+        file="evaluation/forgetting.py",
+        old="        return -most, most\n",
+        new="        return 0.0, 0.0\n",
+        test="tests/unit/test_evaluation_forgetting.py::"
+        "test_questions_that_none_is_answered_otherwise_tell_what_so_many_can",
     ),
     Mutation(
         promise="a submission to Slurm that is cut off is not repeated",
