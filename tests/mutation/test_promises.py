@@ -722,6 +722,14 @@ MUTATIONS = [
         "test_questions_that_none_is_answered_otherwise_tell_what_so_many_can",
     ),
     Mutation(
+        promise="a harness that is not installed is told in words wherever it is needed",
+        file="stages/harness.py",
+        old="    except ImportError as error:\n",
+        new="    except ZeroDivisionError as error:\n",
+        test="tests/unit/test_evaluation_plan.py::"
+        "test_a_plan_of_another_machine_needs_the_harness_here",
+    ),
+    Mutation(
         promise="a submission to Slurm that is cut off is not repeated",
         file="stages/slurm.py",
         old="    _note(folder, None, runs)\n",
