@@ -20,6 +20,7 @@ from rewarm.errors import EnvironmentFault
 from rewarm.records.comparison import ComparisonResult
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.launches import devices_of_slots
+from rewarm.stages.ray_runs import _train
 from rewarm.stages.slurm import array_script, submit, take_job
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 
@@ -238,6 +239,14 @@ def test_without_slurm(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["compare", str(path)]) == 1
     assert "there is no sbatch here" in capsys.readouterr().err
+
+
+def test_a_task_of_ray_that_is_tried_again_is_no_longer_called_failed(tmp_path: Path) -> None:
+    """While it runs the live page goes by this file."""
+    run = RunFolder(tmp_path)
+    run.exit_code.write_text("1\n")
+    assert _train(str(tmp_path), "rewarm compare x.toml") != 0  # there is no plan to train
+    assert not run.exit_code.exists()  # whoever waits for the task writes it
 
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
