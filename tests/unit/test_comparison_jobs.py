@@ -63,6 +63,13 @@ def test_the_script_says_what_was_asked_for(tmp_path: Path) -> None:
     assert "%" not in array_script("x", tmp_path, runs[:1], RunRecipe()).split("--array=")[1][:4]
 
 
+@pytest.mark.parametrize("option", ["--array=0-9", "--array 1", "--wait", "--test-only"])
+def test_options_that_would_make_other_tasks_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match="one job with a task for each run is what is followed"):
+        RunRecipe(mode="slurm", sbatch=["--partition=gpu", option])
+    assert RunRecipe(mode="slurm", sbatch=["--wait-all-nodes=1"]).sbatch
+
+
 def test_runs_share_out_the_gpus_that_they_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert devices_of_slots(2, 2) == ["0,1", "2,3"]
