@@ -694,10 +694,48 @@ MUTATIONS = [
     Mutation(
         promise="runs that Slurm may have are not submitted again",
         file="stages/slurm.py",
-        old="    if is_under_way(number, instead=_INSTEAD):",
+        old="    if is_under_way(str(number), instead=_INSTEAD):",
         new="    if False:",
         test="tests/unit/test_comparison_jobs.py::"
         "test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again",
+    ),
+    Mutation(
+        promise="short runs of a search do nothing about what they forget",
+        file="stages/short_run.py",
+        old='                    "on_forgetting": ForgettingRecipe(),\n',
+        new="",
+        test="tests/unit/test_tune.py::test_a_short_run_does_nothing_about_what_is_forgotten",
+    ),
+    Mutation(
+        promise="short runs of a search are measured by all that the whole run is",
+        file="stages/short_run.py",
+        old='                    "max_share": None,\n',
+        new="",
+        test="tests/unit/test_tune.py::test_a_cap_on_the_whole_runs_evaluation_is_not_a_short_runs",
+    ),
+    Mutation(
+        promise="questions of which none changed are not kept beyond what so many tell",
+        file="evaluation/forgetting.py",
+        old="        return -most, most\n",
+        new="        return 0.0, 0.0\n",
+        test="tests/unit/test_evaluation_forgetting.py::"
+        "test_questions_that_none_is_answered_otherwise_tell_what_so_many_can",
+    ),
+    Mutation(
+        promise="a harness that is not installed is told in words wherever it is needed",
+        file="stages/harness.py",
+        old="    except ImportError as error:\n",
+        new="    except ZeroDivisionError as error:\n",
+        test="tests/unit/test_evaluation_plan.py::"
+        "test_a_plan_of_another_machine_needs_the_harness_here",
+    ),
+    Mutation(
+        promise="a submission to Slurm that is cut off is not repeated",
+        file="stages/slurm.py",
+        old="    _note(folder, None, runs)\n",
+        new="",
+        test="tests/unit/test_comparison_jobs.py::"
+        "test_a_submission_that_is_cut_off_is_not_repeated",
     ),
     Mutation(
         promise="a task on Slurm has the processors that were asked for",

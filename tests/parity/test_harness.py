@@ -225,7 +225,13 @@ def test_what_cannot_be_loaded_or_asked_is_told(
         "task: gone\ndataset_path: json\ndataset_kwargs: {data_files: {test: gone.jsonl}}\n"
         "output_type: loglikelihood\ntest_split: test\ndoc_to_text: x\ndoc_to_target: y\n"
     )
-    with pytest.raises(EnvironmentFault, match=r"task 'gone' .* cannot be loaded: FileNotFound"):
+    with pytest.raises(
+        EnvironmentFault, match=r"task 'gone' .* cannot be loaded: FileNotFound"
+    ) as e:
+        opened(base, tmp_path, "gone")
+    assert "data_files are relative to include_path" in e.value.fix
+    (tmp_path / "gone.yaml").write_text("task: gone\n  dataset_path: [json\n")
+    with pytest.raises(RecipeError, match="see whether the file is valid YAML"):
         opened(base, tmp_path, "gone")
     from transformers import AutoTokenizer
 

@@ -20,7 +20,8 @@ from rewarm.errors import EnvironmentFault
 from rewarm.records.comparison import ComparisonResult
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.launches import devices_of_slots
-from rewarm.stages.slurm import array_script, take_job
+from rewarm.stages.ray_runs import _train
+from rewarm.stages.slurm import array_script, submit, take_job
 from tests.support.comparisons import EXPERIMENT, make_comparison_folder
 
 pytestmark = pytest.mark.timeout(600)
@@ -60,6 +61,13 @@ def test_the_script_says_what_was_asked_for(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
     assert "/50%%/slurm-%A_%a.out" in array_script("x", tmp_path / "50%", runs, settings)
     assert "%" not in array_script("x", tmp_path, runs[:1], RunRecipe()).split("--array=")[1][:4]
+
+
+@pytest.mark.parametrize("option", ["--array=0-9", "--array 1", "--wait", "--test-only"])
+def test_options_that_would_make_other_tasks_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match="one job with a task for each run is what is followed"):
+        RunRecipe(mode="slurm", sbatch=["--partition=gpu", option])
+    assert RunRecipe(mode="slurm", sbatch=["--wait-all-nodes=1"]).sbatch
 
 
 def test_runs_share_out_the_gpus_that_they_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +190,53 @@ def test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again(
     squeue = tmp_path / "tools" / "squeue"
     squeue.write_text('#!/bin/bash\necho "Unable to contact slurm controller" >&2\nexit 1\n')
     with pytest.raises(EnvironmentFault, match="not submitted a second time"):
-        take_job(tmp_path)
+        take_job(tmp_path, print)
     squeue.write_text('#!/bin/bash\necho "slurm_load_jobs error: Invalid job id" >&2\nexit 1\n')
-    assert take_job(tmp_path) == (None, True)
+    assert take_job(tmp_path, print) == (None, True)
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])
+def test_a_submission_that_is_cut_off_is_not_repeated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    taken: bool,
+) -> None:
+    """Killed after sbatch took the job and before its number was written down."""
+    path = make_comparison_folder(tmp_path, SLURM)
+    log = pretend_slurm(tmp_path, monkeypatch, tasks_run=False)
+    sbatch, squeue = (tmp_path / "tools" / name for name in ("sbatch", "squeue"))
+    answering = sbatch.read_text()
+    sbatch.write_text(f"{answering}kill -9 $PPID\n")
+    command = [sys.executable, "-m", "rewarm", "compare", str(path)]
+    killed = subprocess.run(command, capture_output=True, check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    script = log.read_text().split()[-1]
+
+    # Somebody else's job is in the queue as well.
+    queue = f"echo '12 {script}.old'\n" + (f"echo '4711 {script}'\n" if taken else "")
+    squeue.write_text(f"#!/bin/bash\n{queue}")
+    sbatch.write_text(answering)
+    assert main(["compare", str(path)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "was cut off as it submitted" in told
+    assert len(log.read_text().splitlines()) == (1 if taken else 2)
+    assert "job 4711: 0 of 2 runs are done" in told
+    assert main(["compare", str(path)]) == 0  # and its number is known now
+    told = " ".join(capsys.readouterr().out.split())
+    assert "job 4711: 0 of 2" in told
+    assert "cut off" not in told
+
+
+def test_a_job_that_was_not_taken_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_slurm(tmp_path, monkeypatch, tasks_run=False)
+    sbatch = tmp_path / "tools" / "sbatch"
+    sbatch.write_text("#!/bin/bash\necho 'no such partition' >&2\nexit 1\n")
+    with pytest.raises(EnvironmentFault, match="no such partition"):
+        submit("x", tmp_path, [RunFolder(tmp_path / "run")], RunRecipe())
+    assert take_job(tmp_path, print) == (None, False)
 
 
 def test_without_slurm(
@@ -194,6 +246,14 @@ def test_without_slurm(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["compare", str(path)]) == 1
     assert "there is no sbatch here" in capsys.readouterr().err
+
+
+def test_a_task_of_ray_that_is_tried_again_is_no_longer_called_failed(tmp_path: Path) -> None:
+    """While it runs the live page goes by this file."""
+    run = RunFolder(tmp_path)
+    run.exit_code.write_text("1\n")
+    assert _train(str(tmp_path), "rewarm compare x.toml") != 0  # there is no plan to train
+    assert not run.exit_code.exists()  # whoever waits for the task writes it
 
 
 HAS_RAY = importlib.util.find_spec("ray") is not None

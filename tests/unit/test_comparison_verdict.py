@@ -188,6 +188,7 @@ def test_what_failed_stays_in_the_family() -> None:
     assert (c.word, c.mean, c.p_holm) == ("not measured", None, None)
     assert b.p_holm == pytest.approx(2 * (b.p or 0))
     assert any("Failed, and left out of every pair: c (seed 1)" in note for note in result.notes)
+    assert any(note.startswith("No run of c is done: area under the rate") for note in result.notes)
 
 
 def test_pairs_are_of_one_seed() -> None:

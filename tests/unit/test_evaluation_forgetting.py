@@ -178,6 +178,26 @@ def test_verdict_of_an_accuracy_turns_the_sign() -> None:
     assert domain_verdicts(records) == [], "no bits per byte were measured"
 
 
+@pytest.mark.parametrize(("num_items", "word"), [(60, "not resolved"), (299, "kept")])
+def test_questions_that_none_is_answered_otherwise_tell_what_so_many_can(
+    num_items: int, word: str
+) -> None:
+    """Where one in twenty is answered otherwise, 58 without any are seen in 5 % of draws."""
+    answers = [0] * num_items
+    records = [accuracy(0, answers), accuracy(3, answers)]
+    (verdict,) = domain_verdicts(records, metric="matched_continuation")
+    assert verdict.verdict == word
+    assert verdict.delta == 0.0
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert verdict.high == -verdict.low == verdict.resolvable
+    assert (1 - verdict.high) ** num_items == pytest.approx(0.05)
+    # Losses that stay the same to the bit are of the same weights, and scores have other units.
+    assert domain_verdicts([flat(0, 0.0), flat(3, 0.0)])[0].high == 0.0
+    scores = [r.model_copy(update={"item_values": (7.0,) * num_items}) for r in records]
+    assert domain_verdicts(scores, metric="matched_continuation")[0].verdict == "kept"
+
+
 def test_records_of_other_items_are_left_out_and_the_verdict_says_so() -> None:
     other_weights = (10,) * 8
     records = [

@@ -4,17 +4,20 @@ told."""
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from rewarm.errors import PlanError
+from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
 from rewarm.reporting.plan_terminal import plan_summary
+from rewarm.stages.harness import harness_of, harness_texts
 from tests.support.fake_facts import make_corpus_facts, make_model_facts
 from tests.unit.test_plan import CORPORA, RECIPE
 
@@ -153,3 +156,16 @@ def test_a_ceiling_beyond_what_text_there_is_is_told() -> None:
     with pytest.raises(PlanError, match=r"'old' would be shown for 8\.\d\d epochs, above its cap"):
         plan_of(REPLAY, corpora=little)
     assert plan_of(REPLAY, "evaluation.on_forgetting.ceiling=0.26", corpora=CORPORA)
+
+
+def test_a_plan_of_another_machine_needs_the_harness_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was planned where the harness was installed: what is missing here is told in words."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    for module in ("rewarm.evaluation.harness", "rewarm.evaluation.harness_model"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    plan = plan_of(*TASKS, task_bytes={"quiz": 8000})
+    with pytest.raises(EnvironmentFault, match=r"cannot be imported[^$]*pip install 'rewarm\[tas"):
+        harness_of(plan)
+    with pytest.raises(EnvironmentFault, match="lm-evaluation-harness, which cannot be imported"):
+        harness_texts(plan.conduct.evaluation.harness, Path())
+    assert harness_of(plan_of()) is None

@@ -241,6 +241,39 @@ def test_a_short_run_leaves_out_what_is_laid_out_over_the_whole_one(
         assert len({record.lr for record in run.steps()}) == 1
 
 
+@pytest.mark.parametrize("action", ["replay", "stop"])
+def test_a_short_run_does_nothing_about_what_is_forgotten(action: str) -> None:
+    """All rates see the same data to the end, however much one of them forgets on its way."""
+    rule = "evaluation.on_forgetting"
+    eager = (f"{rule}.action={action}", f"{rule}.above=1e-9", f"{rule}.patience=1")
+    settings = (*eager, f"{rule}.after_steps=0", f"name={action}")
+    overrides = [part for setting in settings for part in ("-o", setting)]
+    assert main(["tune", "t.toml", *FLAGS, "--around", "0.3", *overrides]) == 0
+    runs = runs_of(Path(), action)
+    forgotten = []
+    for run in runs:
+        old = {r.step: r.value for r in run.evals() if r.domain == "old"}
+        forgotten.append(old[4] > old[0])
+        assert run.amended() == []
+        assert len(run.steps()) == 8
+    assert any(forgotten)  # half-way, where the rule would have acted
+
+
+def test_a_cap_on_the_whole_runs_evaluation_is_not_a_short_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = ["-o", "name=capped", "-o", "evaluation.max_share=0.01", "-o", "budget.tokens=400M"]
+    sources = ["-o", "sources.new.max_epochs=1e6", "-o", "sources.old.max_epochs=1e6"]
+    reasons = [f"sources.{name}.max_epochs_reason=tiny" for name in ("new", "old")]
+    why = [part for reason in reasons for part in ("-o", reason)]
+    command = ["t.toml", *settings, *sources, *why]
+    assert main(["plan", *command]) == 0, capsys.readouterr().err
+    assert main(["tune", *command, *FLAGS]) == 0
+    for run in runs_of(Path(), "capped"):
+        # Of all the text that the whole run would be measured on.
+        assert load_plan(run.plan).conduct.evaluation.max_bytes_per_domain == 6000
+
+
 def test_the_default_share_of_the_budget_is_as_stated(capsys: pytest.CaptureFixture[str]) -> None:
     """A fiftieth of 40,000 tokens is less than 40 steps of 128; of 4M tokens it is 625 steps."""
     from rewarm.errors import Problems

@@ -120,7 +120,15 @@ class RunRecipe(Section):
         for option in value:
             if not option.startswith("--") or "\n" in option:
                 raise ValueError(f"{option!r} is not an option of sbatch, such as --time=04:00:00")
+            if option.replace("=", " ").split()[0] in _NOT_FOR_JOBS:
+                raise ValueError(
+                    f"{option!r}: one job with a task for each run is what is followed"
+                )
         return value
+
+
+_NOT_FOR_JOBS = frozenset({"--array", "--wait", "--test-only"})
+"""What would make other tasks than one for each run, or none, or keep sbatch from answering."""
 
 
 class Experiment(Section):

@@ -100,6 +100,13 @@ def notes_on(
     missing = [f"{o.run.arm} (seed {o.run.seed})" for o in outcomes if o.run.state == "unfinished"]
     if missing:
         yield f"Not finished, and left out: {', '.join(missing)}."
+    measured = {o.run.arm for o in outcomes if o.run.state == "done"}
+    lacking = [name for name in dict.fromkeys(o.run.arm for o in outcomes) if name not in measured]
+    if lacking:
+        yield (
+            f"No run of {', '.join(lacking)} is done: area under the rate and tokens by source are "
+            "those planned."
+        )
     yield from _left_out_of_means(outcomes)
     yield from _amended(outcomes)
     seeds = {len(effect.seeds) for effect in effects}

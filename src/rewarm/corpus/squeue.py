@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import subprocess
+from pathlib import Path
 
 from rewarm.errors import EnvironmentFault
 
-__all__ = ["is_under_way"]
+__all__ = ["is_under_way", "job_with_script"]
 
 _TIMEOUT_S = 60
 _FORGOTTEN = "Invalid job id"
@@ -18,9 +20,30 @@ def is_under_way(job: str, *, instead: str) -> bool:
 
     Raises EnvironmentFault where Slurm does not say; `instead` is what could be done without it.
     """
+    said = _ask(["--jobs", job], f"job {job}", instead)
+    return said.returncode == 0 and bool(said.stdout.strip())
+
+
+def job_with_script(script: Path, *, instead: str) -> str | None:
+    """Return the number of this user's job that waits or runs with a script, None where none does.
+
+    Raises EnvironmentFault where Slurm does not say; `instead` is what could be done without it.
+    """
+    # %F is the number that all tasks of an array share, %o the path that sbatch was given.
+    asked = ["--user", getpass.getuser(), "--format", "%F %o"]
+    said = _ask(asked, f"the job of {script}", instead)
+    for line in said.stdout.splitlines():
+        number, _, path = line.strip().partition(" ")
+        if path.strip() == str(script):
+            return number
+    return None
+
+
+def _ask(options: list[str], job: str, instead: str) -> subprocess.CompletedProcess[str]:
+    """Return what squeue says, be it that it has forgotten the job; raises EnvironmentFault."""
     try:
         said = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job],
+            ["squeue", "--noheader", *options],
             capture_output=True,
             text=True,
             check=False,
@@ -28,7 +51,7 @@ def is_under_way(job: str, *, instead: str) -> bool:
         )
     except OSError as error:
         raise EnvironmentFault(
-            f"Slurm cannot be asked for job {job} (squeue: {error.strerror})",
+            f"Slurm cannot be asked for {job} (squeue: {error.strerror})",
             f"run this where squeue is, on a login node of the cluster, or {instead}",
         ) from error
     except subprocess.TimeoutExpired as error:
@@ -37,7 +60,7 @@ def is_under_way(job: str, *, instead: str) -> bool:
         ) from error
     if said.returncode and _FORGOTTEN not in said.stderr:
         raise EnvironmentFault(
-            f"Slurm does not say how job {job} is ({said.stderr.strip() or said.returncode})",
+            f"Slurm does not say how {job} is ({said.stderr.strip() or said.returncode})",
             "try again later: a job that may be under way is not submitted a second time",
         )
-    return said.returncode == 0 and bool(said.stdout.strip())
+    return said

@@ -163,13 +163,23 @@ def _load(recipe: HarnessRecipe, recipe_folder: Path) -> dict[str, Mapping[str, 
             include_path=None if own is None else str(own), include_defaults=needs_all
         )
         for name in recipe.tasks:
-            found.update(_loaded(manager, name))
+            found.update(_loaded(manager, name, is_own=name in local))
     return found
 
 
-def _loaded(manager: TaskManager, name: str) -> dict[str, Mapping[str, Any]]:
-    """Return the tasks of a name: a group's under its name, a tag's under their own."""
+def _loaded(manager: TaskManager, name: str, *, is_own: bool) -> dict[str, Mapping[str, Any]]:
+    """Return the tasks of a name: a group's under its name, a tag's under their own.
+
+    `is_own` where a file of the person's own names it.
+    """
     if name not in manager.all_tasks:
+        if is_own:
+            raise RecipeError.one(
+                _FIELD,
+                f"a file in evaluation.harness.include_path names {name!r}, and the harness does "
+                "not find it there",
+                "see whether the file is valid YAML, and names it as its task, group or tag",
+            )
         raise RecipeError.one(
             _FIELD,
             f"lm-evaluation-harness has no task, group or tag {name!r}",
@@ -181,7 +191,9 @@ def _loaded(manager: TaskManager, name: str) -> dict[str, Mapping[str, Any]]:
         raise EnvironmentFault(
             f"task {name!r} of lm-evaluation-harness cannot be loaded: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "its data comes from the hub: be online, or name tasks of your own with "
+            "look at its file and at what that names: data_files are relative to include_path"
+            if is_own
+            else "its data comes from the hub: be online, or name tasks of your own with "
             "evaluation.harness.include_path",
         ) from error
     tasks = dict(loaded["tasks"])

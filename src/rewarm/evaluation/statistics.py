@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "bootstrap_ratios",
     "least_items",
+    "most_changed",
     "paired_bootstrap",
     "paired_standard_error",
     "proportion_standard_error",
@@ -96,6 +97,15 @@ def least_items(confidence: float = 0.95) -> int:
     return 1 + math.ceil(-math.log2(1.0 - confidence))
 
 
+def most_changed(num_items: int, confidence: float = 0.95) -> float:
+    """Return the largest share of a domain's items that can change, where none of n did.
+
+    1 − (1 − confidence)^(1/n), about 3/n at 95 %: with a greater share, n items without any change
+    are less likely than 1 − confidence. A bootstrap of n zeros has no width and claims more.
+    """
+    return 1.0 - float((1.0 - confidence) ** (1.0 / num_items))
+
+
 def paired_bootstrap(
     values_a: ArrayLike,
     values_b: ArrayLike,
@@ -110,7 +120,8 @@ def paired_bootstrap(
     Percentile bootstrap: each resample draws n items i with replacement and gives
     Σ (a_i − b_i) / Σ w_i; the ends are the (1 ∓ confidence)/2 quantiles. Pairing removes what makes
     an item hard for both. With 0/1 values and weights 1 this compares two accuracies on the same
-    questions, as McNemar's test does. The same seed gives the same interval.
+    questions, as McNemar's test does; where none of them changed, `most_changed` is what n items
+    can tell. The same seed gives the same interval.
 
     Few items make it too narrow, by about √((n − 1)/n) and for want of heavier tails; see
     `least_items` for where it stops meaning anything. Raises ValueError for unequal lengths and

@@ -27,7 +27,7 @@ from rewarm.reporting.effects import (
 )
 from rewarm.reporting.terminal_table import bullets, titled_table
 from rewarm.reporting.text import clean
-from rewarm.units import format_count, format_duration
+from rewarm.units import counted, format_count, format_duration
 
 __all__ = ["comparison_plan", "comparison_verdict"]
 
@@ -53,7 +53,8 @@ def comparison_plan(
     total_s = sum(arm.estimated_s for arm in arms) * len(seeds)
     wall_s = max(total_s / num_at_a_time, *(arm.estimated_s for arm in arms))
     lines = [
-        f"{len(arms)} arms × {len(seeds)} seeds ({', '.join(map(str, seeds))}): {num_runs} runs, "
+        f"{counted(len(arms), 'arm')} × {counted(len(seeds), 'seed')} "
+        f"({', '.join(map(str, seeds))}): {counted(num_runs, 'run')}, "
         f"{how}",
         f"about {format_duration(total_s)} of computing, {format_duration(wall_s)} on the clock, "
         "if the plans' estimates hold",

@@ -241,7 +241,7 @@ class _Comparison:
             return None, False
         from rewarm.stages.slurm import take_job
 
-        return take_job(self.folder.path)
+        return take_job(self.folder.path, self.say)
 
     def _train(self, launches: Sequence[Launch]) -> tuple[States, str | None]:
         """Train what is not done; return the states, and the number of a job left to itself."""

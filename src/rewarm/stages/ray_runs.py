@@ -86,6 +86,7 @@ def _code_of(ray: Any, task: Any) -> int:
 def _train(folder: str, command: str) -> int:
     """Train one run in a worker of Ray's; what it says goes to the run's own log."""
     path = Path(folder)
+    RunFolder(path).exit_code.unlink(missing_ok=True)  # of an earlier try: it is running now
     kept = [os.dup(stream) for stream in (1, 2)]
     try:
         with RunFolder(path).output.open("a", encoding="utf-8") as log:

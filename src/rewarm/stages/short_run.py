@@ -18,7 +18,7 @@ from rewarm.artifacts import fingerprint, write_json
 from rewarm.planning.plan import Plan
 from rewarm.recipe.parameters import FreezingRecipe
 from rewarm.recipe.phases import PhaseRecipe
-from rewarm.recipe.records import CheckpointRecipe
+from rewarm.recipe.records import CheckpointRecipe, ForgettingRecipe, HarnessRecipe
 from rewarm.recipe.schedule import ScheduleRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import SourceRecipe
@@ -91,7 +91,15 @@ def short_recipe(
             "budget": BudgetRecipe(tokens=num_tokens),
             "guard": GuardRecipe(),
             "evaluation": recipe.evaluation.model_copy(
-                update={"tasks": {}, "matched_continuation_items": 0}
+                update={
+                    "tasks": {},
+                    "harness": HarnessRecipe(),
+                    "matched_continuation_items": 0,
+                    # A share of the whole run; three evaluations are much of a short one.
+                    "max_share": None,
+                    # What is forgotten is looked for here: nothing is to be done about it.
+                    "on_forgetting": ForgettingRecipe(),
+                }
             ),
             "checkpoints": CheckpointRecipe(
                 every_steps=math.ceil(num_steps / 4),

@@ -10,12 +10,13 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rewarm.artifacts import read_json, write_atomically, write_json
 from rewarm.comparison.experiment import RunRecipe
-from rewarm.corpus.squeue import is_under_way
+from rewarm.corpus.squeue import is_under_way, job_with_script
 from rewarm.errors import EnvironmentFault, RunFolderError
 from rewarm.records.run_folder import RunFolder
 
@@ -78,50 +79,86 @@ def submit(name: str, folder: Path, runs: Sequence[RunFolder], settings: RunReci
     """
     script = folder / _SCRIPT
     write_atomically(script, array_script(name, folder, runs, settings))
-    told = _call(["sbatch", "--parsable", str(script)])
+    # Before sbatch: whoever is killed within it leaves word that there may be a job.
+    _note(folder, None, runs)
+    try:
+        told = _sbatch(script)
+    except _NotTakenError:
+        (folder / _JOB).unlink()
+        raise
     number = told.strip().partition(";")[0]
     if re.fullmatch(r"\d+", number) is None:
         raise EnvironmentFault(
             f"sbatch answered {told.strip()!r}, which is no job's number", f"look at {script}"
         )
-    write_json(folder / _JOB, {"job": number, "runs": [str(run.path) for run in runs]})
+    _note(folder, number, runs)
     return number
 
 
-def take_job(folder: Path) -> tuple[str | None, bool]:
+def take_job(folder: Path, say: Callable[[str], None]) -> tuple[str | None, bool]:
     """Return the number of the job that was submitted if some task of it waits or runs, and whether
     one has ended since; that is told once, its record being removed.
 
-    Raises EnvironmentFault where squeue is not there.
+    Where sbatch was cut off before its answer was written down, Slurm is asked for a job with this
+    comparison's script, and `say` told what was found. Raises EnvironmentFault where squeue is not
+    there.
     """
     record = folder / _JOB
     if not record.exists():
         return None, False
     value = read_json(record, what="the record of the job", error=RunFolderError)
-    number = str(value.get("job")) if isinstance(value, dict) else ""
-    if is_under_way(number, instead=_INSTEAD):
-        return number, False
+    number = value.get("job") if isinstance(value, dict) else ""
+    if number is None:
+        return _job_cut_off(folder, value, say), False
+    if is_under_way(str(number), instead=_INSTEAD):
+        return str(number), False
     record.unlink()
     return None, True
 
 
-def _call(command: list[str]) -> str:
-    """Return what a program prints; raises EnvironmentFault where it fails."""
+def _job_cut_off(folder: Path, record: dict[str, Any], say: Callable[[str], None]) -> str | None:
+    """Return the number of a job whose submission was cut off before it was known."""
+    script = folder / _SCRIPT
+    number = job_with_script(script, instead=_INSTEAD)
+    if number is not None:
+        say(f"the last command was cut off as it submitted {script}: Slurm has it as job {number}")
+        write_json(folder / _JOB, record | {"job": number})
+        return number
+    say(
+        f"the last command was cut off as it submitted {script}: Slurm has no such job waiting or "
+        "running, so what is not done is submitted again"
+    )
+    (folder / _JOB).unlink()
+    return None
+
+
+class _NotTakenError(EnvironmentFault):
+    """There is no job: sbatch is missing, or refused."""
+
+
+def _note(folder: Path, number: str | None, runs: Sequence[RunFolder]) -> None:
+    write_json(folder / _JOB, {"job": number, "runs": [str(run.path) for run in runs]})
+
+
+def _sbatch(script: Path) -> str:
+    """Return what sbatch prints; raises EnvironmentFault where it fails."""
+    command = ["sbatch", "--parsable", str(script)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
         )
     except FileNotFoundError as error:
-        raise EnvironmentFault(
-            f"there is no {command[0]} here",
+        raise _NotTakenError(
+            "there is no sbatch here",
             f"give the command on a login node of the cluster, or {_INSTEAD}",
         ) from error
     except subprocess.TimeoutExpired as error:
         raise EnvironmentFault(
-            f"{command[0]} did not answer within {_TIMEOUT_S} s", "try again later"
+            f"sbatch did not answer within {_TIMEOUT_S} s",
+            "give the command again later: it asks squeue first whether the job was taken",
         ) from error
     if done.returncode:
-        raise EnvironmentFault(
+        raise _NotTakenError(
             f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}",
             "mend run.sbatch in the experiment, or ask whoever runs the cluster",
         )
