@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from table import README, RESULTS, between
 
@@ -41,6 +41,7 @@ _PAIRS = (
     ("constant-min", "naive"),
 )
 _Runs = Sequence[Mapping[str, float]]
+_S = TypeVar("_S", int, float)  # a seed
 
 
 def page_with(page: str, part: Path = PART) -> str:
@@ -82,11 +83,11 @@ def _of_runs(
     results: Sequence[ComparisonResult], metric: str, arm: str, against: str
 ) -> list[float]:
     """Return a metric's differences, arm less `against`, over results that share seeds."""
-    found = [
+    own, other = (
         {run.seed: run.values[metric] for result in results for run in result.runs_of(name)}
         for name in (arm, against)
-    ]
-    return _differences(*found)
+    )
+    return _differences(own, other)
 
 
 def _mean_and_interval(differences: Sequence[float]) -> tuple[str, str]:
@@ -118,7 +119,7 @@ def _mean_loss(runs: _Runs) -> dict[float, float]:
     return {run["seed"]: (run["old"] + run["new"]) / 2 for run in runs}
 
 
-def _differences(own: Mapping[float, float], other: Mapping[float, float]) -> list[float]:
+def _differences(own: Mapping[_S, float], other: Mapping[_S, float]) -> list[float]:
     return [own[seed] - other[seed] for seed in own]
 
 

@@ -130,7 +130,7 @@ def test_what_a_gpu_took_is_estimated_within_its_tolerance(
 ) -> None:
     """By the GPU's own allocator, in runs on record of three shapes, eager and compiled."""
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    import gpu  # type: ignore[import-not-found]
+    import gpu
 
     text = (BENCHMARKS / "results" / "gpu.json").read_text(encoding="utf-8")
     took = {row["name"]: row["value"] * 2**30 for row in json.loads(text)}

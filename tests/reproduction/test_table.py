@@ -33,6 +33,7 @@ from rewarm.comparison.experiment import read_experiment  # noqa: E402
 from rewarm.comparison.paired import LEVEL, smallest_detectable  # noqa: E402
 from rewarm.recipe.presets import PRESETS  # noqa: E402
 from rewarm.records.comparison import ComparisonResult  # noqa: E402
+from rewarm.reporting import numbers  # noqa: E402
 from tests.support.fake_comparison import fake_comparison, made_up  # noqa: E402
 
 
