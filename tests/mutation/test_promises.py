@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a file that two folders lead to is one file",
+        file="corpus/inputs.py",
+        old="                folders[folder] = os.path.realpath(folder)",
+        new="                folders[folder] = os.path.abspath(folder)",
+        test="tests/unit/test_corpus_sources.py::test_a_file_of_a_folder_that_has_two_names_is_one_file",
+    ),
+    Mutation(
         promise="what takes no gradient runs by the blocks as they are",
         file="model/compiled.py",
         old="        if not torch.is_grad_enabled():\n            return own(",

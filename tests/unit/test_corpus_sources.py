@@ -228,6 +228,14 @@ def test_two_sources_of_one_file_are_refused(tmp_path: Path) -> None:
     assert "sources.y.path" in str(caught.value)
 
 
+def test_a_file_of_a_folder_that_has_two_names_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "real" / "deep" / "a.jsonl").write_text("")
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    with pytest.raises(CorpusError, match=r"a\.jsonl is named 2 times"):
+        resolve_inputs("s", source(["real", "linked/deep/a.jsonl"]), tmp_path)  # type: ignore[arg-type]
+
+
 def test_many_files_that_two_sources_read_are_one_problem(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.txt").write_text("")
