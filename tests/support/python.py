@@ -1,8 +1,8 @@
-"""Starts Python processes as forks of one that has imported what takes long, and nothing of rewarm.
+"""Starts Python processes as forks of one that has imported what takes long.
 
 A rank, or a run that is to be killed, needs a process of its own; of a short one's time most would
-be the import of torch and transformers. What a fork is asked to do it does as a fresh interpreter
-would: `rewarm` is imported in it, from the folders that the caller imports from.
+be the import of torch, transformers and rewarm. What a fork is asked to do it does as a fresh
+interpreter would that has imported them, from the folders that the caller imports from.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO
 
+import rewarm
+
 HEAVY = (
     *("numpy", "pyarrow", "scipy.stats", "pydantic", "rich", "typer", "jinja2", "tokenizers"),
     *("torch", "torch.distributed.fsdp", "torch._dynamo", "safetensors.torch", "transformers"),
     *("transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2"),
-    "pytest",
+    *("pytest", "rewarm.cli", "rewarm.stages.train"),
 )
-"""What takes long to import and is the same whatever is done to this project's own lines."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(list(HEAVY))
@@ -50,6 +51,7 @@ class Python:
         self._process = _CONTEXT.Process(
             target=_run,
             args=(list(arguments), str(cwd), dict(environment or os.environ), output, writer),
+            kwargs={"package": rewarm.__file__},
             daemon=True,  # should a test leave it behind, it ends with the tests
         )
         self._process.start()
@@ -109,8 +111,11 @@ def _run(
     environment: Mapping[str, str],
     output: Path | None,
     writer: Connection,
+    *,
+    package: str,
 ) -> None:
     """Be the process that the command line asks for."""
+    assert rewarm.__file__ == package, f"{rewarm.__file__} was imported, and not {package}"
     told = writer.fileno() if output is None else os.open(output, os.O_WRONLY)
     os.dup2(told, 1)
     os.dup2(told, 2)
