@@ -39,17 +39,22 @@ class Figure:
         return self.value < self.goal if self.better == "higher" else self.value > self.goal
 
 
-def write_results(benchmark: str, figures: list[Figure]) -> None:
-    """Write a benchmark's figures and print them."""
+def write_results(
+    benchmark: str, figures: list[Figure], *, stays: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Write a benchmark's figures and print them; of what is on record, some names may stay."""
     about = {
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "command": f"python benchmarks/{Path(sys.argv[0]).name}",
     }
     RESULTS.mkdir(exist_ok=True)
-    rows = [{**asdict(figure), **about} for figure in figures]
+    place = RESULTS / f"{benchmark}.json"
+    known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else []
+    rows = [row for row in known if stays(row["name"])]
+    rows += [{**asdict(figure), **about} for figure in figures]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
-    (RESULTS / f"{benchmark}.json").write_text(text + "\n", encoding="utf-8")
+    place.write_text(text + "\n", encoding="utf-8")
     for figure in figures:
         print(f"{figure.name}: {figure.value:.4g} {figure.unit}")
 

@@ -265,7 +265,8 @@ def main() -> None:
             figures += figures_of(name, rounds)
     if options.shared:
         figures = [figure_beside_other_work(figure) for figure in figures]
-    write_results("train_peers", figures)
+    others = tuple(f"{TOLD[name]}: " for name in TOLD if name not in options.models.split(","))
+    write_results("train_peers", figures, stays=lambda name: name.startswith(others))
 
 
 def figure_beside_other_work(figure: Figure) -> Figure:
