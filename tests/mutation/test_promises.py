@@ -33,6 +33,20 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="two arms are matched at what both have learned",
+        file="comparison/matched.py",
+        old="    level = min(max(place.adaptation for place in places) for places in (own, other))",
+        new="    level = max(place.adaptation for place in own)",
+        test="tests/unit/test_matched_forgetting.py",
+    ),
+    Mutation(
+        promise="forgetting is read between evaluations, where as much was learned",
+        file="comparison/matched.py",
+        old="            return before.forgetting + part * (place.forgetting - before.forgetting)",
+        new="            return place.forgetting",
+        test="tests/unit/test_matched_forgetting.py",
+    ),
+    Mutation(
         promise="a file that two folders lead to is one file",
         file="corpus/inputs.py",
         old="                folders[folder] = os.path.realpath(folder)",

@@ -9,6 +9,7 @@ from rewarm.comparison.experiment import Experiment
 from rewarm.comparison.outcomes import Outcome
 from rewarm.comparison.verdict import conclude
 from rewarm.records.comparison import ComparedArm, ComparedRun, ComparisonResult, Registration
+from rewarm.records.facts import EvalRecord
 
 HYPOTHESIS = "Replay lowers forgetting & costs <nothing>."
 Values = Mapping[str, Sequence[float]]
@@ -22,8 +23,12 @@ def made_up(
     explored: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, int]] = (),
     before_runs: bool = True,
+    records: Mapping[tuple[str, int], Sequence[EvalRecord]] | None = None,
 ) -> ComparisonResult:
-    """Conclude from values by arm and metric, one per seed; the first arm is the control."""
+    """Conclude from values by arm and metric, one per seed; the first arm is the control.
+
+    `records` are evaluations by arm and seed.
+    """
     names = list(values)
     control = names[0]
     count = len(next(iter(values[control].values())))
@@ -74,7 +79,10 @@ def made_up(
         for name in names
     ]
     outcomes = [
-        Outcome(_run(name, seed, values[name], (name, seed) in failed), ())
+        Outcome(
+            _run(name, seed, values[name], (name, seed) in failed),
+            tuple((records or {}).get((name, seed), ())),
+        )
         for name in names
         for seed in range(1, count + 1)
     ]

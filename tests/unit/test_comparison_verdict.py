@@ -291,6 +291,11 @@ def test_metrics_of_records_by_hand() -> None:
     # Trapezoids of old: 2 · d/2 + 6 · (d + f)/2; of older from 0 to 8: 8 · f/2.
     area = (depth + 3 * (depth + old) + 4 * older) / 2
     assert values["stability_gap.area"] == pytest.approx(area)
+    # old is at its worst at 2, older at 8; neither comes back to within 0.01 of the base.
+    assert values["stability_gap.steps_to_peak"] == pytest.approx((2 + 8) / 2)
+    assert values["stability_gap.recovered"] == 0
+    back = [*records, losses(16, "old", "general", 1.5, -0.2)]
+    assert values_of(back, from_base=True)["stability_gap.recovered"] == 0.5
 
     counted = values_of(records, from_base=True, common={"old", "new"})
     assert counted["forgetting"] == pytest.approx(old)

@@ -14,6 +14,9 @@
     stability_gap.depth     mean over old domains of max_t ℓ(t) − ℓ(0)            bits per byte
     stability_gap.transient of it, what came back by the end                      bits per byte
     stability_gap.area      Σ (ℓ(t) − ℓ(0))⁺ Δt                           bits per byte · updates
+    stability_gap.steps_to_peak  the step of the greatest loss                    updates
+    stability_gap.recovered share of old domains that came back to the base's loss for good
+    matched_forgetting      forgetting where both arms of a pair have learned as much, `matched`
     training_s              time spent in steps                                   seconds
     planned_tflop           compute of all steps, by the plan                     TFLOP
     planned_mib             weights, gradients, moments, retention, by the plan   MiB
@@ -89,6 +92,9 @@ KINDS: dict[str, MetricKind] = {
     "stability_gap.depth": MetricKind("lower", _BITS, False),
     "stability_gap.transient": MetricKind("lower", _BITS, False),
     "stability_gap.area": MetricKind("lower", f"{_BITS} · updates", False),
+    "stability_gap.steps_to_peak": MetricKind("lower", "updates", False),
+    "stability_gap.recovered": MetricKind("higher", "share of domains", False),
+    "matched_forgetting": MetricKind("lower", _BITS, False),
     "training_s": MetricKind("lower", "s", False),
     "planned_tflop": MetricKind("lower", "TFLOP", False),
     "planned_mib": MetricKind("lower", "MiB", False),
@@ -100,6 +106,8 @@ _GAPS: dict[str, Callable[[StabilityGap], float]] = {
     "stability_gap.depth": lambda gap: gap.depth,
     "stability_gap.transient": lambda gap: gap.transient,
     "stability_gap.area": lambda gap: gap.area,
+    "stability_gap.steps_to_peak": lambda gap: float(gap.steps_to_peak),
+    "stability_gap.recovered": lambda gap: float(gap.recovery_step is not None),
 }
 
 
@@ -164,6 +172,7 @@ def measured_by(plan: Plan, common: Container[str] | None = None) -> list[str]:
     found = [*(["forgetting"] if has_old else []), *(["adaptation"] if has_new else [])]
     found += ["mean_loss"] if counted else []
     found += list(_GAPS) if has_old else []
+    found += ["matched_forgetting"] if has_old and has_new else []
     for facts in held_out:
         found.append(f"held_out.{facts.name}")
         if facts.role == "qa":
@@ -246,7 +255,6 @@ def values_of(
 
 
 def _of_new_text(per_domain: dict[str, float], records: Sequence[EvalRecord]) -> dict[str, float]:
-    """Return new text's alone; that of questions stands in for it where there is no other."""
     new = {record.domain for record in records if record.role == "new"}
     return {d: value for d, value in per_domain.items() if d in new} or per_domain
 

@@ -14,6 +14,7 @@ from typing import Any
 from rewarm.comparison.documents import document_interval
 from rewarm.comparison.effects import judged, paired_effect
 from rewarm.comparison.experiment import Experiment
+from rewarm.comparison.matched import MATCHED, matched_forgetting, trade_off
 from rewarm.comparison.metrics import kind_of
 from rewarm.comparison.outcomes import Outcome
 from rewarm.comparison.sentences import notes_on, overall, sentence
@@ -94,6 +95,7 @@ def conclude(
 def _all_effects(outcomes: Sequence[Outcome], arm: str, against: str) -> tuple[PairedEffect, ...]:
     """Return every metric that both arms have in some seed, with nothing expected of it."""
     metrics = dict.fromkeys(name for one, _ in _pairs(outcomes, arm, against) for name in one)
+    metrics[MATCHED] = None
     effects = [_effect(outcomes, name, arm, against, None, None) for name in metrics]
     return tuple(
         effect.model_copy(update={"sentence": sentence(effect, None)})
@@ -115,6 +117,24 @@ def _pairs(outcomes: Sequence[Outcome], arm: str, against: str) -> list[tuple[_V
     ]
 
 
+def _matched(
+    outcomes: Sequence[Outcome], arm: str, against: str
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return what either arm forgot where both have learned as much, of the seeds where they do."""
+    places = {
+        (one.run.arm, one.run.seed): trade_off(one.records, one.common)
+        for one in outcomes
+        if one.run.arm in (arm, against) and one.run.values
+    }
+    own: dict[int, float] = {}
+    other: dict[int, float] = {}
+    for seed in dict.fromkeys(seed for _, seed in places):
+        found = matched_forgetting(places.get((arm, seed), ()), places.get((against, seed), ()))
+        if found is not None:
+            own[seed], other[seed] = found
+    return own, other
+
+
 def _effect(
     outcomes: Sequence[Outcome],
     metric: str,
@@ -129,15 +149,19 @@ def _effect(
     def values_of(name: str) -> dict[int, float]:
         return {seed: o.run.values[metric] for (a, seed), o in by_place.items() if a == name}
 
+    if metric == MATCHED:
+        values = _matched(outcomes, arm, against)
+    else:
+        values = values_of(arm), values_of(against)
     effect = paired_effect(
         metric,
         kind_of(metric),
         (arm, against),
-        (values_of(arm), values_of(against)),
+        values,
         expect=expect,
         within=within,
     )
-    if len(effect.seeds) != 1:
+    if len(effect.seeds) != 1 or metric == MATCHED:
         return effect
     seed = effect.seeds[0]
     documents = document_interval(
