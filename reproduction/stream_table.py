@@ -17,10 +17,12 @@ from rich.console import Console
 from table import between
 
 from rewarm.artifacts import write_atomically
+from rewarm.comparison.paired import paired_mean
 from rewarm.records.stream import StreamResult
+from rewarm.reporting import numbers
 from rewarm.reporting.figures import standalone
 from rewarm.reporting.stream_page import gain_figures, stream_tables
-from rewarm.reporting.tables import Cell, Table
+from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.units import format_duration
 
 HERE = Path(__file__).resolve().parent
@@ -63,6 +65,8 @@ def section_of(result: StreamResult, folder: Path) -> str:
         if name in tables:
             heading = _HEADINGS[name]
             lines += [*([heading, ""] if heading else []), *_markdown(tables[name]), ""]
+        if name == "tests" and (others := of_other_backbones(result)) is not None:
+            lines += ["The same of backbones that no test names:", "", *_markdown(others), ""]
     for name, _ in figures_of(result):
         lines.append(f"![{name}](results/streams/{name})")
     lines += [f"\n{note}" for note in result.notes]
@@ -70,6 +74,63 @@ def section_of(result: StreamResult, folder: Path) -> str:
     if reason.is_file():
         lines += ["", reason.read_text(encoding="utf-8").strip()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def of_other_backbones(result: StreamResult) -> Table | None:
+    """Return the named tests with a backbone that none of them names in place of the pre-trained
+    one; None where there is no such backbone.
+
+    They were not written down beforehand, and are not adjusted.
+    """
+    known = dict.fromkeys(run.backbone for run in result.runs)
+    named = [
+        name
+        for name in known
+        if any(f"{name}/" in cell for e in result.primary for cell in (e.arm, e.against))
+    ]
+    trained = [name for name in named if not result.control.startswith(f"{name}/")]
+    rows = [
+        (f"{own} − {other}", *_difference(result, own, other))
+        for backbone in known
+        if backbone not in named
+        for effect in result.primary
+        for own, other in [
+            [cell.replace(f"{name}/", f"{backbone}/") for cell in (effect.arm, effect.against)]
+            for name in trained
+            if f"{name}/" in effect.arm and f"{name}/" in effect.against
+        ]
+    ]
+    if not rows or result.measure != "share right":
+        return None
+    return Table(
+        (*words("cell − against"), *numeric("difference"), *words("95 % interval", "by seed")),
+        tuple(rows),
+        "Points of final accuracy. Not written down beforehand, and not adjusted.",
+    )
+
+
+def _difference(result: StreamResult, own: str, other: str) -> tuple[str, str, str]:
+    differences = differences_of(result, own, other)
+    found = paired_mean(differences)
+    assert found.low is not None
+    assert found.high is not None
+    points = [numbers.signed(100 * value, 1) for value in (found.mean, found.low, found.high)]
+    by_seed = ", ".join(numbers.signed(100 * value, 1) for value in differences)
+    return points[0], f"{points[1]} to {points[2]}", by_seed
+
+
+def differences_of(result: StreamResult, own: str, other: str) -> list[float]:
+    """Return how final figures differ, by seed, of two cells `backbone/learner` or two gains
+    `(cell − cell)`."""
+    final = {(f"{run.backbone}/{run.learner}", run.seed): run.metrics for run in result.runs}
+
+    def value_of(name: str, seed: int) -> float:
+        cells = name.strip("()").split(" − ")
+        found = [final[cell, seed]["final"] for cell in cells]
+        first, *less = [value for value in found if value is not None]
+        return first - sum(less)
+
+    return [value_of(own, seed) - value_of(other, seed) for seed in result.seeds]
 
 
 def write_results(folder: Path, page: Path, order: Sequence[str]) -> None:

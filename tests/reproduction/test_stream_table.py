@@ -41,6 +41,11 @@ def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
         found = [row for row in rows if row.startswith(f"| {name_of} |")]
         mean = f"{scale * effect['mean']:+.{digits}f}"
         assert any(mean in row and f"**{effect['word']}**" in row for row in found), effect
+    result = StreamResult.model_validate(value)
+    for effect in result.primary:  # by the road that tests of other backbones take
+        if effect.metric == "final":
+            found = stream_table.differences_of(result, effect.arm, effect.against)
+            assert found == pytest.approx(effect.differences, abs=1e-12)
     for cell in value["cells"]:
         start = f"| {cell['backbone']} | {cell['learner']} | {cell['figures']['final']['mean']:.3f}"
         assert any(row.startswith(start) for row in rows), start
