@@ -199,6 +199,15 @@ def test_a_groups_questions_are_pooled_as_the_harness_weighs_them(
     assert len(record.item_values) == 22
 
 
+def test_a_task_beside_its_group_has_each_figure_once(
+    base: Path, model: nn.Module, tasks: Path
+) -> None:
+    records = opened(base, tasks, "own_group", "own_choice", max_items=5).measure(model, step=0)
+    domains = [record.domain for record in records]
+    assert len(domains) == len(set(domains))
+    assert {"own_group acc", "own_choice acc", "own_choice acc_norm"} <= set(domains)
+
+
 def test_the_same_weights_give_the_same_items_and_key_at_every_evaluation(
     base: Path, model: nn.Module, tasks: Path
 ) -> None:

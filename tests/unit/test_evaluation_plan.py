@@ -51,6 +51,17 @@ TASKS = (
 )
 
 
+@pytest.mark.parametrize(("length", "planned"), [(72, True), (71, False)])
+def test_a_choice_that_no_window_holds_is_not_planned(length: int, planned: bool) -> None:
+    """48 tokens of context, 24 of continuation and the one that begins them: 73 of length + 1."""
+    plan = plan_of(
+        "evaluation.matched_continuation_items=8",
+        f"batch.sequence_length={length}",
+        f"batch.tokens={4 * length}",
+    )
+    assert any(one.what == "matched continuation" for one in plan.evaluation) == planned
+
+
 def test_every_domain_and_task_has_its_cost() -> None:
     """Held-out text of 40,000 bytes and 10,000 tokens in 10 documents, longer than a window."""
     plan = plan_of(*TASKS, "evaluation.every_steps=100", task_bytes={"quiz": 8000})

@@ -173,6 +173,7 @@ def test_a_changed_plan_does_not_touch_a_run_that_has_begun(
     [
         (["plan", "absent.toml"], "the recipe cannot be read (No such file or directory)"),
         (["train", "my-text"], "there is no plan.json, so this is not a run folder yet"),
+        (["evaluate", "my-model"], "rewarm evaluate RECIPE --model my-model` measures a model"),
         (["plan", "bad.toml"], "no such key\n    → did you mean 'budget'?"),
         (["plan", "r.toml", "-o", "base.path=./nowhere"], "there is no folder"),
         (["plan", "r.toml", "-o", "base.path=my-text/000.txt"], "is a file"),

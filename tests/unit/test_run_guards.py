@@ -327,7 +327,7 @@ def test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once(
     assert "evaluation.tasks.t.path: " in said
     assert "no-task.jsonl: it cannot be read (No such file or directory)" in said
     if verb != "prepare":  # it works for any rate and budget
-        assert "schedule.peak_lr: 7 = 7 is beyond any learning rate" in said
+        assert "schedule.peak_lr: 7 is beyond any learning rate" in said
         assert "10 tokens do not pay for one step" in said
 
 

@@ -62,18 +62,21 @@ class HarnessTasks:
     ) -> list[EvalRecord]:
         """Return the records of a model after `step` updates; collective.
 
+        A task that is named beside a group of it has each of its figures once.
         Raises BaseModelError where its loss is not finite, and RecipeError naming a task that the
         model cannot be asked.
         """
         lm = LiveModel(Scorer(model, world, within), self.tokenizer, max_length=self.max_length)
-        found: list[EvalRecord] = []
+        found: dict[tuple[Metric, str], EvalRecord] = {}
         with measuring(model, autocast_dtype):
             for name, tasks in self.by_name.items():
                 started = time.perf_counter()
                 figures = _figures(lm, name, tasks, self.max_items)
                 seconds = (time.perf_counter() - started) / max(1, len(figures))
-                found += [figure.record(step, seconds) for figure in figures]
-        return found
+                for figure in figures:
+                    known = (figure.metric, figure.domain)
+                    found.setdefault(known, figure.record(step, seconds))
+        return list(found.values())
 
     def figures(self) -> set[tuple[Metric, str]]:
         """Return kind and domain of all records that there may be, without what filters add.

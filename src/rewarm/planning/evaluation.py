@@ -180,9 +180,10 @@ class _Planner:
 
     def _choices(self, wanted: EvaluationRecipe) -> Iterator[tuple[str, str, float]]:
         """Yield the same of what the first and last evaluation measure beside that."""
+        fits = self.sequence_length + 1 >= 1 + _CONTEXT + _CONTINUATION
         for name, corpus in self.corpora.items():
             items = min(wanted.matched_continuation_items, corpus.held_out_documents)
-            if items >= _CHOICES and not self._has_answers(name):
+            if fits and items >= _CHOICES and not self._has_answers(name):
                 each = _CHOICES * (1 + _CONTEXT + _CONTINUATION) + 1 + _CONTINUATION
                 yield name, "matched continuation", items * each
         for name, num_bytes in self.task_bytes.items():

@@ -96,9 +96,11 @@ def _resolve_ends(recipe: Recipe, named: dict[str, float], notes: Notes) -> Curv
     if peak is None:
         return None
     if peak > _LARGEST_LR:
+        is_number = wanted.peak_lr.name is None
+        told = f"{peak:.4g}" if is_number else f"{wanted.peak_lr} = {peak:.4g}"
         notes.problems.add(
             "schedule.peak_lr",
-            f"{wanted.peak_lr} = {peak:.4g} is beyond any learning rate",
+            f"{told} is beyond any learning rate",
             "usual peaks lie between 1e-5 and 1e-2",
         )
         return None

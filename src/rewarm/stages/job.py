@@ -92,6 +92,12 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Plan, RunFolder
             )
     else:
         run = open_job(path, overrides).run
+    if not run.plan.exists() and (run.path / "config.json").exists():
+        raise RunFolderError.one(
+            str(run.path),
+            "this is a model's folder, not a run's",
+            f"give a recipe or a run; `rewarm evaluate RECIPE --model {path}` measures a model",
+        )
     if not run.plan.exists():
         raise RunFolderError.one(
             str(run.path),
