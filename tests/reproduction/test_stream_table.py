@@ -44,8 +44,8 @@ def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
     result = StreamResult.model_validate(value)
     for effect in result.primary:  # by the road that tests of other backbones take
         if effect.metric == "final":
-            found = stream_table.differences_of(result, effect.arm, effect.against)
-            assert found == pytest.approx(effect.differences, abs=1e-12)
+            differences = stream_table.differences_of(result, effect.arm, effect.against)
+            assert differences == pytest.approx(effect.differences, abs=1e-12)
     for cell in value["cells"]:
         start = f"| {cell['backbone']} | {cell['learner']} | {cell['figures']['final']['mean']:.3f}"
         assert any(row.startswith(start) for row in rows), start
