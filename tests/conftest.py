@@ -19,7 +19,8 @@ import pytest
 from hypothesis import settings
 
 # What a busy machine takes for an example says nothing of the code.
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None)  # of tools/test_all.py
 settings.load_profile("any machine")
 
 

@@ -63,7 +63,8 @@ _PARTS = (_ALL, _BROKEN, _PEERS, _STREAMS, _LOWEST)
 
 def _run_part(name: str, *more: str) -> dict[str, object]:
     if name == _ALL:
-        return _pytest(name, sys.executable, "-m", "", "--ignore", "tests/mutation", *more)
+        thorough = ("-m", "", "--hypothesis-profile", "thorough", "--ignore", "tests/mutation")
+        return _pytest(name, sys.executable, *thorough, *more)
     if name == _BROKEN:
         # Hundreds of tests in one file that share nothing: each goes to whoever is free.
         alone = ("-m", "", "--dist", "load", "tests/mutation")

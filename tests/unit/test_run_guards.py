@@ -7,6 +7,8 @@ import os
 import random
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.stages.job import Job, keep_plan
 from rewarm.training.lock import hold_lock
 from rewarm.training.state import read_weights
-from tests.support.python import Python
 from tests.support.road import make_reader_folder
 
 FLAGS = [
@@ -450,7 +451,8 @@ def test_choices_are_measured_at_both_ends_alone(folder: Path) -> None:
 
 def test_modes_follow_the_umask(folder: Path) -> None:
     script = "import os; os.umask(0o077); from rewarm.cli import main; main()"
-    Python(["-c", script, "train", "r.toml", "--until-step", "2"], cwd=folder).communicate()
+    command = [sys.executable, "-c", script, "train", "r.toml", "--until-step", "2"]
+    subprocess.run(command, cwd=folder, check=False, capture_output=True)
     written = [path for path in run_of(folder).path.rglob("*") if path.parent.name != "runs"]
     assert len(written) > 8
     assert all(path.stat().st_mode & 0o077 == 0 for path in written)
