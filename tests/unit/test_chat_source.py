@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +43,7 @@ from rewarm.records.facts import CorpusFacts
 from rewarm.records.run_folder import RunFolder
 from rewarm.stages.train import open_views
 from tests.support.chat import CHAT_TEMPLATE, give_chat_template
+from tests.support.python import Python
 from tests.support.road import make_reader_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -447,8 +446,7 @@ def test_kills_change_no_byte_of_tokens_masks_and_tags(
         write_chats(tmp_path / f"{name}.jsonl", 40)
     child = CHILD.format(repository=str(REPOSITORY), folder=str(tmp_path), base=str(base))
     for delay_s in (0.1, 0.9):
-        process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
-        assert process.stdout is not None
+        process = Python(["-c", child], cwd=tmp_path)
         assert process.stdout.readline() == b"ready\n"
         time.sleep(delay_s)
         process.send_signal(signal.SIGKILL)
