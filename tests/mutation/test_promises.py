@@ -33,6 +33,20 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="no line leads from the base to a run that began elsewhere",
+        file="comparison/matched.py",
+        old="        if from_base or step > 0\n",
+        new="",
+        test="tests/unit/test_matched_forgetting.py",
+    ),
+    Mutation(
+        promise="seeds where an arm never learned are told",
+        file="comparison/verdict.py",
+        old="        if lacking:\n            named",
+        new="        if False:\n            named",
+        test="tests/unit/test_matched_forgetting.py",
+    ),
+    Mutation(
         promise="two arms are matched at what both have learned",
         file="comparison/matched.py",
         old="    level = min(max(place.adaptation for place in places) for places in (own, other))",

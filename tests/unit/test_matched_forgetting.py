@@ -84,6 +84,28 @@ def test_places_are_means_over_domains_of_whole_evaluations() -> None:
     assert trade_off([r for r in records if r.role == "general"]) == ()
 
 
+def test_a_run_from_elsewhere_was_never_at_the_base() -> None:
+    """No line leads from the base to its first evaluation."""
+    scratch = [Place(0, 0), Place(-5, 6), Place(0.2, 0.1), Place(0.8, -0.2)]
+    own = trade_off(records_of(scratch), from_base=False)
+    assert np.array(own) == pytest.approx(np.array(scratch[1:]))
+    assert forgetting_at(own, 0.4) == pytest.approx(0.0)
+    late = trade_off(records_of([Place(0, 0), Place(0.8, -0.2)]), from_base=False)
+    assert forgetting_at(late, 0.4) is None
+
+
+def test_seeds_where_one_never_learned_are_told() -> None:
+    ends = {"forgetting": [0.4] * 3, "adaptation": [0.5] * 3}
+    records = {("learns", seed): records_of(LEARNS) for seed in (1, 2, 3)}
+    records |= {("keeps", seed): records_of(KEEPS) for seed in (1, 2)}
+    records["keeps", 3] = records_of([Place(0, 0), Place(-0.3, 0.2)])
+    primary = {"metric": "matched_forgetting", "expect": "lower"}
+    result = made_up({"learns": ends, "keeps": ends}, [primary], records=records)
+    assert result.primary[0].seeds == (1, 2)
+    assert any("keeps − learns is without seed 3: one of the two" in n for n in result.notes)
+    assert not any("is without seed" in n for n in made_up({"a": ends, "b": ends}, [primary]).notes)
+
+
 def test_it_stands_beside_a_contrast_and_is_tested_where_it_was_named() -> None:
     ends = {"forgetting": [0.4, 0.4], "adaptation": [0.5, 0.5]}
     values = {"learns": ends, "keeps": ends}

@@ -34,10 +34,14 @@ class Place(NamedTuple):
 
 
 def trade_off(
-    records: Sequence[EvalRecord], common: Container[str] | None = None
+    records: Sequence[EvalRecord],
+    common: Container[str] | None = None,
+    *,
+    from_base: bool = True,
 ) -> tuple[Place, ...]:
     """Return a run's places in the order of its evaluations, the base's first.
 
+    A run that did not begin there was never at the base's place: its own evaluations alone count.
     `common` are the domains that means are over; None: all. Evaluations that left a domain out are
     passed over. Empty where no old, or no new, domain was measured at step 0.
     """
@@ -63,6 +67,7 @@ def trade_off(
             forgetting=_mean([changes[domain][step] for domain in sorted(old)]),
         )
         for step in sorted(steps)
+        if from_base or step > 0
     )
 
 
@@ -78,7 +83,8 @@ def forgetting_at(places: Sequence[Place], adaptation: float) -> float | None:
 def matched_forgetting(own: Sequence[Place], other: Sequence[Place]) -> tuple[float, float] | None:
     """Return what either run had forgotten at the largest adaptation that both reach.
 
-    None where one of them was not measured, or never learned anything.
+    None where one of them was not measured, never learned anything, or (begun elsewhere) had
+    learned more than that when it was first measured.
     """
     if not own or not other:
         return None

@@ -255,6 +255,7 @@ def values_of(
 
 
 def _of_new_text(per_domain: dict[str, float], records: Sequence[EvalRecord]) -> dict[str, float]:
+    """Return new text's alone; that of questions stands in for it where there is no other."""
     new = {record.domain for record in records if record.role == "new"}
     return {d: value for d, value in per_domain.items() if d in new} or per_domain
 

@@ -34,6 +34,8 @@ class Outcome:
     curves: tuple[DomainCurve, ...] = ()
     common: frozenset[str] | None = None
     """The domains that means are over; None: all."""
+    from_base: bool = True
+    """Whether the run itself begins where it is measured against."""
 
 
 def outcome_of(
@@ -78,7 +80,7 @@ def outcome_of(
         why=why,
     )
     curves = domain_curves(records) if base is None else ()
-    return Outcome(run, tuple(records), curves, common)
+    return Outcome(run, tuple(records), curves, common, base is None)
 
 
 def _exposure(plan: Plan, steps: Sequence[StepRecord]) -> dict[str, int]:

@@ -8,7 +8,7 @@ was measured, and contrasts that were named as exploratory, is told unadjusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rewarm.comparison.documents import document_interval
@@ -87,7 +87,10 @@ def conclude(
         secondary=(*explored, *beside),
         noise=noise,
         verdict=overall(primary_effects),
-        notes=tuple(notes_on(registration, arms, outcomes, primary_effects, noise)),
+        notes=(
+            *notes_on(registration, arms, outcomes, primary_effects, noise),
+            *_unmatched(outcomes, [(arm, against) for arm, against, _ in claims["contrasts"]]),
+        ),
         provenance=dict(provenance),
     )
 
@@ -122,7 +125,7 @@ def _matched(
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Return what either arm forgot where both have learned as much, of the seeds where they do."""
     places = {
-        (one.run.arm, one.run.seed): trade_off(one.records, one.common)
+        (one.run.arm, one.run.seed): trade_off(one.records, one.common, from_base=one.from_base)
         for one in outcomes
         if one.run.arm in (arm, against) and one.run.values
     }
@@ -133,6 +136,22 @@ def _matched(
         if found is not None:
             own[seed], other[seed] = found
     return own, other
+
+
+def _unmatched(outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield of which seeds forgetting at matched adaptation has nothing, though both ran."""
+    for arm, against in dict.fromkeys(pairs):
+        seeds = [
+            {o.run.seed for o in outcomes if o.run.arm == name and trade_off(o.records, o.common)}
+            for name in (arm, against)
+        ]
+        lacking = sorted(set.intersection(*seeds) - _matched(outcomes, arm, against)[0].keys())
+        if lacking:
+            named = ", ".join(map(str, lacking))
+            yield (
+                f"{MATCHED} of {arm} − {against} is without seed {named}: one of the two never "
+                "learned there, or had learned more when it was first measured."
+            )
 
 
 def _effect(
