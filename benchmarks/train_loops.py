@@ -11,16 +11,19 @@ trainer    transformers' Trainer; `trainer, compiled` with torch_compile=True
 litgpt     `litgpt.pretrain`, which always compiles; `litgpt, eager` with torch.compile left out
 bare       a loop of ten lines over transformers' model; `bare, compiled` with it compiled
 
-Steps are timed from one's end to the next one's, on a clock that each loop's own hook strikes,
-after some that warm up; as processor time of the process with one thread where the settings say
-that other work shares the machine. Memory is the peak of the process's own pages until the last
-step, less what it had once all was imported and nothing loaded.
+Steps are timed from one's end to the next one's, on a clock that each loop's own hook strikes; as
+processor time of the process with one thread where the settings say that other work shares the
+machine. After the steps that warm up, and after each turn of some steps from then on, the loop says
+`turn` and waits for a line: so several such processes take turns, and a machine that drifts drifts
+for all of them. The first step of a turn, with cold caches and threads that slept, is not timed.
+Memory is the peak of the process's own pages until the last step, less what it had once all was
+imported and nothing loaded.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
+import statistics
 import sys
 import time
 import warnings
@@ -50,6 +53,7 @@ class Settings(NamedTuple):
     length: int
     num_steps: int
     num_warmups: int
+    turn: int
     half: bool
     shared: bool
 
@@ -64,7 +68,7 @@ class Settings(NamedTuple):
 
 
 class Clock:
-    """Struck at the end of each step."""
+    """Struck at the end of each step; lets others have their turn in between."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -75,22 +79,34 @@ class Clock:
 
     def begin(self) -> None:
         """Note that steps begin."""
-        self.ends = [self.settings.clock()]
+        self.steps_s: list[float] = []
+        self.began = self.settings.clock()
 
     def strike(self) -> None:
-        """Note the end of a step."""
-        self.ends.append(self.settings.clock())
-        if len(self.ends) == self.settings.num_steps + 1:
+        """Note the end of a step; after the last of a turn, wait for the next turn."""
+        self.steps_s.append(self.settings.clock() - self.began)
+        taken = len(self.steps_s) - self.settings.num_warmups
+        if len(self.steps_s) == self.settings.num_steps:
             self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
+        elif taken >= 0 and taken % self.settings.turn == 0:
+            print("turn", file=sys.__stdout__, flush=True)
+            sys.stdin.readline()
+        self.began = self.settings.clock()
+
+    def is_timed(self, step: int) -> bool:
+        """Return whether a step, from 0, counts: warmed up and not the first of a turn."""
+        taken = step - self.settings.num_warmups
+        return taken >= 0 and taken % self.settings.turn > 0
 
     def told(self) -> dict[str, Any]:
-        """Return seconds of each step after those that warm up, and the peak."""
-        ends = self.ends[: self.settings.num_steps + 1]
-        assert len(ends) == self.settings.num_steps + 1, "the loop took fewer steps"
-        steps = [after - before for before, after in itertools.pairwise(ends)]
+        """Return seconds of a step, a mean for each turn, and the peak."""
+        steps = self.steps_s[: self.settings.num_steps]
+        assert len(steps) == self.settings.num_steps, "the loop took fewer steps"
+        warm, turn = self.settings.num_warmups, self.settings.turn
+        turns = [steps[first : first + turn] for first in range(warm, len(steps), turn)]
         return {
-            "steps_s": steps[self.settings.num_warmups :],
-            "warm_up_s": sum(steps[: self.settings.num_warmups]),
+            "turns_s": [statistics.mean(turn[1:]) for turn in turns],
+            "warm_up_s": sum(steps[:warm]),
             "peak_bytes": self.peak_bytes,
         }
 
@@ -280,8 +296,8 @@ def rewarm(settings: Settings, *, compiled: bool) -> dict[str, Any]:
         hooks=[Strike()],
         until_step=settings.num_steps,
     )
-    records = run.steps()[settings.num_warmups :]
-    waits = sum(record.data_wait_s for record in records) / sum(r.step_s for r in records)
+    timed = [record for step, record in enumerate(run.steps()) if clock.is_timed(step)]
+    waits = sum(record.data_wait_s for record in timed) / sum(r.step_s for r in timed)
     return {**clock.told(), "data_wait_share": waits}
 
 

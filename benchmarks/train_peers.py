@@ -2,12 +2,13 @@
 
 Tokens per second and peak memory on this machine's CPU, eager and compiled, of three Llamas: one
 model, the same windows, batch and precision (bf16 where the processor has units for it). Each loop
-runs in a process of its own (`train_loops.py`), in turns; a ratio is of two runs of one round, and
-the median over rounds is told. LitGPT lies in a folder of its own (`make .peers-train/.ready`);
-where that is missing it is left out. Saves, of which a run has one in many steps, are left out of
-these few, as the Trainer's are: `checkpoint_blocking.py` measures them.
+is a process of its own (`train_loops.py`), all of them alive at once; they take turns of three
+steps, of which two are timed, forwards and backwards in alternate rounds. A ratio is of two turns
+of one round, seconds apart, and the median over rounds is told. LitGPT lies in a folder of its own
+(`make .peers-train/.ready`); where that is missing it is left out. Saves, of which a run has one in
+many steps, are left out of these few, as the Trainer's are: `checkpoint_blocking.py` measures them.
 
-    python benchmarks/train_peers.py [--rounds 3] [--steps 8] [--models 6M,25M,128k] [--shared]
+    python benchmarks/train_peers.py [--rounds 12] [--models 6M,25M,128k] [--shared]
 
 `--shared`, where other work has the machine at the time: seconds are processor time of one thread,
 and the figures say so.
@@ -34,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".peers-train"
 VOCABULARY = 4096
 NUM_WARMUPS = 3
-LIMIT_S = 3600
+TURN = 3
 
 
 class Shape(NamedTuple):
@@ -165,48 +166,93 @@ def prepare(folder: Path, name: str, num_steps: int, *, shared: bool) -> Found:
         "length": shape.length,
         "num_steps": num_steps,
         "num_warmups": NUM_WARMUPS,
+        "turn": TURN,
         "half": cpu_multiplies_bf16(),
         "shared": shared,
     }
 
 
-def take(loop: str, settings: Found, folder: Path) -> Found:
-    """Run a loop in a process of its own and return what it tells."""
-    with tempfile.TemporaryDirectory(dir=folder) as output:
-        path = folder / "settings.json"
-        path.write_text(json.dumps({**settings, "output": f"{output}/run"}), encoding="utf-8")
+class Loop:
+    """A loop in a process of its own, warmed up and waiting for its turn.
+
+    Raises:
+        SystemExit: the process ended with an error; its last words are told.
+    """
+
+    def __init__(self, name: str, settings: Found, folder: Path) -> None:
+        self.name = name
+        self._outputs = tempfile.TemporaryDirectory(dir=folder)
+        outputs = Path(self._outputs.name)
+        path = outputs / "settings.json"
+        path.write_text(json.dumps({**settings, "output": f"{outputs}/run"}), encoding="utf-8")
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
         if settings["shared"]:
             environment["OMP_NUM_THREADS"] = "1"
-        if loop.startswith("litgpt"):
+        if name.startswith("litgpt"):
             environment["PYTHONPATH"] = str(PEERS)
-        done = subprocess.run(
-            [sys.executable, str(HERE / "train_loops.py"), loop, str(path)],
+        self._errors = (outputs / "errors").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "train_loops.py"), name, str(path)],
             env=environment,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
-            timeout=LIMIT_S,
-            check=False,
         )
-    if done.returncode:
-        raise SystemExit(f"{loop} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    found: Found = json.loads(done.stdout.splitlines()[-1])
+        self._wait()
+
+    def take_turn(self) -> None:
+        """Let the process take its next steps, and wait for their end."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._wait()
+
+    def told(self) -> Found:
+        """Return what the process told after its last turn."""
+        found: Found = json.loads(self._last)
+        self._process.wait()
+        self._errors.close()
+        self._outputs.cleanup()
+        return found
+
+    def _wait(self) -> None:
+        assert self._process.stdout is not None
+        self._last = self._process.stdout.readline()
+        if not self._last:
+            self._errors.seek(0)
+            last_words = self._errors.read()[-3000:]
+            raise SystemExit(f"{self.name} ended with {self._process.wait()}:\n{last_words}")
+
+
+def measure(names: list[str], settings: Found, num_rounds: int, folder: Path) -> dict[str, Found]:
+    """Let all loops take their turns; return what each told, by its name."""
+    loops = [Loop(name, settings, folder) for name in names]
+    for number in range(num_rounds):
+        print(f"  round {number + 1} of {num_rounds}", flush=True)
+        for loop in loops[:: 1 if number % 2 else -1]:
+            loop.take_turn()
+    measured = {loop.name: loop.told() for loop in loops}
     batch = settings["num_sequences"] * settings["length"]
-    found["tokens_per_s"] = batch / statistics.median(found["steps_s"])
-    print(
-        f"  {loop}: {found['tokens_per_s']:.0f} tokens/s, "
-        f"{found['peak_bytes'] / 2**20:.0f} MiB, {found['warm_up_s']:.1f} s to warm up",
-        flush=True,
-    )
-    return found
+    for name, found in measured.items():
+        found["tokens_per_s"] = batch / statistics.median(found["turns_s"])
+        print(
+            f"  {name}: {found['tokens_per_s']:.0f} tokens/s, "
+            f"{found['peak_bytes'] / 2**20:.0f} MiB, {found['warm_up_s']:.1f} s to warm up",
+            flush=True,
+        )
+    return measured
 
 
-def ratio(rounds: list[dict[str, Found]], one: str, other: str, key: str) -> float:
-    """Return the median over rounds of one loop's figure over another's."""
-    return float(statistics.median(found[one][key] / found[other][key] for found in rounds))
+def times_as_quick(one: Found, other: Found) -> float:
+    """Return the median over rounds of one loop's rate over another's."""
+    rounds = [b / a for a, b in zip(one["turns_s"], other["turns_s"], strict=True)]
+    low, median, high = (float(part) for part in statistics.quantiles(rounds, n=4))
+    print(f"    {median:.3f}, half of the rounds {low:.3f} to {high:.3f}")
+    return median
 
 
-def figures_of(name: str, rounds: list[dict[str, Found]]) -> list[Figure]:
+def figures_of(name: str, measured: dict[str, Found]) -> list[Figure]:
     """Return a model's figures."""
     told = TOLD[name]
     figures = []
@@ -216,35 +262,36 @@ def figures_of(name: str, rounds: list[dict[str, Found]]) -> list[Figure]:
         for peer in ("trainer", "litgpt", "bare"):
             other = {"": "litgpt, eager", ", compiled": "litgpt"}[way]
             other = other if peer == "litgpt" else f"{peer}{way}"
-            if other not in rounds[0]:
+            if ours not in measured or other not in measured:
                 continue
             goals: tuple[float | None, float | None] = (None, None)
             if peer == "trainer":
                 goals = (least, None)
             if large and peer == "trainer" and not way:
                 goals = (1 / 0.75, 0.4)
-            speed = ratio(rounds, ours, other, "tokens_per_s")
-            memory = ratio(rounds, ours, other, "peak_bytes")
+            print(f"  {ours} against {other}")
+            speed = times_as_quick(measured[ours], measured[other])
+            memory = measured[ours]["peak_bytes"] / measured[other]["peak_bytes"]
             figures += [
                 Figure(f"{told}: tokens/s of {ours}", speed, "", "higher", goals[0], other),
                 Figure(f"{told}: memory of {ours}", memory, "", "lower", goals[1], other),
             ]
-    waits = statistics.median(found["rewarm"]["data_wait_share"] for found in rounds)
-    figures.append(Figure(f"{told}: waiting for windows", waits, "", "lower", 0.01, "the step"))
-    for loop in rounds[0]:
-        speed = statistics.median(found[loop]["tokens_per_s"] for found in rounds)
-        peak = statistics.median(found[loop]["peak_bytes"] for found in rounds)
+    for loop, found in measured.items():
+        if loop == "rewarm":
+            waits = found["data_wait_share"]
+            figures.append(
+                Figure(f"{told}: waiting for windows", waits, "", "lower", 0.01, "the step")
+            )
         figures += [
-            Figure(f"{told}: {loop}", speed, "tokens/s", "higher"),
-            Figure(f"{told}: {loop}, peak", peak / 2**20, "MiB", "lower"),
+            Figure(f"{told}: {loop}", found["tokens_per_s"], "tokens/s", "higher"),
+            Figure(f"{told}: {loop}, peak", found["peak_bytes"] / 2**20, "MiB", "lower"),
         ]
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training beside peers.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--models", default=",".join(SHAPES))
     parser.add_argument("--loops", default=";".join(LOOPS), help="names, apart by ';'")
     parser.add_argument("--shared", action="store_true")
@@ -257,12 +304,10 @@ def main() -> None:
         folder = Path(temporary)
         write_text(folder)
         for name in options.models.split(","):
-            settings = prepare(folder, name, NUM_WARMUPS + options.steps, shared=options.shared)
-            rounds: list[dict[str, Found]] = []
-            for number in range(options.rounds):
-                print(f"{name}, round {number + 1}", flush=True)
-                rounds.append({loop: take(loop, settings, folder) for loop in loops})
-            figures += figures_of(name, rounds)
+            num_steps = NUM_WARMUPS + TURN * options.rounds
+            settings = prepare(folder, name, num_steps, shared=options.shared)
+            print(name, flush=True)
+            figures += figures_of(name, measure(loops, settings, options.rounds, folder))
     if options.shared:
         figures = [figure_beside_other_work(figure) for figure in figures]
     others = tuple(f"{TOLD[name]}: " for name in TOLD if name not in options.models.split(","))
