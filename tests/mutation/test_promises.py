@@ -714,7 +714,7 @@ MUTATIONS = [
     Mutation(
         promise="a Slurm job under way is not submitted again",
         file="corpus/executors.py",
-        old=' and not is_under_way(job, instead="set prepare.executor otherwise"):',
+        old=" and not is_under_way(job, instead=_INSTEAD):",
         new=":",
         test="tests/unit/test_executors.py::test_a_job_under_way_is_not_submitted_again",
     ),
@@ -771,6 +771,21 @@ MUTATIONS = [
         new="",
         test="tests/unit/test_comparison_jobs.py::"
         "test_a_submission_that_is_cut_off_is_not_repeated",
+    ),
+    Mutation(
+        promise="a preparation's submission to Slurm that is cut off is not repeated",
+        file="corpus/executors.py",
+        old='            write_json(folder / _JOB, {"job_id": None})\n',
+        new="            job = None\n",
+        test="tests/unit/test_executors.py::test_a_submission_that_is_cut_off_is_not_repeated",
+    ),
+    Mutation(
+        promise="a preparation's submission that is refused leaves no word of a job",
+        file="corpus/executors.py",
+        old="                (folder / _JOB).unlink()\n",
+        new="",
+        test="tests/unit/test_executors.py::"
+        "test_a_submission_that_is_refused_leaves_no_word_of_a_job",
     ),
     Mutation(
         promise="a task on Slurm has the processors that were asked for",

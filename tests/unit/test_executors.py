@@ -9,6 +9,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -192,7 +193,8 @@ def test_an_array_job_has_a_task_for_each_shard_and_the_same_command_goes_on(
     assert lines[0] == "#!/bin/bash"
     asked_for = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
     assert {"partition=cpu", "time=01:00:00", "array=0-3%7", "account=me", "nodes=1"} <= asked_for
-    assert {"cpus-per-task=2", "mem-per-cpu=2G", "job-name=rewarm-web"} <= asked_for
+    assert {"cpus-per-task=2", "mem-per-cpu=2G"} <= asked_for
+    assert any(line.startswith("job-name=rewarm-web-") for line in asked_for)
     assert f"export PATH={Path(sys.executable).parent}:$PATH" in [line.strip() for line in lines]
     (launch,) = (line.strip() for line in lines if "launch_pickled_pipeline" in line)
     # srun of Slurm 22.05 and later gives a task one CPU unless it is told.
@@ -248,6 +250,40 @@ def test_a_job_that_slurm_cannot_be_asked_for_is_not_submitted_again(
     )
     assert main(["prepare", "r.toml", *given]) == 1  # it is over
     assert len(list(slurm.glob("s.*"))) == 2
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])
+def test_a_submission_that_is_cut_off_is_not_repeated(
+    folder: Path, slurm: Path, capsys: pytest.CaptureFixture[str], taken: bool
+) -> None:
+    """Killed after sbatch took the job and before its number was written down."""
+    sbatch, submitted = folder / "bin" / "sbatch", folder / "slurm" / "submitted"
+    answering = f'#!/bin/bash\ncat "${{@: -1}}" >> {shlex.quote(str(submitted))}\n'
+    sbatch.write_text(f"{answering}kill -9 $PPID\n")
+    given = ["prepare", "r.toml", *(part for one in SLURM for part in ("-o", one))]
+    killed = subprocess.run(
+        [sys.executable, "-m", "rewarm", *given], capture_output=True, check=False, timeout=300
+    )
+    assert killed.returncode == -signal.SIGKILL
+    names = re.findall("--job-name=(.*)", submitted.read_text())
+    assert len(names) == 1
+
+    # Somebody else's job is in the queue as well.
+    queue = ["12 rewarm-web"] + ([f"4711 {names[0]}"] if taken else [])
+    (slurm / "queue").write_text("".join(f"{line}\n" for line in queue))
+    sbatch.write_text(f"{answering}echo job 4712\n")
+    assert main(given) == 1
+    assert f"Slurm has them (job {4711 if taken else 4712})" in capsys.readouterr().err
+    names = re.findall("--job-name=(.*)", submitted.read_text())
+    assert len(names) == (1 if taken else 2)
+    assert len(set(names)) == 1
+
+
+def test_a_submission_that_is_refused_leaves_no_word_of_a_job(folder: Path, slurm: Path) -> None:
+    (folder / "bin" / "sbatch").write_text("#!/bin/bash\nexit 1\n")
+    given = ["prepare", "r.toml", *(part for one in SLURM for part in ("-o", one))]
+    assert main(given) == 1
+    assert not list(folder.rglob("slurm.json"))
 
 
 def test_without_slurm_that_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import parse_json, write_json
-from rewarm.corpus.squeue import is_under_way
+from rewarm.corpus.squeue import is_under_way, job_with_name
 from rewarm.errors import CorpusError, EnvironmentFault, Problem, RewarmError, UserError
 from rewarm.recipe.prepare import PrepareRecipe
 
@@ -26,6 +27,7 @@ __all__ = ["Executor", "Step", "executor_packages", "watched"]
 Task = Callable[[int], None]
 _JOB = "slurm.json"
 _FAULTS = "faults"
+_INSTEAD = "set prepare.executor otherwise"
 _LOOK_EVERY_S = 0.5
 
 
@@ -92,14 +94,22 @@ class Executor:
         """Hand tasks that are not done to Slurm, unless a job that has them is under way."""
         from rewarm.corpus.trove_executors import submit
 
-        job, ended = _job_in(folder), ""
-        if job is not None and not is_under_way(job, instead="set prepare.executor otherwise"):
+        job_name = f"rewarm-{name}-{sha256(str(folder).encode()).hexdigest()[:8]}"
+        job, ended = _job_in(folder, job_name), ""
+        if job is not None and not is_under_way(job, instead=_INSTEAD):
             step.raise_faults()
             ended = f"; job {job} ended without them, and its logs are in {_put_aside(folder)}"
             job = None
         if job is None:
             shutil.rmtree(folder, ignore_errors=True)
-            job = submit(self.prepare, step, len(step.numbers), folder, name)
+            # Before sbatch: whoever is killed within it leaves word that there may be a job.
+            folder.mkdir(parents=True)
+            write_json(folder / _JOB, {"job_id": None})
+            try:
+                job = submit(self.prepare, step, len(step.numbers), folder, job_name)
+            except EnvironmentFault:
+                (folder / _JOB).unlink()
+                raise
             write_json(folder / _JOB, {"job_id": job, "tasks": len(step.numbers)})
         raise EnvironmentFault(
             f"{len(step.numbers)} tasks of {name} are not done yet: Slurm has them (job {job})"
@@ -171,8 +181,14 @@ def _put_aside(folder: Path) -> Path:
     return before
 
 
-def _job_in(folder: Path) -> str | None:
+def _job_in(folder: Path, name: str) -> str | None:
+    """Return the number of the job that was submitted, None where there is none.
+
+    Where sbatch was cut off before its answer was written down, Slurm is asked for a job of the
+    name; raises EnvironmentFault where it does not say.
+    """
     try:
-        return str(parse_json((folder / _JOB).read_bytes())["job_id"])
+        number = parse_json((folder / _JOB).read_bytes())["job_id"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    return job_with_name(name, instead=_INSTEAD) if number is None else str(number)

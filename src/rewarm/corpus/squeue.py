@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rewarm.errors import EnvironmentFault
 
-__all__ = ["is_under_way", "job_with_script"]
+__all__ = ["is_under_way", "job_with_name", "job_with_script"]
 
 _TIMEOUT_S = 60
 _FORGOTTEN = "Invalid job id"
@@ -29,12 +29,24 @@ def job_with_script(script: Path, *, instead: str) -> str | None:
 
     Raises EnvironmentFault where Slurm does not say; `instead` is what could be done without it.
     """
-    # %F is the number that all tasks of an array share, %o the path that sbatch was given.
-    asked = ["--user", getpass.getuser(), "--format", "%F %o"]
-    said = _ask(asked, f"the job of {script}", instead)
+    # %o is the path that sbatch was given.
+    return _job_where("%o", str(script), f"the job of {script}", instead)
+
+
+def job_with_name(name: str, *, instead: str) -> str | None:
+    """Return the number of this user's job of a name that waits or runs, None where none does.
+
+    Raises EnvironmentFault where Slurm does not say; `instead` is what could be done without it.
+    """
+    return _job_where("%j", name, f"the job {name}", instead)
+
+
+def _job_where(field: str, value: str, job: str, instead: str) -> str | None:
+    # %F is the number that all tasks of an array share.
+    said = _ask(["--user", getpass.getuser(), "--format", f"%F {field}"], job, instead)
     for line in said.stdout.splitlines():
-        number, _, path = line.strip().partition(" ")
-        if path.strip() == str(script):
+        number, _, found = line.strip().partition(" ")
+        if found.strip() == value:
             return number
     return None
 

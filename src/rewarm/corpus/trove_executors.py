@@ -113,7 +113,7 @@ def _ray(workers: int) -> Iterator[None]:
 
 
 def slurm_executor(
-    prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path, name: str
+    prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path, job_name: str
 ) -> _Slurm:
     """Return what writes the script of an array job and hands it to sbatch."""
     asked = prepare.slurm
@@ -126,7 +126,7 @@ def slurm_executor(
         cpus_per_task=asked.cpus_per_task,
         mem_per_cpu_gb=asked.mem_per_cpu_gb,
         workers=prepare.workers or -1,
-        job_name=f"rewarm-{name}",
+        job_name=job_name,
         qos=asked.qos,
         env_command=asked.env_command or _this_environment(),
         sbatch_args=dict(asked.sbatch),
@@ -143,10 +143,12 @@ def _this_environment() -> str:
     return f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
 
 
-def submit(prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path, name: str) -> str:
+def submit(
+    prepare: PrepareRecipe, step: RankTask, num_tasks: int, folder: Path, job_name: str
+) -> str:
     """Hand a step to Slurm and return the job's number; raises EnvironmentFault."""
     with without_a_word():
-        executor = slurm_executor(prepare, step, num_tasks, folder, name)
+        executor = slurm_executor(prepare, step, num_tasks, folder, job_name)
         try:
             executor.run()
         except (OSError, subprocess.CalledProcessError) as error:
