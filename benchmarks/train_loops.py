@@ -90,7 +90,8 @@ class Clock:
             self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
         elif taken >= 0 and taken % self.settings.turn == 0:
             print("turn", file=sys.__stdout__, flush=True)
-            sys.stdin.readline()
+            if not sys.stdin.readline():
+                raise SystemExit("nobody gives turns any more")
         self.began = self.settings.clock()
 
     def is_timed(self, step: int) -> bool:
@@ -296,6 +297,8 @@ def rewarm(settings: Settings, *, compiled: bool) -> dict[str, Any]:
         hooks=[Strike()],
         until_step=settings.num_steps,
     )
+    # Windows are gathered ahead, in the pause between turns too: that can hide a wait of the steps
+    # after it. `window_gather.py` measures the loading by itself.
     timed = [record for step, record in enumerate(run.steps()) if clock.is_timed(step)]
     waits = sum(record.data_wait_s for record in timed) / sum(r.step_s for r in timed)
     return {**clock.told(), "data_wait_share": waits}

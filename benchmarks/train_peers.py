@@ -296,6 +296,8 @@ def main() -> None:
     parser.add_argument("--loops", default=";".join(LOOPS), help="names, apart by ';'")
     parser.add_argument("--shared", action="store_true")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2, as the spread over rounds is told")
     loops = [
         loop for loop in options.loops.split(";") if PEERS.exists() or not loop.startswith("litgpt")
     ]
