@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
@@ -19,11 +21,11 @@ from rewarm.model.document_attention import (
     PACKAGES,
     Road,
     document_roads,
-    split_attention,
     varlen_attention,
 )
 from rewarm.model.loss import sum_of_token_losses, token_losses
 from rewarm.model.packing import DocumentAttention, check_documents_apart, packed_inputs
+from rewarm.model.split_attention import split_attention
 from tests.support.tiny_models import FAMILIES, family_model
 
 LENGTHS = ((1, 3, 90, 2, 2, 40, 66), (64, 64, 30, 40, 1, 1, 4))
@@ -95,9 +97,14 @@ def bounds_of(lengths: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor(flat, dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_split_is_what_loops_over_queries_give(case: str) -> None:
-    """In float64, with gradients: short neighbours together, long ones alone, rows cut unlike."""
+def test_split_is_what_loops_over_queries_give(
+    case: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, with gradients, by operators and by the one that compilers are given: documents
+    of all lengths of a padded one, rows cut unlike."""
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
     options = dict(CASES[case])
     tensors = made_up(options.pop("num_key_heads", 4))
     for tensor in tensors:
@@ -110,6 +117,50 @@ def test_split_is_what_loops_over_queries_give(case: str) -> None:
     ours, theirs = (torch.autograd.grad((out * signs).sum(), tensors) for out in (found, expected))
     for one, other in zip(ours, theirs, strict=True):
         assert (one - other).abs().max() <= 10 * tolerance
+
+
+def test_lengths_that_attention_meets_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 up to 512 tokens and 72 up to 4,096, whatever lengths documents have; none is cut."""
+    met: set[int] = set()
+    real = F.scaled_dot_product_attention
+
+    def attend(query: Tensor, *given: Any, **told: Any) -> Tensor:
+        met.add(query.shape[2])
+        return real(query, *given, **told)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
+    rows = torch.zeros(1, 1, 4096, 1)
+    counts = []
+    for lengths in (range(1, 513), range(513, 4097, 61)):
+        for length in lengths:
+            row = rows[:, :, :length]
+            found, _ = split_attention(None, row, row, row, None)
+            assert found.shape == (1, length, 1, 1)
+        counts.append(len(met))
+    assert counts == [16, 72]
+    assert min(met) == 32
+    assert max(met) == 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell")
+def test_memory_does_not_grow_with_the_lengths_met() -> None:
+    """In half precision torch keeps kernels for each shape; without padding this is 500 MiB."""
+    generator = torch.Generator().manual_seed(0)
+    before = 0
+    for number, length in enumerate(torch.randperm(512, generator=generator).tolist()[:200]):
+        row = torch.ones(1, 4, length + 1, 64, dtype=torch.bfloat16, requires_grad=True)
+        found, _ = split_attention(None, row, row, row, None)
+        torch.autograd.grad(found.sum(), row)
+        if number == 40:
+            before = memory_held()
+    assert memory_held() - before < 150 << 20
+
+
+def memory_held() -> int:
+    """Return the bytes of the process's own pages."""
+    told = Path("/proc/self/status").read_text(encoding="utf-8")
+    (kibibytes,) = (line.split()[1] for line in told.splitlines() if line.startswith("RssAnon"))
+    return int(kibibytes) << 10
 
 
 def test_split_without_bounds_takes_a_row_for_a_document() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rewarm.cli import main
 from rewarm.model import document_attention as room
-from rewarm.model.document_attention import split_attention
+from rewarm.model.split_attention import split_attention
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
 

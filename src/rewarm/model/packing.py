@@ -18,7 +18,7 @@ from rewarm.model.modes import evaluating
 __all__ = ["DocumentAttention", "Within", "check_documents_apart", "packed_inputs"]
 
 _DOCUMENT = 6
-_LONG_DOCUMENT = 100  # longer than what roads may treat in another way than short ones
+_LONG_DOCUMENT = 200  # longer than what roads may treat in another way than short ones
 # Rounding, relative to the largest logit; a leak is a thousand times that, random weights or not.
 _TOLERANCE = 1e-4
 # Two kernels against each other, relative to each token's vector: rounding adds up over the layers,
