@@ -30,6 +30,7 @@ BENCHMARKS = (
     "selection",
     "mining",
     "peak_memory",
+    "memory_over_steps",
     "probe_time",
     "growth",
     "muon",

@@ -16,8 +16,8 @@ processor time of the process with one thread where the settings say that other 
 machine. After the steps that warm up, and after each turn of some steps from then on, the loop says
 `turn` and waits for a line: so several such processes take turns, and a machine that drifts drifts
 for all of them. The first step of a turn, with cold caches and threads that slept, is not timed.
-Memory is the peak of the process's own pages until the last step, less what it had once all was
-imported and nothing loaded.
+Memory is the peak of the process's own pages until the last step, and what it held after each, less
+what it had once all was imported and nothing loaded.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ class Clock:
     def begin(self) -> None:
         """Note that steps begin."""
         self.steps_s: list[float] = []
+        self.held_bytes: list[int] = []
         self.began = self.settings.clock()
 
     def strike(self) -> None:
         """Note the end of a step; after the last of a turn, wait for the next turn."""
         self.steps_s.append(self.settings.clock() - self.began)
+        self.held_bytes.append(MemoryMeter("cpu").process_bytes - self.memory.process_bytes)
         taken = len(self.steps_s) - self.settings.num_warmups
         if len(self.steps_s) == self.settings.num_steps:
             self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
@@ -100,7 +102,7 @@ class Clock:
         return taken >= 0 and taken % self.settings.turn > 0
 
     def told(self) -> dict[str, Any]:
-        """Return seconds of a step, a mean for each turn, and the peak."""
+        """Return seconds of a step, a mean for each turn; the peak, and what each step left."""
         steps = self.steps_s[: self.settings.num_steps]
         assert len(steps) == self.settings.num_steps, "the loop took fewer steps"
         warm, turn = self.settings.num_warmups, self.settings.turn
@@ -109,6 +111,7 @@ class Clock:
             "turns_s": [statistics.mean(turn[1:]) for turn in turns],
             "warm_up_s": sum(steps[:warm]),
             "peak_bytes": self.peak_bytes,
+            "held_bytes": self.held_bytes[: self.settings.num_steps],
         }
 
 

@@ -780,6 +780,13 @@ MUTATIONS = [
         test="tests/unit/test_executors.py::test_a_submission_that_is_cut_off_is_not_repeated",
     ),
     Mutation(
+        promise="what a job found wrong is told though its number was not noted",
+        file="corpus/executors.py",
+        old="not noted.\n            step.raise_faults()\n",
+        new="not noted.\n",
+        test="tests/unit/test_executors.py::test_what_a_job_without_a_number_found_wrong_is_told",
+    ),
+    Mutation(
         promise="a preparation's submission that is refused leaves no word of a job",
         file="corpus/executors.py",
         old="                (folder / _JOB).unlink()\n",

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from rewarm.cli import main
 from rewarm.corpus import place
-from rewarm.corpus.executors import Executor
+from rewarm.corpus.executors import Executor, Step
+from rewarm.errors import EnvironmentFault
 from rewarm.recipe.prepare import PrepareRecipe
 from tests.support.tiny_models import make_tiny_base
 
@@ -277,6 +278,28 @@ def test_a_submission_that_is_cut_off_is_not_repeated(
     names = re.findall("--job-name=(.*)", submitted.read_text())
     assert len(names) == (1 if taken else 2)
     assert len(set(names)) == 1
+
+
+def test_what_a_job_without_a_number_found_wrong_is_told(
+    folder: Path, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its submission was cut off, and it has ended since."""
+    (folder / "bin" / "sbatch").write_text("#!/bin/bash\necho job 4712\n")
+    given = ["prepare", "r.toml", *(part for one in SLURM for part in ("-o", one))]
+    assert main(given) == 1
+    (noted,) = folder.rglob("slurm.json")
+    noted.write_text('{"job_id": null}')
+    (slurm / "queue").write_text("")
+
+    def fails(number: int) -> None:
+        raise EnvironmentFault("a disk was full", "make room")
+
+    Step(fails, (0,), noted.parent / "faults", 1)(None, 0, 1)
+    capsys.readouterr()
+    assert main(given) == 1
+    assert "a disk was full" in capsys.readouterr().err
+    assert main(given) == 1
+    assert "Slurm has them" in capsys.readouterr().err
 
 
 def test_a_submission_that_is_refused_leaves_no_word_of_a_job(folder: Path, slurm: Path) -> None:

@@ -101,6 +101,8 @@ class Executor:
             ended = f"; job {job} ended without them, and its logs are in {_put_aside(folder)}"
             job = None
         if job is None:
+            # Of tasks of a job whose number was not noted.
+            step.raise_faults()
             shutil.rmtree(folder, ignore_errors=True)
             # Before sbatch: whoever is killed within it leaves word that there may be a job.
             folder.mkdir(parents=True)
