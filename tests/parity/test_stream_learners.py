@@ -259,8 +259,28 @@ def test_learning_without_forgetting() -> None:
     off = np.zeros((6, _CLASSES))
     off[:, [2, 0]] = 2 * (student - teacher) / 6
     taught = off.T @ np.column_stack([_X[_BATCH], np.ones(6)])
-    learning.step(loss)
+    learner.observe(_BATCH)
     _same(_now(learning), now - _LR * (_gradient(now, _BATCH) + taught) / 2)
+
+
+def test_learning_without_forgetting_is_taught_by_the_network_of_the_last_task() -> None:
+    learning = _learning()
+    learner = WithoutForgetting(learning, temperature=2.0)
+    learner.begin_task([2])
+    learner.end_task()
+    learner.begin_task([0])
+    second = _FIRST * 0.5
+    _set(learning.network, second)
+    learner.end_task()
+    learner.begin_task([1, 3])
+    now = _FIRST * 0.8
+    _set(learning.network, now)  # and not the teacher with it
+    teacher = _softmax(_logits(second, _BATCH)[:, [2, 0]] / 2)
+    student = _softmax(_logits(now, _BATCH)[:, [2, 0]] / 2)
+    divergence = 4 * rel_entr(teacher, student).sum(1).mean()
+    own = -np.log(_softmax(_logits(now, _BATCH))[np.arange(6), _Y[_BATCH]]).mean()
+    wanted = own / 3 + divergence * 2 / 3
+    assert float(learner.loss(_BATCH).detach()) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_elastic_weights() -> None:
