@@ -203,6 +203,30 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         assert part in said
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('source.label = ""', "source.label: '': String should have at least 1 character"),
+        ('source.split = ""', "source.split: '': String should have at least 1 character"),
+        ('learners.er = "er"', "learners.er: 'er': must be a table"),
+    ],
+)
+def test_what_can_be_no_name_and_no_table_is_told(line: str, said: str, tmp_path: Path) -> None:
+    lines = [
+        'name = "x"',
+        'source.path = "a.parquet"',
+        'source.kind = "image"',
+        "scenario.tasks = 2",
+        'backbones.scratch.small = "cnn"',
+        'learners.lwf.algorithm = "lwf"',
+        line,
+    ]
+    (tmp_path / "e.toml").write_text("\n".join(lines))
+    with pytest.raises(RecipeError) as caught:
+        read_stream(tmp_path / "e.toml")
+    assert [f"{p.where}: {p.what}" for p in caught.value.problems] == [said]
+
+
 def _figures(folder: Path) -> list[object]:
     result = json.loads((folder / "result.json").read_text())
     return [

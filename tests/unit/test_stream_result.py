@@ -194,6 +194,8 @@ def _written(path: Path, extra: str = "", *, head: str = "", learners: str = _LE
         ("scratch/err", "scratch/er", "higher", "no learner is called 'err'"),
         ("vit/er", "scratch/er", "higher", "no backbone is called 'vit'"),
         ("scratch/er", "scratch/er", "higher", "a cell is held against itself"),
+        ("scratch/er", " scratch/er ", "higher", "a cell is held against itself"),
+        ("scratch/er - scratch/er", "scratch/lwf", "higher", "from a cell to itself is 0"),
         ("scratch", "scratch/er", "higher", "'scratch' must be BACKBONE/LEARNER"),
         ("scratch/er - scratch/lwf - scratch/er", "scratch/er", "higher", "one cell - another"),
         ("scratch/er", "scratch/lwf", "equal", "nothing is equal to the last digit"),
@@ -208,6 +210,14 @@ def test_contrasts_that_mean_nothing_are_refused(
     with pytest.raises(RecipeError, match="contrasts") as caught:
         read_stream(_written(tmp_path, contrast))
     assert said in str(caught.value)
+
+
+def test_a_contrast_of_nothing_lacks_its_keys_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_stream(_written(tmp_path, "[[contrasts]]\n"))
+    assert [(problem.where, problem.what) for problem in caught.value.problems] == [
+        (f"contrasts[0].{key}", "is missing") for key in ("cell", "against", "expect")
+    ]
 
 
 def test_a_margin_without_meaning_is_refused(tmp_path: Path) -> None:
