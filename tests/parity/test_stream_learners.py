@@ -302,6 +302,24 @@ def test_elastic_weights() -> None:
     _same(_now(learning), w)
 
 
+def test_elastic_weights_are_looked_at_now_and_then_and_held_where_the_last_task_ended() -> None:
+    learning = _learning()
+    learner = ElasticWeights(learning, ewc=3.0, decay=0.9, every=2)
+    w, running, star, fisher = _FIRST, np.zeros_like(_FIRST), _FIRST, np.zeros_like(_FIRST)
+    for task in range(3):
+        learner.begin_task([task])
+        for step in range(2):
+            rows = _BATCH + 6 * (2 * task + step)
+            if step == 0:  # every second one
+                now = (_each(w, rows) ** 2).mean(0)
+                running = now if task == 0 else 0.9 * running + 0.1 * now
+            w = w - _LR * (_gradient(w, rows) + 3.0 * fisher * (w - star))
+            learner.observe(rows)
+        learner.end_task()
+        star, fisher = w, running
+        _same(_now(learning), w)
+
+
 def test_incremental_classifier() -> None:
     learning = _learning(_KEPT)
     learner = IncrementalClassifier(learning)
