@@ -173,6 +173,13 @@ def test_images_that_are_neither_parquet_nor_a_folder_are_told_once(tmp_path: Pa
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_source_that_is_not_there_is_told_as_that(kind: str, tmp_path: Path) -> None:
+    recipe = SourceRecipe.model_validate({"path": "a.parquet", "kind": kind})
+    with pytest.raises(CorpusError, match=r"source\.path: .*/a\.parquet is not there"):
+        read_examples(recipe, tmp_path / "a.parquet")
+
+
 def test_a_folder_has_no_column_of_splits(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"source\.split: a folder of images has no column"):
         read_examples(SourceRecipe(path=".", kind="image", split="split"), tmp_path)
@@ -287,7 +294,9 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_images(tmp_path / "a.parquet")
     (tmp_path / "e.toml").write_text(EXPERIMENT + "er = { algorithm = 'er' }\n")
     assert main(["stream", str(tmp_path / "e.toml"), "--dry-run"]) == 0
-    assert "4 in 2 tasks" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 in 2 tasks" in shown
+    assert "2 seeds each" in shown
     assert not (tmp_path / "streams").exists()
 
 

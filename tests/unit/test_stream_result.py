@@ -13,7 +13,7 @@ from scipy import stats
 
 from rewarm.cli import main
 from rewarm.errors import RecipeError
-from rewarm.records.stream import StreamResult, StreamRun
+from rewarm.records.stream import StreamFigure, StreamProbe, StreamResult, StreamRun
 from rewarm.reporting.stream_page import gain_figures, render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
 from rewarm.reporting.tables import Cell
@@ -152,6 +152,24 @@ def test_gains_are_drawn_the_largest_first_and_judged_by_their_intervals() -> No
     (figure,) = gain_figures(result.model_copy(update={"gains": tuple(open_ended)}))
     assert [row[3] for row in figure.table.rows] == [Cell("", "open")] * 2
     assert figure.title in render_stream_page(result)
+
+
+@pytest.mark.parametrize("of_scratch", [0.5, 0.75])
+def test_a_tie_of_probes_is_told_as_one(of_scratch: float) -> None:
+    probes = [
+        StreamProbe(
+            backbone=backbone,
+            accuracies=(mean,),
+            figure=StreamFigure(mean=mean, low=None, high=None),
+            num_examples=10,
+            is_best=backbone == "good",
+        )
+        for backbone, mean in (("good", 0.75), ("scratch", of_scratch))
+    ]
+    told = conclude_stream(_experiment(), _ABOUT, _runs(_FINAL), probes, None).notes
+    tie = "The probe finds scratch as good as good, which comes first and is taken."
+    assert (tie in told) == (of_scratch == 0.75)
+    assert any(note.startswith("The probe finds good best") for note in told) == (tie not in told)
 
 
 def test_page_and_terminal_tell_the_tests() -> None:

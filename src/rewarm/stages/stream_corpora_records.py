@@ -11,7 +11,7 @@ from rewarm.stream.cells import Cell
 from rewarm.stream.courses import Tasks
 from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.metrics import Look, metrics_of_losses
-from rewarm.units import format_count
+from rewarm.units import counted, format_count
 
 __all__ = ["about_corpora", "plan_facts", "run_records"]
 
@@ -38,7 +38,7 @@ def plan_facts(
         ("memory", f"{memory.size} documents, {memory.kind}, {of_memory} sequences a step"),
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(experiment.learners)),
-        ("runs", f"{num_runs}, {experiment.seeds} seeds each"),
+        ("runs", f"{num_runs}, {counted(experiment.seeds, 'seed')} each"),
         *contrast_facts(experiment),
     ]
 

@@ -94,6 +94,9 @@ def _test_part(
 
 def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str]]:
     """Yield (where, item, label, split) of every row."""
+    if not path.exists():
+        fix = "check it: it counts from the experiment's file"
+        raise CorpusError.one("source.path", f"{path} is not there", fix)
     if path.is_dir():
         if recipe.kind != "image":
             raise CorpusError.one(
