@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from rewarm.stream.corpora_problems import REPLAYS
-from rewarm.stream.experiment import StreamExperiment, read_stream
+from rewarm.stream.experiment import PRESET_LEARNER, StreamExperiment, read_stream
 from rewarm.stream.sections import Algorithm, BackboneRecipe, LearnerRecipe, ProbeRecipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
@@ -66,6 +66,8 @@ def test_the_defaults_that_are_told_are_those_that_there_are() -> None:
     lambda_ = re.search(r"`ewc` is λ, ([\d.]+) by default", CLASSES)
     assert lambda_ is not None
     assert LearnerRecipe(algorithm="ewc++").ewc == pytest.approx(float(lambda_[1]))
+    assert "`er` with a second stage of ten passes" in CLASSES
+    assert LearnerRecipe(algorithm="er", second_stage_epochs=10) == PRESET_LEARNER
     rates = re.search(r"plain SGD, ([\d.]+) for a pre-trained backbone and ([\d.]+) from", CLASSES)
     assert rates is not None
     trained = BackboneRecipe(path="x")

@@ -5,8 +5,8 @@ A step is held against one down central differences of the loss, written in nump
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,12 +16,14 @@ from scipy.special import expit, log_softmax
 from torch import Tensor, nn
 
 from rewarm.stages.stream_learners import build_learner, memory_of
+from rewarm.stream.course import second_stage
 from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.holding import Contrastive, IncrementalClassifier
 from rewarm.stream.inputs import TensorRows
 from rewarm.stream.learning import Learning
 from rewarm.stream.network import Network
 from rewarm.stream.rehearsing import DiverseGradients, MaximallyInterfered
+from rewarm.stream.scenario import Scenario
 from rewarm.stream.sections import Algorithm, LearnerRecipe
 
 Floats = NDArray[np.float64]
@@ -147,6 +149,84 @@ def test_gdumb_balances_classes_whatever_memory_the_experiment_has() -> None:
     assert np.bincount(_Y[built.kept()]).tolist() == [3, 3]
 
 
+def _streamed(recipe: LearnerRecipe) -> list[float]:
+    """Return all weights after two tasks of six steps; the memory is full after the first four."""
+    learning = _learning(memory_batch=3, memory_size=12, dtype=torch.float32)
+    built = build_learner(recipe, _experiment(12), learning, seed=0)
+    for task in (0, 1):
+        built.learner.begin_task([2 * task, 2 * task + 1])
+        own = np.flatnonzero(task == _Y // 2)
+        for step in range(6):
+            built.learner.observe(own[3 * step : 3 * step + 3])
+        built.learner.end_task()
+    return [float(value) for p in learning.parameters() for value in p.detach().flatten()]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "setting", "default", "other"),
+    [
+        ("mir", "candidates", 50, 3),
+        ("gss", "compared", 10, 1),
+        ("lwf", "temperature", 2.0, 1.0),
+        ("scr", "temperature", 0.07, 0.7),
+        ("ewc++", "ewc", 1.0, 5.0),
+        ("ewc++", "fisher_decay", 0.9, 0.5),
+        ("ewc++", "fisher_every", 5, 1),
+        ("gdumb", "memory_epochs", 30, 2),
+    ],
+)
+def test_settings_reach_their_learner(
+    algorithm: Algorithm, setting: str, default: float, other: float
+) -> None:
+    plain, stated, changed = (
+        _streamed(LearnerRecipe.model_validate({"algorithm": algorithm, **given}))
+        for given in ({}, {setting: default}, {setting: other})
+    )
+    assert plain == stated
+    assert plain != changed
+
+
+def test_joint_training_takes_the_passes_of_the_scenario() -> None:
+    experiment = _experiment(30)
+    scenario = experiment.scenario.model_copy(update={"mode": "offline", "epochs": 2, "batch": 40})
+    experiment = experiment.model_copy(update={"scenario": scenario})
+    learning = _learning()
+    built = build_learner(LearnerRecipe(algorithm="joint"), experiment, learning, seed=0)
+    built.learner.observe(_BATCH)
+    learning.network.backbone.requires_grad_(requires_grad=False)
+    built.learner.end_task()
+    head = _FIRST
+    for _ in range(2):
+        head = head - _LR * _gradient(_mean(_BATCH), head)
+    _same(_head(learning), head)
+
+
+def test_a_second_stage_takes_its_passes_over_the_memory() -> None:
+    learning = _learning(_KEPT)
+    learning.seen = list(range(_CLASSES))
+    learning.network.backbone.requires_grad_(requires_grad=False)
+    is_test = np.zeros(40, dtype=np.bool_)
+    is_test[30:] = True
+    scenario = Scenario(_Y, is_test, ((0, 1), (2, 3)), 0, 1, batch=10)
+    found = second_stage(learning, scenario, _KEPT, 3, moment=7)
+    head = _FIRST
+    for _ in range(3):
+        head = head - _LR * _gradient(_mean(_KEPT), head)
+    _same(_head(learning), head)
+    right = _logits(head, np.arange(40)).argmax(1) == _Y
+    assert found == [right[scenario.test_of(task)].mean() for task in (0, 1)]
+
+
+def test_a_second_stage_of_gss_is_over_what_gss_keeps() -> None:
+    learning = _learning(memory_size=3)
+    built = build_learner(LearnerRecipe(algorithm="gss"), _experiment(3), learning, seed=0)
+    for start in range(0, 30, 6):
+        built.learner.observe(np.arange(start, start + 6))
+    learner: Any = built.learner
+    assert built.kept().tolist() == learner.kept
+    assert sorted(learner.kept) != sorted(learning.memory.kept().tolist())
+
+
 def test_interference_is_of_the_step_that_comes_and_not_of_its_slope() -> None:
     def losses(head: Floats, turn: Floats, rows: Indices) -> Floats:
         z = _X[rows] @ turn.T @ head[:, :-1].T + head[:, -1]
@@ -219,16 +299,18 @@ def test_a_step_of_scr(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     learning = _learning(_KEPT, name=name)
     learner = Contrastive(learning, 0.5, seed=0)
-    first, second = (learner._projection.double()[place] for place in (0, 2))
-    own = learning.network.backbone.turn.weight
-    parameters = [own, first.weight, first.bias, second.bias]
+    projection: Any = learner._projection.double()
+    backbone: Any = learning.network.backbone
+    first, second = projection[0], projection[2]
+    parameters = [backbone.turn.weight, first.weight, first.bias, second.bias]
     before = [_array(p) for p in parameters]
     out = _array(second.weight)
     rows = np.concatenate([_BATCH, _KEPT])
     views = [_X[rows], _X[rows][:, ::-1]] if name == "pixel_values" else [_X[rows]]
     x, y = np.concatenate(views), np.tile(_Y[rows], len(views))
 
-    def loss(turn: Floats, weight: Floats, bias: Floats, last: Floats) -> float:
+    def loss(values: Sequence[Floats]) -> float:
+        turn, weight, bias, last = values
         hidden = np.maximum(x @ turn.T @ weight.T + bias, 0)
         return _contrast(hidden @ out.T + last, y, 0.5)
 
@@ -236,7 +318,7 @@ def test_a_step_of_scr(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, parameter in enumerate(parameters):
 
         def of_one(value: Floats, number: int = number) -> float:
-            return loss(*before[:number], value, *before[number + 1 :])
+            return loss([*before[:number], value, *before[number + 1 :]])
 
         wanted = before[number] - _LR * _gradient(of_one, before[number])
         _same(_array(parameter), wanted)
