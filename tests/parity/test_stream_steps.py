@@ -18,11 +18,24 @@ from torch import Tensor, nn
 from rewarm.stages.stream_learners import build_learner, memory_of
 from rewarm.stream.course import second_stage
 from rewarm.stream.experiment import StreamExperiment
-from rewarm.stream.holding import Contrastive, IncrementalClassifier
+from rewarm.stream.holding import (
+    Contrastive,
+    ElasticWeights,
+    IncrementalClassifier,
+    WithoutForgetting,
+)
 from rewarm.stream.inputs import TensorRows
 from rewarm.stream.learning import Learning
 from rewarm.stream.network import Network
-from rewarm.stream.rehearsing import DiverseGradients, MaximallyInterfered
+from rewarm.stream.rehearsing import (
+    AGem,
+    DiverseGradients,
+    FineTune,
+    GDumb,
+    Joint,
+    MaximallyInterfered,
+    Replay,
+)
 from rewarm.stream.scenario import Scenario
 from rewarm.stream.sections import Algorithm, LearnerRecipe
 
@@ -35,6 +48,19 @@ _X = _DRAWN.normal(size=(40, _WIDTH))
 _Y = _DRAWN.integers(0, _CLASSES, 40)
 _FIRST = _DRAWN.normal(size=(_CLASSES, _WIDTH + 1))
 _BATCH, _KEPT = np.arange(6), np.arange(20, 30)
+_BY_NAME: dict[str, type] = {
+    "fine-tune": FineTune,
+    "joint": Joint,
+    "er": Replay,
+    "mir": MaximallyInterfered,
+    "gss": DiverseGradients,
+    "a-gem": AGem,
+    "lwf": WithoutForgetting,
+    "ewc++": ElasticWeights,
+    "icarl": IncrementalClassifier,
+    "gdumb": GDumb,
+    "scr": Contrastive,
+}
 
 
 class _Turned(nn.Module):
@@ -134,6 +160,7 @@ def test_what_was_shown_is_offered_to_the_memory(algorithm: Algorithm) -> None:
     learning = _learning(dtype=torch.float32)
     recipe = LearnerRecipe(algorithm=algorithm, memory_epochs=1)
     built = build_learner(recipe, _experiment(30), learning, seed=0)
+    assert type(built.learner) is _BY_NAME[algorithm]
     built.learner.begin_task(range(_CLASSES))
     assert learning.seen == list(range(_CLASSES))
     built.learner.observe(_BATCH)

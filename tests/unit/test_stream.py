@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from rewarm.stream.metrics import Look, metrics_of
 from rewarm.stream.scenario import Scenario, deal_classes, hold_out
 from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
-from tests.support.streams import EXPERIMENT, png, write_images
+from tests.support.streams import EXPERIMENT, Image, png, write_images
 
 # --- metrics, by numbers worked by hand ---
 
@@ -162,6 +165,19 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     rows = [{"image": b"no image", "label": "a"}, {"image": png(1), "label": "b"}]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(CorpusError, match=r"a\.parquet row 1"):
+        read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
+
+
+def test_an_image_that_would_fill_the_memory_is_named(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("1", (8, 8)).save(file, "PNG")
+    # The header alone says how large it is: width and height, and their checksum.
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
+    data = bytearray(file.getvalue())
+    data[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    rows = [{"image": bytes(data), "label": "a"}, {"image": png(1), "label": "b"}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet row 1: it has far more pixels"):
         read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
 
 
