@@ -34,8 +34,12 @@ def plan_facts(
     return [
         ("corpora", order),
         ("task", per_task),
-        ("step", f"{scenario.batch} sequences of {found.sequence_length} tokens"),
-        ("memory", f"{memory.size} documents, {memory.kind}, {of_memory} sequences a step"),
+        ("step", f"{counted(scenario.batch, 'sequence')} of {found.sequence_length} tokens"),
+        (
+            "memory",
+            f"{counted(memory.size, 'document')}, {memory.kind}, "
+            f"{counted(of_memory, 'sequence')} a step",
+        ),
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(experiment.learners)),
         ("runs", f"{num_runs}, {counted(experiment.seeds, 'seed')} each"),
