@@ -3822,6 +3822,14 @@ MUTATIONS = [
         "::test_all_that_cannot_be_used_is_told_before_anything_runs",
     ),
     Mutation(
+        promise="a stream is not watched as a comparison that has not begun",
+        file="stages/watch.py",
+        old="    _refuse_streams(path)\n",
+        new="",
+        test="tests/unit/test_watch_experiment.py"
+        "::test_a_stream_is_refused_by_its_folder_and_by_its_file",
+    ),
+    Mutation(
         promise="a backbone's folder counts from the experiment's file",
         file="stream/experiment.py",
         old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",
