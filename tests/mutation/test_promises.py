@@ -3732,6 +3732,13 @@ MUTATIONS = [
         test="tests/parity/test_stream_steps.py::test_a_step_of_icarl",
     ),
     Mutation(
+        promise="iCaRL is taught by the network of the last task",
+        file="stream/holding.py",
+        old="        self._teacher = _frozen(self._learning.network)\n\n",
+        new="        self._teacher = self._teacher or _frozen(self._learning.network)\n\n",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_icarl",
+    ),
+    Mutation(
         promise="SCR learns from its memory",
         file="stream/holding.py",
         old="torch.cat([torch.from_numpy(indices), torch.from_numpy(learning.drawn())]).numpy()",

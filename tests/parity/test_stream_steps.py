@@ -286,15 +286,19 @@ def test_a_step_of_gss_rehearses_what_it_keeps() -> None:
 def test_a_step_of_icarl() -> None:
     learning = _learning(_KEPT)
     learner = IncrementalClassifier(learning)
-    learner.begin_task([2, 0])
-    learner.end_task()  # the teacher has the first weights
+    learner.begin_task([2])
+    learner.end_task()
+    learner.begin_task([0])
+    second = _FIRST * 0.5
+    _set(learning.network.head, second)
+    learner.end_task()  # the teacher has these weights, and no longer the first
     learner.begin_task([1])
     now = _FIRST * 0.7
     _set(learning.network.head, now)
 
     def loss(rows: Indices, head: Floats) -> float:
         targets = np.eye(_CLASSES)[_Y[rows]]
-        targets[:, [2, 0]] = expit(_logits(_FIRST, rows)[:, [2, 0]])
+        targets[:, [2, 0]] = expit(_logits(second, rows)[:, [2, 0]])
         z = _logits(head, rows)
         bce = np.logaddexp(0, z) - targets * z
         return float(bce[:, [0, 1, 2]].sum(1).mean())
