@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,7 @@ FURTHER = ("omniglot-rates",)
 EVERY = (*ORDER, *FURTHER)
 
 BUDGET_S = 40 * 60
+_TERMINATED = 128 + signal.SIGTERM
 BASE = replace(FULL_BASE, tokens=500_000)
 """What the corpora are streamed over."""
 
@@ -216,7 +218,11 @@ def _main(given: argparse.Namespace) -> int:
 
 
 def _run_all(place: Path, names: Sequence[str], console: Console, *, smoke: bool) -> int:
-    """Run experiments beside each other, one a core; return 0 where all came to their end."""
+    """Run experiments beside each other, one a core; return 0 where all came to their end.
+
+    Whoever ends this process ends them with it: they would go on, and refuse the next launch.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     waiting, running, worst = list(names), dict[str, subprocess.Popen[bytes]](), 0
     try:
         while waiting or running:
@@ -234,6 +240,8 @@ def _run_all(place: Path, names: Sequence[str], console: Console, *, smoke: bool
     finally:
         for process in running.values():
             process.terminate()
+        for process in running.values():
+            process.wait()
     return min(worst, 1)
 
 

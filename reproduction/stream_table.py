@@ -94,6 +94,7 @@ def of_other_backbones(result: StreamResult) -> Table | None:
         for backbone in known
         if backbone not in named
         for effect in result.primary
+        if effect.metric == "final"  # the one that is told of them
         for own, other in [
             [cell.replace(f"{name}/", f"{backbone}/") for cell in (effect.arm, effect.against)]
             for name in trained

@@ -3715,6 +3715,149 @@ MUTATIONS = [
         "::test_contrasts_of_what_nobody_will_have_measured_are_refused",
     ),
     Mutation(
+        promise="ER fills its memory",
+        file="stream/rehearsing.py",
+        old="        learning.step(learning.rehearsed_loss(indices, learning.drawn()))\n"
+        "        learning.keep(indices)\n",
+        new="        learning.step(learning.rehearsed_loss(indices, learning.drawn()))\n",
+        test="tests/parity/test_stream_steps.py::test_what_was_shown_is_offered_to_the_memory[er]",
+    ),
+    Mutation(
+        promise="GSS rehearses what it keeps",
+        file="stream/rehearsing.py",
+        old="learning.step(learning.rehearsed_loss(indices, drawn))",
+        new="learning.step(learning.loss(indices))",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_gss_rehearses_what_it_keeps",
+    ),
+    Mutation(
+        promise="MIR looks at the step that comes",
+        file="stream/rehearsing.py",
+        old="parameter.sub_(g, alpha=learning.lr)",
+        new="parameter.sub_(g, alpha=1e-9)",
+        test="tests/parity/test_stream_steps.py"
+        "::test_interference_is_of_the_step_that_comes_and_not_of_its_slope",
+    ),
+    Mutation(
+        promise="GDumb's memory is balanced by class",
+        file="stages/stream_learners.py",
+        old="            learning.memory = ClassBalanced(experiment.memory.size)\n",
+        new="",
+        test="tests/parity/test_stream_steps.py"
+        "::test_gdumb_balances_classes_whatever_memory_the_experiment_has",
+    ),
+    Mutation(
+        promise="iCaRL learns from its memory",
+        file="stream/holding.py",
+        old="            loss = loss + self.loss(remembered)\n",
+        new="            pass\n",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_icarl",
+    ),
+    Mutation(
+        promise="iCaRL is taught by the network of the last task",
+        file="stream/holding.py",
+        old="        self._teacher = _frozen(self._learning.network)\n\n",
+        new="        self._teacher = self._teacher or _frozen(self._learning.network)\n\n",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_icarl",
+    ),
+    Mutation(
+        promise="SCR learns from its memory",
+        file="stream/holding.py",
+        old="torch.cat([torch.from_numpy(indices), torch.from_numpy(learning.drawn())]).numpy()",
+        new="indices",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_scr",
+    ),
+    Mutation(
+        promise="SCR's head is learned too",
+        file="stream/holding.py",
+        old="                    parameter.sub_(parameter.grad, alpha=learning.lr)\n",
+        new="                    pass\n",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_scr",
+    ),
+    Mutation(
+        promise="SCR sees images a second time",
+        file="stream/holding.py",
+        old='if "pixel_values" in inputs:',
+        new="if False:",
+        test="tests/parity/test_stream_steps.py::test_a_step_of_scr",
+    ),
+    Mutation(
+        promise="SCR moves images by up to two pixels",
+        file="stream/holding.py",
+        old="_MOST_SHIFT = 2",
+        new="_MOST_SHIFT = 3",
+        test="tests/parity/test_stream_steps.py"
+        "::test_images_are_moved_by_up_to_two_pixels_each_way",
+    ),
+    Mutation(
+        promise="LwF is taught by the network of the last task",
+        file="stream/holding.py",
+        old="        self._teacher = _frozen(self._learning.network)\n        self._num_done",
+        new="        self._teacher = self._teacher or _frozen(self._learning.network)\n"
+        "        self._num_done",
+        test="tests/parity/test_stream_learners.py"
+        "::test_learning_without_forgetting_is_taught_by_the_network_of_the_last_task",
+    ),
+    Mutation(
+        promise="EWC++ holds weights where the last task ended",
+        file="stream/holding.py",
+        old="        self._anchor = Anchor.at(",
+        new="        self._anchor = self._anchor or Anchor.at(",
+        test="tests/parity/test_stream_learners.py"
+        "::test_elastic_weights_are_looked_at_now_and_then_and_held_where_the_last_task_ended",
+    ),
+    Mutation(
+        promise="EWC++ looks every so many steps",
+        file="stream/holding.py",
+        old="if self._num_steps % self._every == 0:",
+        new="if True:",
+        test="tests/parity/test_stream_learners.py"
+        "::test_elastic_weights_are_looked_at_now_and_then_and_held_where_the_last_task_ended",
+    ),
+    Mutation(
+        promise="what is no name of an algorithm is told",
+        file="stream/corpora_problems.py",
+        old="replayed = any(algorithm in REPLAYS for algorithm in algorithms)",
+        new="replayed = bool({*algorithms} & {*REPLAYS})",
+        test="tests/unit/test_stream_corpora.py::test_what_means_nothing_is_refused",
+    ),
+    Mutation(
+        promise="a gain from a cell to itself is refused",
+        file="stream/cells.py",
+        old="        if side.cell == side.less:\n",
+        new="        if False:\n",
+        test="tests/unit/test_stream_result.py::test_contrasts_that_mean_nothing_are_refused",
+    ),
+    Mutation(
+        promise="a tie of probes is told as one",
+        file="stages/stream_result.py",
+        old="    if tied:\n",
+        new="    if False:\n",
+        test="tests/unit/test_stream_result.py::test_a_tie_of_probes_is_told_as_one",
+    ),
+    Mutation(
+        promise="a source that is not there is told as that",
+        file="stream/source.py",
+        old="    if not path.exists():\n",
+        new="    if False:\n",
+        test="tests/unit/test_stream.py::test_a_source_that_is_not_there_is_told_as_that",
+    ),
+    Mutation(
+        promise="a backbone that cannot be loaded is told by its key",
+        file="stream/trial.py",
+        old="        raise BaseModelError(told) from error\n",
+        new="        raise\n",
+        test="tests/unit/test_stream_backbones.py"
+        "::test_all_that_cannot_be_used_is_told_before_anything_runs",
+    ),
+    Mutation(
+        promise="a stream is not watched as a comparison that has not begun",
+        file="stages/watch.py",
+        old="    _refuse_streams(path)\n",
+        new="",
+        test="tests/unit/test_watch_experiment.py"
+        "::test_a_stream_is_refused_by_its_folder_and_by_its_file",
+    ),
+    Mutation(
         promise="a backbone's folder counts from the experiment's file",
         file="stream/experiment.py",
         old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",

@@ -259,8 +259,28 @@ def test_learning_without_forgetting() -> None:
     off = np.zeros((6, _CLASSES))
     off[:, [2, 0]] = 2 * (student - teacher) / 6
     taught = off.T @ np.column_stack([_X[_BATCH], np.ones(6)])
-    learning.step(loss)
+    learner.observe(_BATCH)
     _same(_now(learning), now - _LR * (_gradient(now, _BATCH) + taught) / 2)
+
+
+def test_learning_without_forgetting_is_taught_by_the_network_of_the_last_task() -> None:
+    learning = _learning()
+    learner = WithoutForgetting(learning, temperature=2.0)
+    learner.begin_task([2])
+    learner.end_task()
+    learner.begin_task([0])
+    second = _FIRST * 0.5
+    _set(learning.network, second)
+    learner.end_task()
+    learner.begin_task([1, 3])
+    now = _FIRST * 0.8
+    _set(learning.network, now)  # and not the teacher with it
+    teacher = _softmax(_logits(second, _BATCH)[:, [2, 0]] / 2)
+    student = _softmax(_logits(now, _BATCH)[:, [2, 0]] / 2)
+    divergence = 4 * rel_entr(teacher, student).sum(1).mean()
+    own = -np.log(_softmax(_logits(now, _BATCH))[np.arange(6), _Y[_BATCH]]).mean()
+    wanted = own / 3 + divergence * 2 / 3
+    assert float(learner.loss(_BATCH).detach()) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_elastic_weights() -> None:
@@ -280,6 +300,24 @@ def test_elastic_weights() -> None:
         w = w - _LR * (_gradient(w, rows) + 3.0 * fisher * (w - star))
         learner.observe(rows)
     _same(_now(learning), w)
+
+
+def test_elastic_weights_are_looked_at_now_and_then_and_held_where_the_last_task_ended() -> None:
+    learning = _learning()
+    learner = ElasticWeights(learning, ewc=3.0, decay=0.9, every=2)
+    w, running, star, fisher = _FIRST, np.zeros_like(_FIRST), _FIRST, np.zeros_like(_FIRST)
+    for task in range(3):
+        learner.begin_task([task])
+        for step in range(2):
+            rows = _BATCH + 6 * (2 * task + step)
+            if step == 0:  # every second one
+                now = (_each(w, rows) ** 2).mean(0)
+                running = now if task == 0 else 0.9 * running + 0.1 * now
+            w = w - _LR * (_gradient(w, rows) + 3.0 * fisher * (w - star))
+            learner.observe(rows)
+        learner.end_task()
+        star, fisher = w, running
+        _same(_now(learning), w)
 
 
 def test_incremental_classifier() -> None:

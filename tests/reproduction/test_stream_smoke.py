@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,32 @@ def test_what_is_above_the_budget_is_refused_before_anything_runs() -> None:
     assert finished.returncode == 2
     assert "more than 1 min" in finished.stdout
     assert "skipped" not in finished.stdout
+
+
+def test_what_ends_the_suite_ends_what_it_runs() -> None:
+    script = (
+        "import subprocess, sys, stream_suite; from pathlib import Path; "
+        "from rich.console import Console\n"
+        "def start(place, name):\n"
+        "    process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "    print(process.pid, flush=True)\n"
+        "    return process\n"
+        "stream_suite._start = start\n"
+        "console = Console(stderr=True)\n"
+        "stream_suite._run_all(Path('.'), ['one'], console, smoke=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY / "reproduction",
+    ) as suite:
+        assert suite.stdout is not None
+        run = int(suite.stdout.readline())
+        suite.terminate()
+        assert suite.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(run, 0)
 
 
 @pytest.mark.slow

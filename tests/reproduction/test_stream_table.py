@@ -49,3 +49,16 @@ def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
     for cell in value["cells"]:
         start = f"| {cell['backbone']} | {cell['learner']} | {cell['figures']['final']['mean']:.3f}"
         assert any(row.startswith(start) for row in rows), start
+
+
+def test_tests_of_other_figures_are_not_told_as_final_ones_of_other_backbones() -> None:
+    results = read_results(stream_table.RESULTS, ("omniglot-rates",), StreamResult)
+    (result,) = results
+    told = stream_table.of_other_backbones(result)
+    assert told is not None
+    first, *others = result.primary
+    of_forgetting = first.model_copy(update={"metric": "forgetting"})
+    fewer = result.model_copy(update={"primary": (of_forgetting, *others)})
+    found = stream_table.of_other_backbones(fewer)
+    assert found is not None
+    assert found.rows == told.rows[1:]

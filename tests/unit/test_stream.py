@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from rewarm.stream.metrics import Look, metrics_of
 from rewarm.stream.scenario import Scenario, deal_classes, hold_out
 from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
-from tests.support.streams import EXPERIMENT, png, write_images
+from tests.support.streams import EXPERIMENT, Image, png, write_images
 
 # --- metrics, by numbers worked by hand ---
 
@@ -165,12 +168,32 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
 
 
+def test_an_image_that_would_fill_the_memory_is_named(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("1", (8, 8)).save(file, "PNG")
+    # The header alone says how large it is: width and height, and their checksum.
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
+    data = bytearray(file.getvalue())
+    data[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    rows = [{"image": bytes(data), "label": "a"}, {"image": png(1), "label": "b"}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet row 1: it has far more pixels"):
+        read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
+
+
 def test_images_that_are_neither_parquet_nor_a_folder_are_told_once(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"image": "x", "label": "a"}\n' * 3)
     with pytest.raises(CorpusError, match="neither a parquet file nor a folder") as caught:
         read_examples(SourceRecipe(path="a.jsonl", kind="image"), path)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_source_that_is_not_there_is_told_as_that(kind: str, tmp_path: Path) -> None:
+    recipe = SourceRecipe.model_validate({"path": "a.parquet", "kind": kind})
+    with pytest.raises(CorpusError, match=r"source\.path: .*/a\.parquet is not there"):
+        read_examples(recipe, tmp_path / "a.parquet")
 
 
 def test_a_folder_has_no_column_of_splits(tmp_path: Path) -> None:
@@ -201,6 +224,30 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         "'bytes' reads texts, and the source holds images",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('source.label = ""', "source.label: '': String should have at least 1 character"),
+        ('source.split = ""', "source.split: '': String should have at least 1 character"),
+        ('learners.er = "er"', "learners.er: 'er': must be a table"),
+    ],
+)
+def test_what_can_be_no_name_and_no_table_is_told(line: str, said: str, tmp_path: Path) -> None:
+    lines = [
+        'name = "x"',
+        'source.path = "a.parquet"',
+        'source.kind = "image"',
+        "scenario.tasks = 2",
+        'backbones.scratch.small = "cnn"',
+        'learners.lwf.algorithm = "lwf"',
+        line,
+    ]
+    (tmp_path / "e.toml").write_text("\n".join(lines))
+    with pytest.raises(RecipeError) as caught:
+        read_stream(tmp_path / "e.toml")
+    assert [f"{p.where}: {p.what}" for p in caught.value.problems] == [said]
 
 
 def _figures(folder: Path) -> list[object]:
@@ -263,7 +310,9 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_images(tmp_path / "a.parquet")
     (tmp_path / "e.toml").write_text(EXPERIMENT + "er = { algorithm = 'er' }\n")
     assert main(["stream", str(tmp_path / "e.toml"), "--dry-run"]) == 0
-    assert "4 in 2 tasks" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 in 2 tasks" in shown
+    assert "2 seeds each" in shown
     assert not (tmp_path / "streams").exists()
 
 

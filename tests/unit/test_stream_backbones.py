@@ -180,7 +180,7 @@ def test_all_that_cannot_be_used_is_told_before_anything_runs(
     assert main(["stream", str(tmp_path / "e.toml"), *more]) == 2
     said = capsys.readouterr().err
     assert "backbones.bert: it makes nothing of an image" in said
-    assert "an encoder and a decoder" in said
+    assert f"backbones.t5.path: {tmp_path}/t5: it cannot be loaded (t5 is an encoder and a" in said
     assert "mobilenet_v2 does not say how wide" in said
     assert not list(tmp_path.glob("streams/*/runs/*"))
 

@@ -456,6 +456,7 @@ def test_backbones_of_one_name_on_the_disk_begin_from_bases_of_their_own(
         ("batch = 1\n", "batch = 4\n", "leave none for the stream"),
         ('{ algorithm = "er" }', '{ algorithm = "lwf" }', "lwf does not learn corpora"),
         ('{ algorithm = "er" }', '{ algorithm = "er", ewc = 1.0 }', "no meaning with corpora"),
+        ('{ algorithm = "er" }', "{ algorithm = [] }", "learners.er.algorithm: Input should be"),
         ("lr = 1e-2\n", "", "backbones.base.lr: is missing"),
         ('path = "base"\n', 'small = "bytes"\n', "it reads no corpora"),
         ('kind = "corpora"\n', 'kind = "corpora"\npath = "x"\n', "it is for labelled examples"),

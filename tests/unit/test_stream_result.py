@@ -13,7 +13,7 @@ from scipy import stats
 
 from rewarm.cli import main
 from rewarm.errors import RecipeError
-from rewarm.records.stream import StreamResult, StreamRun
+from rewarm.records.stream import StreamFigure, StreamProbe, StreamResult, StreamRun
 from rewarm.reporting.stream_page import gain_figures, render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
 from rewarm.reporting.tables import Cell
@@ -154,6 +154,24 @@ def test_gains_are_drawn_the_largest_first_and_judged_by_their_intervals() -> No
     assert figure.title in render_stream_page(result)
 
 
+@pytest.mark.parametrize("of_scratch", [0.5, 0.75])
+def test_a_tie_of_probes_is_told_as_one(of_scratch: float) -> None:
+    probes = [
+        StreamProbe(
+            backbone=backbone,
+            accuracies=(mean,),
+            figure=StreamFigure(mean=mean, low=None, high=None),
+            num_examples=10,
+            is_best=backbone == "good",
+        )
+        for backbone, mean in (("good", 0.75), ("scratch", of_scratch))
+    ]
+    told = conclude_stream(_experiment(), _ABOUT, _runs(_FINAL), probes, None).notes
+    tie = "The probe finds scratch as good as good, which comes first and is taken."
+    assert (tie in told) == (of_scratch == 0.75)
+    assert any(note.startswith("The probe finds good best") for note in told) == (tie not in told)
+
+
 def test_page_and_terminal_tell_the_tests() -> None:
     contrast = {"cell": "good/er", "against": "good/icarl", "expect": "higher"}
     result = _conclude(contrasts=[contrast], hypothesis="ER gains most")
@@ -194,6 +212,8 @@ def _written(path: Path, extra: str = "", *, head: str = "", learners: str = _LE
         ("scratch/err", "scratch/er", "higher", "no learner is called 'err'"),
         ("vit/er", "scratch/er", "higher", "no backbone is called 'vit'"),
         ("scratch/er", "scratch/er", "higher", "a cell is held against itself"),
+        ("scratch/er", " scratch/er ", "higher", "a cell is held against itself"),
+        ("scratch/er - scratch/er", "scratch/lwf", "higher", "from a cell to itself is 0"),
         ("scratch", "scratch/er", "higher", "'scratch' must be BACKBONE/LEARNER"),
         ("scratch/er - scratch/lwf - scratch/er", "scratch/er", "higher", "one cell - another"),
         ("scratch/er", "scratch/lwf", "equal", "nothing is equal to the last digit"),
@@ -208,6 +228,14 @@ def test_contrasts_that_mean_nothing_are_refused(
     with pytest.raises(RecipeError, match="contrasts") as caught:
         read_stream(_written(tmp_path, contrast))
     assert said in str(caught.value)
+
+
+def test_a_contrast_of_nothing_lacks_its_keys_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_stream(_written(tmp_path, "[[contrasts]]\n"))
+    assert [(problem.where, problem.what) for problem in caught.value.problems] == [
+        (f"contrasts[0].{key}", "is missing") for key in ("cell", "against", "expect")
+    ]
 
 
 def test_a_margin_without_meaning_is_refused(tmp_path: Path) -> None:

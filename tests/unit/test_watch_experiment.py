@@ -217,3 +217,20 @@ def test_what_is_no_run_and_no_experiment_is_refused(
     told = capsys.readouterr().err
     assert "hypothesis" in told
     assert "primary" in told
+
+
+def test_a_stream_is_refused_by_its_folder_and_by_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder has an experiment.json too: a comparison of it would never have begun."""
+    folder = tmp_path / "streams" / "digits"
+    record = folder / "runs" / "scratch" / "er" / "seed-1.json"
+    record.parent.mkdir(parents=True)
+    for path in (record, folder / "experiment.json"):
+        path.write_text("{}")
+    (tmp_path / "stream.toml").write_text('name = "digits"\n[backbones.scratch]\nsmall = "cnn"\n')
+    for path in (tmp_path / "stream.toml", folder):
+        assert main(["watch", str(path), "--no-browser"]) == 2
+        said = capsys.readouterr().err
+        assert "this is a stream, and streams are not watched" in said
+        assert "open report.html" in said

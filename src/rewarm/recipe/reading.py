@@ -94,6 +94,8 @@ def _as_problem(details: ErrorDetails, root: type[BaseModel]) -> Problem:
     if kind == "missing":
         return Problem(where, "is missing", f"add it{_description_of(location, root)}")
     message = details["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "dict_type"):
+        message = "must be a table"
     value = details.get("input")
     shown = "" if isinstance(value, dict | list) or kind == "value_error" else f"{value!r}: "
     return Problem(where, f"{shown}{message}", f"change it{_description_of(location, root)}")

@@ -21,6 +21,7 @@ from rewarm.stream.experiment import StreamExperiment, WrittenStream, read_strea
 from rewarm.stream.source import Examples, read_examples
 from rewarm.training.lock import hold_lock
 from rewarm.training.placement import choose_device
+from rewarm.units import counted
 
 __all__ = ["run_stream"]
 
@@ -93,7 +94,7 @@ def _facts(experiment: StreamExperiment, examples: Examples) -> list[tuple[str, 
         ("memory", f"{memory.size} examples, {memory.kind}, {memory.num_examples_per_step} a step"),
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(learners)),
-        ("runs", f"{num_cells * experiment.seeds}, {experiment.seeds} seeds each"),
+        ("runs", f"{num_cells * experiment.seeds}, {counted(experiment.seeds, 'seed')} each"),
     ]
     if probe is not None:
         whose = "of each class" if probe.classes == "all" else "of the first task's classes each"

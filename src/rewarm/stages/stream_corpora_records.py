@@ -11,7 +11,7 @@ from rewarm.stream.cells import Cell
 from rewarm.stream.courses import Tasks
 from rewarm.stream.experiment import StreamExperiment
 from rewarm.stream.metrics import Look, metrics_of_losses
-from rewarm.units import format_count
+from rewarm.units import counted, format_count
 
 __all__ = ["about_corpora", "plan_facts", "run_records"]
 
@@ -34,11 +34,15 @@ def plan_facts(
     return [
         ("corpora", order),
         ("task", per_task),
-        ("step", f"{scenario.batch} sequences of {found.sequence_length} tokens"),
-        ("memory", f"{memory.size} documents, {memory.kind}, {of_memory} sequences a step"),
+        ("step", f"{counted(scenario.batch, 'sequence')} of {found.sequence_length} tokens"),
+        (
+            "memory",
+            f"{counted(memory.size, 'document')}, {memory.kind}, "
+            f"{counted(of_memory, 'sequence')} a step",
+        ),
         ("backbones", ", ".join(experiment.backbones)),
         ("learners", ", ".join(experiment.learners)),
-        ("runs", f"{num_runs}, {experiment.seeds} seeds each"),
+        ("runs", f"{num_runs}, {counted(experiment.seeds, 'seed')} each"),
         *contrast_facts(experiment),
     ]
 

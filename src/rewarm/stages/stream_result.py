@@ -289,16 +289,26 @@ def _notes(
     elif experiment.seeds < _LEAST_SEEDS:
         yield f"Fewer than {_LEAST_SEEDS} seeds: intervals are very wide. Better take 5."
     best = next((probe.backbone for probe in probes if probe.is_best), None)
-    if best is not None and len(experiment.backbones) > 1 and experiment.learners:
+    tied = _as_good_as_the_best(probes)
+    if tied:
+        others = ", ".join(tied)
+        yield f"The probe finds {others} as good as {best}, which comes first and is taken."
+    elif best is not None and len(experiment.backbones) > 1 and experiment.learners:
         winners = {
             learner: table.best([Cell(name, learner) for name in experiment.backbones]).backbone
             for learner in experiment.learners
         }
         agreed = [learner for learner, winner in winners.items() if winner == best]
         told = f"The probe finds {best} best; on the stream it has the highest mean accuracy with"
-        others = sorted(set(experiment.learners) - set(agreed))
-        differ = f" (not with {', '.join(others)})" if others else ""
+        differing = sorted(set(experiment.learners) - set(agreed))
+        differ = f" (not with {', '.join(differing)})" if differing else ""
         yield f"{told} {len(agreed)} of {len(experiment.learners)} learners{differ}."
+
+
+def _as_good_as_the_best(probes: Sequence[StreamProbe]) -> list[str]:
+    """Return the other backbones with the mean of the best one."""
+    means = {probe.figure.mean for probe in probes if probe.is_best}
+    return [p.backbone for p in probes if not p.is_best and p.figure.mean in means]
 
 
 def _figure(values: Sequence[float]) -> StreamFigure:

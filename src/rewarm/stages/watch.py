@@ -47,6 +47,7 @@ def run_watch(
 
 def _shown(path: Path, overrides: list[str]) -> tuple[str, Site]:
     """Return what is shown, which need not have begun, and its pages."""
+    _refuse_streams(path)
     experiment = _experiment_of(path)
     if experiment is not None:
         if overrides:
@@ -63,12 +64,23 @@ def _experiment_of(path: Path) -> ComparisonFolder | None:
     if path.is_dir():
         folder = ComparisonFolder(path.resolve())
         return folder if folder.registration.exists() else None
-    return read_experiment(path).folder if _has_arms(path) else None
+    return read_experiment(path).folder if _has(path, "arms") else None
 
 
-def _has_arms(path: Path) -> bool:
+def _refuse_streams(path: Path) -> None:
+    """Raise RecipeError for a stream's folder or file, which else looks like an experiment's."""
+    runs = path.resolve() / "runs"  # of BACKBONE/LEARNER; a comparison's are one folder less deep
+    if any(runs.glob("*/*/seed-*")) if path.is_dir() else _has(path, "backbones"):
+        fix = (
+            "open report.html in its folder when it is done; of a stream of corpora give a run's "
+            "folder, runs/BACKBONE/LEARNER/seed-N"
+        )
+        raise RecipeError.one(str(path), "this is a stream, and streams are not watched", fix)
+
+
+def _has(path: Path, key: str) -> bool:
     try:
-        return "arms" in parse_toml(read_text(path, what="recipe", fix=""), str(path))
+        return key in parse_toml(read_text(path, what="recipe", fix=""), str(path))
     except RecipeError:  # it is told as of a recipe
         return False
 

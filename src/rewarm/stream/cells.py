@@ -65,17 +65,17 @@ def side_problems(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if isinstance(contrast, dict):
             where = f"contrasts[{index}]"
             given += [(f"{where}.{key}", contrast.get(key)) for key in ("cell", "against")]
-            if contrast.get("cell") == contrast.get("against"):
+            sides = [_side_or_none(contrast.get(key)) for key in ("cell", "against")]
+            if sides[0] is not None and sides[0] == sides[1]:
                 yield where, "a cell is held against itself", "name two"
     for where, text in given:
-        try:
-            side = parse_side(text) if isinstance(text, str) else None
-        except ValueError:
-            continue  # the field's own check says so
+        side = _side_or_none(text)
         if side is None:
-            continue
+            continue  # the field's own check says so
         if where == "control" and side.less is not None:
             yield where, "a gain cannot be the control", "name a cell"
+        if side.cell == side.less:
+            yield where, "a gain from a cell to itself is 0", "name two"
         for cell in side.cells:
             own = cell == Cell(PROBED, PRESET) or cell.learner in learners
             if cell.learner == PRESET and not (is_preset and cell.backbone == PROBED):
@@ -86,6 +86,13 @@ def side_problems(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             allowed = [*backbones, *([PROBED] if is_preset or "probe" in tree else [])]
             if cell.backbone not in allowed:
                 yield where, f"no backbone is called {cell.backbone!r}", _known(allowed)
+
+
+def _side_or_none(text: object) -> Side | None:
+    try:
+        return parse_side(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _names(tree: Mapping[str, Any], section: str) -> list[str]:

@@ -91,10 +91,12 @@ def _of_scenario(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if isinstance(tasks, int) and tasks != num_corpora:
         fix = "leave it out: each corpus is one"
         yield "scenario.tasks", f"{tasks} tasks of {num_corpora} corpora", fix
-    algorithms = {learner.get("algorithm") for learner in tables(tree.get("learners")).values()}
+    # A list: what is written there may be anything.
+    algorithms = [learner.get("algorithm") for learner in tables(tree.get("learners")).values()]
     batch, of_memory = scenario.get("batch", 10), memory.get("batch", 1)
     is_told = isinstance(batch, int) and isinstance(of_memory, int)
-    if is_told and algorithms & set(REPLAYS) and of_memory >= batch:
+    replayed = any(algorithm in REPLAYS for algorithm in algorithms)
+    if is_told and replayed and of_memory >= batch:
         what = (
             f"{of_memory} of a step's {batch} sequences (scenario.batch) leave none for the stream"
         )

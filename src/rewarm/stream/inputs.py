@@ -18,7 +18,7 @@ from rewarm.model.load import quiet_transformers
 from rewarm.stream.sections import BackboneRecipe, SourceRecipe
 from rewarm.stream.source import Examples
 
-__all__ = ["BYTE_PAD", "Batch", "Inputs", "PixelRows", "TensorRows", "prepare_inputs"]
+__all__ = ["BYTE_PAD", "NO_MODEL", "Batch", "Inputs", "PixelRows", "TensorRows", "prepare_inputs"]
 
 Batch = Mapping[str, Tensor]
 """Tensors of some examples by the names that the backbone knows, each [examples, …]."""
@@ -28,6 +28,11 @@ BYTE_PAD = 256
 
 _LONGEST_TEXT = 512  # tokens, where the backbone does not say that it reads fewer
 _HALF = (0.5, 0.5, 0.5)
+
+NO_MODEL = (
+    "give the folder of a model of transformers, or a hub id that can be reached or is cached"
+)
+"""What to do where a backbone cannot be loaded."""
 
 
 class Inputs(Protocol):
@@ -99,7 +104,7 @@ def _pixels(images: NDArray[np.uint8], backbone: BackboneRecipe) -> PixelRows:
 
 def _tokens(texts: Sequence[str], path: str) -> TensorRows:
     config = _read(AutoConfig.from_pretrained, path)
-    tokenizer = _read(AutoTokenizer.from_pretrained, path)
+    tokenizer = _read(AutoTokenizer.from_pretrained, path, "its tokenizer")
     # RoBERTa's kin count positions from the pad's on: two of them cannot be used.
     positions = getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT
     reserved = 2 if "roberta" in config.model_type else 0
@@ -109,15 +114,13 @@ def _tokens(texts: Sequence[str], path: str) -> TensorRows:
     return _padded([row or [pad or 0] for row in ids], pad or 0)
 
 
-def _read(load: Any, path: str) -> Any:
+def _read(load: Any, path: str, what: str = "it") -> Any:
     try:
         with quiet_transformers():
             return load(path)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BaseModelError.one(
-            path, f"it cannot be loaded ({reason})", "check backbones.*.path"
-        ) from error
+        raise BaseModelError.one(path, f"{what} cannot be loaded ({reason})", NO_MODEL) from error
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> TensorRows:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 from rewarm.errors import BaseModelError
 from rewarm.model.load import quiet_transformers
-from rewarm.stream.inputs import BYTE_PAD, Batch
+from rewarm.stream.inputs import BYTE_PAD, NO_MODEL, Batch
 from rewarm.stream.sections import BackboneRecipe
 
 __all__ = ["Network", "build_network"]
@@ -159,6 +159,4 @@ def _load(path: str, *, from_scratch: bool) -> Any:
             return kind.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BaseModelError.one(
-            path, f"it cannot be loaded ({reason})", "check backbones.*.path"
-        ) from error
+        raise BaseModelError.one(path, f"it cannot be loaded ({reason})", NO_MODEL) from error

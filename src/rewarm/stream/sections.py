@@ -50,9 +50,13 @@ class SourceRecipe(Section):
         default_factory=dict, description="by name, in their order, in place of path"
     )
     item: str = Field("", description="column of the example; default: image or text")
-    label: str = Field("label", description="column of the class; a folder's name in a folder")
+    label: str = Field(
+        "label", min_length=1, description="column of the class; a folder's name in a folder"
+    )
     split: str | None = Field(
-        None, description="column that says `test` of test examples; default: drawn by class"
+        None,
+        min_length=1,
+        description="column that says `test` of test examples; default: drawn by class",
     )
     test_share: float = Field(
         0.2, gt=0, lt=1, description="of each class, where no column says which are for the test"

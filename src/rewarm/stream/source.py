@@ -94,6 +94,9 @@ def _test_part(
 
 def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str]]:
     """Yield (where, item, label, split) of every row."""
+    if not path.exists():
+        fix = "check it: it counts from the experiment's file"
+        raise CorpusError.one("source.path", f"{path} is not there", fix)
     if path.is_dir():
         if recipe.kind != "image":
             raise CorpusError.one(
@@ -172,8 +175,11 @@ def _image_of(size: int) -> Callable[[Any], NDArray[np.uint8]]:
         data = item.get("bytes") if isinstance(item, dict) else item
         if not isinstance(data, bytes):
             raise ValueError("no bytes of an image")
-        with Image.open(io.BytesIO(data)) as image:
-            small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        except Image.DecompressionBombError as error:
+            raise ValueError("it has far more pixels than an image to learn from") from error
         return np.asarray(small, dtype=np.uint8)
 
     return decode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rewarm.errors import BaseModelError
+from rewarm.errors import BaseModelError, Problem
 from rewarm.model.modes import evaluating
 from rewarm.stream.inputs import prepare_inputs
 from rewarm.stream.network import build_network
@@ -27,8 +27,13 @@ def try_backbone(
         is_test=examples.is_test[:1],
         classes=examples.classes,
     )
-    inputs = prepare_inputs(one, source, backbone).rows(np.arange(1))
-    network = build_network(backbone, len(examples.classes), seed=0)
+    try:
+        inputs = prepare_inputs(one, source, backbone).rows(np.arange(1))
+        network = build_network(backbone, len(examples.classes), seed=0)
+    except BaseModelError as error:
+        where = f"backbones.{name}.path"
+        told = [Problem(where, f"{p.where}: {p.what}", p.fix) for p in error.problems]
+        raise BaseModelError(told) from error
     try:
         with torch.no_grad(), evaluating(network):
             network(inputs)
