@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS ?=
 DEMO_FOLDER ?= demo-run
 
-.PHONY: help setup demo check format test test-peers test-all bench reproduce reproduce-full reproduce-smoke constraints wheel clean
+.PHONY: help setup demo check format test test-peers test-all bench reproduce reproduce-full reproduce-smoke reproduce-streams constraints wheel clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,11 +68,16 @@ bench: .peers-tokenize/.ready .peers-train/.ready  ## Run the CPU benchmarks and
 reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores; REWARM_DATA names the corpora).
 	$(BIN)/python reproduction/suite.py
 
-reproduce-full: $(READY)  ## The same, however long it takes.
+reproduce-full: $(READY)  ## The same and the streams, however long it takes.
 	$(BIN)/python reproduction/suite.py --unbounded
+	$(BIN)/python reproduction/stream_suite.py --unbounded
 
-reproduce-smoke: $(READY)  ## Every experiment in little, in minutes.
+reproduce-smoke: $(READY)  ## Every experiment and stream in little, in minutes.
 	$(BIN)/python reproduction/suite.py --smoke
+	$(BIN)/python reproduction/stream_suite.py --smoke
+
+reproduce-streams: $(READY)  ## The streams of tasks (40 minutes on 2 cores).
+	$(BIN)/python reproduction/stream_suite.py
 
 constraints: $(READY)  ## Pin what is installed now as what is tested.
 	$(BIN)/python tools/constraints.py

@@ -73,9 +73,15 @@ def test_what_ends_the_suite_ends_what_it_runs() -> None:
         os.kill(run, 0)
 
 
-@pytest.mark.slow
+# The quickest one is among the fast tests.
+QUICK = "mnist-online"
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in STREAMS],
+)
 def test_a_stream_goes_through_in_little(name: str) -> None:
     finished = subprocess.run(
         [*SUITE, "--smoke", "--data", str(data()), name],

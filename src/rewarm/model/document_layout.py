@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Layout", "grouped", "layout_of", "padded", "unpadded"]
+__all__ = ["Group", "Layout", "grouped", "grouped_gradient", "layout_of", "padded", "unpadded"]
 
 # Up to so many tokens a multiple of the first step, above it of the second.
 _LONG = 512
@@ -31,27 +31,34 @@ class Layout(NamedTuple):
     """Where the tokens of documents lie, once those of one padded length are neighbours."""
 
     groups: tuple[Group, ...]
-    places: Tensor
-    """Each token's row, int64 [tokens]."""
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the layout, those of the padding too."""
-        return sum(group.num_documents * group.length for group in self.groups)
+    places: Tensor | None
+    """Each token's row, int64 [tokens]; None where documents lie so already."""
+    sources: Tensor
+    """Each row's token, int64 [rows]: padding repeats a document's last one."""
+    padding: Tensor
+    """The rows that are padding, int64."""
 
 
 @functools.lru_cache(maxsize=4)  # layers of a model have one batch
 def layout_of(lengths: tuple[int, ...]) -> Layout:
     """Return the layout of documents of these lengths, given in their order."""
     sizes = [_padded_length(length) for length in lengths]
+    counts = collections.Counter(sizes)
+    groups = tuple(Group(counts[size], size) for size in sorted(counts))
     own, room = torch.tensor(lengths), torch.tensor(sizes)
     order = room.argsort(stable=True)
-    firsts = torch.empty_like(room)
-    firsts[order] = room[order].cumsum(0) - room[order]
-    shifts = firsts - (own.cumsum(0) - own)
-    places = torch.arange(sum(lengths)) + shifts.repeat_interleave(own)
-    counts = collections.Counter(sizes)
-    return Layout(tuple(Group(counts[size], size) for size in sorted(counts)), places)
+    own, room, begins = own[order], room[order], (own.cumsum(0) - own)[order]
+    # Of each row: its place in its document, which document that is by `which`.
+    which = torch.arange(len(lengths)).repeat_interleave(room)
+    place = torch.arange(len(which)) - (room.cumsum(0) - room)[which]
+    is_padding = place >= own[which]
+    sources = begins[which] + place.minimum(own[which] - 1)
+    padding = is_padding.nonzero().flatten()
+    if len(padding) == 0 and bool((sources.diff() == 1).all()):
+        return Layout(groups, None, sources, padding)
+    places = torch.empty(sum(lengths), dtype=torch.int64)
+    places[sources[~is_padding]] = (~is_padding).nonzero().flatten()
+    return Layout(groups, places, sources, padding)
 
 
 def _padded_length(length: int) -> int:
@@ -65,23 +72,39 @@ def grouped(tokens: Tensor, layout: Layout) -> tuple[Tensor, ...]:
     return torch.split(padded(tokens, layout), sizes)
 
 
+def grouped_gradient(tokens: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+    """Return the gradient of tokens likewise: nothing hangs on padding."""
+    sizes = [group.num_documents * group.length for group in layout.groups]
+    return torch.split(_gradient_of_rows(tokens, layout), sizes)
+
+
 def padded(tokens: Tensor, layout: Layout) -> Tensor:
-    """Return tokens, [tokens, …], in a layout whose padding is 0, [rows, …]."""
+    """Return tokens, [tokens, …], in a layout, [rows, …]; what padding holds is not to be used."""
+    if layout.places is None:
+        return tokens
     rows: Tensor = _Padded.apply(tokens, layout)  # type: ignore[no-untyped-call]
     return rows
 
 
 def unpadded(rows: Tensor, layout: Layout) -> Tensor:
     """Return the tokens of a layout: the way back."""
+    if layout.places is None:
+        return rows
     tokens: Tensor = _Unpadded.apply(rows, layout)  # type: ignore[no-untyped-call]
     return tokens
 
 
+def _gradient_of_rows(gradient: Tensor, layout: Layout) -> Tensor:
+    if layout.places is None:
+        return gradient
+    return gradient.index_select(0, layout.sources).index_fill_(0, layout.padding, 0)
+
+
+# By `index_select` alone gradients would be added up, token by token.
 class _Padded(torch.autograd.Function):
     @staticmethod
     def forward(tokens: Tensor, layout: Layout) -> Tensor:
-        rows = tokens.new_zeros(layout.num_rows, *tokens.shape[1:])
-        return rows.index_copy_(0, layout.places, tokens)
+        return tokens.index_select(0, layout.sources)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Layout], output: Tensor) -> None:
@@ -89,14 +112,13 @@ class _Padded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return unpadded(gradient, ctx.layout), None
+        return gradient.index_select(0, ctx.layout.places), None
 
 
 class _Unpadded(torch.autograd.Function):
-    # By `index_select` alone its gradient would be added up, token by token.
-
     @staticmethod
     def forward(rows: Tensor, layout: Layout) -> Tensor:
+        assert layout.places is not None
         return rows.index_select(0, layout.places)
 
     @staticmethod
@@ -105,4 +127,4 @@ class _Unpadded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return padded(gradient, ctx.layout), None
+        return _gradient_of_rows(gradient, ctx.layout), None

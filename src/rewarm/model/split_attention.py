@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rewarm.model.document_layout import Group, grouped, layout_of, unpadded
+from rewarm.model.document_layout import Group, grouped, grouped_gradient, layout_of, unpadded
 
 __all__ = ["in_rows", "refuse_what_is_unknown", "split_attention"]
 
@@ -146,7 +146,8 @@ def _split_backward(
         of_query, of_key, of_value = pull(gradient)
         return of_query, of_key, of_value
     layout = layout_of(tuple(lengths))
-    parts = [grouped(x, layout) for x in (gradient, query, key, value, found, sums)]
+    parts = [grouped_gradient(gradient, layout)]
+    parts += [grouped(x, layout) for x in (query, key, value, found, sums)]
     results = [
         _fused_backward(group, *of_group, window=window, scale=scale)
         for group, of_group in zip(layout.groups, zip(*parts, strict=True), strict=True)
