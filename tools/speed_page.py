@@ -63,6 +63,7 @@ def _of_growth(rows: list[Row]) -> str:
 
 BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
     "growth": _of_growth,
+    "memory_over_steps": _table,
     "muon": _table,
     "peak_memory": _table,
     "probe_time": _table,
