@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from rewarm.cli import app
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.recipe.retention import RetentionRecipe
 from rewarm.recipe.sources import RehearsalRecipe
 from rewarm.retention.degenerate import KEPT, REASONS
 from rewarm.stages.merge_methods import METHODS
+from rewarm.verbs import app
 from tests.support.fake_facts import make_corpus_facts, make_model_facts
 
 ROOT = Path(__file__).parents[2]

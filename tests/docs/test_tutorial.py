@@ -60,7 +60,7 @@ def test_your_own_model_takes_under_20_lines() -> None:
 def test_the_readme_names_verbs_that_exist() -> None:
     from typer.main import get_command
 
-    from rewarm.cli import app
+    from rewarm.verbs import app
 
     verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
     for page in (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"):

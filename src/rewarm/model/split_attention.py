@@ -76,7 +76,7 @@ def _by_length(
     parts = [grouped(x, layout) for x in (query, key, value)]
     attend = functools.partial(_attend, window, scale=scale, softcap=softcap, dropout=dropout)
     found = [attend(*of_group) for of_group in zip(layout.groups, *parts, strict=True)]
-    return unpadded(torch.cat(found), layout)
+    return unpadded(_together(found), layout)
 
 
 @torch.library.custom_op("rewarm::split_attention", mutates_args=())
@@ -105,7 +105,7 @@ def split_op(
         _fused(group, *of_group, window=window, scale=scale)
         for group, of_group in zip(layout.groups, zip(*parts, strict=True), strict=True)
     ]
-    found, sums = (torch.cat(of_groups) for of_groups in zip(*results, strict=True))
+    found, sums = (_together(of_groups) for of_groups in zip(*results, strict=True))
     return unpadded(found, layout), unpadded(sums, layout)
 
 
@@ -153,7 +153,7 @@ def _split_backward(
         for group, of_group in zip(layout.groups, zip(*parts, strict=True), strict=True)
     ]
     of_query, of_key, of_value = (
-        unpadded(torch.cat(of_groups), layout) for of_groups in zip(*results, strict=True)
+        unpadded(_together(of_groups), layout) for of_groups in zip(*results, strict=True)
     )
     return of_query, of_key, of_value
 
@@ -179,6 +179,11 @@ def _backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
 
 
 split_op.register_autograd(_backward, setup_context=_keep)
+
+
+def _together(groups: Sequence[Tensor]) -> Tensor:
+    """Return the rows of all groups, contiguous; of one group nothing is copied for it."""
+    return groups[0].contiguous() if len(groups) == 1 else torch.cat(tuple(groups))
 
 
 def _is_fused(query: Tensor, value: Tensor, softcap: float | None) -> bool:
