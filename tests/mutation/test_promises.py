@@ -1733,10 +1733,25 @@ MUTATIONS = [
     Mutation(
         promise="kernels are told where each document begins",
         file="model/packing.py",
-        old="        starts = (flat == 0).nonzero().flatten()\n",
-        new="        starts = torch.arange(0, len(flat), position_ids.shape[1])\n",
+        old="            starts = (flat == 0).nonzero().flatten()\n",
+        new="            starts = torch.arange(0, len(flat), position_ids.shape[1])\n",
         test="tests/parity/test_document_attention.py::"
         "test_flash_attention_is_told_where_documents_begin",
+    ),
+    Mutation(
+        promise="a step does not wait for the device to say where documents begin",
+        file="training/step.py",
+        old="model, batch.input_ids, batch.labels, batch.position_ids, batch.bounds()",
+        new="model, batch.input_ids, batch.labels, batch.position_ids, None",
+        test="tests/parity/test_step.py::test_nor_does_one_where_documents_are_kept_apart",
+    ),
+    Mutation(
+        promise="where documents begin goes with the rows that are taken",
+        file="batches/loader.py",
+        old="tuple(starts[row] for row in rows)",
+        new="starts[: len(rows)]",
+        test="tests/unit/test_batches.py::"
+        "test_where_documents_begin_is_known_to_the_host_whatever_rows_are_taken",
     ),
     Mutation(
         promise="documents that share a call do not see each other",
@@ -2188,8 +2203,8 @@ MUTATIONS = [
     Mutation(
         promise="a step keeps documents apart where the plan says so",
         file="training/step.py",
-        old="self.loss(model, batch.input_ids, batch.labels, batch.position_ids)",
-        new="self.loss(model, batch.input_ids, batch.labels, None)",
+        old="model, batch.input_ids, batch.labels, batch.position_ids, batch.bounds()",
+        new="model, batch.input_ids, batch.labels, None, batch.bounds()",
         test="tests/parity/test_step.py::test_a_step_hands_positions_to_the_loss",
     ),
     Mutation(

@@ -13,18 +13,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface
 
 from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
 from rewarm.distributed.fsdp import Root
+from rewarm.model.document_attention import NAME_OF
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.spans import Spans
 from rewarm.training.state import TrainState
 from rewarm.training.step import NonFiniteStep, Stepper
+from tests.support.tiny_models import family_model
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
-    SEQUENCES_PER_STEP,
     VOCAB_SIZE,
     make_placement,
     make_plan,
@@ -53,12 +55,13 @@ def stepper(told: list[str], *, micro_batch: int = 4, loss: object = None) -> St
     )
 
 
-def batch_of(step: int, *, masked: bool = False) -> Batch:
+def batch_of(step: int, *, masked: bool = False, mask_documents: bool = False) -> Batch:
     loader = BatchLoader(
         PLAN.science.order(),
         make_views(),
         sequence_length=SEQUENCE_LENGTH,
         vocab_size=VOCAB_SIZE,
+        mask_documents=mask_documents,
     )
     batch = loader.batch(step)
     if not masked:
@@ -138,21 +141,30 @@ def test_the_split_into_micro_batches_does_not_matter() -> None:
 
 def test_a_step_hands_positions_to_the_loss() -> None:
     """Two micro-batches: each gets the rows that are its own, and the sum is the whole's."""
-    positions = torch.arange(SEQUENCE_LENGTH).repeat(SEQUENCES_PER_STEP, 1)
-    positions += 100 * torch.arange(SEQUENCES_PER_STEP)[:, None]
-    batch = replace(batch_of(0), position_ids=positions)
+    batch = batch_of(0, mask_documents=True)
+    assert batch.position_ids is not None
     handed: list[Tensor] = []
+    begun: list[list[int]] = []
 
     def noting(
-        model: nn.Module, ids: Tensor, labels: Tensor, places: Tensor | None
+        model: nn.Module,
+        ids: Tensor,
+        labels: Tensor,
+        places: Tensor | None,
+        bounds: Tensor | None,
     ) -> tuple[Tensor, object]:
         assert places is not None
+        assert bounds is not None
         handed.append(places)
+        begun.append(bounds.tolist())
         return sum_of_token_losses(model, ids, labels)
 
     stepper([], loss=noting)(new_state(), batch)
     assert [len(places) for places in handed] == [4, 4]
-    assert torch.equal(torch.cat(handed), positions)
+    assert torch.equal(torch.cat(handed), batch.position_ids)
+    for places, bounds in zip(handed, begun, strict=True):
+        starts = [place for place, value in enumerate(places.flatten().tolist()) if value == 0]
+        assert bounds == [*starts, places.numel()]
 
 
 class Poisoned:
@@ -162,9 +174,9 @@ class Poisoned:
         self.left = num_bad_calls
 
     def __call__(
-        self, model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None
+        self, model: nn.Module, ids: Tensor, labels: Tensor, *documents: Tensor | None
     ) -> tuple[Tensor, object]:
-        nats, count = sum_of_token_losses(model, ids, labels, positions)
+        nats, count = sum_of_token_losses(model, ids, labels, *documents)
         if self.left > 0:
             self.left -= 1
             return nats * math.nan, count
@@ -266,3 +278,29 @@ def test_no_part_of_a_step_waits_for_a_number_of_the_device() -> None:
             torch.ones(1).item()
     assert math.isfinite(record.loss)
     assert watch.found == ["a part that does: aten._local_scalar_dense.default"]
+
+
+def test_nor_does_one_where_documents_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where documents begin is known to the host, and a kernel is told it from there."""
+    told: list[Tensor] = []
+
+    def kernel(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **named: Any
+    ) -> tuple[Tensor, None]:
+        told.append(named["cu_seq_lens_q"])
+        return value.transpose(1, 2), None
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, NAME_OF["varlen"], kernel)
+    model = family_model("llama", vocab_size=VOCAB_SIZE).train()
+    model.config._attn_implementation = NAME_OF["varlen"]
+    optimizer = build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    watch = ReadsOfTheHost()
+    batch = batch_of(0, mask_documents=True)
+    with watch:
+        record = replace(stepper([]), spans=cast("Spans", watch.part))(
+            TrainState(Root(model), optimizer), batch
+        )
+    assert math.isfinite(record.loss)
+    assert watch.found == []
+    assert len(told) == 2 * 2, "two micro-batches through two blocks"
+    assert all(len(bounds) > 1 + 4 for bounds in told), "rows of one document would say nothing"

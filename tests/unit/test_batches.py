@@ -96,6 +96,25 @@ def test_positions_are_those_of_the_windows_that_the_order_names() -> None:
     assert torch.equal(torch.cat([part for part in parts if part is not None]), whole.position_ids)
 
 
+def test_where_documents_begin_is_known_to_the_host_whatever_rows_are_taken() -> None:
+    views = make_views()
+    views["new"] = FakeView(2, document_length=7)
+    whole = make_loader(views, mask_documents=True).batch(13)
+    parts = [whole, whole.of_rows(slice(2, 5)), whole.of_rows([6, 1])]
+    assert len({tuple(starts) for starts in whole.starts or ()}) == 2, "of one length none shows"
+    for part in parts:
+        assert part.position_ids is not None
+        bounds = part.bounds()
+        assert bounds is not None
+        assert bounds.dtype == torch.int32
+        places = part.position_ids.flatten().tolist()
+        expected = [place for place, position in enumerate(places) if position == 0]
+        assert bounds.tolist() == [*expected, len(places)]
+    together = make_loader(views).batch(13)
+    assert together.bounds() is None
+    assert together.of_rows([0]).bounds() is None
+
+
 def test_a_batch_depends_on_its_step_alone() -> None:
     loader = make_loader()
     forwards = [loader.batch(step) for step in range(20)]

@@ -31,6 +31,7 @@ __all__ = [
     "PrefetchedBatches",
     "StoredDistributions",
     "WindowSource",
+    "at_once",
 ]
 
 Integers = NDArray[np.int64]
@@ -73,9 +74,10 @@ class Batch:
     `input_ids` and `labels` are int64 [sequences, time]; the label of a position is the token that
     follows it, or IGNORED_LABEL. `position_ids`, of the same shape, start again at 0 with every
     document; None where documents of one sequence see each other. `source` is int64 [sequences] and
-    indexes the order's sources. `top_ids` (int64) and `top_log_probs` (float32), both [sequences,
-    time, k], are what the base said of each label, where that is stored. `waited_s` is how long a
-    step waited for it.
+    indexes the order's sources; `starts` has for each sequence where its documents begin. Both stay
+    with the host, which would have to wait for what it asks of a device. `top_ids` (int64) and
+    `top_log_probs` (float32), both [sequences, time, k], are what the base said of each label,
+    where that is stored. `waited_s` is how long a step waited for it.
     """
 
     step: int
@@ -83,6 +85,7 @@ class Batch:
     labels: Tensor
     source: Integers
     position_ids: Tensor | None = None
+    starts: tuple[Integers, ...] | None = None
     top_ids: Tensor | None = None
     top_log_probs: Tensor | None = None
     waited_s: float = 0.0
@@ -95,7 +98,22 @@ class Batch:
     def of_rows(self, rows: slice | list[int]) -> Batch:
         """Return the batch of some of its sequences."""
         chosen = self._each(lambda tensor: tensor[rows])
-        return replace(chosen, source=self.source[rows])
+        starts = self.starts
+        if starts is not None:
+            starts = starts[rows] if isinstance(rows, slice) else tuple(starts[row] for row in rows)
+        return replace(chosen, source=self.source[rows], starts=starts)
+
+    def bounds(self) -> Tensor | None:
+        """Return where documents begin in the flattened batch, and its length; on its device.
+
+        int32 [documents + 1], as attention kernels want it. None where documents see each other.
+        """
+        if self.starts is None:
+            return None
+        length = self.input_ids.shape[1]
+        ends = [np.array([len(self.starts) * length])]
+        bounds = np.concatenate([row * length + own for row, own in enumerate(self.starts)] + ends)
+        return at_once(torch.from_numpy(bounds.astype(np.int32)), self.input_ids.device)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device; what is pinned is not waited for."""
@@ -117,6 +135,11 @@ class Batch:
             top_ids=changed(self.top_ids),
             top_log_probs=changed(self.top_log_probs),
         )
+
+
+def at_once(found: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's on a device; a GPU is not waited for, as it otherwise would."""
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
 class Batches(Protocol):
@@ -181,6 +204,9 @@ class BatchLoader:
             labels=torch.from_numpy(labels),
             source=slots.source,
             position_ids=torch.from_numpy(positions) if self._mask_documents else None,
+            starts=tuple(np.flatnonzero(row == 0) for row in positions)
+            if self._mask_documents
+            else None,
             top_ids=top_ids,
             top_log_probs=top_log_probs,
         )

@@ -84,24 +84,29 @@ class HeadLoss:
         input_ids: Tensor,
         labels: Tensor,
         position_ids: Tensor | None = None,
+        bounds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return what `sum_of_token_losses` does."""
         if not self._agrees:
-            return sum_of_token_losses(model, input_ids, labels, position_ids)
-        hidden = _hidden_of(model, input_ids, position_ids)
+            return sum_of_token_losses(model, input_ids, labels, position_ids, bounds)
+        hidden = _hidden_of(model, input_ids, position_ids, bounds)
         total = self._through_head(self._nats, model, hidden, labels)
         return total, (labels != IGNORED).sum()
 
     def scored(
-        self, model: CausalModel, input_ids: Tensor, position_ids: Tensor | None = None
+        self,
+        model: CausalModel,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        bounds: Tensor | None = None,
     ) -> Scored:
         """Return what a model says of the tokens of a batch: hidden states and head, or logits."""
         if not self._agrees:
-            return Scored(logits_of(model, input_ids, position_ids).flatten(0, 1))
+            return Scored(logits_of(model, input_ids, position_ids, bounds).flatten(0, 1))
         found: Any = model
         head = found.get_output_embeddings()
         return Scored(
-            _hidden_of(model, input_ids, position_ids).flatten(0, 1),
+            _hidden_of(model, input_ids, position_ids, bounds).flatten(0, 1),
             head.weight,
             getattr(head, "bias", None),
             logit_shape_of(found.config),
@@ -237,10 +242,15 @@ def _made_up(model: Any) -> tuple[Tensor, Tensor]:
     return ids, labels
 
 
-def _hidden_of(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+def _hidden_of(
+    model: Any,
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    bounds: Tensor | None = None,
+) -> Tensor:
     """Return the last hidden states, [batch, time, hidden size]."""
     body = getattr(model, model.base_model_prefix)
-    told = packed_inputs(model, position_ids)
+    told = packed_inputs(model, position_ids, bounds)
     hidden: Tensor = body(input_ids=input_ids, use_cache=False, **told).last_hidden_state
     return hidden
 

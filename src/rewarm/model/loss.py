@@ -65,30 +65,39 @@ def token_losses_and_misses(model: CausalModel, input_ids: Tensor, labels: Tenso
 
 
 def sum_of_token_losses(
-    model: CausalModel, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None
+    model: CausalModel,
+    input_ids: Tensor,
+    labels: Tensor,
+    position_ids: Tensor | None = None,
+    bounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the summed loss in nats (a scalar with gradient) and the number of valid labels.
 
     With `position_ids` that start again at 0 inside a sequence, what stands before the new start
-    is another document and is not attended to (`packing.py`).
+    is another document and is not attended to; `bounds` say the same (`packing.py`).
 
     A sum, not a mean: the caller divides by the valid labels of the whole step, so that
     micro-batches and ranks of unequal counts weigh every token alike. Without a valid label the
     sum is 0 and so are its gradients. The number is a tensor (int64, shape []), so that nobody
     waits for the device who does not want it.
     """
-    logits = logits_of(model, input_ids, position_ids)
+    logits = logits_of(model, input_ids, position_ids, bounds)
     total = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )
     return total, (labels != IGNORED).sum()
 
 
-def logits_of(model: CausalModel, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+def logits_of(
+    model: CausalModel,
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    bounds: Tensor | None = None,
+) -> Tensor:
     """Return a model's own logits, [batch, time, vocabulary], in float32 at least.
 
     A softmax in bfloat16 loses three decimals.
     """
-    told = packed_inputs(model, position_ids)
+    told = packed_inputs(model, position_ids, bounds)
     logits = model(input_ids=input_ids, use_cache=False, **told).logits
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -33,18 +33,23 @@ Within = Callable[..., Any]
 """`within(work, *arguments)` calls `work(model, *arguments)` where the weights are whole."""
 
 
-def packed_inputs(model: Any, position_ids: Tensor | None) -> dict[str, Any]:
+def packed_inputs(
+    model: Any, position_ids: Tensor | None, bounds: Tensor | None = None
+) -> dict[str, Any]:
     """Return what a forward pass is told of the documents in its sequences.
 
     `position_ids`, int64 [batch, time], start again at 0 with every document and with every row.
+    `bounds`, int32 [documents + 1], are the running sum of the documents' lengths in the flattened
+    batch; without them the device is asked where positions are 0, and waited for.
     """
     if position_ids is None:
         return {}
     told: dict[str, Any] = {"position_ids": position_ids}
     if model.config._attn_implementation in VARLEN_NAMES:
-        flat = position_ids.flatten()
-        starts = (flat == 0).nonzero().flatten()
-        bounds = F.pad(starts, (0, 1), value=len(flat)).to(torch.int32)
+        if bounds is None:
+            flat = position_ids.flatten()
+            starts = (flat == 0).nonzero().flatten()
+            bounds = F.pad(starts, (0, 1), value=len(flat)).to(torch.int32)
         told |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
         # No document is longer; what the longest one has would have to be waited for.
         told |= {"max_length_q": position_ids.shape[1], "max_length_k": position_ids.shape[1]}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewarm.batches.loader import IGNORED_LABEL, Batch
+from rewarm.batches.loader import IGNORED_LABEL, Batch, at_once
 from rewarm.distributed.fsdp import Root, is_sharded, reshard
 from rewarm.model.chunked_divergence import Scored, StoredTopK, chunked_divergence
 from rewarm.model.head_loss import HeadLoss
@@ -45,7 +45,7 @@ class Distillation:
         The second is float64 [3]: Σ nats, Σ KL in nats, and the tokens of the latter. Of many
         ranks each calls this as often as the others.
         """
-        student = self.loss.scored(model, batch.input_ids, batch.position_ids)
+        student = self.loss.scored(model, batch.input_ids, batch.position_ids, batch.bounds())
         nats = self.loss.nats_of(student, self._labels(batch))
         parts = torch.zeros(3, dtype=torch.float64, device=nats.device)
         parts[0] = nats.detach()
@@ -76,7 +76,9 @@ class Distillation:
 
     @torch.no_grad()
     def _ask(self, teacher: Root, batch: Batch) -> Scored:
-        found: Scored = teacher(self.loss.scored, batch.input_ids, batch.position_ids)
+        found: Scored = teacher(
+            self.loss.scored, batch.input_ids, batch.position_ids, batch.bounds()
+        )
         return found
 
     @staticmethod
@@ -93,12 +95,12 @@ class Distillation:
         rows = self._rows(batch)
         if not self.recipe.replaces_loss or not rows:
             return batch.labels
-        where = torch.tensor(rows, device=batch.labels.device)
+        where = at_once(torch.tensor(rows), batch.labels.device)
         return batch.labels.index_fill(0, where, IGNORED_LABEL)
 
 
 def _places(rows: Sequence[int], input_ids: Tensor) -> Tensor:
     """Return where the tokens of some rows are in the flattened batch, int64."""
     length = input_ids.shape[1]
-    firsts = torch.tensor(rows, device=input_ids.device)[:, None] * length
-    return (firsts + torch.arange(length, device=input_ids.device)).flatten()
+    places = torch.tensor(rows)[:, None] * length + torch.arange(length)
+    return at_once(places.flatten(), input_ids.device)

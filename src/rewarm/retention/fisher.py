@@ -26,7 +26,7 @@ from rewarm.model.modes import evaluating
 __all__ = ["fisher_diagonal"]
 
 SummedLoss = Callable[..., tuple[Tensor, object]]
-"""`loss(model, input_ids, labels, position_ids)` → (Σ nats, a count), as in training."""
+"""`loss(model, input_ids, labels, position_ids, bounds)` → (Σ nats, a count), as in training."""
 
 
 def fisher_diagonal(
@@ -53,7 +53,7 @@ def fisher_diagonal(
             labels = here.labels if labels_count else torch.full_like(here.labels, IGNORED_LABEL)
             reduce_gradients(root, now=True, keep_whole=False)
             with autocast():
-                nats, _ = root(loss, here.input_ids, labels, here.position_ids)
+                nats, _ = root(loss, here.input_ids, labels, here.position_ids, here.bounds())
             nats.backward()
             num_tokens += batch.num_valid_tokens
             _add_squares(found, parameters)

@@ -47,12 +47,19 @@ class TokenLoss(Protocol):
     """The training objective."""
 
     def __call__(
-        self, model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None, /
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        labels: Tensor,
+        position_ids: Tensor | None,
+        bounds: Tensor | None,
+        /,
     ) -> tuple[Tensor, object]:
         """Return the sum over valid labels of their nats (shape [], with its graph), and a count.
 
         `input_ids` and `labels` are int64 [sequences, time]; labels are not shifted any more.
         `position_ids` start again at 0 with every document; None leaves documents unmasked.
+        `bounds` say the same of the flattened batch (`Batch.bounds`).
         """
         ...
 
@@ -179,7 +186,9 @@ class Stepper:
 
     def _plain(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss's sum over a batch's tokens, and that with no divergence beside it."""
-        nats, _ = self.loss(model, batch.input_ids, batch.labels, batch.position_ids)
+        nats, _ = self.loss(
+            model, batch.input_ids, batch.labels, batch.position_ids, batch.bounds()
+        )
         parts = torch.zeros(3, dtype=torch.float64, device=nats.device)
         parts[0] = nats.detach()
         return nats, parts
@@ -367,4 +376,5 @@ def _micro_batches(batch: Batch, num_sequences: int, num_parts: int) -> Iterator
                 labels=torch.full(shape, IGNORED_LABEL),
                 source=np.array([-1]),
                 position_ids=None if batch.position_ids is None else torch.arange(shape[1])[None],
+                starts=None if batch.starts is None else (np.zeros(1, dtype=np.int64),),
             )
