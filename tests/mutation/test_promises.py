@@ -1782,6 +1782,13 @@ MUTATIONS = [
         test="tests/parity/test_document_attention.py::test_split_is_what_loops_over_queries_give",
     ),
     Mutation(
+        promise="documents of no tokens do not end the process",
+        file="model/document_layout.py",
+        old="for length in lengths if length)\n",
+        new="for length in lengths)\n",
+        test="tests/parity/test_document_attention.py::test_empty_documents_change_nothing",
+    ),
+    Mutation(
         promise="what is measured does not depend on the road",
         file="stages/objective.py",
         old="        with self.attention.as_loaded(model):\n",

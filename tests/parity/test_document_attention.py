@@ -23,6 +23,7 @@ from rewarm.model.document_attention import (
     document_roads,
     varlen_attention,
 )
+from rewarm.model.document_layout import layout_of
 from rewarm.model.loss import sum_of_token_losses, token_losses
 from rewarm.model.packing import DocumentAttention, check_documents_apart, packed_inputs
 from rewarm.model.split_attention import split_attention
@@ -168,6 +169,18 @@ def test_split_without_bounds_takes_a_row_for_a_document() -> None:
     whole = [[sum(LENGTHS[0])]] * 2
     found, _ = split_attention(None, *tensors, None, sliding_window=50)
     assert (found - by_loops(*tensors, whole, sliding_window=50)).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_empty_documents_change_nothing(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is given documents of no tokens ends the process, so that none may be."""
+    assert all(group.length for group in layout_of((0, 3, 0, 0, 2, 0)).groups)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
+    tensors = made_up()
+    expected, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(LENGTHS))
+    empty = [[0, *row, 0, 0] for row in LENGTHS]
+    found, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(empty))
+    assert torch.equal(found, expected)
 
 
 # Older kernels do not ask whether heads share keys.

@@ -41,7 +41,11 @@ class Layout(NamedTuple):
 
 @functools.lru_cache(maxsize=4)  # layers of a model have one batch
 def layout_of(lengths: tuple[int, ...]) -> Layout:
-    """Return the layout of documents of these lengths, given in their order."""
+    """Return the layout of documents of these lengths, given in their order.
+
+    Empty ones have no place in it: torch ends the process at a group of length 0.
+    """
+    lengths = tuple(length for length in lengths if length)
     sizes = [_padded_length(length) for length in lengths]
     counts = collections.Counter(sizes)
     groups = tuple(Group(counts[size], size) for size in sorted(counts))
