@@ -1789,6 +1789,14 @@ MUTATIONS = [
         test="tests/parity/test_document_attention.py::test_empty_documents_change_nothing",
     ),
     Mutation(
+        promise="fused attention is not handed numbers that are no neighbours",
+        file="model/split_attention.py",
+        old="    return found if found.stride(-1) == 1 else found.contiguous()\n",
+        new="    return found\n",
+        test="tests/parity/test_document_attention.py::"
+        "test_a_tokens_numbers_need_not_be_neighbours",
+    ),
+    Mutation(
         promise="what is measured does not depend on the road",
         file="stages/objective.py",
         old="        with self.attention.as_loaded(model):\n",

@@ -183,6 +183,26 @@ def test_empty_documents_change_nothing(compiled: bool, monkeypatch: pytest.Monk
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("num_tokens", [64, 192])
+def test_a_tokens_numbers_need_not_be_neighbours(
+    num_tokens: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one row of a length that is not padded: all else is gathered, and then they are."""
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
+    query, key, value = (
+        torch.stack((x, -x), dim=-1)[:1, :, :num_tokens, :, 0].requires_grad_() for x in made_up(2)
+    )
+    strided = (query, key, value)
+    found, _ = split_attention(None, *strided, None)
+    expected = by_loops(*strided, [[num_tokens]])
+    assert (found - expected).abs().max() <= 1e-12
+    signs = torch.arange(found.numel()).view_as(found).sin()
+    ours, theirs = (torch.autograd.grad((out * signs).sum(), strided) for out in (found, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).abs().max() <= 1e-11
+
+
 # Older kernels do not ask whether heads share keys.
 ASKS_FOR_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 

@@ -259,7 +259,8 @@ def _in_heads(rows: Tensor, group: Group, num_heads: int) -> Tensor:
     found = rows.view(*group, *rows.shape[1:]).transpose(1, 2)
     if rows.shape[1] != num_heads:
         found = found.repeat_interleave(num_heads // rows.shape[1], dim=1)
-    return found
+    # Fused attention takes a token's numbers for neighbours, and asks nobody whether they are.
+    return found if found.stride(-1) == 1 else found.contiguous()
 
 
 def _masked(group: Group, window: int | None, dtype: torch.dtype) -> dict[str, Any]:
