@@ -1763,8 +1763,8 @@ MUTATIONS = [
     Mutation(
         promise="a window holds within a document too",
         file="model/split_attention.py",
-        old="    return (back >= 0) & (back < window)\n",
-        new="    return back >= 0\n",
+        old=".tril_().triu_(1 - window)\n",
+        new=".tril_()\n",
         test="tests/parity/test_packing.py::test_documents_of_a_sequence_are_as_if_alone",
     ),
     Mutation(
@@ -1782,6 +1782,14 @@ MUTATIONS = [
         test="tests/parity/test_document_attention.py::test_split_is_what_loops_over_queries_give",
     ),
     Mutation(
+        promise="fused attention is not handed numbers that are no neighbours",
+        file="model/split_attention.py",
+        old="    return found if found.stride(-1) == 1 else found.contiguous()\n",
+        new="    return found\n",
+        test="tests/parity/test_document_attention.py::"
+        "test_a_tokens_numbers_need_not_be_neighbours",
+    ),
+    Mutation(
         promise="documents of no tokens do not end the process",
         file="model/document_layout.py",
         old="for length in lengths if length)\n",
@@ -1789,12 +1797,26 @@ MUTATIONS = [
         test="tests/parity/test_document_attention.py::test_empty_documents_change_nothing",
     ),
     Mutation(
-        promise="fused attention is not handed numbers that are no neighbours",
+        promise="attention within documents is in the type of the values under autocast too",
         file="model/split_attention.py",
-        old="    return found if found.stride(-1) == 1 else found.contiguous()\n",
-        new="    return found\n",
+        old='    with torch.autocast("cpu", enabled=False):\n',
+        new="    if True:\n",
+        test="tests/parity/test_document_attention.py::test_autocast_changes_nothing_in_it",
+    ),
+    Mutation(
+        promise="a window's mask made in inference mode does not break the next step",
+        file="model/split_attention.py",
+        old="    with torch.inference_mode(False):\n",
+        new="    if True:\n",
         test="tests/parity/test_document_attention.py::"
-        "test_a_tokens_numbers_need_not_be_neighbours",
+        "test_a_mask_made_in_inference_mode_serves_a_later_backward_pass",
+    ),
+    Mutation(
+        promise="layers with a window do not keep a mask each",
+        file="model/split_attention.py",
+        old="    return _mask_of_size(size, min(window, size), dtype)[:length, :length]\n",
+        new="    return _mask_of_size(size, min(window, size), dtype)[:length, :length].clone()\n",
+        test="tests/parity/test_document_attention.py::test_layers_with_a_window_keep_one_mask",
     ),
     Mutation(
         promise="what is measured does not depend on the road",

@@ -26,7 +26,7 @@ from rewarm.model.document_attention import (
 from rewarm.model.document_layout import layout_of
 from rewarm.model.loss import sum_of_token_losses, token_losses
 from rewarm.model.packing import DocumentAttention, check_documents_apart, packed_inputs
-from rewarm.model.split_attention import split_attention
+from rewarm.model.split_attention import _mask_of_size, split_attention
 from tests.support.tiny_models import FAMILIES, family_model
 
 LENGTHS = ((1, 3, 90, 2, 2, 40, 66), (64, 64, 30, 40, 1, 1, 4))
@@ -172,18 +172,6 @@ def test_split_without_bounds_takes_a_row_for_a_document() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_empty_documents_change_nothing(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that is given documents of no tokens ends the process, so that none may be."""
-    assert all(group.length for group in layout_of((0, 3, 0, 0, 2, 0)).groups)
-    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
-    tensors = made_up()
-    expected, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(LENGTHS))
-    empty = [[0, *row, 0, 0] for row in LENGTHS]
-    found, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(empty))
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("num_tokens", [64, 192])
 def test_a_tokens_numbers_need_not_be_neighbours(
     num_tokens: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
@@ -201,6 +189,65 @@ def test_a_tokens_numbers_need_not_be_neighbours(
     ours, theirs = (torch.autograd.grad((out * signs).sum(), strided) for out in (found, expected))
     for one, other in zip(ours, theirs, strict=True):
         assert (one - other).abs().max() <= 1e-11
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_empty_documents_change_nothing(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is given documents of no tokens ends the process, so that none may be."""
+    assert all(group.length for group in layout_of((0, 3, 0, 0, 2, 0)).groups)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
+    tensors = made_up()
+    expected, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(LENGTHS))
+    empty = [[0, *row, 0, 0] for row in LENGTHS]
+    found, _ = split_attention(None, *tensors, None, cu_seq_lens_q=bounds_of(empty))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_autocast_changes_nothing_in_it(
+    case: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, and in the type of the values, as a compiler is told."""
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
+    options = dict(CASES[case])
+    query, key, value = (x.float() for x in made_up(options.pop("num_key_heads", 4)))
+    tensors = (query, key, value)
+    options["cu_seq_lens_q"] = bounds_of(LENGTHS)
+    expected, _ = split_attention(None, *tensors, None, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = split_attention(None, *tensors, None, **options)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("case", ["window", "cap"])
+def test_a_mask_made_in_inference_mode_serves_a_later_backward_pass(case: str) -> None:
+    """Autograd refuses to keep what was made there."""
+    _mask_of_size.cache_clear()
+    tensors = made_up()
+    with torch.inference_mode():
+        split_attention(None, *tensors, None, **CASES[case])
+    for tensor in tensors:
+        tensor.requires_grad_()
+    found, _ = split_attention(None, *tensors, None, **CASES[case])
+    assert all(x.isfinite().all() for x in torch.autograd.grad(found.sum(), tensors))
+
+
+def test_layers_with_a_window_keep_one_mask() -> None:
+    """It is the only thing of a size that grows with the square of the length."""
+    square: set[int] = set()
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.shape[-2:] == (256, 256):
+            square.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    row = torch.ones(2, 4, 256, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = [split_attention(None, row, row, row, None, sliding_window=7) for _ in range(3)]
+    assert len(kept) == 3
+    assert len(square) == 1
 
 
 # Older kernels do not ask whether heads share keys.

@@ -75,8 +75,10 @@ def _by_length(
     layout = layout_of(tuple(lengths))
     parts = [grouped(x, layout) for x in (query, key, value)]
     attend = functools.partial(_attend, window, scale=scale, softcap=softcap, dropout=dropout)
-    found = [attend(*of_group) for of_group in zip(layout.groups, *parts, strict=True)]
-    return unpadded(_together(found), layout)
+    # The three are of one type, in which it answers, whatever autocast would have of each step.
+    with torch.autocast("cpu", enabled=False):
+        found = [attend(*of_group) for of_group in zip(layout.groups, *parts, strict=True)]
+        return unpadded(_together(found), layout)
 
 
 @torch.library.custom_op("rewarm::split_attention", mutates_args=())
@@ -265,15 +267,15 @@ def _in_heads(rows: Tensor, group: Group, num_heads: int) -> Tensor:
 
 def _masked(group: Group, window: int | None, dtype: torch.dtype) -> dict[str, Any]:
     """Return how fused attention is told what a query sees."""
+    mask = _mask_for(group, window, dtype)
+    return {"is_causal": mask is None, "attn_mask": mask}
+
+
+def _mask_for(group: Group, window: int | None, dtype: torch.dtype) -> Tensor | None:
+    """Return the mask of a group whose documents can be longer than the window."""
     if window is None or window >= group.length:
-        return {"is_causal": True}
-    unseen = ~_mask(group.length, window)
-    return {
-        "is_causal": False,
-        "attn_mask": unseen.new_zeros(unseen.shape, dtype=dtype).masked_fill_(
-            unseen, float("-inf")
-        ),
-    }
+        return None
+    return _mask(group.length, window, dtype)
 
 
 def _type_for(group: Group, tensor: Tensor) -> torch.dtype:
@@ -298,35 +300,42 @@ def _attend(
     """
     q, k, v = (_in_heads(x, group, x.shape[1]) for x in (query, key, value))
     shared = q.shape[1] != k.shape[1]
-    mask = None if window is None or window >= group.length else _mask(group.length, window)
     if softcap is None:
         q, k, v = (x.to(_type_for(group, x)) for x in (q, k, v))
-        with torch.autocast("cpu", enabled=False):
-            rows = F.scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=shared
-            )
+        mask = _mask_for(group, window, q.dtype)
+        rows = F.scaled_dot_product_attention(
+            q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=shared
+        )
         return rows.transpose(1, 2).flatten(0, 1).to(query.dtype)
     if shared:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scale is None else scale)
     scores = softcap * torch.tanh(scores / softcap)
-    sees = _mask(group.length, group.length) if mask is None else mask
-    weights = scores.masked_fill(~sees, float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    reach = group.length if window is None else window
+    scores = scores + _mask(group.length, reach, q.dtype)
+    weights = scores.softmax(dim=-1, dtype=torch.float32)
     weights = F.dropout(weights.to(q.dtype), dropout)
     return (weights @ v).transpose(1, 2).flatten(0, 1)
 
 
-def _mask(length: int, window: int) -> Tensor:
-    """Return which key a query sees, itself and `window` - 1 before it; bool [length, length]."""
+def _mask(length: int, window: int, dtype: torch.dtype) -> Tensor:
+    """Return what is added to scores, [length, length]: 0 where a query sees a key, else -inf.
+
+    It sees itself and the `window` - 1 before it.
+    """
     size = 1 << (length - 1).bit_length()
-    return _mask_of_size(size, min(window, size))[:length, :length]
+    return _mask_of_size(size, min(window, size), dtype)[:length, :length]
 
 
+# As it is added, not as booleans: of these every call would make its own and keep it until the
+# backward pass, four bytes for each pair of tokens and layer. All layers keep this one.
 @functools.lru_cache(maxsize=32)
-def _mask_of_size(size: int, window: int) -> Tensor:
-    places = torch.arange(size)
-    back = places[:, None] - places[None, :]
-    return (back >= 0) & (back < window)
+def _mask_of_size(size: int, window: int, dtype: torch.dtype) -> Tensor:
+    # What was made in inference mode no backward pass may keep.
+    with torch.inference_mode(False):
+        sees = torch.ones(size, size, dtype=torch.bool, device="cpu").tril_().triu_(1 - window)
+        mask = torch.zeros(size, size, dtype=dtype, device="cpu")
+        return mask.masked_fill_(sees.logical_not_(), float("-inf"))
 
 
 def in_rows(flat: Tensor, query: Tensor) -> Tensor:
