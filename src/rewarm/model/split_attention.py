@@ -324,7 +324,10 @@ def _mask(length: int, window: int, dtype: torch.dtype) -> Tensor:
     It sees itself and the `window` - 1 before it.
     """
     size = 1 << (length - 1).bit_length()
-    return _mask_of_size(size, min(window, size), dtype)[:length, :length]
+    # A window that no query comes to the end of is the same mask at every length.
+    return _mask_of_size(size, min(window, size) if window < length else size, dtype)[
+        :length, :length
+    ]
 
 
 # As it is added, not as booleans: of these every call would make its own and keep it until the
