@@ -83,6 +83,14 @@ MUTATIONS = [
         "test_blocks_that_come_to_something_else_stay_as_they_are",
     ),
     Mutation(
+        promise="the norm after the blocks is compiled with them, and held against itself",
+        file="model/compiled.py",
+        old="    return [found for name, found in body.named_children() if name in _LAST_NORMS]\n",
+        new="    return []\n",
+        test="tests/parity/test_compiled.py::"
+        "test_the_last_norm_is_compiled_and_held_against_itself[gpt_neox]",
+    ),
+    Mutation(
         promise="a compiled loss that differs is not used",
         file="model/head_loss.py",
         old="                if not _agree(ours, own, tolerance):",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -136,8 +136,8 @@ def test_layers_share_a_graph_whatever_documents_there_are() -> None:
     assert compiled(model, apart=True, backend=backend) is None
     for lengths in ((5, 20, 7), (32,), (4,) * 8, (1, 31)):
         gradients(model, documents(*lengths))
-    assert backend.num_graphs == 1
-    assert backend.num_calls == 1 + 4 * len(blocks_of(model))
+    assert backend.num_graphs == 2, "one of the blocks, one of the last norm"
+    assert backend.num_calls == 2 + 4 * (len(blocks_of(model)) + 1)
 
 
 def test_what_takes_no_gradient_runs_as_it_is() -> None:
@@ -159,6 +159,26 @@ def test_blocks_that_come_to_something_else_stay_as_they_are() -> None:
     why = compiled(model, backend=Counting(lambda tensor: tensor * 1.01))
     assert why is not None
     assert why.startswith("the output of block 0 is off by 0.0")
+    assert all(torch.equal(found, expected[name]) for name, found in gradients(model, None).items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_norm_is_compiled_and_held_against_itself(family: str) -> None:
+    """Its graph alone has no product in it."""
+    model = model_of(family)
+    expected = gradients(model, None)
+    kinds: set[int] = set()
+
+    def wrong_norms(graph: Any, inputs: Sequence[Any]) -> Callable[..., Any]:
+        products = [node for node in graph.graph.nodes if "linear" in str(node.target)]
+        kinds.add(len(products))
+        wrong = 1.0 if products else 1.01
+        return lambda *arguments: tuple(tensor * wrong for tensor in graph(*arguments))
+
+    why = compiled(model, backend=wrong_norms)
+    assert kinds == {0, max(kinds)}
+    assert why is not None
+    assert why.startswith("the output of the last norm is off by 0.0")
     assert all(torch.equal(found, expected[name]) for name, found in gradients(model, None).items())
 
 

@@ -1,7 +1,8 @@
 """Blocks by `torch.compile`, held against the same blocks as they are before they are trusted.
 
 Each block's forward pass is compiled, not the model's: blocks of one kind share a graph, and
-neither a family's own code around them nor FSDP's hooks come into it. Only what takes gradients
+neither a family's own code around them nor FSDP's hooks come into it. So is that of the norm after
+the last of them, which is ten passes over the hidden states by itself. Only what takes gradients
 runs compiled; evaluations have other lengths and the bits of every other measure.
 
 A graph that breaks is refused: what is left of the gain would not be known. Names of parameters
@@ -33,6 +34,8 @@ _MAX_REASON = 300
 # precision where the block as it is does, or not at all.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.05
+# What families of transformers call the norm after the blocks.
+_LAST_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
 # Kinds of layers, with and without documents, of whole and of shortened micro-batches.
 _MOST_GRAPHS = 64
 
@@ -49,7 +52,7 @@ def compile_blocks(
     agree: Callable[[str | None], str | None] = lambda why: why,
     backend: str = "inductor",
 ) -> str | None:
-    """Compile a model's blocks, in place; return why they stay as they are, or None.
+    """Compile a model's blocks and its last norm, in place; return why they stay as they are.
 
     `shape` is a micro-batch's sequences and tokens of each, which is what is compiled for; with
     `mask_documents` each is taken for two documents. A block of each kind is compared with itself
@@ -58,25 +61,29 @@ def compile_blocks(
     reason of all ranks. Collective.
     """
     within = within or (lambda work, *arguments: work(model, *arguments))
-    before = [block.forward for block in blocks]
     if not blocks:
         return "the model has no list of blocks"
     _let_many_graphs_be()
+    norm = _last_norm(model)
+    parts = [*blocks, *norm]
+    before = [part.forward for part in parts]
     wrapped = [_compiled(block, checkpointing, backend) for block in blocks]
-    chosen = list(_one_of_each_kind(model, len(blocks)).values())
+    wrapped += [_compiled(part, "none", backend) for part in norm]
+    named_parts = {i: f"block {i}" for i in _one_of_each_kind(model, len(blocks)).values()}
+    named_parts |= {len(blocks) + i: "the last norm" for i in range(len(norm))}
 
     def compare(model: Any) -> str | None:
-        inputs = _inputs_of(model, [blocks[i] for i in chosen], shape, mask_documents)
-        for index, (arguments, named) in zip(chosen, inputs, strict=True):
-            block = blocks[index]
-            block.train(trains_alike)
-            own = _taken(block, arguments, named)
-            block.forward = wrapped[index]
-            ours = _taken(block, arguments, named)
+        inputs = _inputs_of(model, [parts[i] for i in named_parts], shape, mask_documents)
+        for (index, name), (arguments, named) in zip(named_parts.items(), inputs, strict=True):
+            part = parts[index]
+            part.train(trains_alike)
+            own = _taken(part, arguments, named)
+            part.forward = wrapped[index]
+            ours = _taken(part, arguments, named)
             for what, found, expected in zip(("output", "gradient"), ours, own, strict=True):
                 off = _furthest(found, expected)
                 if not off <= _tolerance(expected):
-                    return f"the {what} of block {index} is off by {off:.2g} of its size"
+                    return f"the {what} of {name} is off by {off:.2g} of its size"
         return None
 
     def told_as_reason() -> str | None:
@@ -88,9 +95,15 @@ def compile_blocks(
 
     with evaluating(model):
         why = agree(told_as_reason())
-    for block, own, compiled in zip(blocks, before, wrapped, strict=True):
-        block.forward = own if why is not None else compiled
+    for part, own, compiled in zip(parts, before, wrapped, strict=True):
+        part.forward = own if why is not None else compiled
     return why
+
+
+def _last_norm(model: Any) -> list[nn.Module]:
+    """Return the norm between the blocks and the head, as the family calls it; of some, none."""
+    body = getattr(model, model.base_model_prefix)
+    return [found for name, found in body.named_children() if name in _LAST_NORMS]
 
 
 def _compiled(block: nn.Module, checkpointing: Checkpointing, backend: str) -> Callable[..., Any]:
