@@ -33,6 +33,7 @@ BENCHMARKS = (
     "memory_over_steps",
     "probe_time",
     "growth",
+    "product_rate",
     "muon",
     "train_peers",
 )

@@ -17,7 +17,8 @@ machine. After the steps that warm up, and after each turn of some steps from th
 `turn` and waits for a line: so several such processes take turns, and a machine that drifts drifts
 for all of them. The first step of a turn, with cold caches and threads that slept, is not timed.
 Memory is the peak of the process's own pages until the last step, and what it held after each, less
-what it had once all was imported and nothing loaded.
+what it had once all was imported and nothing loaded. Where the settings say so, the operators of
+the last turn are watched, and what share of it each kind of work took is told.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
 
 from rewarm.model.load import base_without_weights
 from rewarm.training.usage import MemoryMeter
@@ -56,6 +58,7 @@ class Settings(NamedTuple):
     turn: int
     half: bool
     shared: bool
+    watched: bool = False
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -67,6 +70,24 @@ class Settings(NamedTuple):
         return torch.from_numpy(np.load(self.windows, mmap_mode="c"))
 
 
+PARTS = {
+    "optimizer": ("optimizer", "Optimizer.step", "adamw", "vector_norm", "clip"),
+    "attention": ("scaled_dot_product", "split_attention", "_Padded", "_Unpadded"),
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear", "mkldnn"),
+}
+"""What operators of a part of a step have in their names; all others lie between products."""
+
+
+def part_of(event: Any) -> str:
+    """Return the part that an operator belongs to, by its name or by what called it."""
+    while event is not None:
+        for part, names in PARTS.items():
+            if any(name in event.name for name in names):
+                return part
+        event = event.cpu_parent
+    return "between"
+
+
 class Clock:
     """Struck at the end of each step; lets others have their turn in between."""
 
@@ -76,6 +97,7 @@ class Clock:
         self.memory.take_peak()
         self.begin()
         self.peak_bytes = 0
+        self.profile: Any = None
 
     def begin(self) -> None:
         """Note that steps begin."""
@@ -90,10 +112,18 @@ class Clock:
         taken = len(self.steps_s) - self.settings.num_warmups
         if len(self.steps_s) == self.settings.num_steps:
             self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
+            if self.profile is not None:
+                self.profile.stop()
         elif taken >= 0 and taken % self.settings.turn == 0:
             print("turn", file=sys.__stdout__, flush=True)
             if not sys.stdin.readline():
                 raise SystemExit("nobody gives turns any more")
+            if (
+                self.settings.watched
+                and self.settings.num_steps - len(self.steps_s) == self.settings.turn
+            ):
+                self.profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
+                self.profile.start()
         self.began = self.settings.clock()
 
     def is_timed(self, step: int) -> bool:
@@ -112,7 +142,15 @@ class Clock:
             "warm_up_s": sum(steps[:warm]),
             "peak_bytes": self.peak_bytes,
             "held_bytes": self.held_bytes[: self.settings.num_steps],
+            **({} if self.profile is None else {"parts": self._parts(sum(steps[-turn:]))}),
         }
+
+    def _parts(self, seconds: float) -> dict[str, float]:
+        """Return what share of the last turn each part took; in the rest no operator ran."""
+        found = dict.fromkeys([*PARTS, "between"], 0.0)
+        for event in self.profile.events():
+            found[part_of(event)] += event.self_cpu_time_total / 1e6 / seconds
+        return found
 
 
 def load(settings: Settings) -> Any:

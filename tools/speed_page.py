@@ -67,6 +67,7 @@ BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
     "muon": _table,
     "peak_memory": _table,
     "probe_time": _table,
+    "product_rate": _table,
     "train_peers": _table,
 }
 """By the benchmark's name, how its block is written."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from rewarm.batches.loader import BatchLoader
 from rewarm.distributed.fsdp import blocks_of
 from rewarm.model.compiled import compile_blocks
 from rewarm.model.head_loss import HeadLoss
@@ -23,6 +24,7 @@ from rewarm.model.packing import DocumentAttention
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
 from tests.support.tiny_models import family_model, make_family_folder
+from tests.support.tiny_plans import SEQUENCE_LENGTH, VOCAB_SIZE, make_plan, make_views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -144,6 +146,34 @@ def test_blocks_and_loss_of_a_family_compile_in_half_precision(family: str) -> N
             is None
         )
         assert loss.compile(model, 256) is None
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["documents", "whole"])
+def test_nothing_of_a_micro_batch_waits_for_the_device(apart: bool) -> None:
+    """torch raises where the host would: from the batch in pinned memory to the gradients."""
+    model = family_model("llama", vocab_size=VOCAB_SIZE).cuda().train()
+    attention = DocumentAttention(("varlen",), sequence_length=SEQUENCE_LENGTH)
+    loss = HeadLoss()
+    assert loss.settle(model) is None
+    whole = BatchLoader(
+        make_plan().science.order(),
+        make_views(),
+        sequence_length=SEQUENCE_LENGTH,
+        vocab_size=VOCAB_SIZE,
+        mask_documents=apart,
+    ).batch(0)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        told = attention.settle(model) if apart else attention.settle_whole(model)
+        assert not told
+        for checked in (False, True):  # the first time kernels are loaded, which waits
+            batch = whole.pinned()
+            torch.cuda.set_sync_debug_mode("error" if checked else "default")
+            try:
+                part = batch.of_rows(slice(0, 4)).to(torch.device("cuda"))
+                nats, _ = loss(model, part.input_ids, part.labels, part.position_ids, part.bounds())
+                torch.autograd.backward(nats)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_model_that_does_not_fit_is_told_in_words(folder: Path) -> None:

@@ -1754,6 +1754,21 @@ MUTATIONS = [
         test="tests/parity/test_step.py::test_nor_does_one_where_documents_are_kept_apart",
     ),
     Mutation(
+        promise="a step of whole windows does not wait for the device to look at positions",
+        file="model/packing.py",
+        old="            why = _tried(model, WHOLE_NAME, probe, expected, within, agree)\n",
+        new='            why = _tried(model, "sdpa", probe, expected, within, agree)\n',
+        test="tests/parity/test_step.py::test_nor_does_one_of_whole_windows_without_a_mask",
+    ),
+    Mutation(
+        promise="a window that causal attention does not know is not left out",
+        file="model/document_attention.py",
+        old="    if sliding_window is not None and sliding_window < query.shape[2]:\n",
+        new="    if False:\n",
+        test="tests/parity/test_packing.py::"
+        "test_whole_windows_need_no_mask_where_causal_attention_is_all",
+    ),
+    Mutation(
         promise="where documents begin goes with the rows that are taken",
         file="batches/loader.py",
         old="tuple(starts[row] for row in rows)",

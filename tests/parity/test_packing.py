@@ -12,7 +12,7 @@ from torch import nn
 from rewarm.corpus.packed import PADDING_INPUT
 from rewarm.corpus.views import IGNORED_LABEL
 from rewarm.errors import BaseModelError
-from rewarm.model.document_attention import Road
+from rewarm.model.document_attention import WHOLE_NAME, Road
 from rewarm.model.loss import sum_of_token_losses
 from rewarm.model.packing import DocumentAttention, check_documents_apart
 from tests.support.tiny_models import FAMILIES, family_model
@@ -129,6 +129,40 @@ def test_every_family_passes_the_check(family: str, roads: tuple[Road, ...]) -> 
     assert DocumentAttention(roads, sequence_length=32).settle(model) == []
     check_documents_apart(model, vocab_size=320)
     assert all(module.training for module in model.modules())
+
+
+# Soft-capping, and windows, are not in it.
+NOT_WHOLE = {"gemma2": "softcap", "mistral": "a window of 8", "gemma3_text": "a window of 8"}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
+def test_whole_windows_need_no_mask_where_causal_attention_is_all(
+    family: str, packed: tuple[torch.Tensor, ...]
+) -> None:
+    inputs, labels, _ = packed
+    model = family_model(family, **WINDOWED.get(family, {})).eval()
+    own = model.config._attn_implementation
+    expected = gradients_of(model, inputs, labels)
+    attention = DocumentAttention((), sequence_length=32)
+    why = attention.settle_whole(model)
+    if family in NOT_WHOLE:
+        assert NOT_WHOLE[family] in str(why)
+        assert model.config._attn_implementation == own
+    else:
+        assert why is None
+        assert model.config._attn_implementation == WHOLE_NAME
+    found = gradients_of(model, inputs, labels)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+    with attention.as_loaded(model):
+        assert model.config._attn_implementation == own
+
+
+def gradients_of(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    nats, _ = sum_of_token_losses(model, inputs, labels)
+    nats.backward()  # type: ignore[no-untyped-call]
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def test_a_model_that_carries_a_state_along_is_refused() -> None:

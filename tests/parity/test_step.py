@@ -19,6 +19,7 @@ from rewarm.batches.loader import IGNORED_LABEL, Batch, BatchLoader
 from rewarm.distributed.fsdp import Root
 from rewarm.model.document_attention import NAME_OF
 from rewarm.model.loss import sum_of_token_losses
+from rewarm.model.packing import DocumentAttention
 from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.training.optimizer import build_optimizer, trainable_parameters
 from rewarm.training.spans import Spans
@@ -280,6 +281,17 @@ def test_no_part_of_a_step_waits_for_a_number_of_the_device() -> None:
     assert watch.found == ["a part that does: aten._local_scalar_dense.default"]
 
 
+def parts_waited_in(model: Any, batch: Batch) -> list[str]:
+    """Return where a step of a model reads what it asks of a device before its end."""
+    optimizer = build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
+    watch = ReadsOfTheHost()
+    with watch:
+        take_step = replace(stepper([]), spans=cast("Spans", watch.part))
+        record = take_step(TrainState(Root(model), optimizer), batch)
+    assert math.isfinite(record.loss)
+    return watch.found
+
+
 def test_nor_does_one_where_documents_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where documents begin is known to the host, and a kernel is told it from there."""
     told: list[Tensor] = []
@@ -293,14 +305,15 @@ def test_nor_does_one_where_documents_are_kept_apart(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(AttentionInterface._global_mapping, NAME_OF["varlen"], kernel)
     model = family_model("llama", vocab_size=VOCAB_SIZE).train()
     model.config._attn_implementation = NAME_OF["varlen"]
-    optimizer = build_optimizer(trainable_parameters(model), PLAN.science.optimizer)
-    watch = ReadsOfTheHost()
-    batch = batch_of(0, mask_documents=True)
-    with watch:
-        record = replace(stepper([]), spans=cast("Spans", watch.part))(
-            TrainState(Root(model), optimizer), batch
-        )
-    assert math.isfinite(record.loss)
-    assert watch.found == []
+    assert parts_waited_in(model, batch_of(0, mask_documents=True)) == []
     assert len(told) == 2 * 2, "two micro-batches through two blocks"
     assert all(len(bounds) > 1 + 4 for bounds in told), "rows of one document would say nothing"
+
+
+def test_nor_does_one_of_whole_windows_without_a_mask() -> None:
+    model = family_model("llama", vocab_size=VOCAB_SIZE).train()
+    batch = batch_of(0)
+    assert parts_waited_in(model, batch), "transformers does not look at positions any more"
+    attention = DocumentAttention((), sequence_length=SEQUENCE_LENGTH)
+    assert attention.settle_whole(model) is None
+    assert parts_waited_in(model, batch) == []

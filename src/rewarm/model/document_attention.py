@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rewarm.model.split_attention import in_rows, refuse_what_is_unknown, split_attention
 
@@ -27,6 +28,7 @@ __all__ = [
     "NAME_OF",
     "PACKAGES",
     "VARLEN_NAMES",
+    "WHOLE_NAME",
     "Road",
     "document_roads",
     "installed_packages",
@@ -45,6 +47,9 @@ NAME_OF: dict[Road, str] = {
     "split": "rewarm_split",
 }
 """Under which name transformers knows a road; the mask is whatever a model was loaded with."""
+
+WHOLE_NAME = "rewarm_whole"
+"""Under which name it knows causal attention over whole sequences, which needs no mask."""
 
 VARLEN_NAMES = frozenset(
     NAME_OF[road] for road in ("flash_attention_3", "flash_attention_2", "varlen", "split")
@@ -93,6 +98,7 @@ def register_roads() -> None:
 
     AttentionInterface.register(NAME_OF["split"], split_attention)
     AttentionInterface.register(NAME_OF["varlen"], varlen_attention)
+    AttentionInterface.register(WHOLE_NAME, whole_attention)
 
 
 def varlen_attention(
@@ -139,3 +145,34 @@ def varlen_attention(
     )
     assert isinstance(found, Tensor), "a second result comes only where it is asked for"
     return in_rows(found, query), None
+
+
+def whole_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Return causal attention over whole rows, [batch, time, heads, width], as transformers asks.
+
+    Raises NotImplementedError for soft-capping, and for a window that is shorter than the row.
+    """
+    refuse_what_is_unknown(more)
+    if sliding_window is not None and sliding_window < query.shape[2]:
+        raise NotImplementedError(f"it does not have a window of {sliding_window}")
+    q, k, v = (x.to(value.dtype) for x in (query, key, value))
+    found = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        dropout_p=dropout,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return found.transpose(1, 2).contiguous(), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rewarm.errors import BaseModelError
-from rewarm.model.document_attention import NAME_OF, VARLEN_NAMES, Road, register_roads
+from rewarm.model.document_attention import (
+    NAME_OF,
+    VARLEN_NAMES,
+    WHOLE_NAME,
+    Road,
+    register_roads,
+)
 from rewarm.model.modes import evaluating
 
 __all__ = ["DocumentAttention", "Within", "check_documents_apart", "packed_inputs"]
@@ -96,16 +102,39 @@ class DocumentAttention:
             if isinstance(expected, str):
                 return [f"documents are kept apart by a mask, others cannot be tried: {expected}"]
             for road in self._roads:
-                # Agreed on before the probe too: a rank that lacks a package would not come to it.
-                why = agree(_put_on(model, road))
-                if why is None:
-                    why = agree(_difference(probe, expected, within))
+                why = _tried(model, NAME_OF[road], probe, expected, within, agree)
                 if why is None:
                     self._taken = road
                     return told
                 told.append(f"documents cannot be kept apart by {road}: {why}")
             model.set_attn_implementation(self._loaded)
         return told
+
+    def settle_whole(
+        self,
+        model: Any,
+        *,
+        within: Within | None = None,
+        agree: Callable[[str | None], str | None] = lambda why: why,
+    ) -> str | None:
+        """Put a model on causal attention over whole sequences; return why it is left as it is.
+
+        Without a name for what needs no mask, transformers looks at each forward pass whether
+        positions are those of documents, which on a GPU waits for all that it has to do.
+        Collective.
+        """
+        within = within or (lambda work, *arguments: work(model, *arguments))
+        register_roads()
+        self._loaded = model.config._attn_implementation
+        probe = replace(_Probe.of(model, self._sequence_length), position_ids=None)
+        with evaluating(model):
+            expected = within(_told_as_reason, probe)
+            if isinstance(expected, str):
+                return expected
+            why = _tried(model, WHOLE_NAME, probe, expected, within, agree)
+            if why is not None:
+                model.set_attn_implementation(self._loaded)
+        return why
 
     @contextlib.contextmanager
     def as_loaded(self, model: Any) -> Iterator[None]:
@@ -129,7 +158,7 @@ class _Probe:
     """Two rows of made-up documents, cut at other places in each; int64 [2, time]."""
 
     ids: Tensor
-    position_ids: Tensor
+    position_ids: Tensor | None
 
     @classmethod
     def of(cls, model: Any, sequence_length: int) -> _Probe:
@@ -171,19 +200,32 @@ def _told_as_reason(model: Any, probe: _Probe) -> tuple[Tensor, Tensor] | str:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
 
 
-def _put_on(model: Any, road: Road) -> str | None:
-    """Put a model on a road; return why it cannot be, or None."""
+def _tried(
+    model: Any,
+    name: str,
+    probe: _Probe,
+    expected: tuple[Tensor, Tensor],
+    within: Within,
+    agree: Callable[[str | None], str | None],
+) -> str | None:
+    """Put a model on the attention of a name; return why it cannot be used, or None."""
+    # Agreed on before the probe too: a rank that lacks a package would not come to it.
+    why = agree(_put_on(model, name))
+    return why if why is not None else agree(_difference(probe, expected, within))
+
+
+def _put_on(model: Any, name: str) -> str | None:
     try:
-        model.set_attn_implementation(NAME_OF[road])
+        model.set_attn_implementation(name)
     except Exception as error:  # a package that is not there, a model that does not support it
         return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
-    if model.config._attn_implementation != NAME_OF[road]:
+    if model.config._attn_implementation != name:
         return f"{type(model).__name__} does not let its attention be chosen"
     return None
 
 
 def _difference(probe: _Probe, expected: tuple[Tensor, Tensor], within: Within) -> str | None:
-    """Return what a model does otherwise than by the mask, or None."""
+    """Return what a model does otherwise than as it was loaded, or None."""
     found = within(_told_as_reason, probe)
     if isinstance(found, str):
         return found

@@ -89,6 +89,9 @@ class Objective:
                 self.world.ranks.together(
                     lambda: check_documents_apart(root.model, vocab_size=vocab_size, within=root)
                 )
+            elif torch.device(self.placement.device).type == "cuda":
+                # Where it cannot be used the model waits for the device now and then: not told.
+                self.attention.settle_whole(root.model, within=root, agree=self._first)
         # Not in half precision, which some kernels that keep documents apart ask for.
         with self.attention.as_loaded(root.model):
             notices += self._settle_loss(root.model, within=root, trains=True)
