@@ -7,6 +7,7 @@ last time, and adds what came of it, with its commit, to what is on record.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -31,14 +32,18 @@ _TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "psutil
 
 def main() -> int:
     """Run everything, or what failed the last time; return 0 where all passed."""
-    if "--failed" in sys.argv:
+    parser = argparse.ArgumentParser(description="All tests; it takes more than an hour.")
+    parser.add_argument("--skip-lowest", action="store_true")
+    parser.add_argument("--failed", action="store_true")
+    options = parser.parse_args()
+    if options.failed:
         value = json.loads(RESULT.read_text(encoding="utf-8"))
         for result in value["results"]:
             if not _passed(result):
                 found = _run_part(result["name"], "--last-failed", "--last-failed-no-failures=none")
                 result["failed_again"] = {"commit": _commit(), **found}
     else:
-        names = [name for name in _PARTS if name != _LOWEST or "--skip-lowest" not in sys.argv]
+        names = [name for name in _PARTS if name != _LOWEST or not options.skip_lowest]
         value = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "commit": _commit(),

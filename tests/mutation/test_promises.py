@@ -1769,6 +1769,43 @@ MUTATIONS = [
         "test_whole_windows_need_no_mask_where_causal_attention_is_all",
     ),
     Mutation(
+        promise="no weight is made from a score that was rounded at its full size",
+        file="model/causal_backward.py",
+        old="    q, k = _less(query, sums / scale), _less(key, None)\n",
+        new="    q, k = _less(query, (sums / scale).bfloat16().float()), _less(key, None)\n",
+        test="tests/parity/test_causal_backward.py::test_gradients_are_those_of_a_masked_softmax",
+    ),
+    Mutation(
+        promise="by products too a query sees no key that comes after it",
+        file="model/causal_backward.py",
+        old="    sees = torch.arange(num_keys)[:, None] <= torch.arange(num_queries)\n",
+        new="    sees = torch.arange(num_keys)[:, None] <= torch.arange(num_queries) + 1\n",
+        test="tests/parity/test_causal_backward.py::test_gradients_are_those_of_a_masked_softmax",
+    ),
+    Mutation(
+        promise="products of attention's backward pass are of few shapes",
+        file="model/causal_backward.py",
+        old="        size = 1 << (min(number - first, most).bit_length() - 1)\n",
+        new="        size = min(number - first, most)\n",
+        test="tests/parity/test_causal_backward.py::test_rows_are_taken_in_powers_of_two",
+    ),
+    Mutation(
+        promise="without a compiler attention's backward pass is torch's own",
+        file="model/causal_backward.py",
+        old="        return None\n    return between, row_dots\n",
+        new="        pass\n    return between, row_dots\n",
+        test="tests/parity/test_causal_backward.py::"
+        "test_documents_have_the_same_gradients_in_half_precision",
+    ),
+    Mutation(
+        promise="a window is not left out where the backward pass is by products",
+        file="model/split_attention.py",
+        old="    reach = group.length if window is None else window\n    return",
+        new="    reach = group.length\n    return",
+        test="tests/parity/test_causal_backward.py::"
+        "test_documents_have_the_same_gradients_in_half_precision",
+    ),
+    Mutation(
         promise="where documents begin goes with the rows that are taken",
         file="batches/loader.py",
         old="tuple(starts[row] for row in rows)",
@@ -1837,8 +1874,8 @@ MUTATIONS = [
     Mutation(
         promise="layers with a window do not keep a mask each",
         file="model/split_attention.py",
-        old="    return _mask_of_size(size, min(window, size), dtype)[:length, :length]\n",
-        new="    return _mask_of_size(size, min(window, size), dtype)[:length, :length].clone()\n",
+        old="    return _mask_of_size(size, reach, dtype)[:length, :length]\n",
+        new="    return _mask_of_size(size, reach, dtype)[:length, :length].clone()\n",
         test="tests/parity/test_document_attention.py::test_layers_with_a_window_keep_one_mask",
     ),
     Mutation(

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rewarm.model.causal_backward import causal_backward, is_quicker
 from rewarm.model.document_layout import Group, grouped, grouped_gradient, layout_of, unpadded
 
 __all__ = ["in_rows", "refuse_what_is_unknown", "split_attention"]
 
-# Below it the backward pass takes two to four times as long in half precision as in float32.
-_SHORT = 192
+# Below it torch's own backward pass takes longer in half precision than in float32.
+_SHORT = 352
 
 
 def split_attention(
@@ -208,7 +209,8 @@ def _fused(
 ) -> tuple[Tensor, Tensor]:
     """Return one group's attention and the logs of its sums, [documents · length, heads, …]."""
     num_heads = query.shape[1]
-    q, k, v = (_in_heads(x, group, num_heads).to(_type_for(group, x)) for x in (query, key, value))
+    dtype = query.dtype if _is_by_products(group, query, window) else _type_for(group, query)
+    q, k, v = (_in_heads(x, group, num_heads).to(dtype) for x in (query, key, value))
     found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, **_masked(group, window, q.dtype), scale=scale
     )
@@ -232,21 +234,19 @@ def _fused_backward(
 ) -> list[Tensor]:
     """Return the gradients of one group's queries, keys and values, each in its shape."""
     num_heads = query.shape[1]
-    dtype = _type_for(group, query)
+    by_products = _is_by_products(group, query, window)
+    dtype = query.dtype if by_products else _type_for(group, query)
     g, q, k, v, o = (
         _in_heads(x, group, num_heads).to(dtype) for x in (gradient, query, key, value, found)
     )
-    results = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        g,
-        q,
-        k,
-        v,
-        o,
-        sums.view(*group, num_heads).transpose(1, 2),
-        dropout_p=0.0,
-        **_masked(group, window, dtype),
-        scale=scale,
-    )
+    of_sums = sums.view(*group, num_heads).transpose(1, 2)
+    if by_products:
+        own_scale = q.shape[-1] ** -0.5 if scale is None else scale
+        results = causal_backward(g, q, k, v, o, of_sums, scale=own_scale)
+    else:
+        results = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            g, q, k, v, o, of_sums, dropout_p=0.0, **_masked(group, window, dtype), scale=scale
+        )
     return [
         # Heads that share keys add up what they ask of them.
         of.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1, x.shape[2]).sum(2).to(x.dtype)
@@ -254,6 +254,12 @@ def _fused_backward(
         else of.transpose(1, 2).reshape(x.shape).to(x.dtype)
         for of, x in zip(results, (query, key, value), strict=True)
     ]
+
+
+def _is_by_products(group: Group, query: Tensor, window: int | None) -> bool:
+    """Return whether the backward pass of a group is by products of whole blocks."""
+    reach = group.length if window is None else window
+    return reach >= group.length and is_quicker(group.length, query.dtype)
 
 
 def _in_heads(rows: Tensor, group: Group, num_heads: int) -> Tensor:
@@ -325,9 +331,8 @@ def _mask(length: int, window: int, dtype: torch.dtype) -> Tensor:
     """
     size = 1 << (length - 1).bit_length()
     # A window that no query comes to the end of is the same mask at every length.
-    return _mask_of_size(size, min(window, size) if window < length else size, dtype)[
-        :length, :length
-    ]
+    reach = min(window, size) if window < length else size
+    return _mask_of_size(size, reach, dtype)[:length, :length]
 
 
 # As it is added, not as booleans: of these every call would make its own and keep it until the
