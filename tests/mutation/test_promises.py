@@ -1785,9 +1785,9 @@ MUTATIONS = [
     Mutation(
         promise="products of attention's backward pass are of few shapes",
         file="model/causal_backward.py",
-        old="        size = 1 << (min(number - first, most).bit_length() - 1)\n",
+        old="        size = 1 << 2 * ((min(number - first, most).bit_length() - 1) // 2)\n",
         new="        size = min(number - first, most)\n",
-        test="tests/parity/test_causal_backward.py::test_rows_are_taken_in_powers_of_two",
+        test="tests/parity/test_causal_backward.py::test_rows_are_taken_in_powers_of_four",
     ),
     Mutation(
         promise="without a compiler attention's backward pass is torch's own",

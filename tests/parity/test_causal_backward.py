@@ -78,7 +78,9 @@ def test_gradients_are_those_of_a_masked_softmax(
         assert off(one, other) < TOLERANCE
 
 
-def test_rows_are_taken_in_powers_of_two(uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_taken_in_powers_of_four(
+    uncompiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For any other number torch would compile a kernel, and keep it."""
     monkeypatch.setattr(room, "_MOST_PAIRS", 8 * 96 * 96)
     met: set[int] = set()
@@ -99,7 +101,7 @@ def test_rows_are_taken_in_powers_of_two(uncompiled: None, monkeypatch: pytest.M
     for num_rows in range(1, 24):
         for one, other in zip(gradients(num_rows), whole, strict=True):
             assert off(one, other[:num_rows].double()) < TOLERANCE
-    assert met == {1, 2, 4, 8}
+    assert met == {1, 4}
 
 
 def test_it_is_taken_where_it_was_measured_to_be_quicker(uncompiled: None) -> None:

@@ -61,7 +61,7 @@ def causal_backward(
     num_rows = len(q)
     of_query = torch.zeros(num_rows, length, width, dtype=torch.float32)
     of_key, of_value = (q.new_empty(num_rows, length, width) for _ in range(2))
-    for some in _powers_of_two(num_rows, max(1, _MOST_PAIRS // (min(_KEYS, length) * length))):
+    for some in _powers_of_four(num_rows, max(1, _MOST_PAIRS // (min(_KEYS, length) * length))):
         for start in range(0, length, _KEYS):
             keys, queries = (some, slice(start, start + _KEYS)), (some, slice(start, None))
             weights = torch.bmm(k[keys], q[queries].transpose(1, 2))
@@ -93,14 +93,14 @@ def _less(rows: Tensor, taken: Tensor | None) -> Tensor:
     return wide.flatten(0, 1)
 
 
-def _powers_of_two(number: int, most: int) -> Iterator[slice]:
-    """Yield slices of so many things, each of a power of two.
+def _powers_of_four(number: int, most: int) -> Iterator[slice]:
+    """Yield slices of so many things, each of a power of four.
 
     For products of any other number torch compiles kernels too, and keeps them.
     """
     first = 0
     while first < number:
-        size = 1 << (min(number - first, most).bit_length() - 1)
+        size = 1 << 2 * ((min(number - first, most).bit_length() - 1) // 2)
         yield slice(first, first + size)
         first += size
 
