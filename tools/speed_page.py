@@ -36,7 +36,7 @@ def _block(name: str) -> str:
 
 def _number(value: object, unit: object) -> str:
     assert isinstance(value, float | int)
-    digits = 0 if unit in ("tokens/s", "MiB") else 2 if abs(value) >= 0.1 else 4
+    digits = 0 if unit in ("tokens/s", "MiB", "GFLOP/s") else 2 if abs(value) >= 0.1 else 4
     return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
 
 
@@ -61,13 +61,32 @@ def _of_growth(rows: list[Row]) -> str:
     return _table(row for row in rows if ", at " not in str(row["name"]))
 
 
+def _of_rates(rows: list[Row]) -> str:
+    """A line for each model and loop, a column for each part of a step."""
+    ceilings: dict[str, str] = {}
+    lines: dict[tuple[str, str], dict[str, object]] = {}
+    for row in rows:
+        model, _, rest = str(row["name"]).partition(": ")
+        loop, _, what = rest.replace(", of the rate", ": of the rate").partition(": ")
+        if what:
+            lines.setdefault((model, loop), {})[what] = row["value"]
+        else:
+            ceilings[model] = f"{loop} at {_number(row['value'], row['unit'])}"
+    columns = list(dict.fromkeys(what for found in lines.values() for what in found))
+    told = ["| | loop | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * len(columns)]
+    for (model, loop), found in lines.items():
+        shares = " | ".join(f"{found[what]:.1%}" for what in columns)
+        told.append(f"| {model}, {ceilings[model]} | {loop} | {shares} |")
+    return "\n".join(told)
+
+
 BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
     "growth": _of_growth,
     "memory_over_steps": _table,
     "muon": _table,
     "peak_memory": _table,
     "probe_time": _table,
-    "product_rate": _table,
+    "product_rate": _of_rates,
     "train_peers": _table,
 }
 """By the benchmark's name, how its block is written."""
