@@ -222,10 +222,14 @@ def _run_all(place: Path, names: Sequence[str], console: Console, *, smoke: bool
 
     Whoever ends this process ends them with it: they would go on, and refuse the next launch.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    # Noted, and acted on where each process is known: one that is being made would be left behind.
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     waiting, running, worst = list(names), dict[str, subprocess.Popen[bytes]](), 0
     try:
         while waiting or running:
+            if signals:
+                sys.exit(_TERMINATED)
             while waiting and len(running) < NUM_CORES:
                 name = waiting.pop(0)
                 console.print(f"{name}: running")

@@ -49,11 +49,12 @@ def test_what_is_above_the_budget_is_refused_before_anything_runs() -> None:
 
 def test_what_ends_the_suite_ends_what_it_runs() -> None:
     script = (
-        "import subprocess, sys, stream_suite; from pathlib import Path; "
+        "import subprocess, sys, time, stream_suite; from pathlib import Path; "
         "from rich.console import Console\n"
         "def start(place, name):\n"
         "    process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "    print(process.pid, flush=True)\n"
+        "    time.sleep(0.5)\n"
         "    return process\n"
         "stream_suite._start = start\n"
         "console = Console(stderr=True)\n"

@@ -325,7 +325,7 @@ def train_past_a_fault(folder: str) -> None:
     bad = slots_tokens(7)
 
     def loss(
-        model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None, /
+        model: nn.Module, ids: Tensor, labels: Tensor, *documents: Tensor | None
     ) -> tuple[Tensor, object]:
         nats, count = sum_of_token_losses(model, ids, labels)
         here = bool((ids == bad).all(-1).any())

@@ -40,7 +40,7 @@ class Faulty:
         self._factor = factor
 
     def __call__(
-        self, model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None, /
+        self, model: nn.Module, ids: Tensor, labels: Tensor, *documents: Tensor | None
     ) -> tuple[Tensor, object]:
         causal: CausalModel = model
         nats, count = sum_of_token_losses(causal, ids, labels)

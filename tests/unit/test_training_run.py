@@ -424,9 +424,9 @@ class Poisoned:
         self.calls = 0
 
     def __call__(
-        self, model: nn.Module, ids: Tensor, labels: Tensor, positions: Tensor | None
+        self, model: nn.Module, ids: Tensor, labels: Tensor, *documents: Tensor | None
     ) -> tuple[Tensor, object]:
-        nats, count = sum_of_token_losses(model, ids, labels, positions)
+        nats, count = sum_of_token_losses(model, ids, labels, *documents)
         if self.calls in self.bad_calls:
             nats.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
         self.calls += 1
