@@ -29,6 +29,7 @@ from tests.support.tiny_models import family_model
 from tests.support.tiny_plans import (
     SEQUENCE_LENGTH,
     VOCAB_SIZE,
+    FakeView,
     make_placement,
     make_plan,
     make_views,
@@ -59,7 +60,7 @@ def stepper(told: list[str], *, micro_batch: int = 4, loss: object = None) -> St
 def batch_of(step: int, *, masked: bool = False, mask_documents: bool = False) -> Batch:
     loader = BatchLoader(
         PLAN.science.order(),
-        make_views(),
+        {**make_views(), "new": FakeView(2, document_length=7)},
         sequence_length=SEQUENCE_LENGTH,
         vocab_size=VOCAB_SIZE,
         mask_documents=mask_documents,
@@ -163,6 +164,7 @@ def test_a_step_hands_positions_to_the_loss() -> None:
     stepper([], loss=noting)(new_state(), batch)
     assert [len(places) for places in handed] == [4, 4]
     assert torch.equal(torch.cat(handed), batch.position_ids)
+    assert not torch.equal(*handed), "of rows that are alike nobody knows whose they are"
     for places, bounds in zip(handed, begun, strict=True):
         starts = [place for place, value in enumerate(places.flatten().tolist()) if value == 0]
         assert bounds == [*starts, places.numel()]

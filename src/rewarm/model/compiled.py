@@ -2,7 +2,7 @@
 
 Each block's forward pass is compiled, not the model's: blocks of one kind share a graph, and
 neither a family's own code around them nor FSDP's hooks come into it. So is that of the norm after
-the last of them, which is ten passes over the hidden states by itself. Only what takes gradients
+the last of them, by itself many passes over the hidden states. Only what takes gradients
 runs compiled; evaluations have other lengths and the bits of every other measure.
 
 A graph that breaks is refused: what is left of the gain would not be known. Names of parameters
@@ -52,7 +52,7 @@ def compile_blocks(
     agree: Callable[[str | None], str | None] = lambda why: why,
     backend: str = "inductor",
 ) -> str | None:
-    """Compile a model's blocks and its last norm, in place; return why they stay as they are.
+    """Compile a model's blocks and its last norm, in place; return why they are not, or None.
 
     `shape` is a micro-batch's sequences and tokens of each, which is what is compiled for; with
     `mask_documents` each is taken for two documents. A block of each kind is compared with itself
