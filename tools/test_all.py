@@ -2,8 +2,8 @@
 
 Writes what came of it to `tests/last-test-all.json`, which is committed before an issue closes.
 `--skip-lowest` leaves the second environment out. `--failed` runs, of each part, what failed the
-last time, and adds what came of it, with its commit, to what is on record. `--part`, with a word of
-its name, runs one part again and puts it, with its commit, in the place of what is on record.
+last time, and adds what came of it, with its commit, to what is on record. `--part`, with how its
+name begins, runs one part again and puts it, with its commit, in the place of what is on record.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def main() -> int:
     parser.add_argument("--part", metavar="WORD", help="one of: " + "; ".join(_PARTS))
     options = parser.parse_args()
     if options.part is not None:
-        names = [name for name in _PARTS if options.part in name]
+        names = [name for name in _PARTS if name.startswith(options.part)]
         if len(names) != 1:
-            parser.error(f"--part: {options.part!r} is in {len(names)} names of parts")
+            parser.error(f"--part: {len(names)} names of parts begin with {options.part!r}")
         (name,) = names
         value = json.loads(RESULT.read_text(encoding="utf-8"))
         again = {"commit": _commit(), **_run_part(name)}
