@@ -8,7 +8,7 @@ No network, no hub: weights are random, text is made up. The road is a launch's:
 chooses micro-batch and precision, documents are kept apart, the loss is held against the model's
 own logits, blocks are compiled, batches come from the prefetching loader; only checkpoints and
 evaluations are left out. Each shape also trains eagerly, and compiled with whole windows as
-documents.
+documents. Where a compiled step goes is told by the kernels of one.
 
 MFU = tokens/s × FLOPs per token / 989e12 (dense bf16 of an H100 or H200 by its datasheet), where
 FLOPs per token = 6 × (parameters of the blocks + the output head, tied or not)
@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
+import re
 import statistics
 import subprocess
 import sys
@@ -352,7 +352,7 @@ def against_float32(model: Any, facts: ModelFacts, launch: Launch) -> dict[str, 
 
 
 def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
-    """Return which kernels took longest in a step, each with its share of it."""
+    """Return the kernels of a step, longest first, each with its seconds."""
     from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
@@ -363,12 +363,32 @@ def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
     if path is not None:
         watched.export_chrome_trace(str(path))
     rows = [
-        (event.key, event.self_device_time_total)
+        (event.key, event.self_device_time_total / 1e6)
         for event in watched.key_averages()
         if event.device_type == kind
     ]
-    total = sum(took for _, took in rows) or 1.0
-    return [(key[:110], took / total) for key, took in sorted(rows, key=lambda r: -r[1])[:22]]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+_PARTS = {  # by the names of kernels; the first that is found
+    "attention": re.compile("flash|sdpa|fmha", re.IGNORECASE),
+    "products": re.compile("gemm|nvjet|cutlass|xmma", re.IGNORECASE),
+    "clipping and update": re.compile("adam|multi_tensor_apply|lpnorm", re.IGNORECASE),
+}
+_OTHER = "norms, activations, loss, copies"
+
+
+def shares_of(kernels: list[tuple[str, float]], step_s: float) -> dict[str, float]:
+    """Return what parts of a step its kernels take, and the device's idle part, of its seconds.
+
+    `step_s` is of steps that nobody watched. Copies that go on beside kernels count as well, so
+    that the sum may be a little above one where nothing is idle.
+    """
+    shares = dict.fromkeys([*_PARTS, _OTHER], 0.0)
+    for name, seconds in kernels:
+        part = next((part for part, names in _PARTS.items() if names.search(name)), _OTHER)
+        shares[part] += seconds / step_s
+    return {**shares, "the device idle": max(0.0, 1 - sum(shares.values()))}
 
 
 def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: list[str]) -> None:
@@ -395,7 +415,9 @@ def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: li
                 name, written, launch, max(3, num_steps // (2 if kind == "eager" else 1))
             )
             if written in ("compiled", "whole windows"):
-                found["profile"] = profile_of(launch, None if out is None else out / "trace.json")
+                kernels = profile_of(launch, None if out is None else out / "trace.json")
+                found["profile"] = [(name[:110], seconds) for name, seconds in kernels[:22]]
+                found["shares"] = shares_of(kernels, found["step_s"]) if kernels else {}
             print("RESULT " + json.dumps(found), flush=True)
             if written in ("compiled", "whole windows"):
                 off = against_float32(model, facts, launch)
@@ -423,6 +445,10 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
                 Figure(f"{what}: memory estimate", row["planned_gib"], "GiB", "lower"),
                 Figure(f"{what}: waiting for data", row["wait_share"], "", "lower", 0.01, "steps"),
             ]
+            figures += [
+                Figure(f"{what}: {part}, of a step", share, "", "lower")
+                for part, share in row.get("shares", {}).items()
+            ]
         if "loss_off" in row:
             what = f"{row['shape']}, {row['of']}, bf16 against plain float32"
             figures += [
@@ -436,18 +462,15 @@ def _told_by(command: list[str]) -> list[dict[str, Any]]:
     """Return the rows that a process prints, shown as they come; its errors where it has any."""
     rows = []
     with tempfile.TemporaryFile("w+") as errors:
-        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("RESULT "):
                 rows.append(json.loads(line[7:]))
                 profiled = rows[-1].pop("profile", [])
                 print(json.dumps(rows[-1]), flush=True)
-                for key, share in profiled:
-                    print(f"    {share:6.1%}  {key}", flush=True)
+                for key, seconds in profiled:
+                    print(f"    {1e3 * seconds:7.1f} ms  {key}", flush=True)
         if process.wait() or any("error" in row for row in rows):
             errors.seek(0)
             print(errors.read()[-3000:], flush=True)

@@ -114,6 +114,30 @@ MUTATIONS = [
         "test_units_that_gain_nothing_are_left_alone_unless_asked_for",
     ),
     Mutation(
+        promise="a GPU takes no more sequences at a time than the estimate says fit",
+        file="training/placement.py",
+        old="        if peak <= room:\n",
+        new="        if True:\n",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
+    ),
+    Mutation(
+        promise="a GPU's room for what retention keeps beside the model is left free",
+        file="training/placement.py",
+        old=" - retention_cost(science, model).num_bytes / shards",
+        new="",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
+    ),
+    Mutation(
+        promise="how torch allocates a GPU's memory is a person's own where the environment says",
+        file="training/placement.py",
+        old=" and not _ALLOCATOR_VARIABLES & os.environ.keys()",
+        new="",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpus_memory_grows_in_place_unless_the_environment_says_otherwise",
+    ),
+    Mutation(
         promise="Muon leaves embeddings and head to AdamW",
         file="planning/muon.py",
         old="return len(shape) == 2 and layer_of(name) is not None",

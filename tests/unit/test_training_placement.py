@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from rewarm.distributed.world import World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.footprint import peak_of_placement
+from rewarm.recipe.retention import DistillRecipe, EmaRecipe, RetentionRecipe
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.training import half_gain as half
 from rewarm.training import placement as room
@@ -203,6 +205,62 @@ def test_blocks_are_computed_again_only_where_memory_asks_for_it(
     # Where no way fits by the estimate, which may be wrong, it is tried as it is.
     FakeGpu(monkeypatch, total_memory=peak // 2)
     assert choose_placement(TrainingRecipe(), science, facts) == (placement, [])
+
+
+def test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = make_model_facts()
+    science = SCIENCE.model_copy(
+        update={"sequence_length": 4096, "sequences_per_step": 12, "precision": "bf16"}
+    )
+    FakeGpu(monkeypatch, total_memory=2**50)
+    whole, _ = choose_placement(TrainingRecipe(), science, facts)
+    assert whole.micro_batch_sequences == 12
+    peaks = {
+        size: peak_of_placement(
+            whole.model_copy(update={"micro_batch_sequences": size}),
+            science,
+            facts,
+            facts.num_parameters,
+        )
+        for size in (1, 2, 3, 4, 6, 12)
+    }
+    sizes = list(peaks)
+    for smaller, size in itertools.pairwise(sizes):
+        just = int(peaks[size] / 0.9) + 1
+        for total, expected in ((just, size), (just - 2, smaller)):
+            FakeGpu(monkeypatch, total_memory=total)
+            found, warnings = choose_placement(TrainingRecipe(), science, facts)
+            assert (found.micro_batch_sequences, warnings) == (expected, [])
+    # What retention keeps beside the model, and what a teacher's pass takes, is left free.
+    total = int(peaks[6] / 0.9) + 1
+    FakeGpu(monkeypatch, total_memory=total)
+    average = RetentionRecipe(ema=EmaRecipe())
+    of_base = RetentionRecipe(distill=DistillRecipe(teacher="stored", on=[SCIENCE.sources[0].name]))
+    for retention, room_for in ((average, peaks[6] - 1), (of_base, 0.7 * total)):
+        kept = science.model_copy(update={"retention": retention})
+        found, _ = choose_placement(TrainingRecipe(), kept, facts)
+        expected = max(size for size in sizes if peaks[size] <= room_for)
+        assert found.micro_batch_sequences == expected
+
+
+def test_a_gpus_memory_grows_in_place_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", told.append)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    here, _ = choose_placement(CPU, SCIENCE, make_model_facts())
+    apply_placement(here)
+    assert told == []
+    there = here.model_copy(update={"device": "cuda"})
+    apply_placement(there)
+    assert told == ["expandable_segments:True"]
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
+    apply_placement(there)
+    assert len(told) == 1
 
 
 def test_documents_are_kept_apart_by_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:

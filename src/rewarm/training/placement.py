@@ -31,6 +31,7 @@ from rewarm.planning.budget import (
 )
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
+from rewarm.planning.retention import retention_cost
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing, Probe, Trial
@@ -62,11 +63,15 @@ _WHOLE_ATTENTIONS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+_ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 _LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
 _WORTH_COMPILING_FLOPS = 5e16
-# Of a GPU's memory beside weights, gradients and moments; the rest is fragmentation and kernels.
-_GPU_ACTIVATION_SHARE = 0.6
+# Of a GPU's memory, what a step's peak may take by the estimate, which was 2 to 10 % above what was
+# measured; the rest is the context's, the kernels' and what lies between arrays.
+_GPU_SHARE = 0.9
+# Of the same, what is left to a distillation's second forward pass, of which there is no estimate.
+_DISTILLATION_SHARE = 0.2
 # Of the same, what gradients may take that are kept whole until a step's last micro-batch.
 _WHOLE_GRADIENTS_SHARE = 0.2
 
@@ -108,15 +113,16 @@ def choose_placement(
         problems.raise_as(PlanError)
     elif trial is not None:
         micro_batch = trial.micro_batch_sequences
-    else:
+    elif device.type == "cpu":
         micro_batch = largest_micro_batch(
             sequences_per_rank,
             bytes_per_sequence=_activation_bytes(model, training, compiled=compiled)
             * science.sequence_length,
-            budget_bytes=_activation_budget(
-                device, _state_bytes_per_rank(model, science.optimizer.kind, world)
-            ),
+            budget_bytes=CPU_ACTIVATION_BYTES,
         )
+    else:
+        _check_room_for_state(device, _state_bytes_per_rank(model, science.optimizer.kind, world))
+        micro_batch = 1  # until what fits is known, below
     wanted = training.activation_checkpointing
     document_attention = None
     if science.mask_documents:
@@ -137,12 +143,39 @@ def choose_placement(
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
+    if device.type != "cpu" and training.micro_batch_sequences is None and trial is None:
+        fitting = _largest_that_fits(placement, science, model, world)
+        placement = placement.model_copy(update={"micro_batch_sequences": fitting})
     if wanted == "auto" and trial is not None:
         placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
     elif wanted == "auto":
         placement, more = _made_to_fit(placement, science, model, world)
         warnings += more
     return placement, warnings
+
+
+def _largest_that_fits(
+    placement: Placement, science: Science, model: ModelFacts, world: World
+) -> int:
+    """Return the sequences of a rank's step that a GPU takes at a time: the most that fit.
+
+    The fewer times a step adds up gradients and casts weights, the better. By the estimate and all
+    of the device's memory, not what is free now, so that each launch chooses alike; what retention
+    keeps beside the model is left out.
+    """
+    sequences = -(-science.sequences_per_step // world.data_size)
+    total = _total_memory(torch.device(placement.device))
+    assert total is not None, "a GPU tells its memory"
+    shards = num_shards(world) * world.tensor_parallel
+    share = _GPU_SHARE - (_DISTILLATION_SHARE if science.retention.distill is not None else 0)
+    room = share * total - retention_cost(science, model).num_bytes / shards
+    sizes = (size for size in range(sequences, 1, -1) if sequences % size == 0)
+    for size in sizes:
+        larger = placement.model_copy(update={"micro_batch_sequences": size})
+        peak = peak_of_placement(larger, science, model, model.num_parameters, num_shards=shards)
+        if peak <= room:
+            return size
+    return 1
 
 
 def _made_to_fit(
@@ -233,10 +266,16 @@ def roads_of(
 def apply_placement(placement: Placement) -> None:
     """Set what is torch's own for the whole process: threads, and determinism on a GPU.
 
-    On a CPU eager kernels give the same bits for the same number of threads anyway.
+    On a CPU eager kernels give the same bits for the same number of threads anyway. A GPU's memory
+    grows in place, so that little of it lies unused between arrays, unless the environment says
+    how torch is to allocate.
     """
     if placement.num_threads is not None:
         torch.set_num_threads(placement.num_threads)
+    if placement.device != "cpu" and not _ALLOCATOR_VARIABLES & os.environ.keys():
+        # Where a torch has not got it, memory is allocated as it always was.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
     if placement.deterministic and placement.device != "cpu":
         # cuBLAS reads this when its first handle is made, so before any work on the device.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -353,23 +392,15 @@ def _keeps_whole_gradients(device: torch.device, model: ModelFacts, world: World
     return 4 * model.num_parameters <= _WHOLE_GRADIENTS_SHARE * total
 
 
-def _activation_budget(device: torch.device, state: int) -> int:
-    """Return the bytes that one micro-batch may take beside `state` bytes of weights and moments.
-
-    Of a GPU all memory counts, not what is free now, so that each launch chooses alike. Raises
-    EnvironmentFault where not even the state fits.
-    """
-    if device.type == "cpu":
-        return CPU_ACTIVATION_BYTES
+def _check_room_for_state(device: torch.device, state: int) -> None:
+    """Raise EnvironmentFault where a GPU has no room for weights, gradients and moments."""
     total = torch.cuda.get_device_properties(device).total_memory
-    left = total - state
-    if left <= 0:
+    if state >= total:
         raise EnvironmentFault(
             f"weights, gradients and moments take {format_bytes(state)} per device, "
             f"{_device_name(device)} has {format_bytes(total)}",
             'use a smaller base, larger devices, more of them, or optimizer.kind = "adamw8bit"',
         )
-    return int(left * _GPU_ACTIVATION_SHARE)
 
 
 def _device_name(device: torch.device) -> str:
