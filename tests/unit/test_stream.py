@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 from pyarrow import parquet
 
 from rewarm.cli import main
@@ -205,6 +207,30 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
     (tmp_path / "a.jsonl").write_text('{"body": "x", "label": "a"}\n')
     with pytest.raises(CorpusError, match=r"no text\n.*it has: body, label"):
         read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_labelled_text_may_be_compressed(suffix: str, tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(8)]
+    data = "\n".join(map(json.dumps, rows)).encode()
+    path = tmp_path / f"a.jsonl{suffix}"
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+    path.write_bytes(pack(data))
+    found = read_examples(SourceRecipe(path="x", kind="text"), path)
+    assert found.texts == tuple(row["text"] for row in rows)
+    assert found.labels.tolist() == [0, 1] * 4
+    path.write_bytes(pack(data)[:-9])  # cut short: of plain text the last row, else the end
+    with pytest.raises(
+        CorpusError, match=rf"a\.jsonl{suffix}(:8: not valid JSON|: cannot be read)"
+    ):
+        read_examples(SourceRecipe(path="x", kind="text"), path)
+
+
+def test_every_line_that_is_no_row_is_told_by_its_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n[1]\n\n{"text": \n')
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.jsonl")
+    assert [problem.where.rpartition(":")[2] for problem in caught.value.problems] == ["2", "4"]
 
 
 # --- experiment ---

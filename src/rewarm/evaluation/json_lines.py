@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
-import itertools
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-import zstandard
-
+from rewarm.corpus.streams import Caps, read_lines
 from rewarm.errors import CorpusError, Problem
 
 __all__ = ["is_text", "read_items"]
@@ -73,30 +68,9 @@ def is_text(value: object) -> bool:
 
 def _numbered_lines(path: Path, shape: str) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line); CorpusError for a file or line that cannot be read."""
-    try:
-        with path.open("rb") as raw:
-            stream = _decompressed(path, raw)
-            for number in itertools.count(1):
-                line = stream.readline(_MAX_LINE_BYTES + 1)
-                if not line:
-                    return
-                if len(line) > _MAX_LINE_BYTES:
-                    raise CorpusError.one(
-                        f"{path}:{number}", "the line is longer than 1 MiB", f"write {shape}"
-                    )
-                yield number, line
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CorpusError.one(
-            str(path), f"it cannot be read ({reason})", "check the path and that the file is whole"
-        ) from error
-
-
-def _decompressed(path: Path, raw: BinaryIO) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)
-    if path.suffix == ".zst":
-        return io.BufferedReader(
-            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        )
-    return raw  # type: ignore[return-value]
+    for line in read_lines(path, Caps(line_bytes=_MAX_LINE_BYTES)):
+        if line.content is None:
+            raise CorpusError.one(
+                f"{path}:{line.number}", "the line is longer than 1 MiB", f"write {shape}"
+            )
+        yield line.number, line.content

@@ -41,7 +41,9 @@ class SourceRecipe(Section):
     """Labelled examples, or corpora."""
 
     path: str | None = Field(
-        None, min_length=1, description="a parquet or JSONL file, or a folder of images"
+        None,
+        min_length=1,
+        description="a parquet or JSONL file (.gz, .zst or plain), or a folder of images",
     )
     kind: Literal["image", "text", "corpora"] = Field(
         description="what an example is; corpora: a language model's text, one corpus a task"

@@ -1,4 +1,6 @@
-"""Labelled examples from parquet, a folder of images, or JSONL, in the order of the source."""
+"""Labelled examples from parquet, a folder of images, or JSONL (.gz, .zst or plain), in the
+order of the source.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from pyarrow import ArrowException, parquet
 
 from rewarm.artifacts import parse_json
 from rewarm.errors import CorpusError, Problem
+from rewarm.evaluation.json_lines import read_items
 from rewarm.stream.scenario import hold_out
 from rewarm.stream.sections import SourceRecipe
 
@@ -142,19 +145,14 @@ def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterable[Mapping[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file):
-                if not line.strip():
-                    continue
-                row = parse_json(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number + 1} is no object")
-                yield row
-    except (OSError, ValueError) as error:
-        raise CorpusError.one(
-            str(path), f"it is no JSONL that can be read ({error})", "check path and format"
-        ) from error
+    return read_items(path, _row, shape="an object with a text and its label on each line")
+
+
+def _row(line: bytes) -> Mapping[str, Any]:
+    row = parse_json(line)
+    if not isinstance(row, dict):
+        raise ValueError("it is no object")
+    return row
 
 
 def _text(item: Any) -> str:
