@@ -186,6 +186,25 @@ def test_page_and_terminal_tell_the_tests() -> None:
         assert max(map(len, shown.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_long_name_ends_its_lines_at_hyphens(width: int) -> None:
+    result = _conclude()
+    name = "strong-simple-baseline"
+    cells = [
+        cell.model_copy(update={"backbone": "contrastive", "learner": name})
+        for cell in result.cells
+    ]
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_stream(result.model_copy(update={"cells": cells}), console)
+    words = [line[13:].split("  ")[0].strip() for line in console.export_text().splitlines()]
+    begins = [number for number, word in enumerate(words) if word.startswith("strong-")]
+    assert len(begins) == len(cells)
+    for number in begins:
+        lines = words[number : number + 3]
+        assert "".join(lines).startswith(name)
+        assert all(line.endswith("-") for line in lines[: lines.index("baseline")])
+
+
 # --- what may be written ---
 
 _LEARNER = 'er = { algorithm = "er" }\nlwf = { algorithm = "lwf" }\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -84,8 +85,14 @@ def stream_table(result: StreamResult, *, wide: bool) -> Table:
         written = [
             figure_text(f) if wide else numbers.plain(f.mean if f else None) for f in figures
         ]
-        table.add_row(cut(cell.backbone, 24), cut(cell.learner, 24), *written)
+        width = 16 if wide else 13
+        table.add_row(_in_lines(cell.backbone, width), _in_lines(cell.learner, width), *written)
     return table
+
+
+def _in_lines(name: str, width: int) -> str:
+    """Return a name in lines that end at its hyphens, where it is longer than the width."""
+    return "\n".join(textwrap.wrap(cut(name, 24), width))
 
 
 def _probe_table(result: StreamResult) -> Table:
