@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+_HALF_UNITS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -66,6 +67,11 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
+        flags = [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")]
+        units = set(flags[0].split()) if flags else set()
+        # Two machines of one name may differ in what multiplies in half precision.
+        if kinds := [name for flag, name in _HALF_UNITS.items() if flag in units]:
+            model = f"{model} with {' and '.join(kinds)}"
     told = f"{model}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

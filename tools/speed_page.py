@@ -80,7 +80,26 @@ def _of_rates(rows: list[Row]) -> str:
     return "\n".join(told)
 
 
+def _of_backward(rows: list[Row]) -> str:
+    """A line for each shape, a column for each figure of it."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        shape, _, what = str(row["name"]).partition(": ")
+        value = row["value"]
+        assert isinstance(value, float)
+        shown = f"{value:.1%}" if what.endswith("off") else _number(value, row["unit"])
+        lines.setdefault(shape, {})[what] = shown
+    columns = list(dict.fromkeys(what for found in lines.values() for what in found))
+    told = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    told += [
+        f"| {shape} | {' | '.join(found[what] for what in columns)} |"
+        for shape, found in lines.items()
+    ]
+    return "\n".join(told)
+
+
 BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
+    "attention_backward": _of_backward,
     "growth": _of_growth,
     "memory_over_steps": _table,
     "muon": _table,

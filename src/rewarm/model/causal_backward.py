@@ -21,7 +21,7 @@ from torch import Tensor
 __all__ = ["causal_backward", "is_quicker"]
 
 # Tokens of a document: torch's own is as quick below them in float32, and above.
-_LENGTHS = (192, 1024)
+_LENGTHS = (192, 640)
 _KEYS = 256  # at a time; the queries before them see none of them
 _MOST_PAIRS = 1 << 21  # of queries and keys at a time: two arrays of 4 MiB
 # A float32 is the sum of three of half its precision; rows of an even number of pairs are quicker.
