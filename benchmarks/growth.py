@@ -119,7 +119,7 @@ def train_in_this_process(way: Way) -> None:
         masked_step(optimizer, skip=torch.tensor(False))
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.process_time() - started)
-    peak = meter.take_peak() - meter.process_bytes
+    peak = meter.take_peak().used_bytes - meter.process_bytes
     print(json.dumps({"steps_s": seconds[NUM_WARMUPS:], "peak_bytes": peak}))
 
 

@@ -98,7 +98,7 @@ def step_in_this_process(folder: Path, half: bool, loss: str) -> None:
         set_learning_rate(optimizer, 1e-4)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    print(meter.take_peak() - meter.process_bytes, time.process_time() - started)
+    print(meter.take_peak().used_bytes - meter.process_bytes, time.process_time() - started)
 
 
 def memory_figures(root: Path) -> list[Figure]:

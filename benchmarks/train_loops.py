@@ -111,7 +111,7 @@ class Clock:
         self.held_bytes.append(MemoryMeter("cpu").process_bytes - self.memory.process_bytes)
         taken = len(self.steps_s) - self.settings.num_warmups
         if len(self.steps_s) == self.settings.num_steps:
-            self.peak_bytes = self.memory.take_peak() - self.memory.process_bytes
+            self.peak_bytes = self.memory.take_peak().used_bytes - self.memory.process_bytes
             if self.profile is not None:
                 self.profile.stop()
         elif taken >= 0 and taken % self.settings.turn == 0:

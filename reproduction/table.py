@@ -26,6 +26,7 @@ from rewarm.reporting.effects import (
     expectation,
     interval_of,
     p_value,
+    peak_memory,
     per_seed,
     written,
 )
@@ -137,10 +138,12 @@ def _arm_rows(result: ComparisonResult) -> Iterator[str]:
         *(f"`{m}`" for m in metrics),
         "time in steps",
     ]
+    measured = [peak_memory(result, arm.name) for arm in result.arms]
+    heads += ["peak memory"] if any(measured) else []
     yield "| " + " | ".join(heads) + " |"
     yield "|---" + "|---:" * (len(heads) - 1) + "|"
     units = {effect.metric: effect.unit for effect in (*result.primary, *result.secondary)}
-    for arm in result.arms:
+    for arm, peak in zip(result.arms, measured, strict=True):
         done = [run for run in result.runs_of(arm.name) if run.state == "done"]
         cells = [arm.name, format_count(arm.num_tokens), f"{result.lr_area(arm.name):.3g}"]
         shown = result.shown(arm.name)
@@ -151,6 +154,7 @@ def _arm_rows(result: ComparisonResult) -> Iterator[str]:
             cells.append(written(mean, units.get(metric, "")))
         seconds = [run.training_s for run in done]
         cells.append(format_duration(sum(seconds) / len(seconds)) if seconds else "")
+        cells += [peak] if any(measured) else []
         yield "| " + " | ".join(cells) + " |"
 
 

@@ -33,6 +33,27 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="what evaluations take is no part of the steps' peak",
+        file="training/hooks.py",
+        old="        with self._apart():\n            self._measure_now(state)\n",
+        new="        self._measure_now(state)\n",
+        test="tests/parity/test_step_memory.py::test_a_run_has_the_peak_of_its_steps_on_record",
+    ),
+    Mutation(
+        promise="what saves take is no part of the steps' peak",
+        file="training/hooks.py",
+        old="        with self._apart():\n            self._saver.save(state)\n",
+        new="        self._saver.save(state)\n",
+        test="tests/parity/test_step_memory.py::test_a_run_has_the_peak_of_its_steps_on_record",
+    ),
+    Mutation(
+        promise="a run's peak is that of the launch that took most",
+        file="records/run_folder.py",
+        old="return max(found, key=lambda memory: memory.steps_bytes, default=None)",
+        new="return next(iter(found), None)",
+        test="tests/parity/test_step_memory.py::test_of_several_launches_the_greatest_counts",
+    ),
+    Mutation(
         promise="no line leads from the base to a run that began elsewhere",
         file="comparison/matched.py",
         old="        if from_base or step > 0\n",

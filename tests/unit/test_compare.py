@@ -71,6 +71,8 @@ def test_the_values_are_those_of_the_records(experiment: Path) -> None:
         num_parameters = sum(tensor.size for tensor in tensors.values())
         assert run.values["planned_mib"] == pytest.approx(16 * num_parameters / 2**20)
         assert run.values["planned_peak_mib"] > run.values["planned_mib"]
+        peak_bytes = run_of(experiment, run.arm, run.seed).peak_bytes()
+        assert run.values["peak_mib"] * 2**20 == peak_bytes
         assert 0 < run.values["planned_tflop"] < 8 * num_parameters * 2**13 / 1e12
     (forgetting, adaptation) = result.primary
     values = {(run.arm, run.seed): run.values for run in result.runs}

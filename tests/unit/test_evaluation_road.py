@@ -105,6 +105,7 @@ def test_a_comparison_finds_by_name_all_that_a_run_measures(folder: Path) -> Non
         "planned_tflop",
         "planned_mib",
         "planned_peak_mib",
+        "peak_mib",
         "matched_forgetting",  # of two runs together
     }
     assert promised <= found.keys()

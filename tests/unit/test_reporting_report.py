@@ -14,7 +14,9 @@ from rewarm.errors import PlanError
 from rewarm.evaluation.forgetting import domain_verdicts
 from rewarm.planning.plan import load_plan
 from rewarm.records.facts import EvalRecord
+from rewarm.records.memory import LaunchMemory
 from rewarm.records.run_folder import RunFolder
+from rewarm.reporting import numbers
 from rewarm.reporting.report import (
     load_arm,
     main_figure_svg,
@@ -189,6 +191,32 @@ def test_actual_time_stands_beside_the_estimate(run: RunFolder) -> None:
     evals = sum(record.seconds for record in run.evals())
     assert rows["time"][2].startswith(f"{round(steps + evals) // 60} min ")
     assert rows["speed"][2] == f"{NUM_STEPS * 2048 / steps / 1000:.3g}k tokens/s"
+
+
+def test_measured_memory_stands_beside_the_estimate(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, steps_taken=5)
+
+    def row() -> list[str]:
+        rows = {row[0].split("|")[0]: row for row in Page(render_run_report(run)).rows("quantity")}
+        return rows["peak memory"]
+
+    assert row()[2] == numbers.MISSING
+    memory = LaunchMemory(
+        process_bytes=200 * 2**20,
+        peak_bytes=812 * 2**20,
+        held_bytes=812 * 2**20,
+        other_bytes=950 * 2**20,
+        told_apart=True,
+    )
+    run.append_event("finish", 5, "finished", memory=memory.model_dump())
+    about = "in steps, beside the process's own 200 MiB; 950 MiB in all around them"
+    assert row()[2] == f"612 MiB|{about}"
+    of_gpu = memory.model_copy(update={"process_bytes": 0, "peak_bytes": 900 * 2**20})
+    run.append_event("finish", 5, "finished", memory=of_gpu.model_dump())
+    assert row()[2] == "900 MiB|in steps; 950 MiB in all around them"
+    whole = of_gpu.model_copy(update={"peak_bytes": 901 * 2**20, "told_apart": False})
+    run.append_event("finish", 5, "finished", memory=whole.model_dump())
+    assert row()[2] == "950 MiB|of the process, steps or not"
 
 
 def test_reasons_and_provenance_are_told(run: RunFolder) -> None:

@@ -21,6 +21,7 @@
     planned_tflop           compute of all steps, by the plan                     TFLOP
     planned_mib             weights, gradients, moments, retention, by the plan   MiB
     planned_peak_mib        a step's peak, activations and retention with it      MiB
+    peak_mib                the same as measured in the run's steps               MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
 step 0 is left out, and the control's of the same seed stands there. Means over domains are over
@@ -99,6 +100,7 @@ KINDS: dict[str, MetricKind] = {
     "planned_tflop": MetricKind("lower", "TFLOP", False),
     "planned_mib": MetricKind("lower", "MiB", False),
     "planned_peak_mib": MetricKind("lower", "MiB", False),
+    "peak_mib": MetricKind("lower", "MiB", False),
 }
 _OF_HARNESS = ("harness", "harness_loss", "harness_perplexity")
 _BY_RECORD = {record: name for name, kind in KINDS.items() for record in kind.records}
@@ -186,7 +188,7 @@ def measured_by(plan: Plan, common: Container[str] | None = None) -> list[str]:
         found += [f"task.{name}", *([f"answers.{name}"] if task.kind == "cloze" else [])]
     if plan.conduct.model.has_chat_template:
         found.append("chat.chat format")
-    return [*found, "training_s", *planned_values(plan)]
+    return [*found, "training_s", *planned_values(plan), "peak_mib"]
 
 
 def planned_values(plan: Plan) -> dict[str, float]:
@@ -227,7 +229,7 @@ def last_records(records: Sequence[EvalRecord]) -> dict[tuple[Metric, str], Eval
 def values_of(
     records: Sequence[EvalRecord], *, from_base: bool, common: Container[str] | None = None
 ) -> dict[str, float]:
-    """Return all metrics of a finished run but its time.
+    """Return all metrics of a finished run but its time and its memory.
 
     `records` are those of `against_base`; the gap is left out where the run did not begin there.
     `common` are the domains that means are over (`common_domains`); None: all.

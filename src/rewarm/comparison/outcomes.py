@@ -65,6 +65,9 @@ def outcome_of(
             **planned_values(plan),
             "training_s": training_s,
         }
+        peak_bytes = folder.peak_bytes()
+        if peak_bytes is not None:
+            values["peak_mib"] = peak_bytes / 2**20
     run = ComparedRun(
         arm=arm.name,
         seed=seed,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from rewarm.artifacts import append_json_line, parse_json, read_json_lines
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
+from rewarm.records.memory import LaunchMemory
 from rewarm.records.merging import MergePoint
 
 __all__ = ["RunFolder", "RunState"]
@@ -322,6 +323,21 @@ class RunFolder:
         """Return all events in the order in which they happened."""
         return list(_records(self.events_log, EventRecord))
 
+    def memory(self) -> LaunchMemory | None:
+        """Return what the launch took whose steps took most, of those that ended in good order;
+        None where none did, or none of them measured it.
+        """
+        ends = (event for event in self.events() if event.kind in ("stop", "finish"))
+        found = _parsed_values((event.details.get("memory") for event in ends), LaunchMemory)
+        return max(found, key=lambda memory: memory.steps_bytes, default=None)
+
+    def peak_bytes(self) -> int | None:
+        """Return what steps took at most, the process's own left out; None where no launch that
+        ended in good order could tell steps from what is around them.
+        """
+        memory = self.memory()
+        return memory.steps_bytes if memory is not None and memory.told_apart else None
+
 
 def _last_evals(log: Path) -> list[EvalRecord]:
     last = {(r.step, r.domain, r.metric): r for r in _records(log, EvalRecord)}
@@ -330,7 +346,11 @@ def _last_evals(log: Path) -> list[EvalRecord]:
 
 def _records(path: Path, kind: type[_R]) -> Iterable[_R]:
     """Yield the records of a log that parse as `kind`; a line torn by a kill does not."""
-    for value in read_json_lines(path):
+    return _parsed_values(read_json_lines(path), kind)
+
+
+def _parsed_values(values: Iterable[object], kind: type[_R]) -> Iterable[_R]:
+    for value in values:
         with contextlib.suppress(ValidationError):
             yield kind.model_validate(value)
 

@@ -14,6 +14,7 @@ from rewarm.reporting.effects import (
     interval_of,
     mood_of_effect,
     p_value,
+    peak_memory,
     per_seed,
     written,
 )
@@ -174,7 +175,9 @@ def _by_seed(effect: PairedEffect) -> Cell:
 
 
 def arms_table(result: ComparisonResult) -> Table:
-    """Return what each arm was given: budget, area under the rate, exposure, time, pairing."""
+    """Return what each arm was given and what it took: budget, area under the rate, exposure, time,
+    memory, pairing.
+    """
     shown = {arm.name: result.shown(arm.name) for arm in result.arms}
     sources = list(dict.fromkeys(name for exposure in shown.values() for name in exposure))
     rows: list[tuple[str | Cell, ...]] = []
@@ -190,13 +193,18 @@ def arms_table(result: ComparisonResult) -> Table:
                 numbers.rate(result.lr_area(arm.name)),
                 *exposure,
                 numbers.MISSING if seconds is None else format_duration(seconds),
+                peak_memory(result, arm.name) or numbers.MISSING,
                 "" if arm.kind == "control" else arm.pairing,
             )
         )
-    columns = words("arm") + numeric("tokens", "area under the rate", *sources, "time of a run")
+    measured = ("time of a run", "peak memory")
+    columns = words("arm") + numeric("tokens", "area under the rate", *sources, *measured)
     columns += words("shares with the control's run of its seed")
     return Table(
-        columns, tuple(rows), "Columns named after sources: tokens that a run of the arm saw of it."
+        columns,
+        tuple(rows),
+        "Columns named after sources: tokens that a run of the arm saw of it. Peak memory: of "
+        "steps, beside the process's own, as measured; the mean over seeds.",
     )
 
 

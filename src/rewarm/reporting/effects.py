@@ -8,6 +8,7 @@ from rewarm.reporting import numbers
 from rewarm.reporting.figures import Estimate
 from rewarm.reporting.tables import Mood
 from rewarm.reporting.wording import Statement
+from rewarm.units import format_bytes
 
 __all__ = [
     "arm_estimate",
@@ -17,6 +18,7 @@ __all__ = [
     "interval_of",
     "mood_of_effect",
     "p_value",
+    "peak_memory",
     "per_seed",
     "verdict_statement",
     "written",
@@ -100,3 +102,11 @@ def arm_estimate(result: ComparisonResult, arm: str, metric: str) -> Estimate | 
     """Return an arm's mean over its seeds; None where no seed has the metric."""
     values = [r.values[metric] for r in result.runs_of(arm) if metric in r.values]
     return Estimate(sum(values) / len(values)) if values else None
+
+
+def peak_memory(result: ComparisonResult, arm: str) -> str:
+    """Return what an arm's steps took of memory, the mean over its seeds; empty where it was not
+    measured.
+    """
+    found = arm_estimate(result, arm, "peak_mib")
+    return "" if found is None else format_bytes(found.value * 2**20)

@@ -479,7 +479,10 @@ def estimates_table(view: RunView) -> Table:
                 f"{format_count(tokens / view.training_s)} tokens/s",
             ),
         )
-    return Table(words("quantity") + numeric("estimated", "actual"), rows + speed)
+    memory: tuple[tuple[str | Cell, ...], ...] = ()
+    if not any(estimate.name == "peak memory" for estimate in view.plan.estimates):
+        memory = ((Cell("peak memory"), numbers.MISSING, _peak_memory(view)),)
+    return Table(words("quantity") + numeric("estimated", "actual"), rows + memory + speed)
 
 
 def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
@@ -495,6 +498,8 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
         return Cell(format_duration(spent), below=", ".join(filter(None, (split, part))))
     if estimate.name == "evaluation compute" and spent:
         return Cell(numbers.share(view.evaluation_s / spent), below="of the seconds spent")
+    if estimate.name == "peak memory":
+        return _peak_memory(view)
     if estimate.name == "training compute" and view.training_s > 0:
         sustained = estimate.value * share_done / view.training_s
         return Cell(f"{numbers.rate(sustained)} FLOP/s", below="sustained in steps")
@@ -503,6 +508,22 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
         if planned_s:
             return Cell(format_count(estimate.value * spent / planned_s), below=part)
     return numbers.MISSING
+
+
+def _peak_memory(view: RunView) -> str | Cell:
+    """Return what steps took, beside the process's own as the estimate is; with that, what was
+    taken around them.
+    """
+    memory = view.run.memory()
+    if memory is None:
+        return numbers.MISSING
+    if not memory.told_apart:
+        whole = max(memory.held_bytes, memory.other_bytes)
+        return Cell(format_bytes(whole), below="of the process, steps or not")
+    own = f", beside the process's own {format_bytes(memory.process_bytes)}"
+    around = f"; {format_bytes(memory.other_bytes)} in all around them"
+    about = f"in steps{own if memory.process_bytes else ''}{around}"
+    return Cell(format_bytes(memory.steps_bytes), below=about)
 
 
 _BAD_EVENTS = frozenset(

@@ -45,13 +45,10 @@ _HOPELESS = 1.2
 class StopWatch:
     """Times the steps of a launch from one's end to the next one's, and ends it after some."""
 
-    def __init__(self, memory: MemoryMeter, device: str) -> None:
-        self.memory = memory
+    def __init__(self, device: str) -> None:
         self.power = PowerMeter(device)
-        self.other_peak_bytes = 0
         self.start_s = 0.0
         self.num_trained: int | None = None
-        self.peak_bytes = 0
         self._ends: list[float] = []
 
     def before_train(self, state: TrainState, /) -> None:
@@ -64,7 +61,6 @@ class StopWatch:
         self.start_s = process_age_s()
         trained = (p for group in state.optimizer.param_groups for p in group["params"])
         self.num_trained = sum(parameter.numel() for parameter in trained)
-        self.other_peak_bytes = self.memory.take_peak()
         self.power.begin()
         self._ends = [time.perf_counter()]
 
@@ -77,8 +73,7 @@ class StopWatch:
             os.kill(os.getpid(), signal.SIGTERM)  # as whoever ends a launch in good order
 
     def on_stop(self, state: TrainState, /) -> None:
-        """Take the peak of all steps; the save comes after it."""
-        self.peak_bytes = max(self.peak_bytes, self.memory.take_peak())
+        """All steps are timed."""
 
     @property
     def steps_s(self) -> list[float]:
@@ -99,7 +94,7 @@ def main(path: Path) -> None:
     # What the library takes is the process's own, and loaded with the first model.
     base_without_weights(Path(conduct.base_folder))
     memory = MemoryMeter(placement.device)
-    watch = StopWatch(memory, placement.device)
+    watch = StopWatch(placement.device)
     limit = int(memory.limit_bytes() * _LIMIT_SHARE)
     predicted = peak_of_placement(placement, science, conduct.model, conduct.model.num_parameters)
 
@@ -177,17 +172,18 @@ def _trial(
     saves = [event.details for event in run.events() if event.kind == "checkpoint"]
     evaluation_s = sum(record.seconds for record in evals)
     model = plan.conduct.model
-    other_peak = max(watch.other_peak_bytes, watch.memory.take_peak())
+    memory = run.memory()
+    assert memory is not None, "it ended in good order"
     return Trial(
         micro_batch_sequences=placement.micro_batch_sequences,
         checkpointing=placement.checkpointing,
-        fits=max(watch.peak_bytes, other_peak) <= limit,
+        fits=max(memory.held_bytes, memory.other_bytes) <= limit,
         num_steps=len(watch.steps_s),
         step_s=statistics.median(watch.steps_s),
         slowest_step_s=max(watch.steps_s),
-        peak_bytes=watch.peak_bytes,
-        other_peak_bytes=other_peak,
-        process_bytes=watch.memory.process_bytes,
+        peak_bytes=memory.held_bytes,
+        other_peak_bytes=memory.other_bytes,
+        process_bytes=memory.process_bytes,
         predicted_bytes=peak_of_placement(
             placement, plan.science, model, watch.num_trained or model.num_parameters
         ),

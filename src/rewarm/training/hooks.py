@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from rewarm.distributed.fsdp import Root, reshard
@@ -10,6 +11,7 @@ from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.training.randomness import undisturbed
 from rewarm.training.sinks import Journal
 from rewarm.training.state import TrainState
+from rewarm.training.usage import StepMemory
 
 __all__ = [
     "AverageWeights",
@@ -17,12 +19,16 @@ __all__ = [
     "Evaluator",
     "Hook",
     "LogSteps",
+    "MeasureMemory",
     "SaveCheckpoints",
     "Saver",
 ]
 
 Evaluator = Callable[[Root, int], Sequence[EvalRecord]]
 """Measures a model, within its root, after so many updates; collective."""
+
+Apart = Callable[[], AbstractContextManager[None]]
+"""Keeps the memory that is taken within out of the steps' peak."""
 
 
 class Saver(Protocol):
@@ -104,12 +110,14 @@ class Evaluate:
         journal: Journal,
         *,
         of_average: bool = False,
+        apart: Apart = nullcontext,
     ) -> None:
         """With `of_average` the average of the weights, where there is one, is measured too."""
         self._evaluator = evaluator
         self._steps = frozenset(steps)
         self._journal = journal
         self._of_average = of_average
+        self._apart = apart
 
     def before_train(self, state: TrainState, /) -> None:
         """Measure the base; what a resumed run begins with was measured before it was saved."""
@@ -126,6 +134,10 @@ class Evaluate:
     def _measure(self, state: TrainState) -> None:
         if state.step not in self._steps:
             return
+        with self._apart():
+            self._measure_now(state)
+
+    def _measure_now(self, state: TrainState) -> None:
         self._journal.evals(self._records(state))
         # At the base the average is the base.
         if self._of_average and state.average is not None and state.step:
@@ -143,10 +155,13 @@ class Evaluate:
 class SaveCheckpoints:
     """Saves whenever it is due, and at the end what is not saved yet."""
 
-    def __init__(self, saver: Saver, is_due: Callable[[int], bool]) -> None:
+    def __init__(
+        self, saver: Saver, is_due: Callable[[int], bool], *, apart: Apart = nullcontext
+    ) -> None:
         """`is_due` is asked once after each step, with the number of updates taken."""
         self._saver = saver
         self._is_due = is_due
+        self._apart = apart
         self._safe_step = 0
 
     def before_train(self, state: TrainState, /) -> None:
@@ -165,5 +180,24 @@ class SaveCheckpoints:
         self._saver.finish()
 
     def _save_now(self, state: TrainState) -> None:
-        self._saver.save(state)
+        with self._apart():
+            self._saver.save(state)
         self._safe_step = state.step
+
+
+class MeasureMemory:
+    """Measures what steps take of the device's memory. Stands last: steps begin after all hooks."""
+
+    def __init__(self, memory: StepMemory) -> None:
+        self._memory = memory
+
+    def before_train(self, state: TrainState, /) -> None:
+        """What loading and the base's evaluation took is no step's."""
+        self._memory.begin_steps()
+
+    def after_step(self, state: TrainState, record: StepRecord | None, /) -> None:
+        """Evaluations and saves keep themselves apart."""
+
+    def on_stop(self, state: TrainState, /) -> None:
+        """No step is taken from here on."""
+        self._memory.end_steps()

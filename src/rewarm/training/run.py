@@ -19,12 +19,20 @@ from rewarm.planning.amended import amended
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Placement, Plan, Science, load_plan
 from rewarm.planning.trainable import Stage
+from rewarm.records.memory import LaunchMemory, greatest
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.checkpoint import CheckpointStore, Search, step_of
 from rewarm.training.course import Course
 from rewarm.training.forgetting import ActOnForgetting
 from rewarm.training.guard import Guard, RollBack
-from rewarm.training.hooks import AverageWeights, Evaluate, Hook, LogSteps, SaveCheckpoints
+from rewarm.training.hooks import (
+    AverageWeights,
+    Evaluate,
+    Hook,
+    LogSteps,
+    MeasureMemory,
+    SaveCheckpoints,
+)
 from rewarm.training.laps import Laps
 from rewarm.training.lock import RunLock, hold_lock
 from rewarm.training.loop import train
@@ -40,6 +48,7 @@ from rewarm.training.sinks import Journal
 from rewarm.training.stages import begin_stage, let_train_at, optimizer_before, turn_to_stage
 from rewarm.training.state import TrainState, read_state
 from rewarm.training.step import Stepper
+from rewarm.training.usage import MemoryMeter, StepMemory
 
 __all__ = ["Ending", "run_training"]
 
@@ -88,6 +97,7 @@ def run_training(
                 return Ending(plan.science.num_steps, finished=True)
         requests = stack.enter_context(listen_to_signals(speaks=world.is_main))
 
+        memory = StepMemory(MemoryMeter(placement.device))
         retained = Retained.of(plan, placement, materials, world, journal, held.notices)
 
         def begin(found: Search) -> TrainState:
@@ -99,7 +109,9 @@ def run_training(
         _tell_launch(journal, placement, found, held.notices, materials.laps)
         if world.is_main:
             write_json(run.placement, placement.model_dump(mode="json"))
-        gear = _gear(plan, placement, materials, held, retained, requests, stack, until_step)
+        gear = _gear(
+            plan, placement, materials, held, retained, requests, stack, until_step, memory
+        )
         while (turn := _train(state, gear, world)) is not None:
             if isinstance(turn, RollBack):
                 del state  # its memory is the next one's
@@ -117,7 +129,8 @@ def run_training(
         finished = state.step == plan.science.num_steps
         forgot = gear.has_forgotten and not finished
         ending = Ending(state.step, finished, gear.agreed.stop_signal, forgot)
-        _tell_ending(journal, ending, resume_with, materials.laps.elapsed_s)
+        taken = greatest(world.ranks.together(memory.found))
+        _tell_ending(journal, ending, resume_with, materials.laps.elapsed_s, taken)
         mirror.finish()
     return ending
 
@@ -167,6 +180,7 @@ class _Gear:
     agreed: AgreedRequests
     forgetting: ActOnForgetting | None
     last_step: int
+    memory: StepMemory
 
     @property
     def has_forgotten(self) -> bool:
@@ -192,6 +206,7 @@ def _gear(
     requests: SignalRequests,
     stack: ExitStack,
     until_step: int | None,
+    memory: StepMemory,
 ) -> _Gear:
     """Return what steps are taken with, up to `until_step` updates; the stack closes it."""
     world = retained.world
@@ -221,8 +236,8 @@ def _gear(
     )
     agreed = AgreedRequests(requests, world, lambda: saver.has_failed)
     forgetting = _act_on_forgetting(plan, materials, held, world)
-    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course, forgetting)
-    return _Gear(plan.science, guard, batches, hooks, saver, agreed, forgetting, last_step)
+    hooks = _hooks(plan, materials, held.journal, saver, agreed, held.course, forgetting, memory)
+    return _Gear(plan.science, guard, batches, hooks, saver, agreed, forgetting, last_step, memory)
 
 
 def _act_on_forgetting(
@@ -267,6 +282,7 @@ def _train(state: TrainState, gear: _Gear, world: World) -> RollBack | Stage | _
             for _ in train(state, gear.guard, batches, gear.hooks, until):
                 pass
     except RollBack as back:
+        gear.memory.end_steps()
         return back.with_traceback(None)  # whose frames would keep the state
     if gear.is_over(state):
         return None
@@ -374,6 +390,7 @@ def _hooks(
     agreed: AgreedRequests,
     course: Course,
     forgetting: ActOnForgetting | None,
+    memory: StepMemory,
 ) -> list[Hook]:
     """Return the hooks in the order that makes a kill between any two of them harmless."""
 
@@ -394,13 +411,15 @@ def _hooks(
                 conduct.evaluation_steps,
                 journal,
                 of_average=conduct.evaluation.average,
+                apart=memory.apart,
             )
         )
     if forgetting is not None:
         hooks.append(forgetting)
     if plan.science.freezing.kind == "auto":
         hooks.append(FreezeSettledLayers(plan.science, course.freeze))
-    return [*hooks, *materials.hooks, agreed, SaveCheckpoints(saver, is_due)]
+    save = SaveCheckpoints(saver, is_due, apart=memory.apart)
+    return [*hooks, *materials.hooks, agreed, save, MeasureMemory(memory)]
 
 
 def _tell_launch(
@@ -435,8 +454,10 @@ def _changes_of_placement(run: RunFolder, placement: Placement) -> list[str]:
     return placement_changes(Placement.model_validate(old), placement)
 
 
-def _tell_ending(journal: Journal, ending: Ending, resume_with: str, elapsed_s: float) -> None:
-    took = {"elapsed_s": round(elapsed_s, 3)}
+def _tell_ending(
+    journal: Journal, ending: Ending, resume_with: str, elapsed_s: float, taken: LaunchMemory
+) -> None:
+    took = {"elapsed_s": round(elapsed_s, 3), "memory": taken.model_dump(mode="json")}
     if ending.finished:
         journal.event("finish", ending.step, f"finished after {ending.step} steps", **took)
         return

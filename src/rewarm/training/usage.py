@@ -7,17 +7,33 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from rewarm.planning.machine import available_bytes
+from rewarm.records.memory import LaunchMemory
 
-__all__ = ["MemoryMeter", "PowerMeter", "process_age_s"]
+__all__ = ["MemoryMeter", "Peak", "PowerMeter", "StepMemory", "process_age_s"]
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _STAT = Path("/proc/self/stat")
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
+class Peak(NamedTuple):
+    """The most that was taken in some time, in bytes; on a CPU both are one."""
+
+    used_bytes: int = 0
+    """On a GPU of tensors."""
+    held_bytes: int = 0
+    """On a GPU with what torch's allocator keeps for the next ones: what has to fit."""
+
+    def or_more(self, other: Peak) -> Peak:
+        """Return the greater of each."""
+        return Peak(*map(max, self, other))
 
 
 class MemoryMeter:
@@ -30,6 +46,8 @@ class MemoryMeter:
     def __init__(self, device: str) -> None:
         self._on_gpu = device == "cuda"
         self.process_bytes = self._now()
+        self.counts_anew = True
+        """False where the system has one peak for the whole life of the process."""
 
     def limit_bytes(self) -> int:
         """Return what this process may take in all."""
@@ -38,30 +56,87 @@ class MemoryMeter:
         available = available_bytes()
         return sys.maxsize if available is None else available + self.process_bytes
 
-    def take_peak(self) -> int:
-        """Return the peak since it was last taken, and count anew from what is there now."""
+    def take_peak(self) -> Peak:
+        """Return the peak since it was last taken, and count anew from what is there now.
+
+        Waits for no device: on a GPU the figures are the allocator's own.
+        """
         peak = self._peak()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
-            with contextlib.suppress(OSError):
+            try:
                 _RESET.write_text("5", encoding="ascii")
+            except OSError:
+                self.counts_anew = False
         return peak
 
-    def _peak(self) -> int:
+    def _peak(self) -> Peak:
         if self._on_gpu:
-            return torch.cuda.max_memory_reserved()
+            return Peak(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
         found = _status()
         if found is None:
             unit = 1 if sys.platform == "darwin" else 1024
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return found["VmHWM"] - found["RssFile"] - found["RssShmem"]
+            whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        else:
+            whole = found["VmHWM"] - found["RssFile"] - found["RssShmem"]
+        return Peak(whole, whole)
 
     def _now(self) -> int:
         if self._on_gpu:
             return 0
         found = _status()
         return 0 if found is None else found["RssAnon"]
+
+
+class StepMemory:
+    """The peak of a launch's steps, apart from what goes on around them.
+
+    The peak is read where steps begin and end, never in between: a step pays nothing for it.
+    """
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        """`meter` was made before there was a model: what is there then is no step's."""
+        self._meter = meter
+        self._in_steps = False
+        self._steps = self._other = Peak()
+
+    def begin_steps(self) -> None:
+        """Note that steps are taken from now on."""
+        self._turn_to(in_steps=True)
+
+    def end_steps(self) -> None:
+        """Note that what follows is no step's."""
+        self._turn_to(in_steps=False)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep what is done within out of the steps' peak; where there are steps, they go on."""
+        was_in_steps = self._in_steps
+        self.end_steps()
+        try:
+            yield
+        finally:
+            self._turn_to(in_steps=was_in_steps)
+
+    def found(self) -> LaunchMemory:
+        """Return what this process's launch has taken until now."""
+        self._turn_to(in_steps=self._in_steps)
+        return LaunchMemory(
+            process_bytes=self._meter.process_bytes,
+            peak_bytes=self._steps.used_bytes,
+            held_bytes=self._steps.held_bytes,
+            other_bytes=self._other.held_bytes,
+            told_apart=self._meter.counts_anew,
+        )
+
+    def _turn_to(self, *, in_steps: bool) -> None:
+        peak = self._meter.take_peak()
+        if self._in_steps:
+            self._steps = self._steps.or_more(peak)
+        else:
+            self._other = self._other.or_more(peak)
+        self._in_steps = in_steps
 
 
 class PowerMeter:
