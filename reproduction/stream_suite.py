@@ -88,6 +88,8 @@ def cost_of(experiment: StreamExperiment) -> Cost:
     for learner, num_backbones in _learners(experiment):
         if learner.algorithm == "gdumb":
             rows: float = memory.size * learner.memory_epochs * num_tasks
+        elif learner.algorithm == "joint":
+            rows = num_train * scenario.num_epochs * (num_tasks + 1) / 2
         else:
             rows = num_train * scenario.num_epochs * _ROWS_OF_STEP.get(learner.algorithm, 2.0)
         trained += (rows + memory.size * learner.second_stage_epochs) * num_backbones
