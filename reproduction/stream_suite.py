@@ -47,7 +47,7 @@ from rewarm.units import format_duration
 
 HERE = Path(__file__).resolve().parent
 ORDER = ("omniglot-online", "omniglot-offline", "mnist-online", "text-sources", "domains")
-FURTHER = ("omniglot-rates",)
+FURTHER = ("omniglot-rates", "omniglot-gss")
 """For which 40 minutes have no room: by name, or with --unbounded."""
 EVERY = (*ORDER, *FURTHER)
 
@@ -68,7 +68,7 @@ _ROWS_OF_STEP = {
     "ewc++": 3.0,
     "mir": 7.0,
     "scr": 4.0,
-    "gss": 40.0,
+    "gss": 13.0,
     "a-gem": 3.0,
     "icarl": 3.0,
 }
@@ -88,6 +88,8 @@ def cost_of(experiment: StreamExperiment) -> Cost:
     for learner, num_backbones in _learners(experiment):
         if learner.algorithm == "gdumb":
             rows: float = memory.size * learner.memory_epochs * num_tasks
+        elif learner.algorithm == "joint":
+            rows = num_train * scenario.num_epochs * (num_tasks + 1) / 2
         else:
             rows = num_train * scenario.num_epochs * _ROWS_OF_STEP.get(learner.algorithm, 2.0)
         trained += (rows + memory.size * learner.second_stage_epochs) * num_backbones

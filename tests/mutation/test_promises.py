@@ -3880,6 +3880,22 @@ MUTATIONS = [
         test="tests/parity/test_stream_steps.py::test_what_was_shown_is_offered_to_the_memory[er]",
     ),
     Mutation(
+        promise="GSS compares a step's examples with the same kept ones",
+        file="stream/rehearsing.py",
+        old="self._consider(index, self.score(own, compared))",
+        new="self._consider(index, self.score(own, self.compared()))",
+        test="tests/parity/test_stream_learners.py"
+        "::test_the_new_examples_of_a_step_are_compared_with_the_same_kept_ones",
+    ),
+    Mutation(
+        promise="GSS compares with all while few are kept",
+        file="stream/rehearsing.py",
+        old="                compared.append(own)\n",
+        new="                pass\n",
+        test="tests/parity/test_stream_learners.py"
+        "::test_while_few_are_kept_each_is_compared_with_all",
+    ),
+    Mutation(
         promise="GSS rehearses what it keeps",
         file="stream/rehearsing.py",
         old="learning.step(learning.rehearsed_loss(indices, drawn))",

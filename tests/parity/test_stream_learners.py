@@ -5,6 +5,8 @@ With p = softmax(Wx + b) and y one-hot, the cross-entropy's gradient is (p − y
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -171,7 +173,7 @@ def test_looks_at_examples_hang_on_no_dropout_and_leave_the_statistics_alone() -
 
     looks = {
         "mir": lambda: MaximallyInterfered(learning, 50).interfered(_BATCH, _KEPT).tolist(),
-        "gss": lambda: diverse.score(3),
+        "gss": lambda: diverse.direction(3).tolist(),
         "ewc++": fisher,
     }
     before = {name: tensor.clone() for name, tensor in learning.network.state_dict().items()}
@@ -199,15 +201,47 @@ def test_gradient_diversity_scores() -> None:
     own = _each(_FIRST, np.array([3]))[0].ravel()
     others = _each(_FIRST, _KEPT).reshape(len(_KEPT), -1)
     cosines = others @ own / np.linalg.norm(others, axis=1) / np.linalg.norm(own)
-    assert learner.score(3) == pytest.approx(1 + cosines.max(), abs=1e-12)
+    found = learner.score(learner.direction(3), learner.compared())
+    assert found == pytest.approx(1 + cosines.max(), abs=1e-12)
 
 
-def test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def _cosines(w: Floats) -> Floats:
+    """Cosines of all examples' gradients with one another, [examples, examples]."""
+    each = _each(w, np.arange(len(_X))).reshape(len(_X), -1)
+    each /= np.linalg.norm(each, axis=1, keepdims=True)
+    found: Floats = each @ each.T
+    return found
+
+
+def test_the_new_examples_of_a_step_are_compared_with_the_same_kept_ones() -> None:
+    learning = _learning()
+    learner = DiverseGradients(learning, size=30, num_compared=3, kept=_KEPT.tolist())
+    learner.scores[:] = [1.0] * len(_KEPT)
+    learner.observe(_BATCH)
+    cosines = _cosines(_now(learning))  # after the step
+    found = np.array(learner.scores[len(_KEPT) :])
+    assert len(found) == len(_BATCH)
+    explained = [
+        few
+        for few in itertools.combinations(_KEPT, 3)
+        if np.allclose(1 + cosines[np.ix_(_BATCH, few)].max(1), found, rtol=0, atol=1e-12)
+    ]
+    assert len(explained) == 1
+
+
+def test_while_few_are_kept_each_is_compared_with_all() -> None:
+    learning = _learning()
+    learner = DiverseGradients(learning, size=30, num_compared=3)
+    learner.observe(_BATCH)
+    cosines = _cosines(_now(learning))
+    wanted = [0.0, *(1 + cosines[row, : min(row, 3)].max() for row in _BATCH[1:])]
+    assert learner.kept == _BATCH.tolist()
+    np.testing.assert_allclose(learner.scores, wanted, rtol=0, atol=1e-12)
+
+
+def test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others() -> None:
     def replaced(score: float) -> list[int]:
         """Which of two kept examples made room for the third, by the seed; -1: neither."""
-        monkeypatch.setattr(DiverseGradients, "score", lambda self, index: score)
         found = []
         for seed in range(600):
             learning = _learning()
@@ -215,7 +249,7 @@ def test_a_full_memory_of_diverse_gradients_gives_up_what_is_like_others(
             learner = DiverseGradients(
                 learning, size=2, num_compared=1, kept=[20, 21], scores=[0.5, 1.5]
             )
-            learner._consider(3)
+            learner._consider(3, score)
             found.append(learner.kept.index(3) if 3 in learner.kept else -1)
         return found
 

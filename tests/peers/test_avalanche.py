@@ -193,7 +193,8 @@ def test_gss_scores() -> None:
     gradients = plugin.get_rand_mem_grads(strategy, sizes, 1)  # of all ten, one by one
     theirs = plugin.get_each_batch_sample_sim(strategy, sizes, gradients, _X[_BATCH], _Y[_BATCH])
     learner = DiverseGradients(learning, size=10, num_compared=10, kept=_KEPT.tolist())
-    ours = [learner.score(int(row)) - 1 for row in _BATCH]
+    compared = learner.compared()
+    ours = [learner.score(learner.direction(int(row)), compared) - 1 for row in _BATCH]
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
 
 

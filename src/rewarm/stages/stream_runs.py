@@ -216,7 +216,7 @@ class StreamRuns:
         """Return what a probe and a run of a backbone hang on alike."""
         experiment = self.written.experiment
         return {
-            "format": 5,
+            "format": 6,
             "source": experiment.source.model_dump(mode="json"),
             "content": self._content(),
             "scenario": experiment.scenario.model_dump(mode="json"),

@@ -138,8 +138,9 @@ class DiverseGradients:
     """GSS-Greedy (Aljundi et al. 2019): a memory of `size` examples whose gradients differ.
 
     The score of an example is 1 + the largest cosine of its gradient with those of `num_compared`
-    random kept ones, in [0, 2]. A full memory takes one whose score is below 1: a kept one i is
-    drawn with probability C_i / ΣC and replaced with probability C_i / (C_i + c).
+    random kept ones, in [0, 2], the same ones for a whole step, as in the authors' code. A full
+    memory takes an example whose score is below 1: a kept one i is drawn with probability C_i / ΣC
+    and replaced with probability C_i / (C_i + c).
     """
 
     learning: Learning
@@ -159,14 +160,38 @@ class DiverseGradients:
         count = min(learning.memory_batch, len(kept))
         drawn = learning.generator.choice(kept, size=count, replace=False)
         learning.step(learning.rehearsed_loss(indices, drawn))
-        for index in indices.tolist():
-            self._consider(index)
+        self._choose([index for index in indices.tolist() if index not in self.kept])
         learning.keep(indices)
 
-    def _consider(self, index: int) -> None:
-        if index in self.kept:
-            return
-        score = self.score(index)
+    def _choose(self, indices: Sequence[int]) -> None:
+        """Offer new examples to the memory. While fewer are kept than are compared, all are."""
+        compared = self.compared() if indices else []
+        for index in indices:
+            own = self.direction(index)
+            self._consider(index, self.score(own, compared))
+            if len(compared) < min(self.num_compared, len(self.kept)):
+                compared.append(own)
+
+    def compared(self) -> list[Tensor]:
+        """Return the directions of some kept ones, drawn at random."""
+        count = min(self.num_compared, len(self.kept))
+        drawn = self.learning.generator.choice(self.kept, size=count, replace=False)
+        return [self.direction(int(index)) for index in drawn]
+
+    def direction(self, index: int) -> Tensor:
+        """Return the gradient of an example's loss, of length 1, [parameters]."""
+        with evaluating(self.learning.network):  # without dropout: it would differ by the draw
+            loss = self.learning.loss(np.asarray([index], dtype=np.int64))
+            gradient = torch.cat([g.flatten() for g in self.learning.gradient_of(loss)])
+        return F.normalize(gradient, dim=0)
+
+    def score(self, own: Tensor, compared: Sequence[Tensor]) -> float:
+        """Return 1 + the largest cosine of a direction with others; 0 where there are none."""
+        if not compared:
+            return 0.0
+        return 1.0 + float(torch.stack([own @ other for other in compared]).max())
+
+    def _consider(self, index: int, score: float) -> None:
         if len(self.kept) < self.size:
             self.kept.append(index)
             self.scores.append(score)
@@ -179,21 +204,6 @@ class DiverseGradients:
         place = int(generator.choice(len(scores), p=weights))
         if generator.random() < scores[place] / max(scores[place] + score, 1e-12):
             self.kept[place], self.scores[place] = index, score
-
-    def score(self, index: int) -> float:
-        """Return 1 + the largest cosine with some kept ones; 0 where nothing is kept."""
-        if not self.kept:
-            return 0.0
-        count = min(self.num_compared, len(self.kept))
-        drawn = self.learning.generator.choice(self.kept, size=count, replace=False)
-        own = self._gradient(index)
-        cosines = [F.cosine_similarity(own, self._gradient(int(i)), dim=0) for i in drawn]
-        return 1.0 + float(torch.stack(cosines).max())
-
-    def _gradient(self, index: int) -> Tensor:
-        with evaluating(self.learning.network):  # without dropout: it would differ by the draw
-            loss = self.learning.loss(np.asarray([index], dtype=np.int64))
-            return torch.cat([g.flatten() for g in self.learning.gradient_of(loss)])
 
     def state(self) -> State:
         """Return what is kept, and its scores."""
