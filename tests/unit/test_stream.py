@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +215,12 @@ def test_labelled_text_may_be_compressed(suffix: str, tmp_path: Path) -> None:
     rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(8)]
     data = "\n".join(map(json.dumps, rows)).encode()
     path = tmp_path / f"a.jsonl{suffix}"
-    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes,
+        ".gz": gzip.compress,
+        ".zst": zstandard.compress,
+    }
+    pack = packs[suffix]
     path.write_bytes(pack(data))
     found = read_examples(SourceRecipe(path="x", kind="text"), path)
     assert found.texts == tuple(row["text"] for row in rows)
