@@ -138,9 +138,9 @@ class DiverseGradients:
     """GSS-Greedy (Aljundi et al. 2019): a memory of `size` examples whose gradients differ.
 
     The score of an example is 1 + the largest cosine of its gradient with those of `num_compared`
-    random kept ones, in [0, 2], the same ones for a whole step, as Avalanche's plugin has it. A full
-    memory takes an example whose score is below 1: a kept one i is drawn with probability C_i / ΣC
-    and replaced with probability C_i / (C_i + c).
+    random kept ones, in [0, 2], the same ones for a whole step, as Avalanche's plugin has it. A
+    full memory takes an example whose score is below 1: a kept one i is drawn with probability
+    C_i / ΣC and replaced with probability C_i / (C_i + c).
     """
 
     learning: Learning
