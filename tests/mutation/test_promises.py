@@ -135,20 +135,44 @@ MUTATIONS = [
         "test_units_that_gain_nothing_are_left_alone_unless_asked_for",
     ),
     Mutation(
-        promise="a GPU takes no more sequences at a time than the estimate says fit",
-        file="training/placement.py",
-        old="        if peak <= room:\n",
-        new="        if True:\n",
+        promise="a GPU takes the most sequences at a time that the estimate says fit",
+        file="training/fitting.py",
+        old="sorted(sizes, reverse=True)",
+        new="sorted(sizes)",
         test="tests/unit/test_training_placement.py::"
         "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
     ),
     Mutation(
         promise="a GPU's room for what retention keeps beside the model is left free",
-        file="training/placement.py",
+        file="training/fitting.py",
         old=" - retention_cost(science, model).num_bytes / shards",
         new="",
         test="tests/unit/test_training_placement.py::"
         "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
+    ),
+    Mutation(
+        promise="a GPU's memory is held to gradients and moments of what trains",
+        file="training/placement.py",
+        old="    trained = num_trained(science, model)\n",
+        new="    trained = model.num_parameters\n",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpu_needs_gradients_and_moments_of_what_trains_alone",
+    ),
+    Mutation(
+        promise="the estimate of a micro-batch is of gradients and moments of what trains",
+        file="training/fitting.py",
+        old="    trained = num_trained(science, model)\n",
+        new="    trained = model.num_parameters\n",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpu_needs_gradients_and_moments_of_what_trains_alone",
+    ),
+    Mutation(
+        promise="gradients that are kept whole count on every rank",
+        file="planning/footprint.py",
+        old=" if placement.whole_gradients else 0",
+        new=" if False else 0",
+        test="tests/unit/test_training_placement.py::"
+        "test_gradients_that_are_kept_whole_count_on_every_rank",
     ),
     Mutation(
         promise="how torch allocates a GPU's memory is a person's own where the environment says",
@@ -219,9 +243,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="blocks are computed again where memory asks for it",
-        file="training/placement.py",
-        old="        if peaks[kind] > total:\n            continue\n",
-        new="",
+        file="training/fitting.py",
+        old="            if peak <= room:\n",
+        new="            if True:\n",
         test="tests/unit/test_training_placement.py::"
         "test_blocks_are_computed_again_only_where_memory_asks_for_it",
     ),

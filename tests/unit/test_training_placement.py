@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from rewarm.distributed.world import World
+from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.footprint import peak_of_placement
+from rewarm.planning.plan import Placement, Science
+from rewarm.recipe.parameters import AdapterRecipe, ParametersRecipe
 from rewarm.recipe.retention import DistillRecipe, EmaRecipe, RetentionRecipe
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.training import half_gain as half
@@ -192,19 +196,59 @@ def test_blocks_are_computed_again_only_where_memory_asks_for_it(
     FakeGpu(monkeypatch, total_memory=2**50)
     placement, warnings = choose_placement(TrainingRecipe(), science, facts)
     assert (placement.checkpointing, warnings) == ("none", [])
+    peaks = {}
     for kind in ("none", "selective", "full"):
         changed = placement.model_copy(update={"checkpointing": kind})
-        peak = peak_of_placement(changed, science, facts, facts.num_parameters)
-        FakeGpu(monkeypatch, total_memory=peak)
-        found, warnings = choose_placement(TrainingRecipe(), science, facts)
-        assert found == changed
-        told = [f"{kind} activation checkpointing is used" in warning for warning in warnings]
-        assert told == ([] if kind == "none" else [True])
-        asked = TrainingRecipe(activation_checkpointing="none")
-        assert choose_placement(asked, science, facts)[0].checkpointing == "none"
-    # Where no way fits by the estimate, which may be wrong, it is tried as it is.
-    FakeGpu(monkeypatch, total_memory=peak // 2)
-    assert choose_placement(TrainingRecipe(), science, facts) == (placement, [])
+        peaks[kind] = peak_of_placement(changed, science, facts, facts.num_parameters)
+    for peak in peaks.values():
+        for total in (int(peak / 0.9) + 2, peak):  # the latter leaves no tenth free
+            FakeGpu(monkeypatch, total_memory=total)
+            found, warnings = choose_placement(TrainingRecipe(), science, facts)
+            fits = [kind for kind, peak in peaks.items() if peak <= 0.9 * total]
+            taken = fits[0] if fits else "full"
+            assert found == placement.model_copy(update={"checkpointing": taken})
+            told = [f"{taken} activation checkpointing is used" in line for line in warnings]
+            assert told == ([] if taken == "none" else [True])
+            assert ("may not fit even so" in "".join(warnings)) == (not fits)
+    asked = TrainingRecipe(activation_checkpointing="none")
+    assert choose_placement(asked, science, facts)[0].checkpointing == "none"
+
+
+def gpu_of(
+    monkeypatch: pytest.MonkeyPatch, science: Science, *, total: int, world: World = ALONE
+) -> Placement:
+    FakeGpu(monkeypatch, total_memory=total)
+    return choose_placement(TrainingRecipe(), science, make_model_facts(), world)[0]
+
+
+def test_a_gpu_needs_gradients_and_moments_of_what_trains_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of an adapter: weights of all, twelve bytes more of each of its own."""
+    facts = make_model_facts()
+    science = SCIENCE.model_copy(update={"sequence_length": 4096, "sequences_per_step": 12})
+    adapter = AdapterRecipe(kind="lora", rank=1)
+    adapted = science.model_copy(update={"parameters": ParametersRecipe(adapter=adapter)})
+    total = 15 * facts.num_parameters  # of 16 bytes that each weight takes that trains
+    with pytest.raises(EnvironmentFault, match="weights, gradients and moments take"):
+        gpu_of(monkeypatch, science, total=total)
+    gpu_of(monkeypatch, adapted, total=total)
+    total = int(
+        peak_of_placement(gpu_of(monkeypatch, science, total=2**50), science, facts, 0) / 0.9
+    )
+    assert gpu_of(monkeypatch, science, total=total).micro_batch_sequences < 12
+    assert gpu_of(monkeypatch, adapted, total=total).micro_batch_sequences == 12
+
+
+def test_gradients_that_are_kept_whole_count_on_every_rank() -> None:
+    facts = make_model_facts()
+    placement = make_placement().model_copy(update={"device": "cuda", "micro_batch_sequences": 1})
+    whole = placement.model_copy(update={"whole_gradients": True})
+    cut, kept = (
+        peak_of_placement(p, SCIENCE, facts, facts.num_parameters, num_shards=4)
+        for p in (placement, whole)
+    )
+    assert kept - cut == 4 * (facts.num_parameters - facts.num_parameters // 4)
 
 
 def test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth(
@@ -249,7 +293,7 @@ def test_a_gpus_memory_grows_in_place_unless_the_environment_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", told.append)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     here, _ = choose_placement(CPU, SCIENCE, make_model_facts())
@@ -261,6 +305,15 @@ def test_a_gpus_memory_grows_in_place_unless_the_environment_says_otherwise(
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
     apply_placement(there)
     assert len(told) == 1
+
+
+def test_torch_takes_how_a_gpus_memory_grows_without_a_word() -> None:
+    """By the real call, in a process of its own, warnings as errors."""
+    code = "from rewarm.training.placement import _grow_memory_in_place as grow; grow(); grow()"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", code], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_documents_are_kept_apart_by_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,8 @@ def peak_of_placement(
 ) -> int:
     """Return the peak of a step's memory, laid as a placement says, beside the process's own.
 
-    Of many ranks each holds a part of weights, gradients and moments.
+    Of many ranks each holds a part of weights, gradients and moments, and until a step's last
+    micro-batch all gradients where the placement keeps them whole.
     """
     shape = _shape(
         science,
@@ -104,10 +105,11 @@ def peak_of_placement(
         checkpointing=placement.checkpointing,
     )._replace(compiled=placement.compiled, on_gpu=placement.device != "cpu")
     state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
+    others = 4 * (num_trained - num_trained // num_shards) if placement.whole_gradients else 0
     return peak_memory(
         model,
         shape,
-        state_bytes=state // num_shards,
+        state_bytes=state // num_shards + others,
         num_trained=num_trained // num_shards,
         update_bytes=_update_bytes(science, model),
     ).total

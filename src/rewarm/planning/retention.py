@@ -30,6 +30,7 @@ from rewarm.records.packing import PackingFacts
 __all__ = [
     "fisher_order",
     "memory_order",
+    "num_trained",
     "resolve_retention",
     "retention_cost",
     "sources_of_retention",
@@ -256,7 +257,7 @@ def _decay(wanted: float | None, num_steps: int, notes: Notes) -> float:
 def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
     """Return what retention adds to a run, in float32 memory over all devices and in operations."""
     wanted = science.retention
-    trained = _num_trained(science, model)
+    trained = num_trained(science, model)
     per_token = flops_per_token(model, science.sequence_length)
     num_bytes = flops = 0.0
     words: list[str] = []
@@ -294,20 +295,20 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
     return AddedCost(num_bytes, flops, "; ".join(words), "; ".join(passes))
 
 
-def _num_trained(science: Science, model: ModelFacts) -> float:
+def num_trained(science: Science, model: ModelFacts) -> int:
     """Return how many weights train at some time: an adapter's own, where there is one."""
     names = names_of(model)
     if science.parameters.adapter is not None:
-        return float(num_in_adapters(science.parameters.adapter, names))
+        return num_in_adapters(science.parameters.adapter, names)
     if not names.shapes:
-        return float(model.num_parameters)
+        return model.num_parameters
     trained = frozenset[str]().union(
         *(
             trained_names(names, science.parameters, stage, seed=science.seed)
             for stage in science.stages
         )
     )
-    return float(sum(math.prod(names.shapes[name]) for name in trained))
+    return sum(math.prod(names.shapes[name]) for name in trained)
 
 
 def _tokens_of(science: Science, names: Sequence[str]) -> int:

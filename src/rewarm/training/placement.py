@@ -29,12 +29,12 @@ from rewarm.planning.budget import (
     note_micro_batch,
     state_bytes,
 )
-from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
-from rewarm.planning.retention import retention_cost
+from rewarm.planning.retention import num_trained
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
-from rewarm.records.probe import Checkpointing, Probe, Trial
+from rewarm.records.probe import Probe, Trial
+from rewarm.training.fitting import made_to_fit
 from rewarm.training.half_gain import half_gain
 from rewarm.units import format_bytes
 
@@ -64,15 +64,9 @@ _WHOLE_ATTENTIONS = [
     SDPBackend.MATH,
 ]
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
-_LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
 _WORTH_COMPILING_FLOPS = 5e16
-# Of a GPU's memory, what a step's peak may take by the estimate, which was 2 to 10 % above what was
-# measured; the rest is the context's, the kernels' and what lies between arrays.
-_GPU_SHARE = 0.9
-# Of the same, what is left to a distillation's second forward pass, of which there is no estimate.
-_DISTILLATION_SHARE = 0.2
-# Of the same, what gradients may take that are kept whole until a step's last micro-batch.
+# Of a GPU's memory, what gradients may take that are kept whole until a step's last micro-batch.
 _WHOLE_GRADIENTS_SHARE = 0.2
 
 
@@ -121,7 +115,7 @@ def choose_placement(
             budget_bytes=CPU_ACTIVATION_BYTES,
         )
     else:
-        _check_room_for_state(device, _state_bytes_per_rank(model, science.optimizer.kind, world))
+        _check_room_for_state(device, _state_bytes_per_rank(science, model, world))
         micro_batch = 1  # until what fits is known, below
     wanted = training.activation_checkpointing
     document_attention = None
@@ -143,68 +137,19 @@ def choose_placement(
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
+    sizes: tuple[int, ...] = (placement.micro_batch_sequences,)
     if device.type != "cpu" and training.micro_batch_sequences is None and trial is None:
-        fitting = _largest_that_fits(placement, science, model, world)
-        placement = placement.model_copy(update={"micro_batch_sequences": fitting})
+        sizes = _divisors(sequences_per_rank)
     if wanted == "auto" and trial is not None:
         placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
     elif wanted == "auto":
-        placement, more = _made_to_fit(placement, science, model, world)
+        placement, more = made_to_fit(placement, science, model, world, sizes=sizes)
+        warnings += more
+    elif len(sizes) > 1:  # no choice but of the size
+        kinds = (placement.checkpointing,)
+        placement, more = made_to_fit(placement, science, model, world, sizes=sizes, kinds=kinds)
         warnings += more
     return placement, warnings
-
-
-def _largest_that_fits(
-    placement: Placement, science: Science, model: ModelFacts, world: World
-) -> int:
-    """Return the sequences of a rank's step that a GPU takes at a time: the most that fit.
-
-    The fewer times a step adds up gradients and casts weights, the better. By the estimate and all
-    of the device's memory, not what is free now, so that each launch chooses alike; what retention
-    keeps beside the model is left out.
-    """
-    sequences = -(-science.sequences_per_step // world.data_size)
-    total = _total_memory(torch.device(placement.device))
-    assert total is not None, "a GPU tells its memory"
-    shards = num_shards(world) * world.tensor_parallel
-    share = _GPU_SHARE - (_DISTILLATION_SHARE if science.retention.distill is not None else 0)
-    room = share * total - retention_cost(science, model).num_bytes / shards
-    sizes = (size for size in range(sequences, 1, -1) if sequences % size == 0)
-    for size in sizes:
-        larger = placement.model_copy(update={"micro_batch_sequences": size})
-        peak = peak_of_placement(larger, science, model, model.num_parameters, num_shards=shards)
-        if peak <= room:
-            return size
-    return 1
-
-
-def _made_to_fit(
-    placement: Placement, science: Science, model: ModelFacts, world: World
-) -> tuple[Placement, list[str]]:
-    """Return a placement whose blocks are computed again as far as memory asks for it.
-
-    By the estimate and all that the device has, not what is free now, so that each launch chooses
-    alike. What does not fit in any way is left as it was: the estimate may be wrong.
-    """
-    total = _total_memory(torch.device(placement.device))
-    if total is None:
-        return placement, []
-    shards = num_shards(world) * world.tensor_parallel
-    peaks: dict[Checkpointing, int] = {}
-    for kind in _LESS_AND_LESS:
-        changed = placement.model_copy(update={"checkpointing": kind})
-        peaks[kind] = peak_of_placement(
-            changed, science, model, model.num_parameters, num_shards=shards
-        )
-        if peaks[kind] > total:
-            continue
-        if kind == "none":
-            return placement, []
-        return changed, [
-            f"a step would take {format_bytes(peaks['none'])} of memory, there are "
-            f"{format_bytes(total)}: {kind} activation checkpointing is used"
-        ]
-    return placement, []
 
 
 def _compiles(
@@ -226,15 +171,6 @@ def _activation_bytes(model: ModelFacts, training: TrainingRecipe, *, compiled: 
     """Return what a token takes at most: compiled, half of what it does eagerly, in float32."""
     taken = activation_bytes_per_token(model, loss_of(training.loss, model))
     return taken // 2 if compiled else taken
-
-
-def _total_memory(device: torch.device) -> int | None:
-    """Return all memory of a device; None where a CPU's is not told."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def _trial_of_device(
@@ -273,13 +209,24 @@ def apply_placement(placement: Placement) -> None:
     if placement.num_threads is not None:
         torch.set_num_threads(placement.num_threads)
     if placement.device != "cpu" and not _ALLOCATOR_VARIABLES & os.environ.keys():
-        # Where a torch has not got it, memory is allocated as it always was.
-        with contextlib.suppress(AttributeError, RuntimeError):
-            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+        _grow_memory_in_place()
     if placement.deterministic and placement.device != "cpu":
         # cuBLAS reads this when its first handle is made, so before any work on the device.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+
+
+def _grow_memory_in_place() -> None:
+    """Set what of torch has no public name; where a torch has it not, nothing changes."""
+    # The newer first: the older one warns where both are there.
+    for holder, name in (
+        (torch._C, "_accelerator_setAllocatorSettings"),
+        (torch.cuda.memory, "_set_allocator_settings"),
+    ):
+        if (setting := getattr(holder, name, None)) is not None:
+            with contextlib.suppress(RuntimeError):
+                setting("expandable_segments:True")
+            return
 
 
 def blocks_dtype(placement: Placement) -> torch.dtype | None:
@@ -368,14 +315,19 @@ def _choose_autocast(
     ]
 
 
-def _state_bytes_per_rank(model: ModelFacts, optimizer: str, world: World) -> int:
+def _divisors(number: int) -> tuple[int, ...]:
+    return tuple(size for size in range(1, number + 1) if number % size == 0)
+
+
+def _state_bytes_per_rank(science: Science, model: ModelFacts, world: World) -> int:
     """Return what of weights, gradients and moments one rank holds.
 
     Embedding and head are cut by FSDP alone, blocks by tensor parallelism too.
     """
     outside = (model.num_embedding_parameters + model.num_head_parameters) / model.num_parameters
     share = (outside + (1 - outside) / world.tensor_parallel) / num_shards(world)
-    return int(state_bytes(model, optimizer) * share)
+    trained = num_trained(science, model)
+    return int(state_bytes(model, science.optimizer.kind, trained) * share)
 
 
 def _keeps_whole_gradients(device: torch.device, model: ModelFacts, world: World) -> bool:
