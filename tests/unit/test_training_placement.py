@@ -14,6 +14,7 @@ from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
+from rewarm.planning.retention import num_trained
 from rewarm.recipe.parameters import AdapterRecipe, ParametersRecipe
 from rewarm.recipe.retention import DistillRecipe, EmaRecipe, RetentionRecipe
 from rewarm.recipe.steps import TrainingRecipe
@@ -233,9 +234,10 @@ def test_a_gpu_needs_gradients_and_moments_of_what_trains_alone(
     with pytest.raises(EnvironmentFault, match="weights, gradients and moments take"):
         gpu_of(monkeypatch, science, total=total)
     gpu_of(monkeypatch, adapted, total=total)
-    total = int(
-        peak_of_placement(gpu_of(monkeypatch, science, total=2**50), science, facts, 0) / 0.9
-    )
+    num = num_trained(adapted, facts)
+    assert num < facts.num_parameters / 10
+    all_at_once = gpu_of(monkeypatch, science, total=2**50)
+    total = int(peak_of_placement(all_at_once, science, facts, num) / 0.9) + 2
     assert gpu_of(monkeypatch, science, total=total).micro_batch_sequences < 12
     assert gpu_of(monkeypatch, adapted, total=total).micro_batch_sequences == 12
 
