@@ -33,6 +33,13 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="a kernel that tells less of a process's memory ends no launch",
+        file="training/usage.py",
+        old="return found if found.keys() >= _FIELDS else None",
+        new="return found",
+        test="tests/parity/test_step_memory.py::test_where_the_kernel_tells_less_there_is_one_peak",
+    ),
+    Mutation(
         promise="what evaluations take is no part of the steps' peak",
         file="training/hooks.py",
         old="        with self._apart():\n            self._measure_now(state)\n",

@@ -17,6 +17,7 @@ from rewarm.model.loss import sum_of_token_losses
 from rewarm.records.facts import EvalRecord
 from rewarm.records.memory import LaunchMemory, greatest
 from rewarm.records.run_folder import RunFolder
+from rewarm.training import usage
 from rewarm.training.state import Snapshot, take_snapshot
 from rewarm.training.usage import MemoryMeter, StepMemory
 from tests.support.tiny_plans import make_plan, noisy_evaluation, train_tiny
@@ -50,6 +51,26 @@ def test_what_steps_take_is_told_from_what_is_around_them() -> None:
     assert found.steps_bytes == pytest.approx(80 * MIB, abs=NEAR)
     assert found.held_bytes == found.peak_bytes
     assert found.other_bytes - found.process_bytes == pytest.approx(200 * MIB, abs=NEAR)
+
+
+@pytest.mark.parametrize("absent", ["RssAnon", "RssFile", "RssShmem", "VmHWM"])
+def test_where_the_kernel_tells_less_there_is_one_peak(
+    absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = usage._STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    status = tmp_path / "status"
+    lines = [line for line in told if not line.startswith(f"{absent}:")]
+    assert len(lines) == len(told) - 1
+    status.write_text("\n".join(lines), encoding="ascii")
+    monkeypatch.setattr(usage, "_STATUS", status)
+    memory = StepMemory(MemoryMeter("cpu"))
+    memory.begin_steps()
+    take(40)
+    memory.end_steps()
+    found = memory.found()
+    assert not found.told_apart
+    assert found.process_bytes == 0
+    assert found.peak_bytes > 40 * MIB
 
 
 @dataclass(frozen=True)
