@@ -36,6 +36,41 @@ def take(mebibytes: int) -> None:
     torch.ones(mebibytes * MIB // 4)
 
 
+def take_in_pieces(mebibytes: int) -> object:
+    """Take memory in arrays too small to be mapped by themselves and let them go; what is returned
+    lies above them and keeps the allocator's heap from shrinking.
+    """
+    pieces = [torch.ones(4 * MIB // 4) for _ in range(mebibytes // 4)]
+    above = [torch.ones(1000), *(bytearray(70_000) for _ in range(4))]
+    del pieces
+    return above
+
+
+def test_what_the_allocator_keeps_of_what_is_around_steps_is_none_of_theirs() -> None:
+    take(8)  # glibc maps no smaller arrays from here on
+    memory = StepMemory(MemoryMeter("cpu"))
+    above = [take_in_pieces(160)]
+    memory.begin_steps()
+    take(40)
+    memory.end_steps()
+    found = memory.found()
+    assert found.steps_bytes == pytest.approx(40 * MIB, abs=NEAR)
+    assert found.other_bytes - found.process_bytes == pytest.approx(160 * MIB, abs=NEAR)
+    memory.begin_steps()
+    with memory.apart():
+        above.append(take_in_pieces(160))
+    take(40)
+    memory.end_steps()
+    assert memory.found().steps_bytes == pytest.approx(40 * MIB, abs=NEAR)
+    # Nor is it the process's own: steps that take it again take it.
+    above.append(take_in_pieces(160))
+    memory = StepMemory(MemoryMeter("cpu"))
+    memory.begin_steps()
+    above.append(take_in_pieces(120))
+    memory.end_steps()
+    assert memory.found().steps_bytes == pytest.approx(120 * MIB, abs=NEAR)
+
+
 def test_what_steps_take_is_told_from_what_is_around_them() -> None:
     memory = StepMemory(MemoryMeter("cpu"))
     take(200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -46,6 +47,8 @@ class MemoryMeter:
 
     def __init__(self, device: str) -> None:
         self._on_gpu = device == "cuda"
+        if not self._on_gpu:
+            _give_back_freed()
         self.process_bytes = self._now()
         self.counts_anew = self._on_gpu or _status() is not None
         """False where the system has one peak for the whole life of the process."""
@@ -66,6 +69,8 @@ class MemoryMeter:
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
         elif self.counts_anew:
+            # What the allocator keeps of the time before would count as taken in the next.
+            _give_back_freed()
             try:
                 _RESET.write_text("5", encoding="ascii")
             except OSError:
@@ -176,6 +181,12 @@ def process_age_s() -> float:
         began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
     return time.process_time()
+
+
+def _give_back_freed() -> None:
+    """Have the C library give freed memory back to the system, where it is one that keeps it."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has the call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status() -> dict[str, int] | None:
