@@ -33,6 +33,29 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        promise="what the allocator keeps of an evaluation is no part of the steps' peak",
+        file="training/usage.py",
+        old="            _give_back_freed()\n            try:\n",
+        new="            try:\n",
+        test="tests/parity/test_step_memory.py::"
+        "test_what_the_allocator_keeps_of_what_is_around_steps_is_none_of_theirs",
+    ),
+    Mutation(
+        promise="what the allocator keeps before there is a model is not the process's own",
+        file="training/usage.py",
+        old="        if not self._on_gpu:\n            _give_back_freed()\n",
+        new="",
+        test="tests/parity/test_step_memory.py::"
+        "test_what_the_allocator_keeps_of_what_is_around_steps_is_none_of_theirs",
+    ),
+    Mutation(
+        promise="a kernel that tells less of a process's memory ends no launch",
+        file="training/usage.py",
+        old="return found if found.keys() >= _FIELDS else None",
+        new="return found",
+        test="tests/parity/test_step_memory.py::test_where_the_kernel_tells_less_there_is_one_peak",
+    ),
+    Mutation(
         promise="what evaluations take is no part of the steps' peak",
         file="training/hooks.py",
         old="        with self._apart():\n            self._measure_now(state)\n",

@@ -17,6 +17,7 @@ from rewarm.model.loss import sum_of_token_losses
 from rewarm.records.facts import EvalRecord
 from rewarm.records.memory import LaunchMemory, greatest
 from rewarm.records.run_folder import RunFolder
+from rewarm.training import usage
 from rewarm.training.state import Snapshot, take_snapshot
 from rewarm.training.usage import MemoryMeter, StepMemory
 from tests.support.tiny_plans import make_plan, noisy_evaluation, train_tiny
@@ -35,6 +36,41 @@ def take(mebibytes: int) -> None:
     torch.ones(mebibytes * MIB // 4)
 
 
+def take_in_pieces(mebibytes: int) -> object:
+    """Take memory in arrays too small to be mapped by themselves and let them go; what is returned
+    lies above them and keeps the allocator's heap from shrinking.
+    """
+    pieces = [torch.ones(4 * MIB // 4) for _ in range(mebibytes // 4)]
+    above = [torch.ones(1000), *(bytearray(70_000) for _ in range(4))]
+    del pieces
+    return above
+
+
+def test_what_the_allocator_keeps_of_what_is_around_steps_is_none_of_theirs() -> None:
+    take(8)  # glibc maps no smaller arrays from here on
+    memory = StepMemory(MemoryMeter("cpu"))
+    above = [take_in_pieces(160)]
+    memory.begin_steps()
+    take(40)
+    memory.end_steps()
+    found = memory.found()
+    assert found.steps_bytes == pytest.approx(40 * MIB, abs=NEAR)
+    assert found.other_bytes - found.process_bytes == pytest.approx(160 * MIB, abs=NEAR)
+    memory.begin_steps()
+    with memory.apart():
+        above.append(take_in_pieces(160))
+    take(40)
+    memory.end_steps()
+    assert memory.found().steps_bytes == pytest.approx(40 * MIB, abs=NEAR)
+    # Nor is it the process's own: steps that take it again take it.
+    above.append(take_in_pieces(160))
+    memory = StepMemory(MemoryMeter("cpu"))
+    memory.begin_steps()
+    above.append(take_in_pieces(120))
+    memory.end_steps()
+    assert memory.found().steps_bytes == pytest.approx(120 * MIB, abs=NEAR)
+
+
 def test_what_steps_take_is_told_from_what_is_around_them() -> None:
     memory = StepMemory(MemoryMeter("cpu"))
     take(200)
@@ -50,6 +86,26 @@ def test_what_steps_take_is_told_from_what_is_around_them() -> None:
     assert found.steps_bytes == pytest.approx(80 * MIB, abs=NEAR)
     assert found.held_bytes == found.peak_bytes
     assert found.other_bytes - found.process_bytes == pytest.approx(200 * MIB, abs=NEAR)
+
+
+@pytest.mark.parametrize("absent", ["RssAnon", "RssFile", "RssShmem", "VmHWM"])
+def test_where_the_kernel_tells_less_there_is_one_peak(
+    absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = usage._STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    status = tmp_path / "status"
+    lines = [line for line in told if not line.startswith(f"{absent}:")]
+    assert len(lines) == len(told) - 1
+    status.write_text("\n".join(lines), encoding="ascii")
+    monkeypatch.setattr(usage, "_STATUS", status)
+    memory = StepMemory(MemoryMeter("cpu"))
+    memory.begin_steps()
+    take(40)
+    memory.end_steps()
+    found = memory.found()
+    assert not found.told_apart
+    assert found.process_bytes == 0
+    assert found.peak_bytes > 40 * MIB
 
 
 @dataclass(frozen=True)

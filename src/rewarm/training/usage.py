@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -19,6 +20,7 @@ from rewarm.records.memory import LaunchMemory
 __all__ = ["MemoryMeter", "Peak", "PowerMeter", "StepMemory", "process_age_s"]
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_FIELDS = frozenset({"VmHWM", "RssAnon", "RssFile", "RssShmem"})
 _STAT = Path("/proc/self/stat")
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
@@ -45,8 +47,10 @@ class MemoryMeter:
 
     def __init__(self, device: str) -> None:
         self._on_gpu = device == "cuda"
+        if not self._on_gpu:
+            _give_back_freed()
         self.process_bytes = self._now()
-        self.counts_anew = True
+        self.counts_anew = self._on_gpu or _status() is not None
         """False where the system has one peak for the whole life of the process."""
 
     def limit_bytes(self) -> int:
@@ -64,7 +68,9 @@ class MemoryMeter:
         peak = self._peak()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        else:
+        elif self.counts_anew:
+            # What the allocator keeps of the time before would count as taken in the next.
+            _give_back_freed()
             try:
                 _RESET.write_text("5", encoding="ascii")
             except OSError:
@@ -177,10 +183,20 @@ def process_age_s() -> float:
     return time.process_time()
 
 
+def _give_back_freed() -> None:
+    """Have the C library give freed memory back to the system, where it is one that keeps it."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has the call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _status() -> dict[str, int] | None:
-    """Return what the kernel says of this process's memory, in bytes; None where it does not."""
+    """Return what the kernel says of this process's memory, in bytes; None where it does not.
+
+    Linux before 4.5 and gVisor have the file, and not each of the fields.
+    """
     with contextlib.suppress(OSError):
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         words = (line.split() for line in lines if line.endswith("kB"))
-        return {word[0].rstrip(":"): int(word[1]) * 1024 for word in words}
+        found = {word[0].rstrip(":"): int(word[1]) * 1024 for word in words}
+        return found if found.keys() >= _FIELDS else None
     return None
