@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +366,8 @@ def profile_of(launch: Launch, path: Path | None) -> list[tuple[str, float]]:
     rows = [
         (event.key, event.self_device_time_total / 1e6)
         for event in watched.key_averages()
-        if event.device_type == kind
+        # What names a stretch of others counts their time once more.
+        if event.device_type == kind and not event.is_user_annotation
     ]
     return sorted(rows, key=lambda row: -row[1])
 
@@ -382,13 +384,17 @@ def shares_of(kernels: list[tuple[str, float]], step_s: float) -> dict[str, floa
     """Return what parts of a step its kernels take, and the device's idle part, of its seconds.
 
     `step_s` is of steps that nobody watched. Copies that go on beside kernels count as well, so
-    that the sum may be a little above one where nothing is idle.
+    that the sum may be a little above one where nothing is idle; far above, something was counted
+    twice: ValueError.
     """
     shares = dict.fromkeys([*_PARTS, _OTHER], 0.0)
     for name, seconds in kernels:
         part = next((part for part, names in _PARTS.items() if names.search(name)), _OTHER)
         shares[part] += seconds / step_s
-    return {**shares, "the device idle": max(0.0, 1 - sum(shares.values()))}
+    busy = sum(shares.values())
+    if busy > 1.2:
+        raise ValueError(f"kernels took {busy:.2f} times the step: {shares}")
+    return {**shares, "the device idle": max(0.0, 1 - busy)}
 
 
 def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: list[str]) -> None:
@@ -417,7 +423,10 @@ def child(name: str, num_steps: int, sequences: int, out: Path | None, kinds: li
             if written in ("compiled", "whole windows"):
                 kernels = profile_of(launch, None if out is None else out / "trace.json")
                 found["profile"] = [(name[:110], seconds) for name, seconds in kernels[:22]]
-                found["shares"] = shares_of(kernels, found["step_s"]) if kernels else {}
+                try:
+                    found["shares"] = shares_of(kernels, found["step_s"]) if kernels else {}
+                except ValueError as error:
+                    found["notices"] = [*found["notices"], str(error)]
             print("RESULT " + json.dumps(found), flush=True)
             if written in ("compiled", "whole windows"):
                 off = against_float32(model, facts, launch)
@@ -443,6 +452,7 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
                 Figure(f"{what}: rate", row["tokens_per_s"], "tokens/s", "higher"),
                 Figure(f"{what}: peak memory", row["peak_gib"], "GiB", "lower"),
                 Figure(f"{what}: memory estimate", row["planned_gib"], "GiB", "lower"),
+                Figure(f"{what}: sequences at a time", row["micro_batch"], "", "higher"),
                 Figure(f"{what}: waiting for data", row["wait_share"], "", "lower", 0.01, "steps"),
             ]
             figures += [
@@ -456,6 +466,11 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
                 Figure(f"{what}: gradient", row["gradient_off"], "", "lower", 0.1, "float32"),
             ]
     return figures
+
+
+def _is_of_others(taken: set[str], figure: str) -> bool:
+    """Tell whether a figure on record is of a shape that was not taken now."""
+    return figure.partition(",")[0] in SHAPES.keys() - taken
 
 
 def _told_by(command: list[str]) -> list[dict[str, Any]]:
@@ -514,7 +529,8 @@ def main() -> None:
         command += [] if given.out is None else ["--out", str(given.out)]
         rows += _told_by(command)
         if DEVICE == "cuda":  # what is measured stays, should another shape not come to its end
-            write_results("gpu", figures_of(rows))
+            taken = {row["shape"] for row in rows if "shape" in row}
+            write_results("gpu", figures_of(rows), stays=partial(_is_of_others, taken))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     if given.out is not None:
         (given.out / "gpu-rows.json").write_text(json.dumps(rows, indent=1))
