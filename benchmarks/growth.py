@@ -306,8 +306,11 @@ def main() -> None:
         return
     if not options.draw:
         found = measured(options.only.split(","), options.rounds)
+        taken = tuple(CHARTS[name].title for name in found)
         write_results(
-            "growth", [f for name, points in found.items() for f in figures_of(name, points)]
+            "growth",
+            [f for name, points in found.items() for f in figures_of(name, points)],
+            stays=lambda name: not name.startswith(taken),
         )
     draw()
 

@@ -47,7 +47,7 @@ def write_results(
     about = {
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+        "command": " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }
     RESULTS.mkdir(exist_ok=True)
     place = RESULTS / f"{benchmark}.json"
