@@ -242,7 +242,7 @@ def test_bases_that_end_documents_differently_share_no_tokens(folder: Path) -> N
         ('prepared_folder="my-model/config.json"', "config.json is not a folder"),
         ("budget.tokens=9999999999999999999999T", "is above 10^18"),
         ("budget.tokens=99999999999999999999", "is above 10^18"),
-        ('evaluation.tasks.exam.path="absent.jsonl"', "absent.jsonl: it cannot be read"),
+        ('evaluation.tasks.exam.path="absent.jsonl"', "absent.jsonl: cannot be read"),
         ('evaluation.tasks.new.path="absent.jsonl"', "a source is called 'new' too"),
         ("training.micro_batch_sequences=7", "7 does not divide the step's"),
     ],
@@ -326,7 +326,7 @@ def test_mistakes_in_base_text_tasks_and_arithmetic_are_told_at_once(
     assert "there is no folder" in said
     assert "sources.new.path: 'no-text' matches no file" in said
     assert "evaluation.tasks.t.path: " in said
-    assert "no-task.jsonl: it cannot be read (No such file or directory)" in said
+    assert "no-task.jsonl: cannot be read (No such file or directory)" in said
     if verb != "prepare":  # it works for any rate and budget
         assert "schedule.peak_lr: 7 is beyond any learning rate" in said
         assert "10 tokens do not pay for one step" in said
