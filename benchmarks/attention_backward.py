@@ -59,7 +59,8 @@ def figures_of(shape: tuple[int, int, int, int], num_rounds: int) -> list[Figure
 
     def fused() -> tuple[Tensor, ...]:
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        return kernel(gradient, query, key, value, found, sums, 0.0, True)  # type: ignore[no-any-return]
+        gradients: tuple[Tensor, ...] = kernel(gradient, query, key, value, found, sums, 0.0, True)
+        return gradients
 
     def by_products() -> tuple[Tensor, ...]:
         return causal_backward(gradient, query, key, value, found, sums, scale=scale)

@@ -65,9 +65,10 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        lines = cpuinfo.read_text().splitlines()
+        names = [line for line in lines if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-        flags = [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")]
+        flags = [line for line in lines if line.startswith("flags")]
         units = set(flags[0].split()) if flags else set()
         # Two machines of one name may differ in what multiplies in half precision.
         if kinds := [name for flag, name in _HALF_UNITS.items() if flag in units]:

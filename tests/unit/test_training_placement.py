@@ -14,7 +14,7 @@ from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
-from rewarm.planning.retention import num_trained
+from rewarm.planning.selection import num_trained
 from rewarm.recipe.parameters import AdapterRecipe, ParametersRecipe
 from rewarm.recipe.retention import DistillRecipe, EmaRecipe, RetentionRecipe
 from rewarm.recipe.steps import TrainingRecipe

@@ -89,9 +89,10 @@ def loss_of(
 
 
 def activation_bytes_per_token(model: ModelFacts, loss: str) -> int:
-    """Return the float32 activations by which a micro-batch is chosen: an upper bound.
+    """Return the float32 activations by which a CPU's micro-batch is chosen: an upper bound.
 
-    `memory.py` says what is really kept; this stays as it is, so that runs keep their micro-batch.
+    `memory.py` says what is really kept, by which a GPU's is chosen; this stays as it is, so that
+    runs on a CPU keep theirs.
 
     Per layer about 18 hidden-size vectors (norms, residuals, projections) and 3 of the
     intermediate size; attention scores are not stored (fused attention); plus logits, their

@@ -18,9 +18,8 @@ from rewarm.planning.budget import AddedCost, flops_per_token
 from rewarm.planning.distillation import note_unknown, resolve_distill
 from rewarm.planning.notes import Notes
 from rewarm.planning.plan import PlannedPhase, PlannedSource, Science
-from rewarm.planning.selection import names_of, num_in_adapters
+from rewarm.planning.selection import num_trained
 from rewarm.planning.size import Size
-from rewarm.planning.trainable import trained_names
 from rewarm.recipe.retention import AgemRecipe, EwcRecipe, RetentionRecipe
 from rewarm.recipe.schema import Recipe
 from rewarm.recipe.sources import OLD_ROLES
@@ -30,7 +29,6 @@ from rewarm.records.packing import PackingFacts
 __all__ = [
     "fisher_order",
     "memory_order",
-    "num_trained",
     "resolve_retention",
     "retention_cost",
     "sources_of_retention",
@@ -293,22 +291,6 @@ def retention_cost(science: Science, model: ModelFacts) -> AddedCost:
         num_bytes += 4 * trained
         words.append("the average: 4 · trained")
     return AddedCost(num_bytes, flops, "; ".join(words), "; ".join(passes))
-
-
-def num_trained(science: Science, model: ModelFacts) -> int:
-    """Return how many weights train at some time: an adapter's own, where there is one."""
-    names = names_of(model)
-    if science.parameters.adapter is not None:
-        return num_in_adapters(science.parameters.adapter, names)
-    if not names.shapes:
-        return model.num_parameters
-    trained = frozenset[str]().union(
-        *(
-            trained_names(names, science.parameters, stage, seed=science.seed)
-            for stage in science.stages
-        )
-    )
-    return sum(math.prod(names.shapes[name]) for name in trained)
 
 
 def _tokens_of(science: Science, names: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from rewarm.planning.notes import Notes
-from rewarm.planning.plan import PlannedPhase
+from rewarm.planning.plan import PlannedPhase, Science
 from rewarm.planning.trainable import (
     Names,
     Stage,
@@ -155,6 +155,20 @@ def training_share(
         for end, stage, chosen in zip(ends, stages, sets, strict=True)
     ]
     return max(_num_values(names, chosen) for chosen in sets), sum(costs) / (3 * num_steps)
+
+
+def num_trained(science: Science, model: ModelFacts) -> int:
+    """Return how many weights train at some time: an adapter's own, where there is one."""
+    names = names_of(model)
+    if science.parameters.adapter is not None:
+        return num_in_adapters(science.parameters.adapter, names)
+    if not names.shapes:
+        return model.num_parameters
+    sets = (
+        trained_names(names, science.parameters, stage, seed=science.seed)
+        for stage in science.stages
+    )
+    return _num_values(names, frozenset[str]().union(*sets))
 
 
 def _num_values(names: Names, chosen: Collection[str]) -> int:

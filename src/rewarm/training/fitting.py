@@ -16,12 +16,13 @@ from rewarm.distributed.fsdp import num_shards
 from rewarm.distributed.world import World
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
-from rewarm.planning.retention import num_trained, retention_cost
+from rewarm.planning.retention import retention_cost
+from rewarm.planning.selection import num_trained
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing
 from rewarm.units import counted, format_bytes
 
-__all__ = ["made_to_fit", "total_memory"]
+__all__ = ["made_to_fit"]
 
 _LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Of a GPU's memory, what a step's peak may take by the estimate, which was 2 to 10 % above what was
@@ -96,7 +97,7 @@ def _room(device: torch.device, science: Science, model: ModelFacts, world: Worl
     """Return what a step may take by the estimate, what retention keeps beside the model left free;
     None where a CPU's memory is not told.
     """
-    total = total_memory(device)
+    total = _total_memory(device)
     if total is None:
         return None
     share = 1.0
@@ -107,7 +108,7 @@ def _room(device: torch.device, science: Science, model: ModelFacts, world: Worl
     return int(share * total - retention_cost(science, model).num_bytes / shards)
 
 
-def total_memory(device: torch.device) -> int | None:
+def _total_memory(device: torch.device) -> int | None:
     """Return all memory of a device; None where a CPU's is not told."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)

@@ -30,7 +30,7 @@ from rewarm.planning.budget import (
     state_bytes,
 )
 from rewarm.planning.plan import Placement, Science
-from rewarm.planning.retention import num_trained
+from rewarm.planning.selection import num_trained
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Probe, Trial
