@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,24 @@ def test_dropout_stays_as_the_config_has_it_and_is_told(tmp_path: Path) -> None:
 
 
 # What is refused
+
+
+def test_a_family_is_imported_and_no_model_made(tiny_base: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from torch import nn; made = []\n"
+        "real = nn.Module.__init__\n"
+        "def noting(self, *given, **named):\n"
+        "    made.append(type(self).__name__); real(self, *given, **named)\n"
+        "nn.Module.__init__ = noting\n"
+        "from rewarm.model.load import base_without_weights, import_family\n"
+        "name = 'transformers.models.llama.modeling_llama'; before = name in sys.modules\n"
+        "import_family(Path(sys.argv[1])); none = not any('Llama' in kind for kind in made)\n"
+        "after = name in sys.modules; base_without_weights(Path(sys.argv[1]))\n"
+        "print(before, after, none, any('Llama' in kind for kind in made))"
+    )
+    command = [sys.executable, "-c", script, str(tiny_base)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["False", "True", "True", "True"]
 
 
 def test_what_the_facts_refuse_is_refused(base: Path) -> None:

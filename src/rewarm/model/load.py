@@ -19,6 +19,7 @@ from rewarm.planning.weight_files import WeightFile, read_weight_files
 __all__ = [
     "Places",
     "base_without_weights",
+    "import_family",
     "load_base",
     "model_drawn_anew",
     "new_llama",
@@ -92,6 +93,21 @@ def base_without_weights(folder: Path, *, dtype: torch.dtype = torch.float32) ->
     model.config.use_cache = False
     model.train()
     return model  # type: ignore[no-any-return]
+
+
+def import_family(folder: Path) -> None:
+    """Import what the library has for models of the folder's family, and make none.
+
+    Raises BaseModelError as `base_without_weights` does.
+    """
+    read_model_facts(folder)
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        with quiet_transformers():
+            MODEL_FOR_CAUSAL_LM_MAPPING[type(_config(folder))]
+    except Exception as error:  # as in `load_base`
+        raise _cannot_load(folder, error) from error
 
 
 def model_drawn_anew(folder: Path, seed: int) -> nn.Module:

@@ -28,6 +28,7 @@ __all__ = [
     "explain_stages",
     "names_of",
     "note_selection",
+    "num_trained",
     "resolve_trainable",
     "training_share",
 ]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from rewarm.artifacts import read_json, write_json
 from rewarm.errors import RewarmError, RunFolderError, is_out_of_memory
-from rewarm.model.load import base_without_weights
+from rewarm.model.load import import_family
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Plan, load_plan, save_plan
 from rewarm.recipe.steps import GuardRecipe
@@ -91,8 +91,8 @@ def main(path: Path) -> None:
     plan = _as_asked(load_plan(folder / "plan.json"), request)
     science, conduct = plan.science, plan.conduct
     placement, _ = choose_placement(conduct.training, science, conduct.model)
-    # What the library takes is the process's own, and loaded with the first model.
-    base_without_weights(Path(conduct.base_folder))
+    # What the library takes is the process's own, as in a launch.
+    import_family(Path(conduct.base_folder))
     memory = MemoryMeter(placement.device)
     watch = StopWatch(placement.device)
     limit = int(memory.limit_bytes() * _LIMIT_SHARE)

@@ -20,7 +20,7 @@ from rewarm.distributed.fsdp import Root
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import CheckpointError, CorpusError, PlanError, Problems
 from rewarm.evaluation.forgetting_rule import evidence_of_forgetting
-from rewarm.model.load import base_without_weights
+from rewarm.model.load import import_family
 from rewarm.planning.plan import Plan
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
@@ -150,10 +150,10 @@ def train_plan(
     harness: list[HarnessTasks | None] = []
     ranks.together(lambda: harness.append(harness_of(plan)))
     objective = Objective.of(plan, placement, world)
-    if placement.device == "cpu":
-        # What the library takes is the process's own, no step's: it is there before that is noted.
-        base_without_weights(Path(plan.conduct.base_folder))
     laps.lap("text and measures opened")
+    # What the library takes is the process's own, no step's: it is there before that is noted.
+    ranks.together(lambda: import_family(Path(plan.conduct.base_folder)))
+    laps.lap("library loaded")
 
     def load() -> nn.Module:
         if not world.is_alone:
