@@ -468,9 +468,13 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
     return figures
 
 
+_LIMITS = "limits"
+
+
 def _is_of_others(taken: set[str], figure: str) -> bool:
-    """Tell whether a figure on record is of a shape that was not taken now."""
-    return figure.partition(",")[0] in SHAPES.keys() - taken
+    """Tell whether a figure on record is of a shape, or of the limits, that was not taken now."""
+    shape = figure.partition(",")[0]
+    return shape not in taken if shape in SHAPES else _LIMITS not in taken
 
 
 def _told_by(command: list[str]) -> list[dict[str, Any]]:
@@ -504,7 +508,7 @@ def main() -> None:
     given = parser.parse_args()
     if DEVICE == "cpu" and given.shapes != ["tiny"]:
         sys.exit("no GPU that torch sees; --shapes tiny takes a look at the script on a CPU")
-    if given.child == "limits":
+    if given.child == _LIMITS:
         for row in limits(LENGTH):
             print("RESULT " + json.dumps(row), flush=True)
         return
@@ -513,7 +517,7 @@ def main() -> None:
         return
     print(machine(), "torch", torch.__version__, flush=True)
     rows: list[dict[str, Any]] = []
-    for name in [*(["limits"] if given.limits else []), *given.shapes]:
+    for name in [*([_LIMITS] if given.limits else []), *given.shapes]:
         started = time.perf_counter()
         command = [
             sys.executable,
@@ -529,7 +533,7 @@ def main() -> None:
         command += [] if given.out is None else ["--out", str(given.out)]
         rows += _told_by(command)
         if DEVICE == "cuda":  # what is measured stays, should another shape not come to its end
-            taken = {row["shape"] for row in rows if "shape" in row}
+            taken = {row.get("shape", _LIMITS) for row in rows}
             write_results("gpu", figures_of(rows), stays=partial(_is_of_others, taken))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     if given.out is not None:

@@ -166,6 +166,14 @@ MUTATIONS = [
         "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
     ),
     Mutation(
+        promise="a GPU takes no more at a time than gained something",
+        file="training/placement.py",
+        old=" if size <= most)",
+        new=")",
+        test="tests/unit/test_training_placement.py::"
+        "test_a_gpu_takes_no_more_at_a_time_than_gained_something",
+    ),
+    Mutation(
         promise="a GPU's room for what retention keeps beside the model is left free",
         file="training/fitting.py",
         old=" - retention_cost(science, model).num_bytes / shards",

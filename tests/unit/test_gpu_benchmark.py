@@ -43,10 +43,10 @@ def test_time_that_is_counted_twice_is_no_share(gpu: Any) -> None:
         gpu.shares_of([*KERNELS, ("Optimizer.step#AdamW.step", 0.9)], 1.0)
 
 
-def test_figures_of_other_shapes_stay_on_record(gpu: Any) -> None:
-    stays = [
-        name
-        for name in ("1B, eager: MFU", "3B, compiled: rate", "product 8192", "0.5B, eager: rate")
-        if gpu._is_of_others({"1B"}, name)
-    ]
-    assert stays == ["3B, compiled: rate", "0.5B, eager: rate"]
+def test_figures_that_were_not_taken_stay_on_record(gpu: Any) -> None:
+    names = ("1B, eager: MFU", "3B, compiled: rate", "product 8192", "0.5B, eager: rate")
+    for taken, expected in (
+        ({"1B"}, ["3B, compiled: rate", "product 8192", "0.5B, eager: rate"]),
+        ({"1B", "limits"}, ["3B, compiled: rate", "0.5B, eager: rate"]),
+    ):
+        assert [name for name in names if gpu._is_of_others(taken, name)] == expected

@@ -227,7 +227,7 @@ def test_a_gpu_needs_gradients_and_moments_of_what_trains_alone(
 ) -> None:
     """Of an adapter: weights of all, twelve bytes more of each of its own."""
     facts = make_model_facts()
-    science = SCIENCE.model_copy(update={"sequence_length": 4096, "sequences_per_step": 12})
+    science = SCIENCE.model_copy(update={"sequence_length": 2048, "sequences_per_step": 12})
     adapter = AdapterRecipe(kind="lora", rank=1)
     adapted = science.model_copy(update={"parameters": ParametersRecipe(adapter=adapter)})
     total = 15 * facts.num_parameters  # of 16 bytes that each weight takes that trains
@@ -258,7 +258,7 @@ def test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth(
 ) -> None:
     facts = make_model_facts()
     science = SCIENCE.model_copy(
-        update={"sequence_length": 4096, "sequences_per_step": 12, "precision": "bf16"}
+        update={"sequence_length": 2048, "sequences_per_step": 12, "precision": "bf16"}
     )
     FakeGpu(monkeypatch, total_memory=2**50)
     whole, _ = choose_placement(TrainingRecipe(), science, facts)
@@ -289,6 +289,15 @@ def test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth(
         found, _ = choose_placement(TrainingRecipe(), kept, facts)
         expected = max(size for size in sizes if peaks[size] <= room_for)
         assert found.micro_batch_sequences == expected
+
+
+@pytest.mark.parametrize(("length", "expected"), [(4096, 8), (8192, 4), (2048, 16), (2**17, 1)])
+def test_a_gpu_takes_no_more_at_a_time_than_gained_something(
+    monkeypatch: pytest.MonkeyPatch, length: int, expected: int
+) -> None:
+    """32,768 tokens, or a single longer sequence."""
+    science = SCIENCE.model_copy(update={"sequence_length": length, "sequences_per_step": 16})
+    assert gpu_of(monkeypatch, science, total=2**50).micro_batch_sequences == expected
 
 
 def test_a_gpus_memory_grows_in_place_unless_the_environment_says_otherwise(

@@ -66,6 +66,9 @@ _WHOLE_ATTENTIONS = [
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 # Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
 _WORTH_COMPILING_FLOPS = 5e16
+# More at a time gained nothing on an H200: 65,536 tokens were 2 % slower than 32,768 at 1B parameters,
+# where 16,384 were 2.5 % faster than 8,192 at 3B (docs/speed.md).
+_MOST_GPU_TOKENS = 32_768
 # Of a GPU's memory, what gradients may take that are kept whole until a step's last micro-batch.
 _WHOLE_GRADIENTS_SHARE = 0.2
 
@@ -139,7 +142,8 @@ def choose_placement(
     )
     sizes: tuple[int, ...] = (placement.micro_batch_sequences,)
     if device.type != "cpu" and training.micro_batch_sequences is None and trial is None:
-        sizes = _divisors(sequences_per_rank)
+        most = max(1, _MOST_GPU_TOKENS // science.sequence_length)
+        sizes = tuple(size for size in _divisors(sequences_per_rank) if size <= most)
     if wanted == "auto" and trial is not None:
         placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
     elif wanted == "auto":
