@@ -27,20 +27,7 @@ def test_the_page_is_what_the_committed_results_give() -> None:
             assert (stream_table.RESULTS / name).read_text(encoding="utf-8") == svg
 
 
-NOT_RUN = ("omniglot-gss",)
-"""Beyond the 40 minutes, and said to be not run."""
-
-
-def test_what_was_not_run_is_said_on_the_page() -> None:
-    page = stream_table.PAGE.read_text(encoding="utf-8")
-    for name in NOT_RUN:
-        assert name in stream_suite.FURTHER
-        assert not (stream_table.RESULTS / f"{name}.json").exists()
-        row = next(row for row in page.splitlines() if row.startswith(f"| `{name}` |"))
-        assert "not run to its end" in row
-
-
-@pytest.mark.parametrize("name", [name for name in stream_suite.EVERY if name not in NOT_RUN])
+@pytest.mark.parametrize("name", stream_suite.EVERY)
 def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
     """Read as JSON, and rounded here: the page's own road is not gone by."""
     value = json.loads((stream_table.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
