@@ -52,7 +52,7 @@ ORDER = (
     *("keep", "summary", "translation"),
 )
 """Experiments by what they are for: the first are the first to be run."""
-FURTHER = ("medical-rates", "gap-tasks", "translation-union")
+FURTHER = ("medical-rates", "medical-union", "gap-tasks", "translation-union")
 """What three hours have no room for: run where no budget is held, or by name."""
 EVERY = (*ORDER, *FURTHER)
 
