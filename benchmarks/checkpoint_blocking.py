@@ -100,6 +100,7 @@ def main() -> None:
                 "at once",
             ),
             Figure("the same", background / copy, "", "lower", 2.0, "one copy in memory"),
+            Figure("the same, once a minute", background / 60, "", "lower", 0.05, "60 s"),
         ],
     )
 
