@@ -168,6 +168,20 @@ def test_of_several_launches_the_greatest_counts(tmp_path: Path) -> None:
     assert run.peak_bytes() is None
 
 
+def test_a_profiled_launch_counts_where_there_is_no_other(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.make_log_folder()
+    profiled = launch_memory(90).model_copy(update={"profiled": True})
+    run.append_event("stop", 1, "stopped", memory=profiled.model_dump())
+    assert run.memory() == profiled
+    assert run.peak_bytes() is None
+    before = launch_memory(30).model_dump(exclude={"profiled"})
+    run.append_event("stop", 1, "an older version's", memory=before)
+    assert run.memory() == launch_memory(30)
+    assert run.peak_bytes() == (30 - 10) * MIB
+    assert greatest([launch_memory(30), profiled]) == profiled
+
+
 def test_of_several_ranks_the_greatest_counts() -> None:
     ranks = [launch_memory(30, other=70), launch_memory(50, other=60)]
     assert greatest(ranks) == launch_memory(50, other=70)

@@ -4,6 +4,7 @@ told."""
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,18 @@ import pytest
 from rich.console import Console
 
 from rewarm.errors import EnvironmentFault, PlanError
-from rewarm.planning.plan import Plan
+from rewarm.planning.plan import Estimate, Plan
+from rewarm.planning.probed import with_probe
 from rewarm.planning.resolve import resolve
 from rewarm.recipe.load import parse_recipe
 from rewarm.records.facts import CorpusFacts
+from rewarm.reporting.evaluation_terminal import evaluation_table
 from rewarm.reporting.plan_terminal import plan_summary
 from rewarm.stages.harness import harness_of, harness_texts
+from rewarm.units import format_duration
 from tests.support.fake_facts import make_corpus_facts, make_model_facts
 from tests.unit.test_plan import CORPORA, RECIPE
+from tests.unit.test_probe import made_probe
 
 
 def plan_of(
@@ -129,6 +134,35 @@ def test_the_plan_shows_time_by_domain_and_task() -> None:
     assert "held-out text" in told
     assert "not known yet" in told
     assert "% of the run" in told
+
+
+def times_of(plan: Plan) -> list[str]:
+    """Return the column of times, as shown."""
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(evaluation_table(plan))
+    rows = [line for line in captured.get().splitlines() if "held-out" in line or "multi" in line]
+    return [re.split(r"\s{2,}", row.strip())[-1] for row in rows]
+
+
+def test_after_a_probe_the_time_is_that_of_the_evaluation_that_was_measured() -> None:
+    plan = plan_of(*TASKS, "evaluation.every_steps=100", task_bytes={"quiz": 8000})
+    probe = made_probe(plan, evaluation_tokens=2000, evaluation_s=0.5, start_s=1e4)
+    found = with_probe(plan, probe)
+    of_text = format_duration(16 * 20_000 / 2000 * 0.5)
+    assert times_of(found) == [of_text] * 3 + [format_duration(2 * 0.5)]
+
+
+def test_before_it_is_by_compute_all_of_which_is_in_the_plans_time() -> None:
+    """30 of 100 operations in 50 seconds, of which three texts take a third each."""
+    by_hand = {"training": 60.0, "evaluation": 30.0, "retention": 6.0, "Muon": 4.0}
+    found = [
+        Estimate(name=f"{name} compute", value=value, unit="FLOP", formula="made up")
+        for name, value in by_hand.items()
+    ]
+    time = Estimate(name="time", value=50.0, unit="s", formula="made up")
+    plan = plan_of("evaluation.matched_continuation_items=0")
+    assert times_of(plan.model_copy(update={"estimates": (*found, time)})) == ["5.0 s"] * 3
 
 
 # --- what is done about forgetting

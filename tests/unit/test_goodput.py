@@ -146,6 +146,18 @@ def test_a_profile_adds_up(profiled: RunFolder) -> None:
     assert any(name.startswith("aten::") for name in calls)
 
 
+def test_the_memory_of_a_profiled_launch_is_marked(profiled: RunFolder, tmp_path: Path) -> None:
+    memory = profiled.memory()
+    assert memory is not None
+    assert memory.profiled
+    run, spans = RunFolder(tmp_path), Spans()
+    hook = Profile(run.profile, spans, device_name="test")
+    train_tiny(tmp_path, make_plan(num_steps=2), hooks=[hook], spans=spans)
+    memory = run.memory()
+    assert memory is not None
+    assert not memory.profiled, "it ended before the profiler began"
+
+
 def test_the_trace_names_the_parts(profiled: RunFolder) -> None:
     path = profiled.profile.with_name("trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]

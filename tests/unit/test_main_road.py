@@ -133,6 +133,7 @@ def test_a_trial_takes_real_steps_and_leaves_the_run_alone(folder: Path, tmp_pat
     assert 4 <= trial.num_steps <= 40
     assert 0 < trial.step_s <= trial.slowest_step_s
     assert 0 < trial.process_bytes < trial.peak_bytes <= reply.limit_bytes
+    assert trial.steps_bytes == trial.peak_bytes - trial.process_bytes
     assert trial.evaluation_tokens > 0
     assert trial.evaluation_s > 0
     # Weights and two moments in float32, and what lies beside them.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rewarm.errors import EnvironmentFault, PlanError
-from rewarm.planning.plan import Estimate, Placement, Plan
+from rewarm.planning.plan import Estimate, Placement, Plan, PlannedMeasure
 from rewarm.planning.probed import probe_key, with_probe
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import EventRecord
@@ -21,7 +21,6 @@ from rewarm.stages.plan import probe_of
 from rewarm.stages.probe import probe_plan
 from rewarm.stages.probe_search import Way, chosen_of, ways
 from rewarm.training.placement import choose_placement
-from rewarm.units import format_bytes
 from tests.support.fake_facts import make_model_facts
 from tests.support.tiny_plans import make_placement, make_plan
 
@@ -164,6 +163,7 @@ def made_probe(plan: Plan = PLAN, **changes: object) -> Probe:
         step_s=0.5,
         peak_bytes=700 * 2**20,
         process_bytes=300 * 2**20,
+        steps_bytes=390 * 2**20,
         start_s=4.0,
         evaluation_tokens=0,
         checkpoint_bytes=1000,
@@ -182,18 +182,25 @@ def made_probe(plan: Plan = PLAN, **changes: object) -> Probe:
     )
 
 
+BEFORE = (
+    Estimate(name="time", value=30.0, unit="s", formula="guessed"),
+    Estimate(name="peak memory", value=500 * 2**20, unit="byte", formula="by shapes"),
+)
+
+
+def probed(**changes: object) -> dict[str, Estimate]:
+    """Return the estimates of a plan that a probe has corrected."""
+    plan = with_probe(PLAN.model_copy(update={"estimates": BEFORE}), made_probe(PLAN, **changes))
+    return {estimate.name: estimate for estimate in plan.estimates}
+
+
 def test_estimates_stand_on_what_was_measured() -> None:
     """20 steps of half a second, a save every 5 of a quarter of one, and 4 seconds to begin."""
-    before = (
-        Estimate(name="time", value=30.0, unit="s", formula="guessed"),
-        Estimate(name="cost", value=3.0, unit="", formula="hours · 10"),
-    )
+    before = (*BEFORE, Estimate(name="cost", value=3.0, unit="", formula="hours · 10"))
     plan = with_probe(PLAN.model_copy(update={"estimates": before}), made_probe())
     found = {estimate.name: estimate for estimate in plan.estimates}
     assert found["time"].value == 20 * 0.5 + 4 * 0.25 + 4.0
     assert found["cost"].value == pytest.approx(3.0 * 15 / 30)
-    assert found["peak memory"].value == 700 * 2**20
-    assert "selective checkpointing" in found["peak memory"].formula
     assert found["energy"].value == pytest.approx(15 * 36 / 3.6e6)
     # Two kept, one being written; the export in float32.
     assert found["disk"].value == 3 * 1000 + 4 * PLAN.conduct.model.num_parameters
@@ -202,13 +209,45 @@ def test_estimates_stand_on_what_was_measured() -> None:
     assert two.fingerprint == PLAN.fingerprint
 
 
-def test_an_evaluation_that_takes_more_than_steps_is_the_peak() -> None:
-    before = (Estimate(name="time", value=30.0, unit="s", formula="guessed"),)
-    probe = made_probe(other_peak_bytes=900 * 2**20)
-    plan = with_probe(PLAN.model_copy(update={"estimates": before}), probe)
-    peak = next(estimate for estimate in plan.estimates if estimate.name == "peak memory")
-    assert peak.value == 900 * 2**20
-    assert f"steps take {format_bytes(700 * 2**20)}" in peak.formula
+def test_the_peak_is_what_steps_take_and_what_has_to_fit_is_told() -> None:
+    """As without a probe: beside the process's own, and without evaluations and saves."""
+    peak = probed()["peak memory"]
+    assert (peak.value, peak.unit) == (390 * 2**20, "byte")
+    assert peak.formula == (
+        "measured on test, 2 sequences at a time, selective checkpointing; 700 MiB in all, the "
+        "process's own 300 MiB with it; 1000 MiB may be taken"
+    )
+    around = probed(other_peak_bytes=900 * 2**20)["peak memory"]
+    assert around.value == 390 * 2**20
+    assert "900 MiB in all (loading, evaluation or a save), the process's" in around.formula
+    of_gpu = probed(process_bytes=0)["peak memory"]
+    assert "; 700 MiB in all; 1000" in of_gpu.formula
+
+
+def test_where_steps_are_not_told_apart_their_peak_stays_that_by_shapes() -> None:
+    peak = probed(steps_bytes=None, process_bytes=0)["peak memory"]
+    assert peak.value == 500 * 2**20
+    assert peak.formula == "by shapes; measured on test: 700 MiB in all; 1000 MiB may be taken"
+
+
+def test_evaluations_take_as_long_as_the_one_that_was_measured() -> None:
+    """100 tokens in two seconds; on two devices half as long."""
+    measures = (
+        PlannedMeasure(domain="old", what="held-out text", tokens=80, times=5),
+        PlannedMeasure(domain="quiz", what="cloze", tokens=20, times=2),
+        PlannedMeasure(domain="arc", what="lm-evaluation-harness", tokens=0, times=2),
+    )
+    plan = PLAN.model_copy(update={"estimates": BEFORE, "evaluation": measures})
+    probe = made_probe(evaluation_tokens=100, evaluation_s=2.0)
+    for num_devices in (1, 2):
+        found = with_probe(plan, probe, num_devices=num_devices)
+        seconds = [measure.all_s for measure in found.evaluation]
+        assert seconds == [8 / num_devices, pytest.approx(0.8 / num_devices), 0]
+        (time,) = [e for e in found.estimates if e.name == "time"]
+        assert time.value == pytest.approx((10 + 8.8) / num_devices + 4 * 0.25 + 4)
+    harness_alone = plan.model_copy(update={"evaluation": measures[2:]})
+    (measure,) = with_probe(harness_alone, made_probe(evaluation_s=2.0)).evaluation
+    assert measure.all_s is None
 
 
 def test_a_probe_of_other_settings_changes_nothing_but_a_warning() -> None:

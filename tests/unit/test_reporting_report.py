@@ -12,7 +12,8 @@ import pytest
 from rewarm.artifacts import append_json_line
 from rewarm.errors import PlanError
 from rewarm.evaluation.forgetting import domain_verdicts
-from rewarm.planning.plan import load_plan
+from rewarm.planning.plan import load_plan, save_plan
+from rewarm.planning.probed import with_probe
 from rewarm.records.facts import EvalRecord
 from rewarm.records.memory import LaunchMemory
 from rewarm.records.run_folder import RunFolder
@@ -36,6 +37,7 @@ from tests.support.fake_runs import (
     make_fake_run,
 )
 from tests.support.html_page import Page
+from tests.unit.test_probe import made_probe
 
 NUM_STEPS = 60
 NAIVE = Arm(old_weight=0.0, jump=0.4, forgetting=0.7, learning=-0.6)
@@ -217,6 +219,54 @@ def test_measured_memory_stands_beside_the_estimate(tmp_path: Path) -> None:
     whole = of_gpu.model_copy(update={"peak_bytes": 901 * 2**20, "told_apart": False})
     run.append_event("finish", 5, "finished", memory=whole.model_dump())
     assert row()[2] == "950 MiB|of the process, steps or not"
+
+
+def test_a_profiled_peak_is_told_as_one(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, steps_taken=5)
+    profiled = LaunchMemory(
+        process_bytes=0,
+        peak_bytes=900 * 2**20,
+        held_bytes=900 * 2**20,
+        other_bytes=950 * 2**20,
+        told_apart=True,
+        profiled=True,
+    )
+    told = "; with a profiler's events: no other launch ended in good order"
+
+    def cell() -> str:
+        rows = {row[0].split("|")[0]: row for row in Page(render_run_report(run)).rows("quantity")}
+        return rows["peak memory"][2]
+
+    run.append_event("stop", 5, "stopped", memory=profiled.model_dump())
+    assert cell() == f"900 MiB|in steps; 950 MiB in all around them{told}"
+    plain = profiled.model_copy(update={"peak_bytes": 800 * 2**20, "profiled": False})
+    run.append_event("stop", 5, "stopped", memory=plain.model_dump())
+    assert cell() == "800 MiB|in steps; 950 MiB in all around them"
+
+
+def test_what_a_probe_measured_stands_beside_the_same_of_the_run(tmp_path: Path) -> None:
+    """A launch that takes what the probe's trial took has the plan's figure."""
+    run = make_fake_run(tmp_path, steps_taken=5)
+    plan = load_plan(run.plan)
+    took = LaunchMemory(
+        process_bytes=200 * 2**20,
+        peak_bytes=812 * 2**20,
+        held_bytes=812 * 2**20,
+        other_bytes=950 * 2**20,
+        told_apart=True,
+    )
+    probe = made_probe(
+        plan,
+        process_bytes=took.process_bytes,
+        peak_bytes=took.held_bytes,
+        other_peak_bytes=took.other_bytes,
+        steps_bytes=took.steps_bytes,
+    )
+    save_plan(with_probe(plan, probe), run.plan)
+    run.append_event("finish", 5, "finished", memory=took.model_dump())
+    rows = {row[0].split("|")[0]: row for row in Page(render_run_report(run)).rows("quantity")}
+    assert rows["peak memory"][1] == "612 MiB"
+    assert rows["peak memory"][2].startswith("612 MiB|")
 
 
 def test_reasons_and_provenance_are_told(run: RunFolder) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from rewarm.comparison.metrics import planned_values
 from rewarm.errors import RecipeError
 from rewarm.planning.plan import Plan
+from rewarm.planning.probed import with_probe
 from rewarm.planning.retention import fisher_order, memory_order
+from rewarm.units import format_bytes
 from tests.support.fake_facts import make_corpus_facts
 from tests.unit.test_plan import CORPORA, RECIPE, plan_of, problems_of
+from tests.unit.test_probe import made_probe
 
 EWC = "retention.ewc.fisher_from='old'"
 
@@ -33,12 +37,25 @@ def test_pulls_and_their_costs_by_hand() -> None:
     """A million weights; 20 sequences of 128 tokens for Fisher, of 999,680 that train."""
     plan = plan_of("retention.l2sp.weight=0.01", EWC, "retention.ewc.sequences=20")
     assert estimate(plan, "retention memory") == 8e6  # the base and Fisher in float32
+    without = estimate(plan_of(), "peak memory")
+    assert estimate(plan, "peak memory") == without + 8e6
+    (peak,) = [found for found in plan.estimates if found.name == "peak memory"]
+    assert f"{format_bytes(8_000_000)} retention" in peak.formula
     share = estimate(plan, "retention compute") / estimate(plan, "training compute")
     assert share == pytest.approx(20 * 128 / 999_680)
     assert [source.name for source in plan.science.memory] == ["old"]
     assert "20" in reason(plan, "retention.ewc.sequences")
     assert "about 32%" in reason(plan, "retention.ewc.sequences")  # √(2/20) = 0.316
     assert any("make a rough estimate" in warning for warning in plan.warnings)
+
+
+def test_comparisons_count_retention_once_with_a_probe_and_without() -> None:
+    """A probe's trial has it among what its steps took."""
+    plan = plan_of("retention.l2sp.weight=0.01")
+    assert planned_values(plan)["planned_peak_mib"] * 2**20 == estimate(plan, "peak memory")
+    measured = planned_values(with_probe(plan, made_probe(plan)))
+    assert measured["planned_peak_mib"] == 390
+    assert measured["planned_mib"] == planned_values(plan)["planned_mib"]
 
 
 @pytest.mark.parametrize(

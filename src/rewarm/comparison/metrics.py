@@ -20,7 +20,7 @@
     training_s              time spent in steps                                   seconds
     planned_tflop           compute of all steps, by the plan                     TFLOP
     planned_mib             weights, gradients, moments, retention, by the plan   MiB
-    planned_peak_mib        a step's peak, activations and retention with it      MiB
+    planned_peak_mib        a step's peak by the plan, retention with it          MiB
     peak_mib                the same as measured in the run's steps               MiB
 
 All arms are measured against one base: where an arm begins elsewhere (weights drawn anew), its own
@@ -203,7 +203,7 @@ def planned_values(plan: Plan) -> dict[str, float]:
     memory = of["weights, gradients and moments"] + retained
     found = {"planned_tflop": compute / 1e12, "planned_mib": memory / 2**20}
     if "peak memory" in of:
-        found["planned_peak_mib"] = (of["peak memory"] + retained) / 2**20
+        found["planned_peak_mib"] = of["peak memory"] / 2**20  # retention is in it
     return found
 
 

@@ -46,9 +46,17 @@ def micro_batch_on_cpu(
 
 
 def peak_estimate(
-    training: TrainingRecipe, science: Science, model: ModelFacts, num_trained: int
+    training: TrainingRecipe,
+    science: Science,
+    model: ModelFacts,
+    num_trained: int,
+    *,
+    retention_bytes: int = 0,
 ) -> Estimate:
-    """Return the peak of a step's memory in one process on a CPU."""
+    """Return the peak of a step's memory in one process on a CPU, beside the process's own.
+
+    `retention_bytes` are what retention holds all along.
+    """
     size = micro_batch_on_cpu(training, model, science.sequence_length, science.sequences_per_step)
     half = science.precision == "bf16" or (science.precision == "auto" and cpu_multiplies_bf16())
     wanted = training.activation_checkpointing
@@ -69,6 +77,7 @@ def peak_estimate(
     )
     parts = {
         "weights and moments": peak.state,
+        "retention": retention_bytes,
         "gradients": peak.gradients,
         "kept for the backward pass": peak.kept,
         "passing": peak.passing,
@@ -76,7 +85,7 @@ def peak_estimate(
     }
     return Estimate(
         name="peak memory",
-        value=peak.total,
+        value=peak.total + retention_bytes,
         unit="byte",
         formula=", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items() if size)
         + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU; "

@@ -236,6 +236,9 @@ class PlannedMeasure(Record):
     what: str
     tokens: int = Field(description="forward positions of one evaluation; 0: not known beforehand")
     times: int = Field(description="evaluations of the run that take it")
+    all_s: float | None = Field(
+        None, description="seconds of all of them, by a probe; None: not measured"
+    )
 
 
 class Plan(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rewarm.artifacts import fingerprint
 from rewarm.planning.footprint import disk_estimate, energy_estimate
-from rewarm.planning.plan import Estimate, Plan
+from rewarm.planning.plan import Estimate, Plan, PlannedMeasure
 from rewarm.records.probe import Probe
 from rewarm.units import counted, format_bytes, format_count, format_duration
 
@@ -40,8 +40,9 @@ def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
         return plan.model_copy(update={"warnings": (*plan.warnings, warning)})
     trial = probe.best
     old = {estimate.name: estimate for estimate in plan.estimates}
-    time = _time(plan, probe, num_devices)
-    found = {"time": time, "peak memory": _peak(probe)}
+    evaluation = _timed(plan, probe, num_devices)
+    time = _time(plan, probe, num_devices, sum(measure.all_s or 0.0 for measure in evaluation))
+    found = {"time": time, "peak memory": _peak(probe, old["peak memory"])}
     if "cost" in old:
         found["cost"] = _scaled(old["cost"], old["time"], time)
     if trial.checkpoint_bytes:
@@ -58,16 +59,25 @@ def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
     elif trial.watts is not None:
         found["energy"] = energy_estimate(time.value, trial.watts, num_devices, "as measured")
     kept = [found.pop(name, estimate) for name, estimate in old.items()]
-    return plan.model_copy(update={"estimates": (*kept, *found.values())})
+    return plan.model_copy(update={"estimates": (*kept, *found.values()), "evaluation": evaluation})
 
 
-def _time(plan: Plan, probe: Probe, num_devices: int) -> Estimate:
+def _timed(plan: Plan, probe: Probe, num_devices: int) -> tuple[PlannedMeasure, ...]:
+    """Return what is measured with its seconds, by the tokens of the evaluation that was."""
+    trial = probe.best
+    if not trial.evaluation_s or not trial.evaluation_tokens:
+        return plan.evaluation
+    token_s = trial.evaluation_s / trial.evaluation_tokens / num_devices
+    return tuple(
+        measure.model_copy(update={"all_s": measure.tokens * measure.times * token_s})
+        for measure in plan.evaluation
+    )
+
+
+def _time(plan: Plan, probe: Probe, num_devices: int, evaluation_s: float) -> Estimate:
     """Return the time of a whole run on the machine that was probed."""
     trial, science = probe.best, plan.science
     steps_s = science.num_steps * trial.step_s / num_devices
-    tokens = sum(measure.tokens * measure.times for measure in plan.evaluation)
-    rate = trial.evaluation_tokens / trial.evaluation_s if trial.evaluation_s else None
-    evaluation_s = 0.0 if rate is None else tokens / rate / num_devices
     saves_s = -(-science.num_steps // plan.conduct.checkpoint_every) * trial.checkpoint_s
     speed = format_count(probe.tokens_per_step / trial.step_s)
     notes = []
@@ -87,23 +97,26 @@ def _time(plan: Plan, probe: Probe, num_devices: int) -> Estimate:
     )
 
 
-def _peak(probe: Probe) -> Estimate:
+def _peak(probe: Probe, by_shapes: Estimate) -> Estimate:
+    """Return what steps take beside the process's own, as by shapes, and in words what has to fit.
+
+    Where the probe does not tell it apart, the value stays that by shapes.
+    """
     trial = probe.best
+    whole = max(trial.peak_bytes, trial.other_peak_bytes)
+    around = " (loading, evaluation or a save)" if trial.other_peak_bytes > trial.peak_bytes else ""
+    own = f", the process's own {format_bytes(trial.process_bytes)} with it"
+    fits = (
+        f"{format_bytes(whole)} in all{around}{own if trial.process_bytes else ''}; "
+        f"{format_bytes(probe.limit_bytes)} may be taken"
+    )
+    where = f"measured on {probe.device_name}"
+    if trial.steps_bytes is None:
+        return by_shapes.model_copy(update={"formula": f"{by_shapes.formula}; {where}: {fits}"})
     way = "" if trial.checkpointing == "none" else f", {trial.checkpointing} checkpointing"
-    steps = f"{counted(trial.micro_batch_sequences, 'sequence')} at a time{way}"
-    outside = trial.other_peak_bytes > trial.peak_bytes
-    return Estimate(
-        name="peak memory",
-        value=max(trial.peak_bytes, trial.other_peak_bytes),
-        unit="byte",
-        formula=f"measured on {probe.device_name}, with the process's own "
-        f"{format_bytes(trial.process_bytes)}: "
-        + (
-            f"loading, evaluation or a save; steps take {format_bytes(trial.peak_bytes)}, "
-            if outside
-            else ""
-        )
-        + f"{steps}; {format_bytes(probe.limit_bytes)} may be taken",
+    at_a_time = f"{counted(trial.micro_batch_sequences, 'sequence')} at a time{way}"
+    return by_shapes.model_copy(
+        update={"value": trial.steps_bytes, "formula": f"{where}, {at_a_time}; {fits}"}
     )
 
 

@@ -459,7 +459,13 @@ def _assemble(
         layers_share=layers_share,
     )
     found += (
-        peak_estimate(recipe.training, science, model, num_trained),
+        peak_estimate(
+            recipe.training,
+            science,
+            model,
+            num_trained,
+            retention_bytes=int(retention.num_bytes),
+        ),
         disk_estimate(
             recipe.checkpoints,
             science.num_steps,

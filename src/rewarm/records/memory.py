@@ -10,6 +10,8 @@ from rewarm.records.facts import Record
 
 __all__ = ["LaunchMemory", "greatest"]
 
+_MARKS = ("told_apart", "profiled")
+
 
 class LaunchMemory(Record):
     """Peaks of one launch; of many ranks the greatest of each.
@@ -26,6 +28,9 @@ class LaunchMemory(Record):
     told_apart: bool = Field(
         description="False: the system has one peak for all of it, as on macOS"
     )
+    profiled: bool = Field(
+        False, description="a profiler watched some steps, and kept its events beside them"
+    )
 
     @property
     def steps_bytes(self) -> int:
@@ -35,8 +40,9 @@ class LaunchMemory(Record):
 
 def greatest(of_ranks: Sequence[LaunchMemory]) -> LaunchMemory:
     """Return the greatest of each figure, over the ranks of one launch."""
-    sizes = [name for name in LaunchMemory.model_fields if name != "told_apart"]
+    sizes = [name for name in LaunchMemory.model_fields if name not in _MARKS]
     return LaunchMemory(
         **{name: max(getattr(memory, name) for memory in of_ranks) for name in sizes},
         told_apart=all(memory.told_apart for memory in of_ranks),
+        profiled=any(memory.profiled for memory in of_ranks),
     )

@@ -27,6 +27,11 @@ class Trial(Record):
     peak_bytes: int = Field(0, description="of the process in its steps, on the device that trains")
     other_peak_bytes: int = Field(0, description="before and after them: loading, evaluation, save")
     process_bytes: int = Field(0, description="of those, what it took before it had a model")
+    steps_bytes: int | None = Field(
+        None,
+        description="what steps take at most beside the process's own, on a GPU of tensors; None: "
+        "the system does not tell them apart, or the record is older",
+    )
     predicted_bytes: int = Field(0, description="peak without the process's own, by the estimate")
     start_s: float = Field(0.0, description="from the command to the first step")
     evaluation_tokens: int = Field(0, description="of the evaluation that was measured")

@@ -324,19 +324,23 @@ class RunFolder:
         return list(_records(self.events_log, EventRecord))
 
     def memory(self) -> LaunchMemory | None:
-        """Return what the launch took whose steps took most, of those that ended in good order;
-        None where none did, or none of them measured it.
+        """Return what the launch took whose steps took most, of those that ended in good order, and
+        of those that no profiler watched where there are any; None where none measured it.
         """
         ends = (event for event in self.events() if event.kind in ("stop", "finish"))
-        found = _parsed_values((event.details.get("memory") for event in ends), LaunchMemory)
-        return max(found, key=lambda memory: memory.steps_bytes, default=None)
+        values = (event.details.get("memory") for event in ends)
+        found = list(_parsed_values(values, LaunchMemory))
+        plain = [memory for memory in found if not memory.profiled]
+        return max(plain or found, key=lambda memory: memory.steps_bytes, default=None)
 
     def peak_bytes(self) -> int | None:
         """Return what steps took at most, the process's own left out; None where no launch that
-        ended in good order could tell steps from what is around them.
+        ended in good order could tell steps from what is around them, or each was profiled.
         """
         memory = self.memory()
-        return memory.steps_bytes if memory is not None and memory.told_apart else None
+        if memory is None or memory.profiled or not memory.told_apart:
+            return None
+        return memory.steps_bytes
 
 
 def _last_evals(log: Path) -> list[EvalRecord]:

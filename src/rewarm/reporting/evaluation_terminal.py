@@ -42,10 +42,14 @@ def _cells(plan: Plan, measure: PlannedMeasure) -> tuple[str, str, str]:
     times = counted(measure.times, "time")
     if not measure.tokens:
         return "not known yet", times, numbers.MISSING
+    seconds = _by_compute(plan, measure) if measure.all_s is None else measure.all_s
+    return format_count(measure.tokens), times, format_duration(seconds)
+
+
+def _by_compute(plan: Plan, measure: PlannedMeasure) -> float:
+    """Return a measure's part of the plan's whole time, which is by compute too."""
     whole = {estimate.name: estimate.value for estimate in plan.estimates}
     total = sum(one.tokens * one.times for one in plan.evaluation)
-    # The plan's whole time, by what takes how much of its compute.
-    compute = whole["training compute"] + whole["evaluation compute"]
-    compute += whole.get("retention compute", 0.0)
+    compute = sum(value for name, value in whole.items() if name.endswith(" compute"))
     share = whole["evaluation compute"] / compute * measure.tokens * measure.times / total
-    return format_count(measure.tokens), times, format_duration(share * whole["time"])
+    return share * whole["time"]

@@ -510,6 +510,9 @@ def _actual(view: RunView, estimate: PlannedEstimate) -> str | Cell:
     return numbers.MISSING
 
 
+_PROFILED = "; with a profiler's events: no other launch ended in good order"
+
+
 def _peak_memory(view: RunView) -> str | Cell:
     """Return what steps took, beside the process's own as the estimate is; with that, what was
     taken around them.
@@ -517,12 +520,13 @@ def _peak_memory(view: RunView) -> str | Cell:
     memory = view.run.memory()
     if memory is None:
         return numbers.MISSING
+    watched = _PROFILED if memory.profiled else ""
     if not memory.told_apart:
         whole = max(memory.held_bytes, memory.other_bytes)
-        return Cell(format_bytes(whole), below="of the process, steps or not")
+        return Cell(format_bytes(whole), below=f"of the process, steps or not{watched}")
     own = f", beside the process's own {format_bytes(memory.process_bytes)}"
     around = f"; {format_bytes(memory.other_bytes)} in all around them"
-    about = f"in steps{own if memory.process_bytes else ''}{around}"
+    about = f"in steps{own if memory.process_bytes else ''}{around}{watched}"
     return Cell(format_bytes(memory.steps_bytes), below=about)
 
 

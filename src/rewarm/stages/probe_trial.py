@@ -184,6 +184,7 @@ def _trial(
         peak_bytes=memory.held_bytes,
         other_peak_bytes=memory.other_bytes,
         process_bytes=memory.process_bytes,
+        steps_bytes=memory.steps_bytes if memory.told_apart else None,
         predicted_bytes=peak_of_placement(
             placement, plan.science, model, watch.num_trained or model.num_parameters
         ),

@@ -129,7 +129,9 @@ def run_training(
         finished = state.step == plan.science.num_steps
         forgot = gear.has_forgotten and not finished
         ending = Ending(state.step, finished, gear.agreed.stop_signal, forgot)
-        taken = greatest(world.ranks.together(memory.found))
+        taken = greatest(
+            world.ranks.together(lambda: memory.found(profiled=materials.spans.were_watched))
+        )
         _tell_ending(journal, ending, resume_with, materials.laps.elapsed_s, taken)
         mirror.finish()
     return ending

@@ -21,13 +21,14 @@ class Spans:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.were_watched = False
         self._watches = False
         self._waits = False
 
     def watch(self, device: torch.device) -> None:
         """Begin to add up the seconds of each part from nothing."""
         self.seconds = {}
-        self._watches = True
+        self._watches = self.were_watched = True
         self._waits = device.type == "cuda"
 
     def rest(self) -> None:

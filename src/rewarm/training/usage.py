@@ -125,8 +125,8 @@ class StepMemory:
         finally:
             self._turn_to(in_steps=was_in_steps)
 
-    def found(self) -> LaunchMemory:
-        """Return what this process's launch has taken until now."""
+    def found(self, *, profiled: bool = False) -> LaunchMemory:
+        """Return what this process's launch has taken until now; `profiled` says what is in it."""
         self._turn_to(in_steps=self._in_steps)
         return LaunchMemory(
             process_bytes=self._meter.process_bytes,
@@ -134,6 +134,7 @@ class StepMemory:
             held_bytes=self._steps.held_bytes,
             other_bytes=self._other.held_bytes,
             told_apart=self._meter.counts_anew,
+            profiled=profiled,
         )
 
     def _turn_to(self, *, in_steps: bool) -> None:
