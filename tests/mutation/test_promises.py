@@ -2146,6 +2146,13 @@ MUTATIONS = [
         test="tests/unit/test_corpus_sources.py::test_a_bomb_is_stopped",
     ),
     Mutation(
+        promise="labelled text is as long as text to train on may be",
+        file="evaluation/json_lines.py",
+        old="_CAPS = Caps()",
+        new="_CAPS = Caps(line_bytes=1 << 20)",
+        test="tests/unit/test_stream.py::test_labelled_text_is_as_long_as_text_to_train_on_may_be",
+    ),
+    Mutation(
         promise="a flipped bit in a checkpoint is noticed",
         file="artifacts.py",
         old='elif file_sha256(path) != entry["sha256"]:',

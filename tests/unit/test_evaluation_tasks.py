@@ -90,7 +90,11 @@ def test_the_first_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("empty.jsonl", b"\n\n", "holds no items"),
-        ("long.jsonl", b"x" * (2 << 20), "longer than 1 MiB"),
+        (
+            "long.jsonl",
+            b"{}\n" + b"x" * (2**26 + 1),
+            r"long\.jsonl:2: the line is longer than 64 MiB",
+        ),
         ("cut.jsonl.gz", gzip.compress(b"\n" * 1000)[:-10], "cannot be read"),
         ("plain.jsonl.gz", b"{}\n", "cannot be read"),
         ("plain.jsonl.zst", b"{}\n", "cannot be read"),
