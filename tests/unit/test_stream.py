@@ -252,6 +252,14 @@ def test_labelled_text_is_as_long_as_text_to_train_on_may_be(tmp_path: Path) -> 
         read_examples(SourceRecipe(path="x", kind="text"), path)
 
 
+def test_what_a_file_without_rows_should_hold_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.jsonl")
+    (problem,) = caught.value.problems
+    assert problem.fix == "write one a line: an object with a text and its label"
+
+
 # --- experiment ---
 
 

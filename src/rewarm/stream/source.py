@@ -145,7 +145,7 @@ def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterable[Mapping[str, Any]]:
-    return read_items(path, _row, shape="an object with a text and its label on each line")
+    return read_items(path, _row, shape="an object with a text and its label")
 
 
 def _row(line: bytes) -> Mapping[str, Any]:
