@@ -2146,6 +2146,27 @@ MUTATIONS = [
         test="tests/unit/test_corpus_sources.py::test_a_bomb_is_stopped",
     ),
     Mutation(
+        promise="a file that is not there is no matter of permissions",
+        file="errors.py",
+        old="    if error.errno in _NOWHERE:\n",
+        new="    if False:\n",
+        test="tests/unit/test_evaluation_tasks.py::test_the_remedy_is_that_of_what_refuses_a_file",
+    ),
+    Mutation(
+        promise="a folder where a file is wanted is told as that",
+        file="errors.py",
+        old="    if error.errno == errno.EISDIR:\n",
+        new="    if False:\n",
+        test="tests/unit/test_recipe.py",
+    ),
+    Mutation(
+        promise="a loop of links is no matter of permissions",
+        file="errors.py",
+        old="    if error.errno == errno.ELOOP:\n",
+        new="    if False:\n",
+        test="tests/unit/test_model_facts.py::test_a_loop_of_symlinks",
+    ),
+    Mutation(
         promise="labelled text is as long as text to train on may be",
         file="evaluation/json_lines.py",
         old="_CAPS = Caps()",
