@@ -2167,6 +2167,27 @@ MUTATIONS = [
         test="tests/unit/test_model_facts.py::test_a_loop_of_symlinks",
     ),
     Mutation(
+        promise="a profile on a GPU counts no kernel in the operator that launched it",
+        file="training/profiling.py",
+        old="average.device_type == DeviceType.CUDA and ",
+        new="",
+        test="tests/unit/test_goodput.py::test_on_a_gpu_each_kernel_is_counted_once",
+    ),
+    Mutation(
+        promise="a profile on a GPU counts no kernel in the part around it",
+        file="training/profiling.py",
+        old=" and not average.is_user_annotation",
+        new="",
+        test="tests/unit/test_goodput.py::test_on_a_gpu_each_kernel_is_counted_once",
+    ),
+    Mutation(
+        promise="a profile on a CPU has its operators and parts",
+        file="training/profiling.py",
+        old="(not on_gpu or _is_kernel(average))",
+        new="_is_kernel(average)",
+        test="tests/unit/test_goodput.py::test_on_a_cpu_a_part_has_what_no_operator_took",
+    ),
+    Mutation(
         promise="labelled text is as long as text to train on may be",
         file="evaluation/json_lines.py",
         old="_CAPS = Caps()",
