@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rewarm.errors import EnvironmentFault, UserError
+from rewarm.errors import EnvironmentFault, UserError, remedy_of
 
 __all__ = [
     "MANIFEST_NAME",
@@ -181,9 +181,8 @@ def read_json(path: Path, *, what: str, error: type[UserError]) -> Any:
     try:
         return parse_json(path.read_bytes())
     except OSError as fault:
-        raise error.one(
-            str(path), f"{what} cannot be read ({fault.strerror or fault})", "check the path"
-        ) from fault
+        told = f"{what} cannot be read ({fault.strerror or fault})"
+        raise error.one(str(path), told, remedy_of(fault, absent="check the path")) from fault
     except ValueError as fault:
         raise error.one(
             str(path),

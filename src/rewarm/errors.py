@@ -8,6 +8,7 @@ an `EnvironmentFault`: exit code 1. Neither prints a traceback unless `--traceba
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ __all__ = [
     "holds_access_token",
     "is_out_of_memory",
     "masked",
+    "remedy_of",
 ]
 
 _ACCESS_TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})\b")
@@ -191,6 +193,33 @@ def masked(text: str) -> str:
             text = text.replace(value, "***")
     text = _PASSWORD.sub("***@", text)
     return _ACCESS_TOKEN.sub("***", _QUERY.sub(r"\1***", text))
+
+
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM})
+
+
+def remedy_of(
+    error: OSError,
+    *,
+    absent: str = "check the path: a relative one counts from the folder of the file that names it",
+) -> str:
+    """Return what to do about a file that the system does not let be read.
+
+    `absent` is what to do where it is not there.
+
+    >>> remedy_of(PermissionError(errno.EACCES, "Permission denied"))
+    'check its permissions'
+    """
+    if error.errno in _NOWHERE:
+        return absent
+    if error.errno == errno.EISDIR:
+        return "give a file: this is a folder"
+    if error.errno in _REFUSED:
+        return "check its permissions"
+    if error.errno == errno.ELOOP:
+        return "mend the link: it leads back to itself"
+    return "check that it is whole (fetch it again if it was copied)"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

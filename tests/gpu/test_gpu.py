@@ -148,6 +148,8 @@ def test_blocks_and_loss_of_a_family_compile_in_half_precision(family: str) -> N
         assert loss.compile(model, 256) is None
 
 
+# torch warns that its mode is young.
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("apart", [True, False], ids=["documents", "whole"])
 def test_nothing_of_a_micro_batch_waits_for_the_device(apart: bool) -> None:
     """torch raises where the host would: from the batch in pinned memory to the gradients."""

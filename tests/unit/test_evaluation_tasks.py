@@ -1,6 +1,7 @@
 """Local multiple choice: files in every spelling, mistakes with their lines, the figure."""
 
 import codecs
+import errno
 import gzip
 import json
 from collections.abc import Callable
@@ -90,7 +91,11 @@ def test_the_first_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("empty.jsonl", b"\n\n", "holds no items"),
-        ("long.jsonl", b"x" * (2 << 20), "longer than 1 MiB"),
+        (
+            "long.jsonl",
+            b"{}\n" + b"x" * (2**26 + 1),
+            r"long\.jsonl:2: the line is longer than 64 MiB",
+        ),
         ("cut.jsonl.gz", gzip.compress(b"\n" * 1000)[:-10], "cannot be read"),
         ("plain.jsonl.gz", b"{}\n", "cannot be read"),
         ("plain.jsonl.zst", b"{}\n", "cannot be read"),
@@ -106,6 +111,34 @@ def test_files_that_cannot_be_used_are_named(
         (tmp_path / name).write_bytes(data)
     with pytest.raises(CorpusError, match=message):
         read_task(tmp_path / name, max_items=2000)
+
+
+def test_the_remedy_is_that_of_what_refuses_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remedy(path: Path) -> str:
+        with pytest.raises(CorpusError) as caught:
+            read_task(path)
+        (problem,) = caught.value.problems
+        return problem.fix
+
+    path = "check the path: a relative one counts from the folder of the file that names it"
+    assert remedy(tmp_path / "missing.jsonl") == path
+    (tmp_path / "file").write_text("")
+    assert remedy(tmp_path / "file" / "within.jsonl") == path
+    assert remedy(tmp_path / ("long" * 100)) == path
+    assert remedy(tmp_path) == "give a file: this is a folder"
+    (tmp_path / "loop").symlink_to("loop")
+    assert remedy(tmp_path / "loop") == "mend the link: it leads back to itself"
+    (tmp_path / "plain.jsonl.gz").write_text("{}\n")
+    whole = "check that it is whole (fetch it again if it was copied)"
+    assert remedy(tmp_path / "plain.jsonl.gz") == whole
+
+    def closed(path: Path, mode: str) -> None:  # root reads everything
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert remedy(tmp_path / "file") == "check its permissions"
 
 
 def test_choices_are_scored_per_byte_against_the_mean_chance() -> None:

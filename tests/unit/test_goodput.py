@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from rewarm.records.facts import EvalRecord, StepRecord
 from rewarm.records.profile import StepProfile
@@ -16,7 +19,7 @@ from rewarm.reporting.goodput import goodput_of, goodput_sentence, goodput_table
 from rewarm.reporting.profile_page import write_profile_page
 from rewarm.reporting.report import render_run_report
 from rewarm.reporting.run_view import load_run_view
-from rewarm.training.profiling import PROFILED_STEPS, Profile
+from rewarm.training.profiling import PROFILED_STEPS, Profile, _operators
 from rewarm.training.spans import Spans
 from tests.support.fake_runs import make_fake_run
 from tests.support.tiny_plans import make_plan, tensors_of, train_tiny
@@ -156,6 +159,40 @@ def test_the_memory_of_a_profiled_launch_is_marked(profiled: RunFolder, tmp_path
     memory = run.memory()
     assert memory is not None
     assert not memory.profiled, "it ended before the profiler began"
+
+
+@dataclass(frozen=True)
+class Average:
+    """A row of a profiler's averages."""
+
+    key: str
+    device_type: DeviceType
+    self_cpu_time_total: float
+    self_device_time_total: float
+    is_user_annotation: bool = False
+    count: int = 4
+
+
+AVERAGES: list[Any] = [
+    Average("forward", DeviceType.CPU, 300.0, 0.0, is_user_annotation=True),
+    Average("aten::mm", DeviceType.CPU, 200.0, 9000.0),
+    Average("aten::empty", DeviceType.CPU, 0.0, 0.0),
+    Average("forward", DeviceType.CUDA, 0.0, 9500.0, is_user_annotation=True),
+    Average("Memcpy HtoD", DeviceType.CUDA, 0.0, 500.0),
+    Average("gemm", DeviceType.CUDA, 0.0, 9000.0),
+]
+
+
+def test_on_a_gpu_each_kernel_is_counted_once() -> None:
+    """Neither in the operator that launched it nor in the part around it."""
+    found = _operators(AVERAGES, 2, on_gpu=True)
+    assert [(row.name, row.self_s) for row in found] == [("gemm", 4.5e-3), ("Memcpy HtoD", 2.5e-4)]
+    assert found[0].calls == 2
+
+
+def test_on_a_cpu_a_part_has_what_no_operator_took() -> None:
+    found = _operators(AVERAGES, 2, on_gpu=False)
+    assert [(row.name, row.self_s) for row in found] == [("forward", 1.5e-4), ("aten::mm", 1e-4)]
 
 
 def test_the_trace_names_the_parts(profiled: RunFolder) -> None:

@@ -214,7 +214,8 @@ def test_a_loop_of_symlinks(folder: Path, tmp_path: Path) -> None:
     assert "loop: the base is not there" in refusal(tmp_path / "loop")
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to(folder / "config.json")
-    assert "config.json: cannot be read (Too many levels of symbolic links)" in refusal(folder)
+    told = refusal(folder)
+    assert "config.json: cannot be read (Too many levels of symbolic links)\n    → mend" in told
 
 
 def test_an_empty_folder_is_told_everything_that_it_lacks(tmp_path: Path) -> None:

@@ -155,8 +155,9 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
             load_recipe(path)
         return str(caught.value)
 
-    assert "cannot be read (No such file or directory)" in told(tmp_path / "absent.toml")
-    assert "cannot be read (Is a directory)" in told(tmp_path)
+    absent = told(tmp_path / "absent.toml")
+    assert "cannot be read (No such file or directory)\n    → check the path, or write" in absent
+    assert "cannot be read (Is a directory)\n    → give a file: this is a folder" in told(tmp_path)
     bad = tmp_path / "bäd recipe.toml"
     bad.write_bytes(b"name = '\xff'")
     assert "not valid UTF-8 at byte 8" in told(bad)

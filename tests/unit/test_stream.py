@@ -239,6 +239,27 @@ def test_every_line_that_is_no_row_is_told_by_its_number(tmp_path: Path) -> None
     assert [problem.where.rpartition(":")[2] for problem in caught.value.problems] == ["2", "4"]
 
 
+def test_labelled_text_is_as_long_as_text_to_train_on_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    texts = ("word " * 2**19, "short")
+    lines = [json.dumps({"text": text, "label": label}) for text in texts for label in "ab"]
+    path.write_text("\n".join(lines) + "\n")
+    assert set(read_examples(SourceRecipe(path="x", kind="text"), path).texts) == set(texts)
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        file.truncate(file.tell() + 2**26 + 1)
+    with pytest.raises(CorpusError, match=r"a\.jsonl:5: the line is longer than 64 MiB"):
+        read_examples(SourceRecipe(path="x", kind="text"), path)
+
+
+def test_what_a_file_without_rows_should_hold_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.jsonl")
+    (problem,) = caught.value.problems
+    assert problem.fix == "write one a line: an object with a text and its label"
+
+
 # --- experiment ---
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.corpus.files import Input, RemoteFile, open_input, patiently
-from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError
+from rewarm.errors import CorpusError, EnvironmentFault, Problems, UserError, remedy_of
 from rewarm.recipe.sources import HubRecipe
 
 __all__ = ["find_hub_files"]
@@ -59,9 +59,8 @@ class _Repository:
             with open_input(file) as raw:
                 return raw.read(_MAX_CARD_BYTES).decode("utf-8", "replace")
         except OSError as error:
-            raise CorpusError.one(
-                str(file), f"it cannot be read ({error.strerror or error})", "check its permissions"
-            ) from error
+            what = f"it cannot be read ({error.strerror or error})"
+            raise CorpusError.one(str(file), what, remedy_of(error)) from error
 
 
 def find_hub_files(

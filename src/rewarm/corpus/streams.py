@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from rewarm.corpus.files import Input, open_input
-from rewarm.errors import CorpusError
+from rewarm.errors import CorpusError, remedy_of
 from rewarm.units import format_bytes
 
 __all__ = ["Caps", "Line", "read_lines", "read_whole"]
@@ -76,11 +76,8 @@ def _opened(path: Input, caps: Caps) -> Iterator[tuple[io.BufferedIOBase, Binary
         with open_input(path) as raw:
             yield _decompressed(path, raw, caps), raw
     except OSError as error:
-        raise CorpusError.one(
-            str(path),
-            f"cannot be read ({error.strerror or error})",
-            "check its permissions and that it is whole (fetch it again if it was copied)",
-        ) from error
+        what = f"cannot be read ({error.strerror or error})"
+        raise CorpusError.one(str(path), what, remedy_of(error)) from error
 
 
 def _decompressed(path: Input, raw: BinaryIO, caps: Caps) -> io.BufferedIOBase:

@@ -1,4 +1,4 @@
-"""Small files of a person's own, a JSON object a line; mistakes are told by file and line."""
+"""Files of a person's own, a JSON object a line; mistakes are told by file and line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from rewarm.corpus.streams import Caps, read_lines
 from rewarm.errors import CorpusError, Problem
+from rewarm.units import format_bytes
 
 __all__ = ["is_text", "read_items"]
 
 _T = TypeVar("_T")
 
-_MAX_LINE_BYTES = 1 << 20
+_CAPS = Caps()  # those of text to train on
 _MAX_PROBLEMS = 5
 
 
@@ -68,9 +69,9 @@ def is_text(value: object) -> bool:
 
 def _numbered_lines(path: Path, shape: str) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line); CorpusError for a file or line that cannot be read."""
-    for line in read_lines(path, Caps(line_bytes=_MAX_LINE_BYTES)):
+    for line in read_lines(path, _CAPS):
         if line.content is None:
-            raise CorpusError.one(
-                f"{path}:{line.number}", "the line is longer than 1 MiB", f"write {shape}"
-            )
+            most = format_bytes(_CAPS.line_bytes)
+            what = f"the line is longer than {most}"
+            raise CorpusError.one(f"{path}:{line.number}", what, f"split it: write {shape}")
         yield line.number, line.content

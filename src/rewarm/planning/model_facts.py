@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewarm.artifacts import file_sha256, parse_json
-from rewarm.errors import BaseModelError, Problems
+from rewarm.errors import BaseModelError, Problems, remedy_of
 from rewarm.planning.foreign_code import note_foreign_code, read_bounded
 from rewarm.planning.weight_files import (
     FLOAT_BYTES,
@@ -100,7 +100,7 @@ def _check_folder(folder: Path, problems: Problems) -> None:
         else:
             next(folder.iterdir(), None)
     except OSError as error:
-        problems.add(str(folder), f"it cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(folder), f"it cannot be read ({error.strerror})", remedy_of(error))
 
 
 def _read_config(path: Path, problems: Problems) -> dict[str, Any] | None:
@@ -110,7 +110,7 @@ def _read_config(path: Path, problems: Problems) -> dict[str, Any] | None:
     except FileNotFoundError:
         problems.add(str(path), "it is not there", "give a folder in Hugging Face format")
     except OSError as error:
-        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(path), f"cannot be read ({error.strerror})", remedy_of(error))
     except ValueError as error:
         problems.add(str(path), f"not valid JSON ({error})", "restore the file")
     else:
@@ -243,7 +243,7 @@ def _read_largest_token_id(path: Path, problems: Problems) -> int | None:
             "make it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
     except OSError as error:
-        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(path), f"cannot be read ({error.strerror})", remedy_of(error))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problems.add(
             str(path),

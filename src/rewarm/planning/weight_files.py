@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rewarm.artifacts import canonical_json, parse_json
-from rewarm.errors import Problems
+from rewarm.errors import Problems, remedy_of
 
 __all__ = [
     "FLOAT_BYTES",
@@ -158,7 +158,7 @@ def _read_index(path: Path, problems: Problems) -> dict[str, str]:
         if not weight_map or not all(_is_plain_name(name) for name in weight_map.values()):
             raise ValueError("weight_map must give each tensor a file of this folder")
     except OSError as error:
-        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(path), f"cannot be read ({error.strerror})", remedy_of(error))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problems.add(str(path), f"not an index of tensors ({error})", "download it again")
     else:
@@ -203,7 +203,7 @@ def read_weight_file(path: Path, problems: Problems) -> WeightFile | None:
     try:
         return _parse_file(path)
     except OSError as error:
-        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(path), f"cannot be read ({error.strerror})", remedy_of(error))
     except _DamagedError as error:
         problems.add(str(path), str(error), "download the file again; it is damaged")
     return None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from rewarm.errors import Problem, Problems, RecipeError, holds_access_token
+from rewarm.errors import Problem, Problems, RecipeError, holds_access_token, remedy_of
 
 __all__ = ["check_secrets", "parse_toml", "problems_of", "read_text", "section_in"]
 
@@ -38,6 +38,7 @@ def read_text(path: Path, *, what: str, fix: str) -> str:
         ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        fix = remedy_of(error, absent=fix) if isinstance(error, OSError) else fix
         raise RecipeError.one(str(path), f"the {what} cannot be read ({reason})", fix) from error
 
 

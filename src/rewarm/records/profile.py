@@ -10,7 +10,7 @@ __all__ = ["OperatorTime", "StepProfile"]
 
 
 class OperatorTime(Record):
-    """What one operator or kernel took, what it called left out."""
+    """What a GPU's kernel took, or a CPU's operator or named part, what it called left out."""
 
     name: str
     calls: float = Field(description="a step")

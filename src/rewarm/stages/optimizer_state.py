@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rewarm.artifacts import canonical_json, file_sha256, parse_json
-from rewarm.errors import BaseModelError, CheckpointError, Problems
+from rewarm.errors import BaseModelError, CheckpointError, Problems, remedy_of
 from rewarm.planning.plan import Plan
 from rewarm.planning.weight_files import (
     FLOAT_BYTES,
@@ -63,7 +63,7 @@ def find_optimizer_state(
     try:
         facts = _facts_of(path.resolve(), base_folder, problems)
     except OSError as error:
-        problems.add(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+        problems.add(str(path), f"cannot be read ({error.strerror})", remedy_of(error))
     problems.raise_as(BaseModelError)
     return facts
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyarrow import ArrowException, parquet
 
 from rewarm.artifacts import parse_json
-from rewarm.errors import CorpusError, Problem
+from rewarm.errors import CorpusError, Problem, remedy_of
 from rewarm.evaluation.json_lines import read_items
 from rewarm.stream.scenario import hold_out
 from rewarm.stream.sections import SourceRecipe
@@ -139,13 +139,12 @@ def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
         for batch in parquet.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()
     except (OSError, ArrowException) as error:
-        raise CorpusError.one(
-            str(path), f"it cannot be read ({error})", "check the path"
-        ) from error
+        fix = remedy_of(error) if isinstance(error, OSError) else "give a parquet file"
+        raise CorpusError.one(str(path), f"it cannot be read ({error})", fix) from error
 
 
 def _json_lines(path: Path) -> Iterable[Mapping[str, Any]]:
-    return read_items(path, _row, shape="an object with a text and its label on each line")
+    return read_items(path, _row, shape="an object with a text and its label")
 
 
 def _row(line: bytes) -> Mapping[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
@@ -93,25 +95,39 @@ class Profile:
             forward_s=self._spans.seconds.get("forward", 0.0) / num,
             backward_s=self._spans.seconds.get("backward", 0.0) / num,
             optimizer_s=self._spans.seconds.get("optimizer", 0.0) / num,
-            operators=_operators(profiler, num, on_gpu=on_gpu),
+            operators=_operators(profiler.key_averages(), num, on_gpu=on_gpu),
             trace=TRACE,
         )
         write_json(self._record, found.model_dump(mode="json"))
 
 
-def _operators(profiler: profile, num_steps: int, *, on_gpu: bool) -> tuple[OperatorTime, ...]:
-    """Return what took longest by itself, in seconds a step."""
+def _operators(
+    averages: Iterable[FunctionEventAvg], num_steps: int, *, on_gpu: bool
+) -> tuple[OperatorTime, ...]:
+    """Return what took longest by itself, in seconds a step: on a GPU kernels, else operators.
+
+    On a GPU the operators that launched kernels, and the parts around them, have their time once
+    more. On a CPU a part's own time is what no operator within it took.
+    """
 
     def self_us(average: FunctionEventAvg) -> float:
         return average.self_device_time_total if on_gpu else average.self_cpu_time_total
 
-    averages = [average for average in profiler.key_averages() if self_us(average) > 0]
-    averages.sort(key=self_us, reverse=True)
+    found = [
+        average
+        for average in averages
+        if self_us(average) > 0 and (not on_gpu or _is_kernel(average))
+    ]
+    found.sort(key=self_us, reverse=True)
     return tuple(
         OperatorTime(
             name=average.key,
             calls=average.count / num_steps,
             self_s=self_us(average) / 1e6 / num_steps,
         )
-        for average in averages[:_MOST_OPERATORS]
+        for average in found[:_MOST_OPERATORS]
     )
+
+
+def _is_kernel(average: FunctionEventAvg) -> bool:
+    return average.device_type == DeviceType.CUDA and not average.is_user_annotation
