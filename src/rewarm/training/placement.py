@@ -22,13 +22,11 @@ from rewarm.errors import EnvironmentFault, PlanError, Problems
 from rewarm.model.document_attention import Road, document_roads, installed_packages
 from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
-    CPU_ACTIVATION_BYTES,
-    activation_bytes_per_token,
-    largest_micro_batch,
     loss_of,
     note_micro_batch,
     state_bytes,
 )
+from rewarm.planning.footprint import micro_batch_on_cpu
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
 from rewarm.recipe.steps import TrainingRecipe
@@ -47,7 +45,6 @@ __all__ = [
     "choose_device",
     "choose_placement",
     "cpu_has_bf16_units",
-    "largest_micro_batch",
     "placement_changes",
     "roads_of",
 ]
@@ -108,11 +105,8 @@ def choose_placement(
     elif trial is not None:
         micro_batch = trial.micro_batch_sequences
     elif device.type == "cpu":
-        micro_batch = largest_micro_batch(
-            sequences_per_rank,
-            bytes_per_sequence=_activation_bytes(model, training, compiled=compiled)
-            * science.sequence_length,
-            budget_bytes=CPU_ACTIVATION_BYTES,
+        micro_batch = micro_batch_on_cpu(
+            training, model, science.sequence_length, sequences_per_rank
         )
     else:
         _check_room_for_state(device, _state_bytes_per_rank(science, model, world))
@@ -165,12 +159,6 @@ def _compiles(
         return False
     num_tokens = science.num_steps * science.tokens_per_step
     return 6 * model.num_parameters * num_tokens >= _WORTH_COMPILING_FLOPS
-
-
-def _activation_bytes(model: ModelFacts, training: TrainingRecipe, *, compiled: bool) -> int:
-    """Return what a token takes at most: compiled, half of what it does eagerly, in float32."""
-    taken = activation_bytes_per_token(model, loss_of(training.loss, model))
-    return taken // 2 if compiled else taken
 
 
 def _trial_of_device(
