@@ -140,6 +140,27 @@ MUTATIONS = [
         test="tests/unit/test_retention_plan.py::test_pulls_and_their_costs_by_hand",
     ),
     Mutation(
+        promise="the plan's estimate on a CPU regards compiled blocks",
+        file="planning/footprint.py",
+        old="_replace(compiled=_compiles_on_cpu(training))",
+        new="_replace(compiled=False)",
+        test="tests/unit/test_training_placement.py::test_the_plan_estimates_what_a_launch_on_a_cpu_is_laid_as",
+    ),
+    Mutation(
+        promise="blocks without a gate are not counted as keeping less, compiled",
+        file="planning/memory.py",
+        old=" and _block(model).is_gated:",
+        new=":",
+        test="tests/unit/test_training_placement.py::test_compiled_blocks_keep_less_where_they_are_gated",
+    ),
+    Mutation(
+        promise="the compiler's own memory is counted on a CPU",
+        file="planning/memory.py",
+        old="self.fragmentation + self.compiler",
+        new="self.fragmentation",
+        test="tests/unit/test_training_placement.py::test_compiled_blocks_keep_less_where_they_are_gated",
+    ),
+    Mutation(
         promise="comparisons count retention's memory once",
         file="comparison/metrics.py",
         old='of["peak memory"] / 2**20',

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError
-from rewarm.planning.footprint import peak_of_placement
+from rewarm.planning.budget import largest_micro_batch
+from rewarm.planning.footprint import peak_estimate, peak_of_placement
+from rewarm.planning.memory import StepShape, peak_memory
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
 from rewarm.recipe.parameters import AdapterRecipe, ParametersRecipe
@@ -24,7 +26,6 @@ from rewarm.training.placement import (
     apply_placement,
     autocast_of,
     choose_placement,
-    largest_micro_batch,
     placement_changes,
 )
 from tests.support.fake_facts import make_model_facts
@@ -128,6 +129,46 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits(
 ) -> None:
     found = largest_micro_batch(sequences, bytes_per_sequence=each, budget_bytes=budget)
     assert found == expected
+
+
+@pytest.mark.parametrize("compile", ["auto", "blocks"])
+def test_the_plan_estimates_what_a_launch_on_a_cpu_is_laid_as(
+    compile: Literal["auto", "blocks"],
+) -> None:
+    """Of compiled blocks too: by twice the sequences at a time, of which less is kept."""
+    science = SCIENCE.model_copy(
+        update={"sequence_length": 4096, "sequences_per_step": 64, "precision": "float32"}
+    )
+    facts = make_model_facts()
+    training = CPU.model_copy(update={"compile": compile})
+    placement, _ = choose_placement(training, science, facts)
+    assert placement.compiled == (compile == "blocks")
+    assert 1 < placement.micro_batch_sequences < 64
+    estimate = peak_estimate(training, science, facts, facts.num_parameters)
+    laid = peak_of_placement(placement, science, facts, facts.num_parameters)
+    assert estimate.value == laid
+    at_a_time = f"{placement.micro_batch_sequences} sequences at a time in float32"
+    assert at_a_time in estimate.formula
+    assert ("MiB the compiler's" in estimate.formula) == placement.compiled
+
+
+def test_compiled_blocks_keep_less_where_they_are_gated() -> None:
+    """And the compiler its own 100 MiB on a CPU. Without a gate none was seen to keep less."""
+    facts = make_model_facts()
+    plain = facts.model_copy(
+        update={"tensor_shapes": {"layers.0.mlp.up.weight": (4, 2), "layers.0.norm.weight": (2,)}}
+    )
+    eager = StepShape(1024, 2, half=False, loss="plain", sequence_length=128)
+    for model, share in ((facts, 0.6), (plain, 1.0)):
+        kept, ours = (
+            peak_memory(model, shape, state_bytes=0)
+            for shape in (eager, eager._replace(compiled=True))
+        )
+        assert ours.kept == pytest.approx(share * kept.kept, abs=1)
+        assert (kept.compiler, ours.compiler) == (0, 100 * 2**20)
+        assert ours.total == ours.tensors + ours.fragmentation + 100 * 2**20
+        on_gpu = eager._replace(compiled=True, on_gpu=True)
+        assert peak_memory(model, on_gpu, state_bytes=0).compiler == 0
 
 
 def test_logits_bound_the_micro_batch() -> None:

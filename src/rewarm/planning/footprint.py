@@ -37,12 +37,19 @@ def micro_batch_on_cpu(
     """Return the sequences of a forward pass on a CPU: the recipe's, or what activations allow."""
     if training.micro_batch_sequences is not None:
         return min(training.micro_batch_sequences, sequences_per_step)
+    taken = activation_bytes_per_token(model, loss_of(training.loss, model))
+    if _compiles_on_cpu(training):  # half of what a token takes eagerly, in float32
+        taken //= 2
     return largest_micro_batch(
         sequences_per_step,
-        bytes_per_sequence=activation_bytes_per_token(model, loss_of(training.loss, model))
-        * sequence_length,
+        bytes_per_sequence=taken * sequence_length,
         budget_bytes=CPU_ACTIVATION_BYTES,
     )
+
+
+def _compiles_on_cpu(training: TrainingRecipe) -> bool:
+    """Tell whether blocks are compiled on a CPU: where a run has its bits, only if asked for."""
+    return training.compile == "blocks"
 
 
 def peak_estimate(
@@ -66,7 +73,7 @@ def peak_estimate(
         half=half,
         loss=loss_of(training.loss, model),
         checkpointing="none" if wanted == "auto" else wanted,
-    )
+    )._replace(compiled=_compiles_on_cpu(training))
     state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
     peak = peak_memory(
         model,
@@ -82,6 +89,7 @@ def peak_estimate(
         "kept for the backward pass": peak.kept,
         "passing": peak.passing,
         "fragmentation": peak.fragmentation,
+        "the compiler's": peak.compiler,
     }
     return Estimate(
         name="peak memory",

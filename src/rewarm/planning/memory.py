@@ -5,7 +5,7 @@ that the backward pass needs is there, where the last block is computed again, w
 ends and all gradients are there, or in the update where that needs room. Counted is what autograd
 keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what torch's own
 tracker of tensors counts), not what a process takes before it has a model. On a CPU the allocator's
-fragmentation comes on top, which is the process's too.
+fragmentation comes on top, which is the process's too, and the compiler's own where there is one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ _WIDE, _HALF = 4, 2
 _LOGITS_AT_A_TIME = 3
 # Those of model/chunked_loss.py, which needs torch.
 CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
-# Of what is kept as estimated, what a compiled block keeps: it computes again what is cheap. It was
-# 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json).
+# Of what is kept as estimated, what a compiled gated block keeps: it computes again what is cheap.
+# It was 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json), 0.49 to
+# 0.64 in float32 on a CPU. GPT-NeoX's, which is not gated and has norms with a mean, kept no less.
 _KEPT_COMPILED = 0.6
+# What torch's compiler itself keeps of a process on a CPU: 85 to 114 MiB in three families.
+_COMPILER_BYTES = 100 * 2**20
 # Fragmentation: what glibc's allocator leaves unused between arrays that come and go, 0.15 to 0.5
 # of them in two machines' processes (benchmarks/peak_memory.py). To give memory back at once takes
 # a step more time (docs/negative-results.md).
@@ -70,6 +73,7 @@ class PeakMemory(NamedTuple):
     kept: int
     passing: int
     fragmentation: int = 0
+    compiler: int = 0
 
     @property
     def tensors(self) -> int:
@@ -79,7 +83,7 @@ class PeakMemory(NamedTuple):
     @property
     def total(self) -> int:
         """All of it."""
-        return self.tensors + self.fragmentation
+        return self.tensors + self.fragmentation + self.compiler
 
 
 def peak_memory(
@@ -97,7 +101,7 @@ def peak_memory(
     trained = model.num_parameters if num_trained is None else num_trained
     gradients = _WIDE * trained
     kept = shape.micro_batch_tokens * _kept_of_all(model, shape)
-    if shape.compiled and shape.checkpointing != "full":
+    if shape.compiled and shape.checkpointing != "full" and _block(model).is_gated:
         kept = int(_KEPT_COMPILED * kept)
     casts = _HALF * _cast_values(model) if shape.half else 0
     before = gradients if shape.num_micro_batches > 1 else 0
@@ -115,7 +119,10 @@ def peak_memory(
     peak = max(moments, key=lambda moment: moment.tensors)
     if shape.on_gpu:
         return peak
-    return peak._replace(fragmentation=int(_FRAGMENTATION_ON_CPU * (peak.kept + peak.passing)))
+    return peak._replace(
+        fragmentation=int(_FRAGMENTATION_ON_CPU * (peak.kept + peak.passing)),
+        compiler=_COMPILER_BYTES if shape.compiled else 0,
+    )
 
 
 def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:

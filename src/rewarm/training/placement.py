@@ -22,13 +22,11 @@ from rewarm.errors import EnvironmentFault, PlanError, Problems
 from rewarm.model.document_attention import Road, document_roads, installed_packages
 from rewarm.model.liger_loss import check_liger
 from rewarm.planning.budget import (
-    CPU_ACTIVATION_BYTES,
-    activation_bytes_per_token,
-    largest_micro_batch,
     loss_of,
     note_micro_batch,
     state_bytes,
 )
+from rewarm.planning.footprint import micro_batch_on_cpu
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
 from rewarm.recipe.steps import TrainingRecipe
@@ -47,7 +45,6 @@ __all__ = [
     "choose_device",
     "choose_placement",
     "cpu_has_bf16_units",
-    "largest_micro_batch",
     "placement_changes",
     "roads_of",
 ]
@@ -66,8 +63,8 @@ _WHOLE_ATTENTIONS = [
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 # Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
 _WORTH_COMPILING_FLOPS = 5e16
-# More at a time gained nothing on an H200: 65,536 tokens were 2 % slower than 32,768 at 1B parameters,
-# where 16,384 were 2.5 % faster than 8,192 at 3B (docs/speed.md).
+# More at a time gained nothing on an H200: 65,536 tokens were 2 % slower than 32,768 at 1B
+# parameters, where 16,384 were 2.5 % faster than 8,192 at 3B (docs/speed.md).
 _MOST_GPU_TOKENS = 32_768
 # Of a GPU's memory, what gradients may take that are kept whole until a step's last micro-batch.
 _WHOLE_GRADIENTS_SHARE = 0.2
@@ -111,11 +108,8 @@ def choose_placement(
     elif trial is not None:
         micro_batch = trial.micro_batch_sequences
     elif device.type == "cpu":
-        micro_batch = largest_micro_batch(
-            sequences_per_rank,
-            bytes_per_sequence=_activation_bytes(model, training, compiled=compiled)
-            * science.sequence_length,
-            budget_bytes=CPU_ACTIVATION_BYTES,
+        micro_batch = micro_batch_on_cpu(
+            training, model, science.sequence_length, sequences_per_rank
         )
     else:
         _check_room_for_state(device, _state_bytes_per_rank(science, model, world))
@@ -169,12 +163,6 @@ def _compiles(
         return False
     num_tokens = science.num_steps * science.tokens_per_step
     return 6 * model.num_parameters * num_tokens >= _WORTH_COMPILING_FLOPS
-
-
-def _activation_bytes(model: ModelFacts, training: TrainingRecipe, *, compiled: bool) -> int:
-    """Return what a token takes at most: compiled, half of what it does eagerly, in float32."""
-    taken = activation_bytes_per_token(model, loss_of(training.loss, model))
-    return taken // 2 if compiled else taken
 
 
 def _trial_of_device(
