@@ -684,6 +684,14 @@ MUTATIONS = [
         "test_a_kill_between_evaluation_amendment_and_checkpoint_changes_nothing",
     ),
     Mutation(
+        promise="what is dealt seldom still is where replay takes nearly all",
+        file="planning/amended.py",
+        old="least = 1 / (CYCLE - len(wanted))",
+        new="least = 1 / CYCLE",
+        test="tests/properties/test_amended_order.py"
+        "::test_what_is_dealt_seldom_still_is_where_replay_takes_nearly_all",
+    ),
+    Mutation(
         promise="a raised share governs from its step on",
         file="planning/amended.py",
         old="edges = sorted({phase.start_step, phase.end_step, *inner})",

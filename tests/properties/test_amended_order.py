@@ -74,6 +74,17 @@ def amended_sciences(draw: st.DrawFn) -> tuple[Science, Amendments]:
     return science, chain
 
 
+def test_what_is_dealt_seldom_still_is_where_replay_takes_nearly_all() -> None:
+    """85 of 65,536 slots of what is left beside 98.8 % would be 0.996 of a slot: it has one."""
+    sources = tuple(
+        PlannedSource(name=name, role=role, key="k", num_windows=1)
+        for name, role in (("often", "new"), ("seldom", "new"), ("old", "replay"))
+    )
+    phase = PlannedPhase(name="p", start_step=0, end_step=1, weights=(0, 0, CYCLE), samples=())
+    often, seldom, old = raised(sources, [phase], (65_451, 85, 0), 0.98828125)
+    assert (often, seldom, old) == (767, 1, 64_768)
+
+
 @given(amended_sciences())
 @settings(max_examples=40, deadline=None)
 def test_no_window_is_lost_or_shown_twice_by_the_change(

@@ -84,8 +84,12 @@ def raised(
         share * mine / total if known else (1 - share) * weight / (CYCLE - old)
         for weight, mine, known in zip(weights, within, is_old, strict=True)
     ]
-    # What was dealt at all still is: a share below 1/65,536 could not be.
-    return quantise_weights([max(value, 1.0 / CYCLE) if value > 0 else 0.0 for value in wanted])
+    # What was dealt at all still is: a share below 1/65,536 could not be. What is raised to it is a
+    # part of a larger sum then, and has to be one of that.
+    if any(0 < value < 1 / CYCLE for value in wanted):
+        least = 1 / (CYCLE - len(wanted))
+        wanted = [max(value, least) if value > 0 else 0.0 for value in wanted]
+    return quantise_weights(wanted)
 
 
 def _slots(phases: Sequence[PlannedPhase], num_sources: int) -> list[int]:
