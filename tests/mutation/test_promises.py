@@ -112,6 +112,38 @@ MUTATIONS = [
         test="tests/unit/test_corpus_sources.py::test_a_file_of_a_folder_that_has_two_names_is_one_file",
     ),
     Mutation(
+        promise="a compiler of blocks is heard in its reason alone",
+        file="model/compiled.py",
+        old="    with evaluating(model), quiet_compiler():\n",
+        new="    with evaluating(model):\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="a compiler of the loss is heard in its reason alone",
+        file="model/head_loss.py",
+        old="        with evaluating(model), quiet_compiler():\n",
+        new="        with evaluating(model):\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="a compiler's words are let through where they are asked for",
+        file="model/compiled.py",
+        old='    if "TORCH_LOGS" in os.environ:\n',
+        new="    if False:\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="why blocks are not compiled is told without what is for torch's developers",
+        file="model/compiled.py",
+        old="told = _ASIDE.split(str(error), maxsplit=1)[0]",
+        new="told = str(error)",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
         promise="what takes no gradient runs by the blocks as they are",
         file="model/compiled.py",
         old="        if not torch.is_grad_enabled():\n            return own(",
