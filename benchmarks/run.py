@@ -20,6 +20,7 @@ BENCHMARKS = (
     "tokenize_rate",
     "waiting_threads",
     "document_mask",
+    "attention_backward",
     "checkpoint_blocking",
     "loss_memory",
     "rehearsal_rate",
