@@ -93,7 +93,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     if not is_quicker(512, torch.bfloat16):
-        parser.error("torch finds no C++ compiler here: there is nothing to measure")
+        print("torch finds no C++ compiler here: there is nothing to measure")
+        return
     figures = [figure for shape in SHAPES for figure in figures_of(shape, given.rounds)]
     write_results("attention_backward", figures)
 

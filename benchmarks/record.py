@@ -1,7 +1,8 @@
 """Figures of benchmarks: one form, one folder, one table.
 
-A figure is {name, value, unit, better: "higher" | "lower", goal, versus, machine, date, command};
-every benchmark writes a list of them to `benchmarks/results/<benchmark>.json`.
+A figure is {name, value, unit, better: "higher" | "lower", goal, versus, machine, date, command},
+and of one that is the median of several rounds also {half: [least, most]}, between which half of
+them lie; every benchmark writes a list of them to `benchmarks/results/<benchmark>.json`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 _HALF_UNITS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
+_NO_HALF = ("half", None)
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number; `versus` names the peer or limit that it stands against."""
+    """One measured number; `versus` names the peer or limit that it stands against, and between
+    the two of `half` lie half of the rounds that it is the median of.
+    """
 
     name: str
     value: float
@@ -32,6 +36,35 @@ class Figure:
     better: Literal["higher", "lower"]
     goal: float | None = None
     versus: str = ""
+    half: tuple[float, float] | None = None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Figure:
+        """Return what a results' row holds of a figure; older ones have no `half`."""
+        names = ("name", "value", "unit", "better", "goal", "versus")
+        half = row.get("half")
+        return cls(**{name: row[name] for name in names}, half=tuple(half) if half else None)
+
+    def row(self) -> dict[str, Any]:
+        """Return the figure as a row of results; without a `half` where it has none."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != _NO_HALF}
+
+    @property
+    def told(self) -> str:
+        """The value with its unit, and between which half of its rounds lie."""
+        value = f"{self.value:.4g} {self.unit}".rstrip()
+        if self.half is None:
+            return value
+        return f"{value} (half of the rounds {self.half[0]:.4g} to {self.half[1]:.4g})"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met; "open" where rounds lie on both sides of it."""
+        if self.goal is None:
+            return ""
+        if self.half is not None and self.half[0] < self.goal < self.half[1]:
+            return "open"
+        return "short" if self.falls_short else "met"
 
     @property
     def falls_short(self) -> bool:
@@ -53,11 +86,11 @@ def write_results(
     place = RESULTS / f"{benchmark}.json"
     known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else []
     rows = [row for row in known if stays(row["name"])]
-    rows += [{**asdict(figure), **about} for figure in figures]
+    rows += [{**figure.row(), **about} for figure in figures]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     place.write_text(text + "\n", encoding="utf-8")
     for figure in figures:
-        print(f"{figure.name}: {figure.value:.4g} {figure.unit}")
+        print(f"{figure.name}: {figure.told}")
 
 
 def machine() -> str:

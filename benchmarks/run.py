@@ -20,6 +20,7 @@ BENCHMARKS = (
     "tokenize_rate",
     "waiting_threads",
     "document_mask",
+    "attention_backward",
     "checkpoint_blocking",
     "loss_memory",
     "rehearsal_rate",
@@ -47,9 +48,8 @@ def main() -> None:
     rows = []
     for name in BENCHMARKS:
         path = RESULTS / f"{name}.json"
-        for row in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
-            fields = ("name", "value", "unit", "better", "goal", "versus")
-            rows.append((name, Figure(**{field: row[field] for field in fields}), row["date"]))
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        rows += [(name, Figure.of_row(row), row["date"]) for row in known]
     rows.sort(key=lambda row: (not row[1].falls_short, row[1].goal is None))
     table = Table(box=None, header_style="bold")
     for heading in ("benchmark", "figure"):
@@ -61,9 +61,7 @@ def main() -> None:
     for name, figure, date in rows:
         sign = "≥" if figure.better == "higher" else "≤"
         goal = f"{sign} {figure.goal:g}" if figure.goal is not None else ""
-        verdict = "short" if figure.falls_short else "met" if figure.goal is not None else ""
-        value = f"{figure.value:.4g} {figure.unit}"
-        table.add_row(name, figure.name, value, goal, figure.versus, date, verdict)
+        table.add_row(name, figure.name, figure.told, goal, figure.versus, date, figure.verdict)
     Console().print(table)
 
 

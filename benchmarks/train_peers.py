@@ -4,9 +4,10 @@ Tokens per second and peak memory on this machine's CPU, eager and compiled, of 
 model, the same windows, batch and precision (bf16 where the processor has units for it). Each loop
 is a process of its own (`train_loops.py`), all of them alive at once; they take turns of three
 steps, of which two are timed, forwards and backwards in alternate rounds. A ratio is of two turns
-of one round, seconds apart, and the median over rounds is told. LitGPT lies in a folder of its own
-(`make .peers-train/.ready`); where that is missing it is left out. Saves, of which a run has one in
-many steps, are left out of these few, as the Trainer's are: `checkpoint_blocking.py` measures them.
+of one round, seconds apart; the median over rounds is told, and between which half of them lie.
+LitGPT lies in a folder of its own (`make .peers-train/.ready`); where that is missing it is left
+out. Saves, of which a run has one in many steps, are left out of these few, as the Trainer's are:
+`checkpoint_blocking.py` measures them.
 
     python benchmarks/train_peers.py [--rounds 12] [--models 6M,25M,128k] [--shared]
 
@@ -244,12 +245,15 @@ def measure(names: list[str], settings: Found, num_rounds: int, folder: Path) ->
     return measured
 
 
-def times_as_quick(one: Found, other: Found) -> float:
-    """Return the median over rounds of one loop's rate over another's."""
+def times_as_quick(one: Found, other: Found) -> tuple[float, tuple[float, float]]:
+    """Return the median over rounds of one loop's rate over another's, and between which half of
+    them lie.
+    """
     rounds = [b / a for a, b in zip(one["turns_s"], other["turns_s"], strict=True)]
     low, median, high = (float(part) for part in statistics.quantiles(rounds, n=4))
-    print(f"    {median:.3f}, half of the rounds {low:.3f} to {high:.3f}")
-    return median
+    half = max(low, min(rounds)), min(high, max(rounds))  # of two rounds quartiles lie beyond both
+    print(f"    {median:.3f}, half of the rounds {half[0]:.3f} to {half[1]:.3f}")
+    return median, half
 
 
 def figures_of(name: str, measured: dict[str, Found]) -> list[Figure]:
@@ -270,10 +274,10 @@ def figures_of(name: str, measured: dict[str, Found]) -> list[Figure]:
             if large and peer == "trainer" and not way:
                 goals = (1 / 0.75, 0.4)
             print(f"  {ours} against {other}")
-            speed = times_as_quick(measured[ours], measured[other])
+            speed, half = times_as_quick(measured[ours], measured[other])
             memory = measured[ours]["peak_bytes"] / measured[other]["peak_bytes"]
             figures += [
-                Figure(f"{told}: tokens/s of {ours}", speed, "", "higher", goals[0], other),
+                Figure(f"{told}: tokens/s of {ours}", speed, "", "higher", goals[0], other, half),
                 Figure(f"{told}: memory of {ours}", memory, "", "lower", goals[1], other),
             ]
     for loop, found in measured.items():

@@ -40,6 +40,16 @@ def _number(value: object, unit: object) -> str:
     return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
 
 
+def _value(row: Row) -> str:
+    """Return a figure's value and, where it is one of several rounds, between which half lie."""
+    value, half = _number(row["value"], row["unit"]), row.get("half")
+    if half is None:
+        return value
+    assert isinstance(half, list)
+    low, high = (_number(end, "") for end in half)
+    return f"{value} ({low} to {high})"
+
+
 def _goal(row: Row) -> str:
     goal = row["goal"]
     if goal is None:
@@ -50,10 +60,7 @@ def _goal(row: Row) -> str:
 
 def _table(rows: Iterable[Row]) -> str:
     lines = ["| what | value | against | goal |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['name']} | {_number(row['value'], row['unit'])} | {row['versus']} | {_goal(row)} |"
-        for row in rows
-    ]
+    lines += [f"| {row['name']} | {_value(row)} | {row['versus']} | {_goal(row)} |" for row in rows]
     return "\n".join(lines)
 
 

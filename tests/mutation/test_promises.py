@@ -224,6 +224,38 @@ MUTATIONS = [
         test="tests/unit/test_corpus_sources.py::test_a_file_of_a_folder_that_has_two_names_is_one_file",
     ),
     Mutation(
+        promise="a compiler of blocks is heard in its reason alone",
+        file="model/compiled.py",
+        old="    with evaluating(model), quiet_compiler():\n",
+        new="    with evaluating(model):\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="a compiler of the loss is heard in its reason alone",
+        file="model/head_loss.py",
+        old="        with evaluating(model), quiet_compiler():\n",
+        new="        with evaluating(model):\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="a compiler's words are let through where they are asked for",
+        file="model/compiled.py",
+        old='    if "TORCH_LOGS" in os.environ:\n',
+        new="    if False:\n",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
+        promise="why blocks are not compiled is told without what is for torch's developers",
+        file="model/compiled.py",
+        old="told = _ASIDE.split(str(error), maxsplit=1)[0]",
+        new="told = str(error)",
+        test="tests/parity/test_compiled.py::"
+        "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
+    ),
+    Mutation(
         promise="what takes no gradient runs by the blocks as they are",
         file="model/compiled.py",
         old="        if not torch.is_grad_enabled():\n            return own(",
@@ -2314,6 +2346,34 @@ MUTATIONS = [
         old="(not on_gpu or _is_kernel(average))",
         new="_is_kernel(average)",
         test="tests/unit/test_goodput.py::test_on_a_cpu_a_part_has_what_no_operator_took",
+    ),
+    Mutation(
+        promise="the mark of a profile's start stays off the terminal",
+        file="training/profiling.py",
+        old="        with _without_marks():\n            self._profiler.start()\n",
+        new="        self._profiler.start()\n",
+        test="tests/unit/test_goodput.py",
+    ),
+    Mutation(
+        promise="the mark of a profile's end stays off the terminal",
+        file="training/profiling.py",
+        old="        with _without_marks():\n            profiler.stop()\n",
+        new="        profiler.stop()\n",
+        test="tests/unit/test_goodput.py",
+    ),
+    Mutation(
+        promise="the mark of a profile's end with nothing watched stays off the terminal",
+        file="training/profiling.py",
+        old="            with _without_marks():\n                self._profiler.stop()\n",
+        new="            self._profiler.stop()\n",
+        test="tests/unit/test_goodput.py",
+    ),
+    Mutation(
+        promise="what else a profiler's library says is told",
+        file="training/profiling.py",
+        old='if not line.startswith(b"USDT:"):',
+        new="if False:",
+        test="tests/unit/test_goodput.py",
     ),
     Mutation(
         promise="labelled text is as long as text to train on may be",

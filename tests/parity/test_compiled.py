@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,6 +199,49 @@ def test_a_graph_that_breaks_is_refused_with_the_reason() -> None:
     assert why is not None
     assert "graph_break" in why.replace("Call to ", "").replace("torch._dynamo.", "")
     gradients(model, None)
+
+
+class Heard:
+    """What reaches a terminal of warnings and of torch's log."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        monkeypatch.setattr(warnings, "showwarning", lambda what, *_: self.told.append(str(what)))
+        monkeypatch.setattr(logging.getLogger("torch"), "handle", self._handle)
+
+    def _handle(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+    def fails(self, *arguments: object) -> Any:
+        """Fail as a compiler does that says much of it."""
+        warnings.warn("performance may be worse", stacklevel=1)
+        logging.getLogger("torch").warning("no scheduler")
+        raise RuntimeError("no compiler\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace")
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_a_compiler_that_fails_is_heard_in_the_reason_alone(
+    monkeypatch: pytest.MonkeyPatch, asked_for: bool
+) -> None:
+    heard = Heard(monkeypatch)
+    if asked_for:
+        monkeypatch.setenv("TORCH_LOGS", "+inductor")
+    else:
+        monkeypatch.delenv("TORCH_LOGS", raising=False)
+    words = ["performance may be worse", "no scheduler"]
+    model, loss = model_of("llama"), HeadLoss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert loss.settle(model) is None
+        monkeypatch.setattr(chunked_loss, "_compiled_chunk", lambda: heard.fails)
+        assert loss.compile(model, 24) == "RuntimeError: no compiler"
+        assert heard.told == (words if asked_for else [])
+        why = compiled(model, backend=heard.fails)
+    assert why is not None
+    assert why.endswith("RuntimeError: no compiler")
+    assert heard.told == (2 * words if asked_for else [])
+    logging.getLogger("torch").warning("of another matter")
+    assert heard.told[-1] == "of another matter"
 
 
 def test_without_blocks_there_is_nothing_to_compile() -> None:

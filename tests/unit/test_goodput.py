@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rewarm.reporting.goodput import goodput_of, goodput_sentence, goodput_table
 from rewarm.reporting.profile_page import write_profile_page
 from rewarm.reporting.report import render_run_report
 from rewarm.reporting.run_view import load_run_view
-from rewarm.training.profiling import PROFILED_STEPS, Profile, _operators
+from rewarm.training.profiling import PROFILED_STEPS, Profile, _operators, _without_marks
 from rewarm.training.spans import Spans
 from tests.support.fake_runs import make_fake_run
 from tests.support.tiny_plans import make_plan, tensors_of, train_tiny
@@ -159,6 +160,23 @@ def test_the_memory_of_a_profiled_launch_is_marked(profiled: RunFolder, tmp_path
     memory = run.memory()
     assert memory is not None
     assert not memory.profiled, "it ended before the profiler began"
+
+
+@pytest.mark.parametrize("num_steps", [3, 10], ids=["begun", "watched"])
+def test_the_profilers_marks_stay_off_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], num_steps: int
+) -> None:
+    """With three steps it begins, and ends with nothing watched."""
+    hook = Profile(RunFolder(tmp_path).profile, Spans(), device_name="test")
+    train_tiny(tmp_path, make_plan(num_steps=num_steps), hooks=[hook])
+    assert capfd.readouterr().err == ""
+
+
+def test_what_else_the_profiler_says_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    with _without_marks():
+        os.write(2, b"USDT:today 1:1 Handler.cpp:52] profiler_start\nERROR:no counters\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "ERROR:no counters\nafterwards\n"
 
 
 @dataclass(frozen=True)

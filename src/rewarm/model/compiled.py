@@ -11,9 +11,14 @@ stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
+import os
+import re
 import types
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +29,16 @@ from rewarm.model.modes import evaluating
 from rewarm.model.packing import packed_inputs
 from rewarm.records.probe import Checkpointing
 
-__all__ = ["compile_blocks"]
+__all__ = ["compile_blocks", "quiet_compiler", "why_of"]
 
 Within = Callable[..., Any]
 """`within(work, *arguments)` calls `work(model, *arguments)` where the weights are whole."""
 
 _MAX_REASON = 300
+# Where torch, having said what failed, goes on with what is for its own developers.
+_ASIDE = re.compile(
+    r"\s+(Developer debug context:|For more details about this graph break|Set TORCHDYNAMO_VERBOSE)"
+)
 # Of each token's vector, by the type that blocks compute in. A compiled block rounds to half
 # precision where the block as it is does, or not at all.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -91,13 +100,36 @@ def compile_blocks(
             found: str | None = within(compare)
             return found
         except Exception as error:  # a compiler, or what it needs, fails in whatever way it likes
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
+            return why_of(error)
 
-    with evaluating(model):
+    with evaluating(model), quiet_compiler():
         why = agree(told_as_reason())
     for part, own, compiled in zip(parts, before, wrapped, strict=True):
         part.forward = own if why is not None else compiled
     return why
+
+
+@contextlib.contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Keep a compiler's warnings off the terminal for a while: what it makes is held against what
+    it should be, and that is told. Where TORCH_LOGS asks for its words they are let through.
+    """
+    if "TORCH_LOGS" in os.environ:
+        yield
+        return
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def why_of(error: Exception) -> str:
+    """Return on one line what a compiler failed with."""
+    told = _ASIDE.split(str(error), maxsplit=1)[0]
+    return f"{type(error).__name__}: {' '.join(told.split())[:_MAX_REASON]}"
 
 
 def _last_norm(model: Any) -> list[nn.Module]:

@@ -24,6 +24,7 @@ from rewarm.model.chunked_loss import (
     logit_shape_of,
     tokens_of_loss,
 )
+from rewarm.model.compiled import quiet_compiler, why_of
 from rewarm.model.loss import (
     IGNORED,
     CausalModel,
@@ -39,7 +40,6 @@ __all__ = ["HeadLoss", "Nats"]
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_TOLERANCE = 5e-2
 _CHECKED = 24
-_MAX_REASON = 300
 
 
 class Nats(Protocol):
@@ -183,11 +183,11 @@ class HeadLoss:
             return None
 
         ids, labels = _made_up(model)
-        with evaluating(model):
+        with evaluating(model), quiet_compiler():
             try:
                 why: str | None = within(compare, ids, labels)
             except Exception as error:  # a compiler fails in whatever way it likes
-                why = f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]}"
+                why = why_of(error)
         if why is None:
             self._nats = compiled
         return why

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
@@ -63,7 +67,8 @@ class Profile:
         if self._watched:
             self._end(state)
         else:
-            self._profiler.stop()
+            with _without_marks():
+                self._profiler.stop()
             self._profiler = None
             self._spans.rest()
             self._num_seen -= 1  # another stage may begin
@@ -75,12 +80,14 @@ class Profile:
         # One cycle loses no events; older torch warns of what more cycles would.
         self._profiler = profile(activities=activities, acc_events=True)
         self._spans.watch(state.device)
-        self._profiler.start()
+        with _without_marks():
+            self._profiler.start()
 
     def _end(self, state: TrainState) -> None:
         profiler, self._profiler = self._profiler, None
         assert profiler is not None
-        profiler.stop()
+        with _without_marks():
+            profiler.stop()
         self._spans.rest()
         num = len(self._watched)
         self._record.parent.mkdir(exist_ok=True)
@@ -99,6 +106,29 @@ class Profile:
             trace=TRACE,
         )
         write_json(self._record, found.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def _without_marks() -> Iterator[None]:
+    """Keep off the terminal the marks that torch's profiler library writes there of its start and
+    end, at a level above its errors: those are told.
+    """
+    if sys.__stderr__ is None:  # there is none, and its number may be another file's
+        yield
+        return
+    sys.__stderr__.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"USDT:"):
+                    os.write(2, line)
 
 
 def _operators(
