@@ -10,12 +10,10 @@ to the norm, of queries, keys and values together, is told of each.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
-from record import Figure, write_results
+from record import Figure, medians_in_turns, write_results
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -68,13 +66,7 @@ def figures_of(shape: tuple[int, int, int, int], num_rounds: int) -> list[Figure
     expected = exact(query, key, value, gradient)
     ways: dict[str, Backward] = {"torch's": fused, "by products": by_products}
     distances = {name: off(way(), expected) for name, way in ways.items()}
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(num_rounds):
-        for name in list(ways)[:: 1 if number % 2 else -1]:
-            started = time.perf_counter()
-            ways[name]()
-            took[name].append(1e3 * (time.perf_counter() - started))
-    milliseconds = {name: statistics.median(each) for name, each in took.items()}
+    milliseconds = medians_in_turns(ways, num_rounds)
     taken = "" if is_quicker(length, torch.bfloat16) else " (not taken)"
     what = f"{documents} × {length} tokens, {heads} heads of {width}{taken}"
     ratio = milliseconds["torch's"] / milliseconds["by products"]

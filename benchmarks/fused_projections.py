@@ -12,12 +12,10 @@ autocast, the weight cast in each; the three take turns, and the median is told.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import torch
-from record import Figure, write_results
+from record import Figure, medians_in_turns, write_results
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -68,13 +66,7 @@ def figures_of(kind: str, num_rounds: int) -> list[Figure]:
     for name, gradient in entering.items():
         off = (gradient - entering["apart"]).norm() / entering["apart"].norm()
         assert off < 0.02, f"{name} is another product: {off:.3f} off"
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(num_rounds):
-        for name in list(ways)[:: 1 if number % 2 else -1]:
-            started = time.perf_counter()
-            ways[name]()
-            took[name].append(1e3 * (time.perf_counter() - started))
-    medians = {name: statistics.median(each) for name, each in took.items()}
+    medians = medians_in_turns(ways, num_rounds)
     return [
         *(
             Figure(

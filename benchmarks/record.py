@@ -113,6 +113,17 @@ def machine() -> str:
     return told
 
 
+def medians_in_turns(ways: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
+    """Return each way's median milliseconds; they take turns, in alternate rounds backwards."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(num_rounds):
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            ways[name]()
+            took[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(each) for name, each in took.items()}
+
+
 def median_s(act: Callable[[], object], *, repeats: int = 7, warmups: int = 1) -> float:
     """Return the median seconds that `act` takes."""
     for _ in range(warmups):

@@ -21,6 +21,7 @@ BENCHMARKS = (
     "waiting_threads",
     "document_mask",
     "attention_backward",
+    "fused_projections",
     "checkpoint_blocking",
     "loss_memory",
     "rehearsal_rate",

@@ -16,7 +16,7 @@ from rewarm.distributed.fsdp import blocks_of
 from rewarm.model import chunked_loss
 from rewarm.model.blocks import checkpoint_blocks
 from rewarm.model.chunked_loss import LogitShape, tokens_per_chunk
-from rewarm.model.compiled import compile_blocks
+from rewarm.model.compiled import compile_blocks, quiet_compiler
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.loss import IGNORED, sum_of_token_losses
 from rewarm.model.packing import DocumentAttention
@@ -217,6 +217,16 @@ class Heard:
         warnings.warn("performance may be worse", stacklevel=1)
         logging.getLogger("torch").warning("no scheduler")
         raise RuntimeError("no compiler\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace")
+
+
+def test_what_was_quiet_before_a_compiler_was_stays_so() -> None:
+    logging.disable(logging.INFO)
+    try:
+        with quiet_compiler():
+            assert logging.root.manager.disable == logging.WARNING
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("asked_for", [False, True])

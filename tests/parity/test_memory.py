@@ -41,7 +41,7 @@ WITHIN = 0.15
 GPU_RUNS = (
     *(("0.5B", "compiled", 8), ("0.5B", "eager", 4)),
     *(("1B", "compiled", 8), ("1B", "whole windows", 8), ("1B", "eager", 4)),
-    *(("3B", "compiled", 2), ("3B", "eager", 1)),
+    *(("3B", "compiled", 4), ("3B", "eager", 2)),
 )
 MORE_FAMILIES = ("qwen2", "qwen3", "mistral", "gemma2", "gpt2")
 

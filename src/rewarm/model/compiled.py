@@ -117,13 +117,14 @@ def quiet_compiler() -> Iterator[None]:
     if "TORCH_LOGS" in os.environ:
         yield
         return
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def why_of(error: Exception) -> str:
