@@ -2177,6 +2177,21 @@ MUTATIONS = [
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),
     Mutation(
+        promise="the memory estimate counts a teacher's logits and the divergence from them",
+        file="planning/footprint.py",
+        old="        teacher=None if distill is None else distill.teacher,\n",
+        new="",
+        test="tests/unit/test_plan.py::test_peak_memory_counts_what_a_divergence_takes",
+    ),
+    Mutation(
+        promise="the divergence's arrays are counted where there are no logits of all tokens",
+        file="planning/memory.py",
+        old="_DIVERGENCE_LOGITS = 4",
+        new="_DIVERGENCE_LOGITS = 1",
+        test="tests/parity/test_memory.py::"
+        "test_the_peak_with_a_teacher_is_estimated_within_its_tolerance[live-False-chunked]",
+    ),
+    Mutation(
         promise="the memory estimate counts attention's weights where they are kept",
         file="planning/memory.py",
         old='    if any("att" in key for key in model.dropout):\n',

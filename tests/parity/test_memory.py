@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from rewarm.distributed.fsdp import blocks_of
+from rewarm.batches.loader import Batch
+from rewarm.distributed.fsdp import Root, blocks_of
 from rewarm.model.blocks import checkpoint_blocks
+from rewarm.model.chunked_divergence import Scored
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.load import load_base
-from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.memory import StepShape, Teacher, peak_memory
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.muon import least_muon_values, passing_bytes
+from rewarm.recipe.retention import DistillRecipe
 from rewarm.recipe.steps import OptimizerRecipe
 from rewarm.records.probe import Checkpointing
+from rewarm.retention.distill import Distillation
 from rewarm.training.optimizer import build_optimizer, masked_step, trainable_parameters
 from tests.support.tiny_models import make_family_folder
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-LENGTH, ROWS, VOCAB_SIZE = 128, 2, 1024
+LENGTH, ROWS, VOCAB_SIZE, TOP = 128, 2, 1024, 16
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 176,
@@ -54,10 +62,12 @@ def peaks(
     loss: str,
     checkpointing: Checkpointing,
     kind: str = "adamw",
+    teacher: Teacher | None = None,
+    vocab_size: int = VOCAB_SIZE,
 ) -> tuple[int, int]:
     """Return the bytes of a step's peak, tracked and estimated."""
     sizes = GPT2 if family == "gpt2" else SIZES
-    make_family_folder(folder / "model", family, vocab_size=VOCAB_SIZE, **sizes)
+    make_family_folder(folder / "model", family, vocab_size=vocab_size, **sizes)
     facts = read_model_facts(folder / "model")
     model = load_base(folder / "model").train()
     checkpoint_blocks(blocks_of(model), checkpointing)
@@ -66,16 +76,27 @@ def peaks(
     objective = HeadLoss(None)
     if loss == "chunked":
         assert objective.settle(model, within=None, trains=True) is None
-    ids = torch.randint(VOCAB_SIZE, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(vocab_size, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
     tracker = MemTracker()
     tracker.track_external(model, optimizer)
+    distilled = (
+        None
+        if teacher is None
+        else distillation(folder / "model", ids, teacher, objective, half=half)
+    )
+    batch = batch_of(ids, stored=teacher == "stored")
     with tracker:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            nats, _ = objective(model, ids, ids, None)
+            if distilled is None:
+                nats, _ = objective(model, ids, ids, None)
+            else:
+                nats, _ = distilled(model, batch)
         torch.autograd.backward(nats)
         masked_step(optimizer, skip=torch.tensor(False))
     (found,) = tracker.get_tracker_snapshot("peak").values()
-    shape = StepShape(ROWS * LENGTH, 1, half, loss, checkpointing, sequence_length=LENGTH)
+    shape = StepShape(
+        ROWS * LENGTH, 1, half, loss, checkpointing, sequence_length=LENGTH, teacher=teacher
+    )
     num_single = least_muon_values(facts, facts.num_parameters) if kind == "muon" else 0
     estimated = peak_memory(
         facts,
@@ -84,6 +105,39 @@ def peaks(
         update_bytes=passing_bytes(facts) if kind == "muon" else 0,
     )
     return found["Total"], estimated.tensors
+
+
+class Answered(Root):
+    """A teacher whose answer is known: the tracker takes no model that does not train."""
+
+    def __init__(self, answer: Scored) -> None:
+        super().__init__(nn.Identity())
+        self.answer = answer
+
+    def forward(self, work: Any, *arguments: Any) -> Any:
+        """Return the answer; its values are taken anew, as a model's are."""
+        return self.answer._replace(values=self.answer.values.clone())
+
+
+def distillation(
+    base: Path, ids: torch.Tensor, teacher: Teacher, loss: HeadLoss, *, half: bool
+) -> Distillation:
+    """Return the objective with a teacher; what that holds all along is not counted."""
+    recipe = DistillRecipe(teacher=teacher, temperature=1.0)
+    asked = None
+    if teacher == "live":
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            asked = Answered(loss.scored(load_base(base).eval(), ids))
+    return Distillation(recipe, frozenset({0}), loss, asked)
+
+
+def batch_of(ids: torch.Tensor, *, stored: bool) -> Batch:
+    """Return a batch of one source, with the likeliest tokens of a teacher where it is `stored`."""
+    batch = Batch(0, ids, ids, np.zeros(len(ids), dtype=np.int64))
+    if not stored:
+        return batch
+    top = torch.arange(TOP).expand(*ids.shape, TOP).contiguous()
+    return replace(batch, top_ids=top, top_log_probs=torch.full(top.shape, -4.0))
 
 
 @pytest.mark.parametrize(
@@ -112,6 +166,31 @@ def test_the_peak_is_estimated_within_its_tolerance(
     tmp_path: Path, family: str, half: bool, loss: str, checkpointing: Checkpointing
 ) -> None:
     tracked, estimated = peaks(tmp_path, family, half=half, loss=loss, checkpointing=checkpointing)
+    ratio = tracked / estimated
+    assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{ratio:.3f}: {tracked:,} bytes, {estimated:,}"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "half", "loss"),
+    [
+        ("live", False, "chunked"),
+        ("live", True, "chunked"),
+        ("live", False, "plain"),
+        ("stored", False, "chunked"),
+    ],
+)
+def test_the_peak_with_a_teacher_is_estimated_within_its_tolerance(
+    tmp_path: Path, teacher: Teacher, half: bool, loss: str
+) -> None:
+    tracked, estimated = peaks(
+        tmp_path,
+        "llama",
+        half=half,
+        loss=loss,
+        checkpointing="none",
+        teacher=teacher,
+        vocab_size=8 * VOCAB_SIZE,
+    )
     ratio = tracked / estimated
     assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{ratio:.3f}: {tracked:,} bytes, {estimated:,}"
 

@@ -181,6 +181,23 @@ def test_peak_memory_by_hand() -> None:
     )
 
 
+def test_peak_memory_counts_what_a_divergence_takes() -> None:
+    """Beside the plain loss's logits, their log-softmax and gradient: the teacher's logits, four
+    arrays of the divergence, and the base's own million weights.
+    """
+    plain, taught = (
+        next(
+            e for e in plan_of('training.precision="float32"', *more).estimates if "peak" in e.name
+        )
+        for more in ([], ["retention.distill.on=new"])
+    )
+    logits = 10 * 128 * 4 * 1000
+    more = (4 + 4 - 3) * logits
+    added = more + 0.35 * more + 4 * 1_000_000
+    assert taught.value - plain.value == pytest.approx(added, abs=1)
+    assert f"{format_bytes(4 * 1_000_000)} retention" in taught.formula
+
+
 def test_evaluation_is_counted_at_every_evaluation() -> None:
     plan = plan_of("evaluation.every_steps=100", "evaluation.stride_fraction=0.5")
     steps = [0, 1, 2, 4, 8, 16, 32, 64, 100, 200, 300, 400, 500, 600, 700, 781]

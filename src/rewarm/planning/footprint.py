@@ -139,6 +139,7 @@ def _update_bytes(science: Science, model: ModelFacts) -> int:
 def _shape(
     science: Science, micro_batch: int, *, half: bool, loss: str, checkpointing: Checkpointing
 ) -> StepShape:
+    distill = science.retention.distill
     return StepShape(
         micro_batch_tokens=micro_batch * science.sequence_length,
         num_micro_batches=-(-science.sequences_per_step // micro_batch),
@@ -147,6 +148,7 @@ def _shape(
         checkpointing=checkpointing,
         documents_apart=science.mask_documents,
         sequence_length=science.sequence_length,
+        teacher=None if distill is None else distill.teacher,
     )
 
 

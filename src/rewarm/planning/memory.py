@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing
@@ -23,13 +23,17 @@ __all__ = [
     "GPU_CHUNK_BYTES",
     "PeakMemory",
     "StepShape",
+    "Teacher",
     "kept_bytes_per_token",
     "peak_memory",
 ]
 
+Teacher = Literal["live", "stored"]
 _WIDE, _HALF = 4, 2
 # Float32 arrays over a chunk's or a micro-batch's logits that exist at a time.
 _LOGITS_AT_A_TIME = 3
+# Those of the divergence from a teacher's distribution (model/chunked_divergence.py).
+_DIVERGENCE_LOGITS = 4
 # Those of model/chunked_loss.py, which needs torch.
 CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
 # Of what is kept as estimated, what a compiled gated block keeps: it computes again what is cheap.
@@ -63,6 +67,8 @@ class StepShape(NamedTuple):
     compiled: bool = False
     on_gpu: bool = False
     sequence_length: int = 0
+    teacher: Teacher | None = None
+    """What distillation holds the model to: the base's own logits, or what was stored of them."""
 
 
 class PeakMemory(NamedTuple):
@@ -106,7 +112,10 @@ def peak_memory(
     casts = _HALF * _cast_values(model) if shape.half else 0
     before = gradients if shape.num_micro_batches > 1 else 0
     head = _WIDE * model.vocab_size * model.hidden_size
-    at_loss = PeakMemory(state_bytes, before, kept + casts, _loss_bytes(model, shape, head))
+    passing = _loss_bytes(model, shape, head)
+    if shape.teacher is not None:
+        passing = max(passing, _distillation_bytes(model, shape, head))
+    at_loss = PeakMemory(state_bytes, before, kept + casts, passing)
     # The embedding's gradient is a whole array before it is added to the one that is there.
     is_added = shape.num_micro_batches > 1 or model.tied_embeddings
     at_end = PeakMemory(state_bytes, gradients, 0, head if is_added else 0)
@@ -271,6 +280,22 @@ def _loss_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
     tokens = min(shape.micro_batch_tokens, _fitting(GPU_CHUNK_BYTES, _WIDE, model))
     # The head's gradient, and one chunk's part of it.
     return tokens * _WIDE * _LOGITS_AT_A_TIME * model.vocab_size + 2 * head
+
+
+def _distillation_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
+    """Return what the divergence from a teacher needs beside what blocks keep, the loss's own
+    gradient of the head among it.
+    """
+    chunk_bytes = GPU_CHUNK_BYTES if shape.on_gpu else CHUNK_BYTES
+    tokens = min(shape.micro_batch_tokens, _fitting(chunk_bytes, _WIDE, model))
+    at_a_time = _WIDE * _DIVERGENCE_LOGITS * tokens * model.vocab_size
+    if shape.loss != "plain":
+        return at_a_time + 2 * head
+    width = _HALF if shape.half else _WIDE
+    logits = shape.micro_batch_tokens * model.vocab_size
+    # The model's logits, their log-softmax, their gradient; and the teacher's logits.
+    whole = width * 2 + _WIDE + (width if shape.teacher == "live" else 0)
+    return at_a_time + whole * logits
 
 
 def _fitting(num_bytes: int, width: int, model: ModelFacts) -> int:

@@ -28,8 +28,6 @@ _LESS_AND_LESS: tuple[Checkpointing, ...] = ("none", "selective", "full")
 # Of a GPU's memory, what a step's peak may take by the estimate, which was 2 to 10 % above what was
 # measured; the rest is the context's, the kernels' and what lies between arrays.
 _GPU_SHARE = 0.9
-# Of the same, what is left to a distillation's second forward pass, of which there is no estimate.
-_DISTILLATION_SHARE = 0.2
 
 
 def made_to_fit(
@@ -100,10 +98,7 @@ def _room(device: torch.device, science: Science, model: ModelFacts, world: Worl
     total = _total_memory(device)
     if total is None:
         return None
-    share = 1.0
-    if device.type != "cpu":
-        share = _GPU_SHARE
-        share -= _DISTILLATION_SHARE if science.retention.distill is not None else 0
+    share = 1.0 if device.type == "cpu" else _GPU_SHARE
     shards = num_shards(world) * world.tensor_parallel
     return int(share * total - retention_cost(science, model).num_bytes / shards)
 
