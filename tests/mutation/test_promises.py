@@ -2184,6 +2184,22 @@ MUTATIONS = [
         test="tests/unit/test_plan.py::test_peak_memory_counts_what_a_divergence_takes",
     ),
     Mutation(
+        promise="layers below the lowest that trains keep no activations in the estimate",
+        file="planning/footprint.py",
+        old="        untouched_layers=num_untouched_layers(science, model),\n",
+        new="",
+        test="tests/unit/test_plan.py::"
+        "test_peak_memory_counts_no_activations_of_layers_that_never_train",
+    ),
+    Mutation(
+        promise="a frozen layer above one that trains keeps its activations in the estimate",
+        file="planning/trainable.py",
+        old="    return min(found)\n",
+        new="    return max(found)\n",
+        test="tests/unit/test_plan.py::"
+        "test_peak_memory_counts_no_activations_of_layers_that_never_train",
+    ),
+    Mutation(
         promise="the divergence's arrays are counted where there are no logits of all tokens",
         file="planning/memory.py",
         old="_DIVERGENCE_LOGITS = 4",

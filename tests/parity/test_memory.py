@@ -195,6 +195,40 @@ def test_the_peak_with_a_teacher_is_estimated_within_its_tolerance(
     assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{ratio:.3f}: {tracked:,} bytes, {estimated:,}"
 
 
+def test_layers_that_the_backward_pass_does_not_reach_keep_nothing(tmp_path: Path) -> None:
+    """By what autograd saves: the tracker takes no weights that do not train."""
+    sizes = SIZES | {"num_hidden_layers": 6}
+    make_family_folder(tmp_path / "model", "llama", vocab_size=VOCAB_SIZE, **sizes)
+    facts = read_model_facts(tmp_path / "model")
+    ids = torch.zeros(ROWS, LENGTH, dtype=torch.long)
+
+    def kept(num_frozen: int) -> int:
+        model: Any = load_base(tmp_path / "model").train()
+        model.get_input_embeddings().requires_grad_(num_frozen == 0)
+        for block in blocks_of(model)[:num_frozen]:
+            block.requires_grad_(False)
+        saved: dict[int, torch.UntypedStorage] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            hidden = model.base_model(ids).last_hidden_state
+        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        assert hidden.requires_grad
+        return sum(storage.nbytes() for at, storage in saved.items() if at not in own)
+
+    def estimated(num_frozen: int) -> int:
+        shape = StepShape(
+            ROWS * LENGTH, 1, False, "plain", sequence_length=LENGTH, untouched_layers=num_frozen
+        )
+        return peak_memory(facts, shape, state_bytes=0).kept
+
+    for num_frozen in (0, 3, 5):
+        assert kept(num_frozen) / estimated(num_frozen) == pytest.approx(1, abs=WITHIN)
+
+
 def test_the_peak_with_muon_is_estimated_within_its_tolerance(tmp_path: Path) -> None:
     """One moment for blocks' matrices, and what an update of the largest of them passes through."""
     tracked, estimated = peaks(

@@ -198,6 +198,36 @@ def test_peak_memory_counts_what_a_divergence_takes() -> None:
     assert f"{format_bytes(4 * 1_000_000)} retention" in taught.formula
 
 
+def test_peak_memory_counts_no_activations_of_layers_that_never_train() -> None:
+    """Of four layers the lower two keep nothing of a block's 2,300 values of a token."""
+    matrices = {f"self_attn.{name}_proj": (100, 100) for name in "qkvo"}
+    matrices |= {
+        "mlp.gate_proj": (300, 100),
+        "mlp.up_proj": (300, 100),
+        "mlp.down_proj": (100, 300),
+    }
+    norms = dict.fromkeys(("input_layernorm", "post_attention_layernorm"), (100,))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (1000, 100)}
+    for layer in range(4):
+        for name, shape in (matrices | norms).items():
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+    facts = make_model_facts().model_copy(update={"tensor_shapes": shapes})
+
+    def formula_of(*overrides: str) -> str:
+        recipe = parse_recipe(RECIPE, overrides=['training.precision="float32"', *overrides])
+        plan = resolve(recipe, facts, CORPORA, base_folder="base")
+        return next(e.formula for e in plan.estimates if e.name == "peak memory")
+
+    tokens = 10 * 128
+    around = tokens * (4 * 300 + 3 * 8)
+    kept = {num_layers: tokens * num_layers * 4 * 2300 + around for num_layers in (2, 4)}
+    told = "{} kept for the backward pass"
+    assert told.format(format_bytes(kept[4])) in formula_of()
+    assert told.format(format_bytes(kept[4])) in formula_of("parameters.freeze=['layers.0-1']")
+    upper = "parameters.train=['layers.upper-half']"
+    assert told.format(format_bytes(kept[2])) in formula_of(upper)
+
+
 def test_evaluation_is_counted_at_every_evaluation() -> None:
     plan = plan_of("evaluation.every_steps=100", "evaluation.stride_fraction=0.5")
     steps = [0, 1, 2, 4, 8, 16, 32, 64, 100, 200, 300, 400, 500, 600, 700, 781]

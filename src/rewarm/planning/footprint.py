@@ -13,6 +13,7 @@ from rewarm.planning.machine import cpu_multiplies_bf16
 from rewarm.planning.memory import StepShape, peak_memory
 from rewarm.planning.muon import passing_bytes
 from rewarm.planning.plan import Estimate, Placement, Science
+from rewarm.planning.selection import num_untouched_layers
 from rewarm.recipe.records import CheckpointRecipe
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
@@ -69,6 +70,7 @@ def peak_estimate(
     wanted = training.activation_checkpointing
     shape = _shape(
         science,
+        model,
         size,
         half=half,
         loss=loss_of(training.loss, model),
@@ -116,6 +118,7 @@ def peak_of_placement(
     """
     shape = _shape(
         science,
+        model,
         placement.micro_batch_sequences,
         half=placement.autocast_dtype is not None,
         loss=placement.loss,
@@ -137,7 +140,13 @@ def _update_bytes(science: Science, model: ModelFacts) -> int:
 
 
 def _shape(
-    science: Science, micro_batch: int, *, half: bool, loss: str, checkpointing: Checkpointing
+    science: Science,
+    model: ModelFacts,
+    micro_batch: int,
+    *,
+    half: bool,
+    loss: str,
+    checkpointing: Checkpointing,
 ) -> StepShape:
     distill = science.retention.distill
     return StepShape(
@@ -148,6 +157,7 @@ def _shape(
         checkpointing=checkpointing,
         documents_apart=science.mask_documents,
         sequence_length=science.sequence_length,
+        untouched_layers=num_untouched_layers(science, model),
         teacher=None if distill is None else distill.teacher,
     )
 

@@ -67,6 +67,8 @@ class StepShape(NamedTuple):
     compiled: bool = False
     on_gpu: bool = False
     sequence_length: int = 0
+    untouched_layers: int = 0
+    """The lowest layers that the backward pass does not reach: they keep nothing for it."""
     teacher: Teacher | None = None
     """What distillation holds the model to: the base's own logits, or what was stored of them."""
 
@@ -248,7 +250,9 @@ def _input_width(model: ModelFacts, name: str, shape: tuple[int, ...]) -> int:
 
 def _kept_of_all(model: ModelFacts, shape: StepShape) -> int:
     """Return what blocks, last norm, embedding and the batch itself keep of one token."""
-    return kept_bytes_per_token(model, shape) + 3 * _WIDE * model.hidden_size + 3 * 8
+    reached = model.num_layers - shape.untouched_layers
+    of_blocks = kept_bytes_per_token(model, shape) * reached // max(1, model.num_layers)
+    return of_blocks + 3 * _WIDE * model.hidden_size + 3 * 8
 
 
 def _again_bytes(model: ModelFacts, shape: StepShape) -> int:

@@ -14,6 +14,7 @@ from rewarm.planning.trainable import (
     is_adapter_target,
     is_embedding,
     layers_named,
+    lowest_trained,
     stages_of,
     trained_names,
     training_cost,
@@ -29,6 +30,7 @@ __all__ = [
     "names_of",
     "note_selection",
     "num_trained",
+    "num_untouched_layers",
     "resolve_trainable",
     "training_share",
 ]
@@ -170,6 +172,17 @@ def num_trained(science: Science, model: ModelFacts) -> int:
         for stage in science.stages
     )
     return _num_values(names, frozenset[str]().union(*sets))
+
+
+def num_untouched_layers(science: Science, model: ModelFacts) -> int:
+    """Return how many of the lowest layers no backward pass reaches in any stage."""
+    names = names_of(model)
+    if science.parameters.adapter is not None or not names.shapes:
+        return 0
+    return min(
+        lowest_trained(names, trained_names(names, science.parameters, stage, seed=science.seed))
+        for stage in science.stages
+    )
 
 
 def _num_values(names: Names, chosen: Collection[str]) -> int:

@@ -34,6 +34,7 @@ __all__ = [
     "layer_of",
     "layer_rate_scale",
     "layers_named",
+    "lowest_trained",
     "stages_of",
     "trained_names",
     "training_cost",
@@ -291,11 +292,11 @@ def training_cost(names: Names, trained: Collection[str]) -> float:
     in_layers = {name: shape for name, shape in names.shapes.items() if layer_of(name) is not None}
     total = sum(math.prod(shape) for shape in in_layers.values())
     kept = sum(math.prod(shape) for name, shape in in_layers.items() if name in trained)
-    lowest = _lowest_trained(names, trained)
+    lowest = lowest_trained(names, trained)
     return 1 + (layers - lowest) / layers + (kept / total if total else 0.0)
 
 
-def _lowest_trained(names: Names, trained: Collection[str]) -> int:
+def lowest_trained(names: Names, trained: Collection[str]) -> int:
     """Return the lowest layer that the backward pass reaches; all of them for embeddings."""
     found = [names.num_layers]
     for name in trained:
