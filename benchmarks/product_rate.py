@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import torch
-from record import Figure, write_results
+from record import Figure, arguments_of, write_results
 from train_peers import NUM_WARMUPS, SHAPES, TOLD, TURN, Found, Loop, Shape, prepare, write_text
 
 LOOPS = ("rewarm", "bare", "rewarm, compiled", "bare, compiled")
@@ -125,7 +125,7 @@ def main() -> None:
             settings = prepare(folder, name, NUM_WARMUPS + TURN * options.rounds, shared=False)
             print(name, flush=True)
             figures += figures_of(name, {**settings, "watched": True}, options.rounds, folder)
-    write_results("product_rate", figures)
+    write_results("product_rate", figures, arguments=arguments_of(options))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 A figure is {name, value, unit, better: "higher" | "lower", goal, versus, machine, date, command},
 and of one that is the median of several rounds also {half: [least, most]}, between which half of
 them lie; every benchmark writes a list of them to `benchmarks/results/<benchmark>.json`.
+Whether a goal is met is told of what is on record alone: without a `half` no figure is plainly met.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,12 +62,15 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether the goal is met; "open" where rounds lie on both sides of it."""
+        """Whether the goal is met; "open" where rounds lie on both sides of it, and with "no
+        spread" where nothing on record tells whether they do.
+        """
         if self.goal is None:
             return ""
         if self.half is not None and self.half[0] < self.goal < self.half[1]:
             return "open"
-        return "short" if self.falls_short else "met"
+        word = "short" if self.falls_short else "met"
+        return f"{word}, no spread" if self.half is None else word
 
     @property
     def falls_short(self) -> bool:
@@ -74,13 +80,22 @@ class Figure:
 
 
 def write_results(
-    benchmark: str, figures: list[Figure], *, stays: Callable[[str], bool] = lambda name: False
+    benchmark: str,
+    figures: list[Figure],
+    *,
+    stays: Callable[[str], bool] = lambda name: False,
+    arguments: Sequence[str] | None = None,
 ) -> None:
-    """Write a benchmark's figures and print them; of what is on record, some names may stay."""
+    """Write a benchmark's figures and print them; of what is on record, some names may stay.
+
+    The command on record has the `arguments` that give the same again; without them, those that
+    the script was given.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
     about = {
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
-        "command": " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *given]),
     }
     RESULTS.mkdir(exist_ok=True)
     place = RESULTS / f"{benchmark}.json"
@@ -91,6 +106,15 @@ def write_results(
     place.write_text(text + "\n", encoding="utf-8")
     for figure in figures:
         print(f"{figure.name}: {figure.told}")
+
+
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """Return the arguments that give these options, whatever the defaults become."""
+    found = []
+    for name, value in vars(options).items():
+        if value is not False:
+            found += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return found
 
 
 def machine() -> str:

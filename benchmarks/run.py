@@ -64,6 +64,11 @@ def main() -> None:
         goal = f"{sign} {figure.goal:g}" if figure.goal is not None else ""
         table.add_row(name, figure.name, figure.told, goal, figure.versus, date, figure.verdict)
     Console().print(table)
+    Console().print(
+        "open: half of the rounds lie on both sides of the goal. No spread: the figure on record, "
+        "a median or the only one, is on that side; between which half of its rounds lie is not "
+        "on record."
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import Figure, write_results
+from record import Figure, arguments_of, write_results
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".peers-train"
@@ -317,7 +317,12 @@ def main() -> None:
     if options.shared:
         figures = [figure_beside_other_work(figure) for figure in figures]
     others = tuple(f"{TOLD[name]}: " for name in TOLD if name not in options.models.split(","))
-    write_results("train_peers", figures, stays=lambda name: name.startswith(others))
+    write_results(
+        "train_peers",
+        figures,
+        stays=lambda name: name.startswith(others),
+        arguments=arguments_of(options),
+    )
 
 
 def figure_beside_other_work(figure: Figure) -> Figure:

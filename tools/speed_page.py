@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from record import Figure
 
 __all__ = ["BLOCKS", "PAGE", "written"]
 
@@ -17,7 +23,7 @@ PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 _BLOCK = re.compile(r"(<!-- figures ([a-z_]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
-Row = Mapping[str, object]
+Row = Mapping[str, Any]
 
 
 def written(text: str) -> str:
@@ -55,7 +61,7 @@ def _goal(row: Row) -> str:
     if goal is None:
         return ""
     sign = "≥" if row["better"] == "higher" else "≤"
-    return f"{sign} {goal:.3g}"
+    return f"{sign} {goal:.3g} ({Figure.of_row(row).verdict})"
 
 
 def _table(rows: Iterable[Row]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,26 @@ def test_a_figure_of_before_has_no_half(record: Any) -> None:
     figure = record.Figure.of_row({**row, "machine": "m", "date": "2026-11-27", "command": "c"})
     assert figure.half is None
     assert figure.row() == row
-    assert figure.verdict == "met"
+    assert figure.verdict == "met, no spread", "its rounds may lie on both sides of the goal"
+    below = record.Figure.of_row({**row, "value": 1.09})
+    assert below.verdict == "short, no spread"
+
+
+def test_the_command_on_record_takes_the_same_rounds(
+    peers: Any, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the script was not told is on record too, as its defaults may change."""
+    monkeypatch.setattr(peers, "write_text", lambda folder: None)
+    monkeypatch.setattr(peers, "prepare", lambda *_, **__: {})
+    monkeypatch.setattr(peers, "measure", lambda *_: MEASURED)
+    monkeypatch.setattr(sys, "argv", ["train_peers.py", "--models", "25M", "--shared"])
+    peers.main()
+    (path,) = record.RESULTS.iterdir()
+    (command,) = {row["command"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    words = shlex.split(command)
+    assert words[:2] == ["python", "benchmarks/train_peers.py"]
+    assert words[2:6] == ["--rounds", "12", "--models", "25M"]
+    assert words[6:] == ["--loops", ";".join(peers.LOOPS), "--shared"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +107,6 @@ def test_the_page_shows_the_rounds_behind_a_ratio() -> None:
     row = {"name": "a", "value": 1.16, "unit": "", "better": "higher", "goal": 1.1, "versus": "b"}
     table = speed_page.BLOCKS["train_peers"]([row, {**row, "half": [0.978, 1.249]}])
     assert table.splitlines()[2:] == [
-        "| a | 1.16 | b | ≥ 1.1 |",
-        "| a | 1.16 (0.98 to 1.25) | b | ≥ 1.1 |",
+        "| a | 1.16 | b | ≥ 1.1 (met, no spread) |",
+        "| a | 1.16 (0.98 to 1.25) | b | ≥ 1.1 (open) |",
     ]
