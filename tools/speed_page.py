@@ -6,6 +6,7 @@ A block stands between `<!-- figures NAME -->` and `<!-- end -->`; run this afte
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 _BLOCK = re.compile(r"(<!-- figures ([a-z_]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+# What a row is of ends here; what is told of it follows.
+_TITLE = re.compile(r": |, at ")
 
 Row = Mapping[str, Any]
 
@@ -36,14 +39,28 @@ def _block(name: str) -> str:
     if not path.exists():
         return f"Nothing is on record yet: `python benchmarks/{name}.py`.\n"
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-    first = rows[0]
-    return f"{BLOCKS[name](rows)}\n\n{first['machine']}, {first['date']}, `{first['command']}`.\n"
+    return f"{BLOCKS[name](rows)}\n\n{_sources(rows)}\n"
+
+
+def _sources(rows: Iterable[Row]) -> str:
+    """Return where, when and by which command rows were taken; of several, which is whose."""
+    titles: dict[str, dict[str, None]] = {}
+    for row in rows:
+        source = f"{row['machine']}, {row['date']}, `{row['command']}`."
+        titles.setdefault(source, {})[_TITLE.split(str(row["name"]))[0]] = None
+    if len(titles) == 1:
+        return next(iter(titles))
+    return "\n".join(f"* {'; '.join(names)}: {source}" for source, names in titles.items())
 
 
 def _number(value: object, unit: object) -> str:
+    """Return a number as it is read: what is small has three digits that tell something."""
     assert isinstance(value, float | int)
-    digits = 0 if unit in ("tokens/s", "MiB", "GFLOP/s") else 2 if abs(value) >= 0.1 else 4
-    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+    digits = 0 if unit in ("tokens/s", "MiB", "GFLOP/s") else 2
+    if not digits or abs(value) >= 0.1 or not value:
+        return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+    digits -= math.floor(math.log10(abs(value)))
+    return f"{value:.{digits}f}" + (f" {unit}" if unit else "")
 
 
 def _value(row: Row) -> str:

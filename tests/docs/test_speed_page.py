@@ -18,6 +18,39 @@ def test_the_tables_are_written_from_the_record() -> None:
     assert set(re.findall(r"<!-- figures ([a-z_]+) -->", TEXT)) == BLOCKS.keys()
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_each_row_is_told_with_its_own_machine_date_and_command(name: str) -> None:
+    """Read from the page and the record alone: no row stands under another one's machine."""
+    (block,) = re.findall(rf"<!-- figures {name} -->\n(.*?)<!-- end -->", TEXT, re.DOTALL)
+    footer = [line for line in block.splitlines() if line and not line.startswith("|")]
+    rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    sources = {f"{row['machine']}, {row['date']}, `{row['command']}`." for row in rows}
+    if len(sources) == 1:
+        assert footer == list(sources)
+        return
+    names_of = {}
+    for source in sources:
+        (line,) = [line for line in footer if line.endswith(f": {source}")]
+        names_of[source] = line.removeprefix("* ").removesuffix(f": {source}").split("; ")
+    assert len(footer) == len(sources)
+    for row in rows:
+        found = [
+            source
+            for source, names in names_of.items()
+            if any(re.match(rf"{re.escape(name)}(: |, at )", row["name"]) for name in names)
+        ]
+        assert found == [f"{row['machine']}, {row['date']}, `{row['command']}`."], row["name"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(2.97e-05, "0.0000297"), (0.0330, "0.0330"), (-0.0427, "-0.0427"), (0.1, "0.10"), (0, "0.00")],
+)
+def test_a_small_figure_is_no_row_of_zeros(value: float, shown: str) -> None:
+    row = {"name": "a", "value": value, "unit": "", "goal": None, "versus": "b"}
+    assert BLOCKS["train_peers"]([row]).splitlines()[-1] == f"| a | {shown} | b |  |"
+
+
 def test_make_bench_runs_what_the_page_has_figures_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(RESULTS.parent), *sys.path])
     import run
