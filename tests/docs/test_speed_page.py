@@ -42,6 +42,55 @@ def test_each_row_is_told_with_its_own_machine_date_and_command(name: str) -> No
         assert found == [f"{row['machine']}, {row['date']}, `{row['command']}`."], row["name"]
 
 
+def figure(benchmark: str, name: str, versus: str | None = None) -> float:
+    rows = json.loads((RESULTS / f"{benchmark}.json").read_text(encoding="utf-8"))
+    found = [row for row in rows if row["name"] == name and versus in (None, row["versus"])]
+    (value,) = [row["value"] for row in found]
+    assert isinstance(value, float)
+    return value
+
+
+def test_what_twice_the_micro_batch_gained_at_3b_is_of_two_records() -> None:
+    for kind in ("compiled", "eager"):
+        before, now = (
+            figure(benchmark, f"3B, {kind}: MFU") for benchmark in ("gpu_3b_8k_at_a_time", "gpu")
+        )
+        told = f"{100 * (now / before - 1):.1f} % {kind} ({before:.3f} → {now:.3f}"
+        assert told in TEXT, told
+
+
+def test_what_moved_the_compiled_step_is_on_record() -> None:
+    name = "5.8M parameters: tokens/s of rewarm, compiled (with {})"
+    first, padded, norm, products = (
+        f"{figure('train_peers_before', name.format(commit)):.2f}"
+        for commit in ("81a4023", "137dcea", "5510b51", "3b9df0c")
+    )
+    assert f"taken twice, {first} → {padded}; the last norm" in TEXT
+    assert f"compiled with the blocks, {norm}; the backward pass by products, {products} (" in TEXT
+
+
+def test_what_a_machine_without_amx_gave_is_on_record() -> None:
+    def shares(loop: str) -> str:
+        names = (f"{size} parameters: {loop}, of the rate" for size in ("5.8M", "24M"))
+        small, large = (100 * figure("product_rate_without_amx", name) for name in names)
+        return f"{small:.0f} and {large:.0f} %"
+
+    assert f"the same command told {shares('rewarm')} at 5.8M and 24M" in TEXT
+    assert f"backward pass by products, {shares('rewarm, compiled')})" in TEXT
+    assert f"loop {shares('bare')} ({shares('bare, compiled')}; `product_rate" in TEXT
+
+
+def test_at_128k_entries_the_record_has_compiling_slower_and_larger() -> None:
+    entries = "38M parameters, 131,072 entries: rewarm"
+    assert figure("train_peers", f"{entries}, compiled") < figure("train_peers", entries)
+    assert figure("train_peers", f"{entries}, compiled, peak") > figure(
+        "train_peers", f"{entries}, peak"
+    )
+    prose = re.sub(r"<!-- figures.*?<!-- end -->", "", TEXT, flags=re.DOTALL)
+    for of in ("", ", compiled", ", peak", ", compiled, peak"):
+        assert f"{figure('train_peers', entries + of):,.0f}" in prose
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(2.97e-05, "0.0000297"), (0.0330, "0.0330"), (-0.0427, "-0.0427"), (0.1, "0.10"), (0, "0.00")],
