@@ -149,11 +149,12 @@ def test_every_claim_is_called_by_tests_that_its_experiments_name() -> None:
             assert metric in [primary.metric for primary in written.primary], named
 
 
-def claimed(folder: Path, seen: str, *tests: str) -> str:
+def claimed(folder: Path, seen: str, *tests: str, late: str = "") -> str:
     """The last row of the table of one claim on the made-up result."""
     path = folder / "claims.toml"
     named = ", ".join(f'"{test}"' for test in tests)
-    path.write_text(f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\ntests = [{named}]\n')
+    claim = f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\ntests = [{named}]\n'
+    path.write_text(f"{late}{claim}", encoding="utf-8")
     return claims.claims_table(path, [fake_comparison()]).splitlines()[-1]
 
 
@@ -178,6 +179,53 @@ def test_a_claim_on_what_was_not_run_says_so_and_one_on_no_test_is_refused(tmp_p
     assert row == "| X | C |  (other) | **not run** |"
     with pytest.raises(ValueError, match=r"no primary test replay - none, adaptation\.new"):
         claimed(tmp_path, "it", "made-up replay none adaptation.new")
+
+
+def late(experiment: str, *tests: str) -> str:
+    """Tests of an experiment that two runs had shown, as claims.toml says it."""
+    named = ", ".join(f'"{test}"' for test in tests)
+    head = f'[[named_after]]\nexperiment = "{experiment}"\nruns = "two runs"\nwhat = "the end"\n'
+    return f"{head}tests = [{named}]\n"
+
+
+def test_a_claim_whose_answer_runs_had_shown_says_so_behind_its_verdict(tmp_path: Path) -> None:
+    words = "named after two runs had shown it: a repeat on new bases, no prediction |"
+    both = ("made-up replay none forgetting", "made-up broken none forgetting")
+    shown = late("made-up", "replay none forgetting")
+    row = claimed(tmp_path, "it", both[0], late=shown)
+    assert row.endswith(f"| **as expected**; {words}")
+    row = claimed(tmp_path, "it", *both, late=shown)
+    assert row.endswith(f"| **as expected**; 1 of 2, of made-up, {words}")
+    assert claimed(tmp_path, "it", both[1], late=shown).endswith("| **as expected** |")
+    other = late("another", "replay none forgetting")
+    assert claimed(tmp_path, "it", both[0], late=other).endswith("| **as expected** |")
+
+
+def test_tests_whose_answer_runs_had_shown_are_marked_in_their_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "claims.toml"
+    path.write_text(late("made-up", "replay none forgetting"), encoding="utf-8")
+    monkeypatch.setattr(table, "CLAIMS", path)
+    rows = table.tables_of(fake_comparison(), tmp_path).splitlines()
+    marked = [row for row in rows if row.startswith("| ") and "†" in row]
+    assert [row.split(" | ")[:2] for row in marked] == [["| replay − none", "`forgetting`"]]
+    assert marked[0].endswith("| **as expected** † |")
+    (told,) = [row for row in rows if row.startswith("*But:*")]
+    assert told.startswith("*But:* the end and the tests marked † were named after two runs")
+    assert told.endswith("(1 as expected).")
+
+
+def test_what_was_named_after_runs_are_tests_of_their_experiments() -> None:
+    entries = tomllib.loads(claims.CLAIMS.read_text(encoding="utf-8"))["named_after"]
+    assert [entry["experiment"] for entry in entries] == ["keep", "reuse-area"]
+    for entry in entries:
+        path = suite.HERE / "experiments" / f"{entry['experiment']}.toml"
+        written = read_experiment(path).experiment
+        for named in entry["tests"]:
+            arm, against, metric = named.split()
+            assert (arm, against) in [pair[:2] for pair in written.pairs()], named
+            assert metric in [primary.metric for primary in written.primary], named
 
 
 def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) -> None:
