@@ -110,15 +110,22 @@ def _late(path: Path, tests: Sequence[str]) -> str:
 
 
 def _difference(by_name: Mapping[str, ComparisonResult], place: str) -> str:
-    """Return a mean difference with its direction in words."""
+    """Return a mean difference, tested or not, with its direction in words."""
     is_share = place.endswith(" %")
     named = place.removesuffix(" %")
-    effect = _test(by_name, named)
-    if effect is None or effect.mean is None:
+    name, arm, against, metric = named.split()
+    if name not in by_name:
+        return _NOT_RUN
+    result = by_name[name]
+    every = (*result.primary, *result.secondary)
+    effect = next(_effects(every, arm, against, metric), None)
+    if effect is None:
+        raise ValueError(f"claims.toml: {name!r} has no {arm} - {against}, {metric}")
+    if effect.mean is None:
         return _NOT_RUN
     direction = "lower" if effect.mean < 0 else "higher"
     if not is_share:
         return f"{written(abs(effect.mean), effect.unit)} {direction}"
-    runs = by_name[named.split()[0]].runs_of(effect.against)
+    runs = result.runs_of(effect.against)
     values = [run.values[effect.metric] for run in runs if run.seed in effect.seeds]
     return f"{abs(effect.mean) / abs(sum(values) / len(values)):.0%} {direction}".replace("%", " %")

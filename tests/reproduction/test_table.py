@@ -142,10 +142,13 @@ def test_every_claim_is_called_by_tests_that_its_experiments_name() -> None:
     """Also those of experiments that have no result yet."""
     for entry in tomllib.loads(claims.CLAIMS.read_text(encoding="utf-8"))["claims"]:
         assert entry["tests"]
-        for named in (*entry["tests"], *re.findall(r"\{([^{}]+)\}", entry["seen"])):
+        told = re.findall(r"\{([^{}]+)\}", entry["seen"])
+        for named in (*entry["tests"], *told):
             name, arm, against, metric = named.removesuffix(" %").split()
             written = read_experiment(suite.HERE / "experiments" / f"{name}.toml").experiment
-            assert (arm, against) in [pair[:2] for pair in written.pairs()], named
+            pairs = [pair[:2] for pair in written.pairs()]
+            pairs += written.explored() if named not in entry["tests"] else []
+            assert (arm, against) in pairs, named
             assert metric in [primary.metric for primary in written.primary], named
 
 
@@ -172,6 +175,21 @@ def test_a_claim_has_the_words_and_the_differences_of_its_tests(tmp_path: Path) 
 def test_tests_of_a_claim_that_came_out_unlike_are_counted(tmp_path: Path) -> None:
     row = claimed(tmp_path, "it", "made-up replay none forgetting", "other a b forgetting")
     assert row.endswith("| **1 of 2 as expected, 1 of 2 not run** |")
+
+
+def test_a_claim_may_tell_a_difference_that_was_not_tested(tmp_path: Path) -> None:
+    values = {name: {"forgetting": [0.5 * i, 0.5 * i, 0.5 * i]} for i, name in enumerate("abc")}
+    primary = {"metric": "forgetting", "expect": "higher"}
+    result = made_up(values, [primary], contrasts=[("b", "a", {})], explored=[("c", "a")])
+    path = tmp_path / "claims.toml"
+    seen = "{made-up c a forgetting}, and {made-up b a forgetting}"
+    claim = f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\n'
+    path.write_text(f'{claim}tests = ["made-up b a forgetting"]\n', encoding="utf-8")
+    row = claims.claims_table(path, [result]).splitlines()[-1]
+    assert row.startswith("| X | C | 1.000 higher, and 0.500 higher (")
+    path.write_text(f'{claim}tests = ["made-up c a forgetting"]\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="no primary test c - a, forgetting"):
+        claims.claims_table(path, [result])
 
 
 def test_a_claim_on_what_was_not_run_says_so_and_one_on_no_test_is_refused(tmp_path: Path) -> None:
