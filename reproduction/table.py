@@ -10,10 +10,11 @@ below its table.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from claims import CLAIMS, claims_table
+from claims import CLAIMS, NamedAfter, claims_table, named_after
 from kept import read_results
 from rich.console import Console
 
@@ -93,11 +94,13 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
         "",
         f"*Stated beforehand:* {' '.join(result.hypothesis.split())}",
     ]
+    late = named_after(CLAIMS, result.name)
+    lines += ["", *_late_words(result, late)] if late is not None else []
     lines += ["", f"*Verdict:* {result.verdict}.", ""]
     lines += [_HEADS, "|---|---|---|---:|---|---|---:|---:|---:|---|"]
     named = [primary.metric for primary in result.primaries]
     explored = [effect for effect in result.secondary if effect.metric in named]
-    lines += [_effect_row(effect, result) for effect in (*result.primary, *explored)]
+    lines += [_effect_row(effect, result, late) for effect in (*result.primary, *explored)]
     lines += ["", *_arm_rows(result), ""]
     for name, _ in _figures(result):
         lines.append(f"![{name}](results/{name})")
@@ -110,8 +113,16 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
+def _late_words(result: ComparisonResult, late: NamedAfter) -> Iterator[str]:
+    """Yield what was not stated before every run, and how many of the verdicts are of it."""
+    words = Counter(effect.word for effect in result.primary if late.has(result.name, effect))
+    came = ", ".join(f"{number} {word}" for word, number in words.items())
+    yield f"*But:* {late.what} and the tests marked † were {late.words} ({came})."
+
+
+def _effect_row(effect: PairedEffect, result: ComparisonResult, late: NamedAfter | None) -> str:
     noise = result.noise_of(effect.metric)
+    mark = " †" if late is not None and late.has(result.name, effect) else ""
     cells = (
         f"{effect.arm} − {effect.against}",
         f"`{effect.metric}`",
@@ -122,7 +133,7 @@ def _effect_row(effect: PairedEffect, result: ComparisonResult) -> str:
         p_value(effect.p_holm),
         effect_value(noise) if noise is not None else "",
         detectable_of(effect, effect.detectable_holm),
-        f"**{effect.word}**" if effect.word else "",
+        f"**{effect.word}**{mark}" if effect.word else "",
     )
     return "| " + " | ".join(cells) + " |"
 

@@ -142,18 +142,22 @@ def test_every_claim_is_called_by_tests_that_its_experiments_name() -> None:
     """Also those of experiments that have no result yet."""
     for entry in tomllib.loads(claims.CLAIMS.read_text(encoding="utf-8"))["claims"]:
         assert entry["tests"]
-        for named in (*entry["tests"], *re.findall(r"\{([^{}]+)\}", entry["seen"])):
+        told = re.findall(r"\{([^{}]+)\}", entry["seen"])
+        for named in (*entry["tests"], *told):
             name, arm, against, metric = named.removesuffix(" %").split()
             written = read_experiment(suite.HERE / "experiments" / f"{name}.toml").experiment
-            assert (arm, against) in [pair[:2] for pair in written.pairs()], named
+            pairs = [pair[:2] for pair in written.pairs()]
+            pairs += written.explored() if named not in entry["tests"] else []
+            assert (arm, against) in pairs, named
             assert metric in [primary.metric for primary in written.primary], named
 
 
-def claimed(folder: Path, seen: str, *tests: str) -> str:
+def claimed(folder: Path, seen: str, *tests: str, late: str = "") -> str:
     """The last row of the table of one claim on the made-up result."""
     path = folder / "claims.toml"
     named = ", ".join(f'"{test}"' for test in tests)
-    path.write_text(f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\ntests = [{named}]\n')
+    claim = f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\ntests = [{named}]\n'
+    path.write_text(f"{late}{claim}", encoding="utf-8")
     return claims.claims_table(path, [fake_comparison()]).splitlines()[-1]
 
 
@@ -173,11 +177,73 @@ def test_tests_of_a_claim_that_came_out_unlike_are_counted(tmp_path: Path) -> No
     assert row.endswith("| **1 of 2 as expected, 1 of 2 not run** |")
 
 
+def test_a_claim_may_tell_a_difference_that_was_not_tested(tmp_path: Path) -> None:
+    values = {name: {"forgetting": [0.5 * i, 0.5 * i, 0.5 * i]} for i, name in enumerate("abc")}
+    primary = {"metric": "forgetting", "expect": "higher"}
+    result = made_up(values, [primary], contrasts=[("b", "a", {})], explored=[("c", "a")])
+    path = tmp_path / "claims.toml"
+    seen = "{made-up c a forgetting}, and {made-up b a forgetting}"
+    claim = f'[[claims]]\nof = "X"\nclaim = "C"\nseen = "{seen}"\n'
+    path.write_text(f'{claim}tests = ["made-up b a forgetting"]\n', encoding="utf-8")
+    row = claims.claims_table(path, [result]).splitlines()[-1]
+    assert row.startswith("| X | C | 1.000 higher, and 0.500 higher (")
+    path.write_text(f'{claim}tests = ["made-up c a forgetting"]\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="no primary test c - a, forgetting"):
+        claims.claims_table(path, [result])
+
+
 def test_a_claim_on_what_was_not_run_says_so_and_one_on_no_test_is_refused(tmp_path: Path) -> None:
     row = claimed(tmp_path, "it is {other a b forgetting}", "other a b forgetting")
     assert row == "| X | C |  (other) | **not run** |"
     with pytest.raises(ValueError, match=r"no primary test replay - none, adaptation\.new"):
         claimed(tmp_path, "it", "made-up replay none adaptation.new")
+
+
+def late(experiment: str, *tests: str) -> str:
+    """Tests of an experiment that two runs had shown, as claims.toml says it."""
+    named = ", ".join(f'"{test}"' for test in tests)
+    head = f'[[named_after]]\nexperiment = "{experiment}"\nruns = "two runs"\nwhat = "the end"\n'
+    return f"{head}tests = [{named}]\n"
+
+
+def test_a_claim_whose_answer_runs_had_shown_says_so_behind_its_verdict(tmp_path: Path) -> None:
+    words = "named after two runs had shown it: a repeat on new bases, no prediction |"
+    both = ("made-up replay none forgetting", "made-up broken none forgetting")
+    shown = late("made-up", "replay none forgetting")
+    row = claimed(tmp_path, "it", both[0], late=shown)
+    assert row.endswith(f"| **as expected**; {words}")
+    row = claimed(tmp_path, "it", *both, late=shown)
+    assert row.endswith(f"| **as expected**; 1 of 2, of made-up, {words}")
+    assert claimed(tmp_path, "it", both[1], late=shown).endswith("| **as expected** |")
+    other = late("another", "replay none forgetting")
+    assert claimed(tmp_path, "it", both[0], late=other).endswith("| **as expected** |")
+
+
+def test_tests_whose_answer_runs_had_shown_are_marked_in_their_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "claims.toml"
+    path.write_text(late("made-up", "replay none forgetting"), encoding="utf-8")
+    monkeypatch.setattr(table, "CLAIMS", path)
+    rows = table.tables_of(fake_comparison(), tmp_path).splitlines()
+    marked = [row for row in rows if row.startswith("| ") and "†" in row]
+    assert [row.split(" | ")[:2] for row in marked] == [["| replay − none", "`forgetting`"]]
+    assert marked[0].endswith("| **as expected** † |")
+    (told,) = [row for row in rows if row.startswith("*But:*")]
+    assert told.startswith("*But:* the end and the tests marked † were named after two runs")
+    assert told.endswith("(1 as expected).")
+
+
+def test_what_was_named_after_runs_are_tests_of_their_experiments() -> None:
+    entries = tomllib.loads(claims.CLAIMS.read_text(encoding="utf-8"))["named_after"]
+    assert [entry["experiment"] for entry in entries] == ["keep", "reuse-area"]
+    for entry in entries:
+        path = suite.HERE / "experiments" / f"{entry['experiment']}.toml"
+        written = read_experiment(path).experiment
+        for named in entry["tests"]:
+            arm, against, metric = named.split()
+            assert (arm, against) in [pair[:2] for pair in written.pairs()], named
+            assert metric in [primary.metric for primary in written.primary], named
 
 
 def test_every_primary_effect_stands_in_the_table_with_its_word(tmp_path: Path) -> None:
