@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kept import sentences_again
 from table import README, RESULTS, between
 
 from rewarm.artifacts import write_atomically
@@ -128,4 +129,6 @@ def _signed(value: float) -> str:
 
 
 if __name__ == "__main__":
+    for path in GAP:
+        sentences_again(path, write=True)
     write_atomically(README, with_gap(page_with(README.read_text(encoding="utf-8"))))

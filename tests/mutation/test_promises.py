@@ -3793,6 +3793,21 @@ MUTATIONS = [
         "test_margins_of_many_pairs_are_those_of_the_normal",
     ),
     Mutation(
+        promise="a verdict's sentence tells its power at the level that the verdict has",
+        file="comparison/sentences.py",
+        old="_would_find(effect, effect.detectable_holm)",
+        new="_would_find(effect, effect.detectable or 0.0)",
+        test="tests/unit/test_comparison_verdict.py::test_two_primaries_by_hand",
+    ),
+    Mutation(
+        promise="the terminal's table tells the power at the level of its sentences",
+        file="reporting/comparison_terminal.py",
+        old="detectable_of(effect, effect.detectable_holm)",
+        new="detectable_of(effect, effect.detectable)",
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_the_terminal_s_table_says_of_power_what_its_sentences_say",
+    ),
+    Mutation(
         promise="what is detectable of a margin is a margin, not a difference",
         file="comparison/effects.py",
         old="num_ends=num_ends(expect))",

@@ -72,6 +72,20 @@ def test_what_is_detectable_follows_from_the_runs_of_each_result() -> None:
     assert {"lower", "higher", "equal"} <= seen
 
 
+def test_stored_sentences_are_what_their_own_figures_say(tmp_path: Path) -> None:
+    stored = [table.RESULTS / f"{name}.json" for name in suite.EVERY]
+    for path in (*(path for path in stored if path.is_file()), *large.GAP):
+        assert kept.sentences_again(path, write=False), path.name
+    text = (table.RESULTS / "german.json").read_text(encoding="utf-8")
+    old = tmp_path / "german.json"
+    old.write_text(text.replace("at Holm's strictest step", "at 5 %"), encoding="utf-8")
+    before = old.read_bytes()
+    assert not kept.sentences_again(old, write=False)
+    assert old.read_bytes() == before
+    assert not kept.sentences_again(old, write=True)
+    assert old.read_text(encoding="utf-8") == text
+
+
 def test_results_are_kept_without_folders_of_the_machine(tmp_path: Path) -> None:
     made, place = tmp_path / "result.json", tmp_path / "kept" / "a.json"
     command = ["suite.py", "--data", "/home/somebody/data", "streams/a.toml"]

@@ -52,9 +52,13 @@ def test_two_primaries_by_hand() -> None:
     assert adaptation.detectable_holm == pytest.approx(
         smallest_detectable(0.0173205, 3, level=0.025, num_ends=2), rel=1e-5
     )
-    assert "find a margin of 0.046, were there no difference, with" in adaptation.sentence
+    # What the sentence says could be found is at the level of its verdict, which two tests share.
+    assert "find a margin of 0.063, were there no difference, with" in adaptation.sentence
     assert "−0.310 bits per byte" in forgetting.sentence
-    assert "3 seeds of this spread would find 0.033 with 80 % power" in forgetting.sentence
+    assert forgetting.detectable_holm == pytest.approx(0.04625, rel=0.01)
+    assert forgetting.sentence.endswith(
+        "3 seeds of this spread would find 0.046 with 80 % power at Holm's strictest step"
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,8 +122,9 @@ def test_no_worse_by_hand() -> None:
     assert "one-sided p = 0.018, after Holm 0.035): not higher by more than 0.050, as expected" in (
         replay.sentence
     )
-    # One end: 3.979 SE of 0.0057735.
-    assert "3 seeds of this spread would find a margin of 0.023, were there" in replay.sentence
+    # One end: 3.979 SE of 0.0057735; at 1.25 % of four tests 8.01, a side's at 2.5 % two-sided.
+    assert replay.detectable == pytest.approx(3.979 * 0.0057735, rel=1e-3)
+    assert "3 seeds of this spread would find a margin of 0.046, were there" in replay.sentence
     assert replay.word == "as expected"
     # Mean 0.4933, SE 0.0120: at 5 % of four tests ± 8.86 SE, and that lies wholly above 0.05.
     assert naive.word == "against expectation"
@@ -132,6 +137,29 @@ def test_no_worse_by_hand() -> None:
     assert lower.word == "as expected"
     assert "one-sided" not in lower.sentence
     assert "lower, as expected" in lower.sentence
+
+
+def test_the_power_of_a_single_test_is_at_its_own_level() -> None:
+    values = {"a": {"forgetting": [0.0, 0.0, 0.0]}, "b": {"forgetting": [-0.3, -0.31, -0.32]}}
+    (effect,) = made_up(values, [LOWER]).primary
+    assert effect.sentence.endswith("3 seeds of this spread would find 0.033 with 80 % power")
+
+
+def test_the_terminal_s_table_says_of_power_what_its_sentences_say() -> None:
+    """A verdict after Holm beside what could be found without it would contradict itself."""
+    values = {
+        "none": {"forgetting": [0.50, 0.52, 0.48]},
+        "replay": {"forgetting": [0.20, 0.21, 0.16]},
+        "more": {"forgetting": [0.10, 0.15, 0.05]},
+    }
+    result = made_up(values, [LOWER])
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison_verdict(result))
+    words = console.export_text()
+    (first, _) = result.primary
+    assert (f"{first.detectable:.3f}", f"{first.detectable_holm:.3f}") == ("0.033", "0.046")
+    assert "0.046" in words.split("Primary: paired differences")[1].split("Intervals:")[0]
+    assert "0.033" not in words
 
 
 def test_a_margin_s_tests_are_adjusted_with_the_others() -> None:

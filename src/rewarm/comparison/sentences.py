@@ -26,16 +26,20 @@ def sentence(effect: PairedEffect, noise: PairedEffect | None) -> str:
     interval = f"95 % interval {_signed(effect.low, effect)} to {_signed(effect.high, effect)}"
     value += f" ({interval}, {len(effect.seeds)} seeds, {_p(effect)})"
     parts = [value + (f": {_called(effect)}" if effect.word else "")]
-    if effect.word and effect.detectable is not None:
-        found = _plain(effect.detectable, effect)
-        what = (
-            f"a margin of {found}, were there no difference," if num_ends(effect.expect) else found
-        )
-        parts.append(f"{len(effect.seeds)} seeds of this spread would find {what} with 80 % power")
+    if effect.word and effect.detectable_holm is not None:
+        parts.append(_would_find(effect, effect.detectable_holm))
     if noise is not None and noise.differences:
         most = max(abs(difference) for difference in noise.differences)
         parts.append(f"The control's copy differs by up to {_plain(most, effect)}")
     return ". ".join(parts)
+
+
+def _would_find(effect: PairedEffect, detectable: float) -> str:
+    """Return what so many seeds find at the level that the verdict is sure of: Holm's strictest."""
+    found = _plain(detectable, effect)
+    what = f"a margin of {found}, were there no difference," if num_ends(effect.expect) else found
+    at = "" if detectable == effect.detectable else " at Holm's strictest step"
+    return f"{len(effect.seeds)} seeds of this spread would find {what} with 80 % power{at}"
 
 
 def _of_documents(effect: PairedEffect) -> str:

@@ -154,8 +154,8 @@ def comparison_verdict(result: ComparisonResult) -> RenderableType:
         "",
         _effects("Primary: paired differences (arm − control, same seed)", result.primary, result),
         Text(
-            "Intervals: 95 %, t over seeds. Detectable: found with 80 % power at 5 % by so many "
-            "seeds of this spread. A/A: largest difference of the control's copy.",
+            "Intervals: 95 %, t over seeds. Detectable: found with 80 % power at Holm's strictest "
+            "step by so many seeds of this spread. A/A: largest difference of the control's copy.",
             style="dim",
         ),
         "",
@@ -186,7 +186,7 @@ def _effects(title: str, effects: Sequence[PairedEffect], result: ComparisonResu
             interval_of(effect).replace("\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", "\nto "),
             per_seed(effect).replace(", ", "\n"),
             p_value(effect.p_holm),
-            detectable_of(effect, effect.detectable),
+            detectable_of(effect, effect.detectable_holm),
             _noise(effect, result),
         )
     return table
