@@ -184,6 +184,102 @@ def test_an_image_that_would_fill_the_memory_is_named(tmp_path: Path) -> None:
         read_examples(SourceRecipe(path="x", kind="image"), tmp_path / "a.parquet")
 
 
+def _image_folder(path: Path) -> Path:
+    for name in ("c0", "c1"):
+        (path / name).mkdir(parents=True)
+        for number in range(3):
+            (path / name / f"{number}.png").write_bytes(png(20 * number))
+    return path
+
+
+def test_each_file_of_a_folder_that_is_no_image_is_told(tmp_path: Path) -> None:
+    folder = _image_folder(tmp_path / "images")
+    (folder / "c0" / "gone.png").symlink_to("nowhere.png")
+    (folder / "c0" / "loop.png").symlink_to("loop.png")
+    (folder / "c0" / "none.png").touch()
+    (folder / "c0" / "words.png").write_text("no image")
+    (folder / "c1" / "x.png").mkdir()
+    (folder / "y.png").mkdir()
+    (folder / "stray.png").write_bytes(png(1))
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="image"), folder)
+    assert {problem.where: (problem.what, problem.fix) for problem in caught.value.problems} == {
+        "c0/gone.png": (
+            "it cannot be read (No such file or directory)",
+            "restore what it leads to, or remove it",
+        ),
+        "c0/loop.png": (
+            "it cannot be read (Too many levels of symbolic links)",
+            "mend the link: it leads back to itself",
+        ),
+        "c0/none.png": ("it is empty, and no image", "mend or remove it"),
+        "c0/words.png": ("it is no image that pillow knows", "mend or remove it"),
+        "c1/x.png": ("it is a folder, named as an image is", "rename or remove it"),
+        "stray.png": ("it lies in no folder of a class", "move it into one, or remove it"),
+        "y.png": ("it is a folder, named as an image is", "rename or remove it"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [(float("nan"), "nan"), (float("inf"), "inf"), (b"x", "b'x'"), (" ", "' '"), (True, "True")],
+)
+def test_a_label_of_parquet_that_names_no_class_is_told(
+    label: object, shown: str, tmp_path: Path
+) -> None:
+    labels = [label, label if isinstance(label, bytes | float) else "b"]
+    labels = [label, label] if isinstance(label, bool) else labels
+    rows = [{"text": "some", "label": value} for value in labels]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.parquet")
+    problem = caught.value.problems[0]
+    assert problem.where == "a.parquet row 1"
+    assert problem.what == f"label = {shown} names no class"
+
+
+def test_labels_of_json_are_texts_and_numbers(tmp_path: Path) -> None:
+    said = ['["x"]', '{"a": 1}', "true", '""', '"a"', "2", "2.5"]
+    lines = [f'{{"text": "some", "label": {label}}}' for label in said]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(CorpusError) as caught:
+        read_examples(SourceRecipe(path="x", kind="text"), path)
+    assert [f"{p.where}: {p.what}" for p in caught.value.problems] == [
+        "a.jsonl row 1: label = ['x'] names no class",
+        "a.jsonl row 2: label = {'a': 1} names no class",
+        "a.jsonl row 3: label = True names no class",
+        "a.jsonl row 4: label = '' names no class",
+    ]
+    path.write_text("\n".join(lines[4:] * 2))
+    assert read_examples(SourceRecipe(path="x", kind="text"), path).classes == ("2", "2.5", "a")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("TRAIN", "val"), r"no row is for the test, 'test' is never said: 'split' holds 'TRAIN'"),
+        (("Test", "TEST"), r"no row is left to train on: 'split' holds 'TEST', 'Test'"),
+    ],
+)
+def test_a_split_that_parts_nothing_is_told_with_what_it_holds(
+    words: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": "x", "label": label, "split": word} for label in "ab" for word in words]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(CorpusError, match=rf"source\.split: {said}"):
+        read_examples(SourceRecipe(path="x", kind="text", split="split"), path)
+
+
+def test_a_split_says_test_in_large_or_small_letters(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": "x", "label": label, "split": w} for label in "ab" for w in ("Train", "Test")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = read_examples(SourceRecipe(path="x", kind="text", split="split"), path)
+    assert found.is_test.tolist() == [False, True] * 2
+
+
 def test_images_that_are_neither_parquet_nor_a_folder_are_told_once(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"image": "x", "label": "a"}\n' * 3)
@@ -367,6 +463,17 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "4 in 2 tasks" in shown
     assert "2 seeds each" in shown
     assert not (tmp_path / "streams").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "a.parquet")
+    (tmp_path / "file").touch()
+    text = 'folder = "file/nope"\n' + EXPERIMENT + "er = { algorithm = 'er' }\n"
+    (tmp_path / "e.toml").write_text(text)
+    assert main(["stream", str(tmp_path / "e.toml")]) == 2
+    assert f"folder: {tmp_path}/file/nope cannot be made (Not a" in capsys.readouterr().err
 
 
 def test_more_tasks_than_classes_end_with_2(

@@ -44,7 +44,7 @@ def run_stream(path: Path, *, dry_run: bool) -> int:
         _register(written, runs, write=False)
         console.print("\nnothing was run: leave out --dry-run to begin")
         return 0
-    written.folder.mkdir(parents=True, exist_ok=True)
+    written.make_folder()
     with hold_lock(written.folder / "lock.json", console.print):
         result = _carry_out(written, runs, examples)
         write_json(written.folder / "result.json", result.model_dump(mode="json"))

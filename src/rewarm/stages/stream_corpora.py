@@ -45,7 +45,7 @@ def run_corpora(written: WrittenStream, console: Console, *, dry_run: bool) -> i
         stream.register(write=False)
         console.print("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
-    written.folder.mkdir(parents=True, exist_ok=True)
+    written.make_folder()
     with hold_lock(written.folder / "lock.json", console.print):
         return stream.carry_out()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from rewarm.errors import Problems, RecipeError
+from rewarm.errors import PlanError, Problems, RecipeError
 from rewarm.recipe.reading import check_secrets, parse_toml, problems_of, read_text
 from rewarm.recipe.section import NAME, Section
 from rewarm.stream.cells import PRESET, PROBED, Cell, parse_side
@@ -121,6 +121,15 @@ class WrittenStream:
         """Where everything of the experiment is written."""
         beside = self.path.resolve().parent
         return beside / (self.experiment.folder or f"streams/{self.experiment.name}")
+
+    def make_folder(self) -> None:
+        """Make the folder; raises PlanError where there can be none."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"{self.folder} cannot be made ({error.strerror or error})"
+            fix = "give another folder, one that can be written to"
+            raise PlanError.one("folder", what, fix) from error
 
     @property
     def registration(self) -> Path:

@@ -5,6 +5,7 @@ order of the source.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ __all__ = ["Examples", "read_examples"]
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 _MOST_PROBLEMS = 10
+_MOST_SHOWN = 60  # characters of a value that is told
+_TEST = "test"
+_NOT_SO = "mend or remove it"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +41,14 @@ class Examples:
     classes: tuple[str, ...]
 
 
+class _UnfitError(ValueError):
+    """What is wrong with one example, and what to do about it."""
+
+    def __init__(self, what: str, fix: str = _NOT_SO) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
 def read_examples(recipe: SourceRecipe, path: Path) -> Examples:
     """Return all examples of a source; raises CorpusError with the rows that cannot be used."""
     items: list[Any] = []
@@ -44,16 +56,18 @@ def read_examples(recipe: SourceRecipe, path: Path) -> Examples:
     splits: list[str] = []
     problems: list[Problem] = []
     decode: Callable[[Any], Any] = _text if recipe.kind == "text" else _image_of(recipe.image_size)
-    for where, item, label, split in _rows(recipe, path):
-        if recipe.classes and not label.startswith(tuple(recipe.classes)):
-            continue
+    for where, item, said, split in _rows(recipe, path):
         try:
-            items.append(decode(item))
+            label = _label(recipe.label, said)
+            if recipe.classes and not label.startswith(tuple(recipe.classes)):
+                continue
+            found = decode(item)
         except (OSError, ValueError, SyntaxError) as error:
-            problems.append(Problem(where, str(error), "mend or remove it"))
+            problems.append(_problem(where, error))
             if len(problems) == _MOST_PROBLEMS:
                 break
             continue
+        items.append(found)
         labels.append(label)
         splits.append(split)
     if problems:
@@ -63,21 +77,46 @@ def read_examples(recipe: SourceRecipe, path: Path) -> Examples:
         what = f"{len(names)} classes of examples"
         raise CorpusError.one(str(path), what, "a stream needs two; check source.classes and label")
     numbered = {name: number for number, name in enumerate(names)}
-    found = np.asarray([numbered[label] for label in labels], dtype=np.int64)
+    numbers = np.asarray([numbered[label] for label in labels], dtype=np.int64)
     return Examples(
         images=np.stack(items) if recipe.kind == "image" else None,
         texts=tuple(items) if recipe.kind == "text" else (),
-        labels=found,
-        is_test=_test_part(recipe, path, found, splits, names),
+        labels=numbers,
+        is_test=_test_part(recipe, path, numbers, splits, names),
         classes=tuple(names),
     )
+
+
+def _problem(where: str, error: Exception) -> Problem:
+    if isinstance(error, _UnfitError):
+        return Problem(where, str(error), error.fix)
+    if isinstance(error, OSError) and error.errno is not None:
+        fix = remedy_of(error, absent="restore what it leads to, or remove it")
+        return Problem(where, f"it cannot be read ({error.strerror})", fix)
+    return Problem(where, str(error), _NOT_SO)
+
+
+def _label(column: str, said: Any) -> str:
+    """Return the name of a class; raises ValueError for what can be none."""
+    if said is None:
+        raise _UnfitError("it lies in no folder of a class", "move it into one, or remove it")
+    is_number = isinstance(said, int | float) and not isinstance(said, bool)
+    if isinstance(said, str) and said.strip():
+        return said
+    if is_number and math.isfinite(said):
+        return str(said)
+    shown = repr(said)
+    shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
+    raise _UnfitError(f"{column} = {shown} names no class", "give a text or a number, or remove it")
 
 
 def _test_part(
     recipe: SourceRecipe, path: Path, labels: NDArray[np.int64], splits: list[str], names: list[str]
 ) -> NDArray[np.bool_]:
     if recipe.split is not None:
-        is_test = np.asarray([split == "test" for split in splits], dtype=np.bool_)
+        is_test = np.asarray([split.strip().lower() == _TEST for split in splits], dtype=np.bool_)
+        if is_test.all() or not is_test.any():
+            raise _one_sided(recipe.split, splits)
         short = [
             name
             for number, name in enumerate(names)
@@ -95,8 +134,23 @@ def _test_part(
     return is_test if recipe.split is not None else hold_out(labels.tolist(), recipe.test_share)
 
 
-def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str]]:
-    """Yield (where, item, label, split) of every row."""
+def _one_sided(column: str, splits: list[str]) -> CorpusError:
+    """Return the error of a column that says of no example, or of all, that they are tests."""
+    values = sorted(set(splits))
+    shown = ", ".join(repr(value[:_MOST_SHOWN]) for value in values[:_MOST_PROBLEMS])
+    more = f" and {len(values) - _MOST_PROBLEMS} more" if len(values) > _MOST_PROBLEMS else ""
+    has_tests = any(value.strip().lower() == _TEST for value in values)
+    lacking = "left to train on" if has_tests else f"for the test, {_TEST!r} is never said"
+    what = f"no row is {lacking}: {column!r} holds {shown}{more}"
+    fix = (
+        f"say {_TEST!r} of the test examples and another word of the others, or leave split out: "
+        "test_share of each class is then kept for the test"
+    )
+    return CorpusError([Problem("source.split", what, fix)])
+
+
+def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield (where, item, label, split) of every row; an image's item may be its path."""
     if not path.exists():
         fix = "check it: it counts from the experiment's file"
         raise CorpusError.one("source.path", f"{path} is not there", fix)
@@ -124,14 +178,16 @@ def _rows(recipe: SourceRecipe, path: Path) -> Iterator[tuple[str, Any, str, str
             fix = f"it has: {', '.join(row)}; name the columns under [source]"
             raise CorpusError.one(where, f"no {' and no '.join(absent)}", fix)
         split = str(row[recipe.split]) if recipe.split is not None else ""
-        yield where, row[item], str(row[label]), split
+        yield where, row[item], row[label], split
 
 
-def _of_folder(path: Path) -> Iterator[tuple[str, Any, str, str]]:
+def _of_folder(path: Path) -> Iterator[tuple[str, Path, str | None, str]]:
+    """Yield each image with the folder that it lies in; None: it lies in none of a class."""
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGES)
     for file in files:
-        label = str(file.parent.relative_to(path))
-        yield str(file.relative_to(path)), file.read_bytes(), label, ""
+        is_stray = file.parent == path and not file.is_dir()
+        label = None if is_stray else str(file.parent.relative_to(path))
+        yield str(file.relative_to(path)), file, label, ""
 
 
 def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -160,23 +216,37 @@ def _text(item: Any) -> str:
     return item
 
 
+def _bytes_of(item: Any) -> bytes:
+    """Return what a file, or a row, holds of an image."""
+    if isinstance(item, Path):
+        if item.is_dir():
+            raise _UnfitError("it is a folder, named as an image is", "rename or remove it")
+        item = item.read_bytes()
+    data = item.get("bytes") if isinstance(item, dict) else item
+    if not isinstance(data, bytes):
+        raise ValueError("no bytes of an image")
+    if not data:
+        raise ValueError("it is empty, and no image")
+    return data
+
+
 def _image_of(size: int) -> Callable[[Any], NDArray[np.uint8]]:
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise CorpusError.one(
             "source.kind", "images need pillow", "pip install 'rewarm[stream]'"
         ) from error
 
     def decode(item: Any) -> NDArray[np.uint8]:
-        data = item.get("bytes") if isinstance(item, dict) else item
-        if not isinstance(data, bytes):
-            raise ValueError("no bytes of an image")
+        data = _bytes_of(item)
         try:
             with Image.open(io.BytesIO(data)) as image:
                 small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
         except Image.DecompressionBombError as error:
             raise ValueError("it has far more pixels than an image to learn from") from error
+        except UnidentifiedImageError as error:
+            raise ValueError("it is no image that pillow knows") from error
         return np.asarray(small, dtype=np.uint8)
 
     return decode
