@@ -130,6 +130,7 @@ def _of_backward(rows: list[Row]) -> str:
 
 BLOCKS: Mapping[str, Callable[[list[Row]], str]] = {
     "attention_backward": _of_backward,
+    "checkpoint_blocking": _table,
     "growth": _of_growth,
     "memory_over_steps": _table,
     "muon": _table,
