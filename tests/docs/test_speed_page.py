@@ -121,6 +121,17 @@ def test_what_a_machine_without_amx_gave_is_on_record() -> None:
     assert f"loop {shares('bare')} ({shares('bare, compiled')}; `product_rate" in TEXT
 
 
+def test_the_decision_on_the_loss_has_the_time_that_is_on_record() -> None:
+    entries = "38M parameters, 131,072 entries"
+    ratio = figure("train_peers", f"{entries}: tokens/s of rewarm", "trainer")
+    ours, theirs = (figure("train_peers", f"{entries}: {loop}") for loop in ("rewarm", "trainer"))
+    text = (PAGE.parent / "decisions" / "0006-loss-in-chunks.md").read_text(encoding="utf-8")
+    told = (
+        f"takes {1 / ratio:.2f} of the Trainer's time ({theirs / ours:.2f} by the medians of rates;"
+    )
+    assert told in text
+
+
 def test_at_128k_entries_the_record_has_compiling_slower_and_larger() -> None:
     entries = "38M parameters, 131,072 entries: rewarm"
     assert figure("train_peers", f"{entries}, compiled") < figure("train_peers", entries)
