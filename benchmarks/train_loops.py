@@ -6,7 +6,7 @@
 the same windows in the same order, the same batch, precision, optimizer, decay and clipping.
 
 rewarm     a launch as `rewarm train` makes it, with all that is on by default: documents masked,
-           guard, records, saves in the background; `rewarm, compiled` with blocks compiled
+           guard, records; no save falls among the steps; `rewarm, compiled` with blocks compiled
 trainer    transformers' Trainer; `trainer, compiled` with torch_compile=True
 litgpt     `litgpt.pretrain`, which always compiles; `litgpt, eager` with torch.compile left out
 bare       a loop of ten lines over transformers' model; `bare, compiled` with it compiled

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from tools.speed_page import BLOCKS, PAGE, RESULTS, written
+from tools import speed_page
+from tools.speed_page import BLOCKS, GOALS, PAGE, RESULTS, written
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
@@ -16,6 +18,45 @@ TEXT = PAGE.read_text(encoding="utf-8")
 def test_the_tables_are_written_from_the_record() -> None:
     assert written(TEXT) == TEXT, "run: python tools/speed_page.py"
     assert set(re.findall(r"<!-- figures ([a-z_]+) -->", TEXT)) == BLOCKS.keys()
+
+
+def test_the_goals_are_those_of_the_record() -> None:
+    """Read from the page and the record alone."""
+    (block,) = re.findall(r"<!-- goals -->\n(.*?)<!-- end -->", TEXT, re.DOTALL)
+    _, _, *lines = [line for line in block.splitlines() if line]
+    assert len(lines) == len(GOALS)
+    for line, asked in zip(lines, GOALS, strict=True):
+        what, goal, value, verdict, _, source = (cell.strip() for cell in line[1:-1].split("|"))
+        rows = json.loads((RESULTS / f"{asked.results}.json").read_text(encoding="utf-8"))
+        (row,) = [r for r in rows if (r["name"], r["versus"]) == (asked.name, asked.versus)]
+        sign = {"higher": 1, "lower": -1}[row["better"]]
+        assert what == asked.what
+        assert goal[0] == ("≥" if sign == 1 else "≤")
+        assert float(goal[2:]) == pytest.approx(row["goal"], rel=5e-3)
+        assert float(value.partition(" ")[0]) == pytest.approx(row["value"], rel=5e-3)
+        low, high = row.get("half") or (row["value"], row["value"])
+        is_met = sign * (row["value"] - row["goal"]) >= 0
+        plain = "open" if low < row["goal"] < high else "met" if is_met else "short"
+        assert verdict == plain + ("" if row.get("half") else ", no spread")
+        assert source == f"`{asked.results}.json`, {row['date']}"
+
+
+def test_a_goal_whose_rounds_are_on_record_has_no_word_by_hand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(speed_page, "RESULTS", tmp_path)
+    goal = speed_page.Goal("speed", "some", "a", "b", "met by hand")
+    monkeypatch.setattr(speed_page, "GOALS", (goal,))
+    row = {"name": "a", "value": 0.553, "unit": "", "better": "higher", "goal": 0.55, "versus": "b"}
+    told = []
+    for half in ({}, {"half": [0.541, 0.56]}):
+        text = json.dumps([{**row, **half, "date": "2026-11-27"}])
+        (tmp_path / "some.json").write_text(text, encoding="utf-8")
+        told.append(written("<!-- goals --><!-- end -->".replace("><", ">\n<")).splitlines()[4])
+    assert told == [
+        "| speed | ≥ 0.55 | 0.553 | met, no spread | met by hand | `some.json`, 2026-11-27 |",
+        "| speed | ≥ 0.55 | 0.553 (0.541 to 0.560) | open |  | `some.json`, 2026-11-27 |",
+    ]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -78,6 +119,17 @@ def test_what_a_machine_without_amx_gave_is_on_record() -> None:
     assert f"the same command told {shares('rewarm')} at 5.8M and 24M" in TEXT
     assert f"backward pass by products, {shares('rewarm, compiled')})" in TEXT
     assert f"loop {shares('bare')} ({shares('bare, compiled')}; `product_rate" in TEXT
+
+
+def test_the_decision_on_the_loss_has_the_time_that_is_on_record() -> None:
+    entries = "38M parameters, 131,072 entries"
+    ratio = figure("train_peers", f"{entries}: tokens/s of rewarm", "trainer")
+    ours, theirs = (figure("train_peers", f"{entries}: {loop}") for loop in ("rewarm", "trainer"))
+    text = (PAGE.parent / "decisions" / "0006-loss-in-chunks.md").read_text(encoding="utf-8")
+    told = (
+        f"takes {1 / ratio:.2f} of the Trainer's time ({theirs / ours:.2f} by the medians of rates;"
+    )
+    assert told in text
 
 
 def test_at_128k_entries_the_record_has_compiling_slower_and_larger() -> None:
