@@ -75,6 +75,15 @@ def test_every_preset_has_a_page_that_says_what_belongs_there() -> None:
         assert preset.is_control or "## Evidence" in text
 
 
+def test_every_page_says_what_was_measured_here() -> None:
+    """And leads to where its figures stand."""
+    for path in (DOCS / "recipes").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        _, found, said = text.partition("Measured here")
+        assert found, path.name
+        assert "reproduction/README.md" in text or "#measured-here" in said, path.name
+
+
 def test_every_page_s_first_recipe_has_its_preset() -> None:
     for path in PAGES[1:]:
         wanted = {"README": "rewarm", "controls": "naive"}.get(path.stem, path.stem)
