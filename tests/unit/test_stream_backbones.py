@@ -12,14 +12,28 @@ import torch
 from transformers import (
     BertConfig,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    EfficientNetConfig,
+    EfficientNetModel,
+    Gemma3Config,
+    Gemma3Model,
     MobileNetV2Config,
     MobileNetV2Model,
+    OPTConfig,
+    OPTModel,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
+    SiglipConfig,
+    SiglipModel,
     ViTConfig,
+    ViTMAEConfig,
+    ViTMAEModel,
     ViTModel,
 )
 
@@ -27,7 +41,7 @@ from rewarm.cli import main
 from rewarm.errors import BaseModelError
 from rewarm.stages import stream_runs
 from rewarm.stream.inputs import prepare_inputs
-from rewarm.stream.network import build_network
+from rewarm.stream.network import Pretrained, build_network
 from rewarm.stream.sections import BackboneRecipe, SourceRecipe
 from rewarm.stream.source import Examples
 from tests.support.streams import EXPERIMENT, write_images
@@ -41,6 +55,17 @@ _SIZES = {
     "image_size": 16,
     "patch_size": 8,
 }
+
+
+_TEXT = {
+    "vocab_size": 64,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "eos_token_id": 63,
+}
+_IMAGE = {"pixel_values": torch.zeros(1, 3, 16, 16)}
 
 
 def _models() -> dict[str, Any]:
@@ -63,7 +88,7 @@ def test_features_are_the_mean_of_the_last_hidden_states(kind: str, tmp_path: Pa
     inputs = prepare_inputs(examples, SourceRecipe(path="x", kind="image"), recipe).rows(
         np.arange(3)
     )
-    network = build_network(recipe, 3, seed=1).eval()
+    network = build_network(recipe, 3, seed=1, example=inputs).eval()
     pixels = torch.from_numpy(drawn.transpose(0, 3, 1, 2) / 127.5 - 1).float()
     torch.testing.assert_close(inputs["pixel_values"], pixels)
     with torch.no_grad():
@@ -80,7 +105,8 @@ def test_weights_drawn_anew_hang_on_the_seed_alone(kind: str, tmp_path: Path) ->
     recipe = BackboneRecipe(path=str(tmp_path), from_scratch=True)
     assert recipe.learning_rate == 0.1
     first, again, other = (
-        next(iter(build_network(recipe, 2, seed=seed).backbone.parameters())) for seed in (1, 1, 2)
+        next(iter(build_network(recipe, 2, seed, _IMAGE).backbone.parameters()))
+        for seed in (1, 1, 2)
     )
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert not torch.equal(first, other)
@@ -89,7 +115,107 @@ def test_weights_drawn_anew_hang_on_the_seed_alone(kind: str, tmp_path: Path) ->
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="cannot be loaded"):
-        build_network(BackboneRecipe(path=str(tmp_path)), 2, seed=1)
+        build_network(BackboneRecipe(path=str(tmp_path)), 2, 1, _IMAGE)
+
+
+def _wide_images() -> dict[str, Any]:
+    """Models whose configurations do not say how wide what they make of an image is."""
+    whole = {"text_config": {**_TEXT, "max_position_embeddings": 8}, "vision_config": _SIZES}
+    return {
+        "mobile": MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25)),
+        "efficient": EfficientNetModel(
+            EfficientNetConfig(image_size=32, width_coefficient=0.25, hidden_dim=320)
+        ),
+        "clip": CLIPModel(CLIPConfig(**whole, projection_dim=8)),
+        "siglip": SiglipModel(SiglipConfig(**whole)),
+        "gemma": Gemma3Model(
+            Gemma3Config(
+                text_config={**_TEXT, "num_key_value_heads": 1, "head_dim": 8},
+                vision_config={**_SIZES, "vision_use_head": False},
+                mm_tokens_per_image=1,
+            )
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["mobile", "efficient", "clip", "siglip", "gemma"])
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_the_head_is_as_wide_as_what_the_backbone_makes_of_an_image(
+    kind: str, from_scratch: bool, tmp_path: Path
+) -> None:
+    model = _wide_images()[kind].eval()
+    size = 64 if kind == "efficient" else 16
+    image = {"pixel_values": torch.rand(1, 3, size, size)}
+    model.save_pretrained(tmp_path)
+    recipe = BackboneRecipe(path=str(tmp_path), from_scratch=from_scratch)
+    network = build_network(recipe, 2, 1, image).eval()
+    tower = {"clip": "vision_model", "siglip": "vision_model", "gemma": "vision_tower"}.get(kind)
+    whole = model if tower is None else getattr(model, tower)
+    with torch.no_grad():
+        hidden = whole(pixel_values=image["pixel_values"]).last_hidden_state
+        wanted = hidden.flatten(2).mean(2) if hidden.dim() == 4 else hidden.mean(1)
+        found = network.features(image)
+        assert network(image).shape == (1, 2)
+    assert found.shape == wanted.shape
+    if not from_scratch:
+        torch.testing.assert_close(found, wanted)
+
+
+def _wide_texts() -> dict[str, Any]:
+    sizes = {"vision_config": _SIZES}
+    return {
+        "clip": CLIPModel(CLIPConfig(text_config=_TEXT, projection_dim=8, **sizes)),
+        "clip-text": CLIPTextModel(CLIPTextConfig(**_TEXT)),
+        "opt": OPTModel(
+            OPTConfig(
+                vocab_size=64,
+                hidden_size=16,
+                word_embed_proj_dim=8,
+                ffn_dim=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=32,
+                do_layer_norm_before=False,
+            )
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["clip", "clip-text", "opt"])
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_the_head_is_as_wide_as_what_the_backbone_makes_of_a_text(
+    kind: str, from_scratch: bool, tmp_path: Path
+) -> None:
+    model = _wide_texts()[kind].eval()
+    model.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 63]])
+    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    recipe = BackboneRecipe(path=str(tmp_path), from_scratch=from_scratch)
+    network = build_network(recipe, 2, 1, text).eval()
+    with torch.no_grad():
+        wanted = (model.text_model if kind == "clip" else model)(**text).last_hidden_state.mean(1)
+        found = network.features(text)
+        assert network(text).shape == (1, 2)
+    assert found.shape == wanted.shape
+    if not from_scratch:
+        torch.testing.assert_close(found, wanted)
+
+
+def test_drawn_heads_do_not_hang_on_what_a_backbone_draws_while_it_looks(tmp_path: Path) -> None:
+    config = ViTConfig(**_SIZES)
+    ViTModel(config).save_pretrained(tmp_path / "vit")
+    # It masks patches by lot, in evaluation mode too.
+    ViTMAEModel(ViTMAEConfig(**_SIZES)).save_pretrained(tmp_path / "mae")
+    vit, mae = (
+        build_network(BackboneRecipe(path=str(tmp_path / name)), 2, 1, _IMAGE)
+        for name in ("vit", "mae")
+    )
+    torch.testing.assert_close(vit.head.weight, mae.head.weight, rtol=0, atol=0)
+
+
+def test_a_model_without_hidden_states_is_told() -> None:
+    with pytest.raises(ValueError, match="Linear returns no last hidden states"):
+        Pretrained(torch.nn.Linear(4, 4))(input=torch.zeros(1, 4))
 
 
 # --- texts ---
@@ -120,7 +246,7 @@ def test_features_of_a_text_are_the_mean_over_its_own_tokens(kind: str, tmp_path
     path = _text_backbone(kind, tmp_path)
     recipe, source = BackboneRecipe(path=str(path)), SourceRecipe(path="x", kind="text")
     inputs = prepare_inputs(_of_texts(), source, recipe)
-    network = build_network(recipe, 3, seed=1).eval()
+    network = build_network(recipe, 3, 1, inputs.rows(np.arange(1))).eval()
     model: Any = network.backbone
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
     with torch.no_grad():
@@ -137,7 +263,7 @@ def test_features_of_a_text_are_the_mean_over_its_own_tokens(kind: str, tmp_path
 def test_features_from_scratch_do_not_hang_on_the_texts_beside_them() -> None:
     recipe = BackboneRecipe(small="bytes")
     inputs = prepare_inputs(_of_texts(), SourceRecipe(path="x", kind="text"), recipe)
-    network = build_network(recipe, 3, seed=1)
+    network = build_network(recipe, 3, 1, inputs.rows(np.arange(1)))
     with torch.no_grad():
         together = network.features(inputs.rows(np.arange(3)))
         alone = network.features(inputs.rows(np.array([0])))
@@ -161,7 +287,7 @@ def test_a_stream_over_a_causal_model(tmp_path: Path) -> None:
 def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(BaseModelError, match="an encoder and a decoder"):
-        build_network(BackboneRecipe(path=str(tmp_path)), 2, seed=1)
+        build_network(BackboneRecipe(path=str(tmp_path)), 2, 1, _IMAGE)
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
@@ -172,8 +298,7 @@ def test_all_that_cannot_be_used_is_told_before_anything_runs(
     write_images(tmp_path / "a.parquet")
     (tmp_path / "t5").mkdir()
     (tmp_path / "t5/config.json").write_text('{"model_type": "t5"}')
-    MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25)).save_pretrained(tmp_path / "mobile")
-    backbones = "".join(f'[backbones.{n}]\npath = "{n}"\n' for n in ("bert", "t5", "mobile"))
+    backbones = "".join(f'[backbones.{n}]\npath = "{n}"\n' for n in ("bert", "t5"))
     learners = 'er = { algorithm = "er" }\n'
     text = EXPERIMENT.replace("[learners]\n", f"{backbones}[learners]\n{learners}")
     (tmp_path / "e.toml").write_text(text)
@@ -181,7 +306,6 @@ def test_all_that_cannot_be_used_is_told_before_anything_runs(
     said = capsys.readouterr().err
     assert "backbones.bert: it makes nothing of an image" in said
     assert f"backbones.t5.path: {tmp_path}/t5: it cannot be loaded (t5 is an encoder and a" in said
-    assert "mobilenet_v2 does not say how wide" in said
     assert not list(tmp_path.glob("streams/*/runs/*"))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
@@ -182,10 +183,11 @@ class StreamRuns:
             )
         with torch.random.fork_rng():
             num_classes = len(self.examples.classes)
-            own = self.written.backbone(backbone)
+            own, inputs = self.written.backbone(backbone), self._inputs_of(backbone)
+            network = build_network(own, num_classes, seed, inputs.rows(np.arange(1)))
             learning = Learning(
-                network=build_network(own, num_classes, seed).to(self.device),
-                inputs=self._inputs_of(backbone),
+                network=network.to(self.device),
+                inputs=inputs,
                 labels=torch.from_numpy(labels),
                 memory=Reservoir(1),
                 memory_batch=1,

@@ -99,14 +99,15 @@ def _pixels(images: NDArray[np.uint8], backbone: BackboneRecipe) -> PixelRows:
         said, _ = ImageProcessingMixin.get_image_processor_dict(backbone.path)
     except OSError:
         said = {}  # a backbone that says nothing of it: a half and a half
-    return PixelRows(images, size, said.get("image_mean", _HALF), said.get("image_std", _HALF))
+    return PixelRows(images, size, said.get("image_mean") or _HALF, said.get("image_std") or _HALF)
 
 
 def _tokens(texts: Sequence[str], path: str) -> TensorRows:
     config = _read(AutoConfig.from_pretrained, path)
     tokenizer = _read(AutoTokenizer.from_pretrained, path, "its tokenizer")
+    own = getattr(config, "text_config", config)
     # RoBERTa's kin count positions from the pad's on: two of them cannot be used.
-    positions = getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT
+    positions = getattr(own, "max_position_embeddings", None) or _LONGEST_TEXT
     reserved = 2 if "roberta" in config.model_type else 0
     longest = min(_LONGEST_TEXT, positions - reserved)
     ids = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
