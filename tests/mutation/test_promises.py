@@ -4407,6 +4407,27 @@ MUTATIONS = [
         test="tests/unit/test_stream_backbones.py::test_a_model_without_hidden_states_is_told",
     ),
     Mutation(
+        promise="a key of another algorithm is refused",
+        file="stream/contradictions.py",
+        old="            if key in learner and algorithm not in owners:\n",
+        new="            if key == 'temperature' and key in learner and algorithm not in owners:\n",
+        test="tests/unit/test_stream.py::test_what_is_set_without_effect_is_told_at_once",
+    ),
+    Mutation(
+        promise="passes of a stream that is passed over once are refused",
+        file="stream/contradictions.py",
+        old='if "epochs" in scenario and scenario.get("mode", "online") == "online":',
+        new='if "epochs" in scenario and scenario.get("mode") == "online":',
+        test="tests/unit/test_stream.py::test_what_is_set_without_effect_is_told_at_once",
+    ),
+    Mutation(
+        promise="what of a source changes nothing is refused",
+        file="stream/contradictions.py",
+        old='if "test_share" in source and "split" in source:',
+        new="if False:",
+        test="tests/unit/test_stream.py::test_what_is_set_without_effect_is_told_at_once",
+    ),
+    Mutation(
         promise="a backbone that cannot be loaded is told by its key",
         file="stream/trial.py",
         old="        raise BaseModelError(told) from error\n",
