@@ -393,11 +393,13 @@ def test_what_is_set_without_effect_is_told_at_once(tmp_path: Path) -> None:
         for owner in owners:
             learners += f"own-{owner[:3]}-{number} = {{ algorithm = '{owner}', {key} }}\n"
     text = EXPERIMENT.replace("tasks = 2", "tasks = 2\nepochs = 7")
+    text = text.replace('small = "cnn"', "small = 'cnn'\nrevision = 'v1'")
     text = text.replace("[scenario]", "split = 's'\ntest_share = 0.5\nmax_bytes = 9\n[scenario]")
     path.write_text(text + learners)
     with pytest.raises(RecipeError) as caught:
         read_stream(path)
     assert [problem.where for problem in caught.value.problems] == [
+        "backbones.scratch.revision",
         *(f"learners.er.{key.split()[0]}" for key, *_ in own),
         "scenario.epochs",
         "source.test_share",
@@ -406,7 +408,8 @@ def test_what_is_set_without_effect_is_told_at_once(tmp_path: Path) -> None:
     text = text.replace("epochs = 7", "epochs = 7\nmode = 'offline'").replace(
         "test_share = 0.5", ""
     )
-    path.write_text(text.replace("max_bytes = 9", "") + learners.split("\n", 1)[1])
+    text = text.replace("max_bytes = 9", "").replace("revision = 'v1'", "")
+    path.write_text(text + learners.split("\n", 1)[1])
     assert read_stream(path).experiment.scenario.num_epochs == 7
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -38,8 +41,10 @@ from transformers import (
 )
 
 from rewarm.cli import main
-from rewarm.errors import BaseModelError
-from rewarm.stages import stream_runs
+from rewarm.errors import BaseModelError, CorpusError
+from rewarm.stages import stream_backbones, stream_runs
+from rewarm.stages.stream_backbones import find_backbone
+from rewarm.stream.experiment import read_stream
 from rewarm.stream.inputs import prepare_inputs
 from rewarm.stream.network import Pretrained, build_network
 from rewarm.stream.sections import BackboneRecipe, SourceRecipe
@@ -323,3 +328,119 @@ def test_a_backbone_whose_runs_are_done_is_not_loaded_again(
     next(tmp_path.glob("streams/*/runs/*/*/seed-2.json")).unlink()
     assert main(["stream", str(path)]) == 0
     assert tried == ["scratch"]
+
+
+# --- which weights ---
+
+
+def _cache(hub: Path, commit: str, model: Any, *, branch: str = "main") -> None:
+    """Put a commit of org/model into a cache of the hub, as its client would."""
+    folder = hub / "models--org--model"
+    model.save_pretrained(folder / "snapshots" / commit)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / branch).write_text(commit)
+
+
+def _of_hub(folder: Path, *lines: str) -> Path:
+    backbone = "\n".join(('path = "org/model"', *lines))
+    text = EXPERIMENT.replace('small = "cnn"', backbone).replace("seeds = 2", "seeds = 1")
+    write_images(folder / "a.parquet")
+    (folder / "e.toml").write_text(text + 'er = { algorithm = "er" }\n')
+    return folder / "e.toml"
+
+
+_FIRST, _SECOND = "1" * 40, "2" * 40
+
+
+def _told_again(capsys: pytest.CaptureFixture[str]) -> bool:
+    return "other weights or settings: it is done again" in capsys.readouterr().out
+
+
+def test_what_the_hub_has_now_is_what_runs_hang_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    path, one = _of_hub(tmp_path), ViTModel(ViTConfig(**_SIZES))
+    _cache(tmp_path / "hub", _FIRST, one)
+    assert main(["stream", str(path)]) == 0
+    assert main(["stream", str(path)]) == 0
+    assert not _told_again(capsys)
+    _cache(tmp_path / "hub", _SECOND, ViTModel(ViTConfig(**_SIZES)))
+    assert main(["stream", str(path)]) == 0
+    assert _told_again(capsys)
+
+
+def test_a_revision_is_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
+    one, two = (ViTModel(ViTConfig(**_SIZES)) for _ in range(2))
+    _cache(hub, _FIRST, one, branch="old")
+    _cache(hub, _SECOND, two)
+    for revision, model in (("old", one), (_FIRST, one), ("main", two), (None, two)):
+        lines = () if revision is None else (f'revision = "{revision}"',)
+        written = read_stream(_of_hub(tmp_path, *lines))
+        found = find_backbone(written, "scratch")
+        assert found.identity == f"org/model@{_FIRST if model is one else _SECOND}"
+        weight = next(build_network(found.recipe, 2, 1, _IMAGE).backbone.parameters())
+        torch.testing.assert_close(weight, next(model.parameters()), rtol=0, atol=0)
+    path = _of_hub(tmp_path, f'revision = "{_FIRST}"')
+    assert main(["stream", str(path)]) == 0
+    shutil.rmtree(hub)
+    assert main(["stream", str(path)]) == 0  # what is done needs no hub
+    assert not _told_again(capsys)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./models/x", "~/x", "models/deep/x", "../x"])
+def test_a_folder_that_is_not_there_is_told_as_that(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _of_hub(tmp_path)
+    path.write_text(path.read_text().replace("org/model", name))
+    assert main(["stream", str(path), "--dry-run"]) == 2
+    folder = tmp_path / Path(name).expanduser()
+    assert f"backbones.scratch.path: there is no folder {folder}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("org/model", "", "path: there is no folder {}/org/model, and no model 'org/model' was"),
+        ("org/model", 'revision = "v2"', "no model 'org/model' at 'v2' was found"),
+        ("a.parquet", "", "path: {}/a.parquet is a file"),
+        ("here", 'revision = "v2"', "revision: {}/here is a folder, and only models of the hub"),
+    ],
+)
+def test_what_leads_to_no_model_is_told(
+    name: str,
+    line: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    path = _of_hub(tmp_path, line)
+    (tmp_path / "here").mkdir()
+    path.write_text(path.read_text().replace("org/model", name))
+    assert main(["stream", str(path)]) == 2
+    assert said.format(tmp_path) in capsys.readouterr().err
+
+
+def test_runs_without_a_revision_hang_on_what_they_did_before_there_were_any() -> None:
+    assert "revision" not in BackboneRecipe(path="org/model").claim()
+    assert BackboneRecipe(path="org/model", revision="v1").claim()["revision"] == "v1"
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").touch()
+
+    def refuse(folder: Path, names: list[str]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / names[0]))
+
+    monkeypatch.setattr(stream_backbones, "file_entries", refuse)
+    with pytest.raises(CorpusError, match=r"/weights: it cannot be read \(Permission denied\)"):
+        stream_backbones.folder_content(tmp_path)

@@ -89,7 +89,7 @@ def claims_of(experiment: StreamExperiment) -> dict[str, Any]:
 def _claim(experiment: StreamExperiment, cell: Cell) -> dict[str, Any]:
     backbone = experiment.backbones.get(cell.backbone)
     return {
-        "backbone": backbone.model_dump(mode="json") if backbone else cell.backbone,
+        "backbone": backbone.claim() if backbone else cell.backbone,
         "learner": experiment.learner(cell.learner).model_dump(mode="json"),
     }
 

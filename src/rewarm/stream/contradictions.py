@@ -61,6 +61,8 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield where, "one of path and small is needed, and not both", "give one of them"
         if "small" in backbone and "from_scratch" in backbone:
             yield f"{where}.from_scratch", "small ones always begin from scratch", "leave it out"
+        if "small" in backbone and "revision" in backbone:
+            yield f"{where}.revision", "small ones have none", "leave it out"
         wanted = {"cnn": "image", "bytes": "text"}.get(str(backbone.get("small")))
         if wanted is not None and kind in ("image", "text") and wanted != kind:
             what = f"{backbone['small']!r} reads {wanted}s, and the source holds {kind}s"
