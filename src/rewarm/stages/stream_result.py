@@ -330,6 +330,7 @@ def _summary(cell: Cell, runs: Sequence[StreamRun]) -> StreamCell:
         figures=figures,
         mean_matrix=tuple(_means([run.matrix[t] for run in runs]) for t in rows),
         mean_before=_means([run.before for run in runs]),
+        mean_second_stage=_means([run.second_stage or () for run in runs]),
     )
 
 
