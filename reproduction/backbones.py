@@ -2,7 +2,7 @@
 
 The images are Omniglot's of alphabets that no stream shows: one backbone learns which character
 each of them is, the other one, without labels, which of two moved and turned views belong together.
-The encoder of text learns to guess masked tokens.
+The encoder of text learns, without labels too, which two pieces are neighbours in a document.
 """
 
 from __future__ import annotations

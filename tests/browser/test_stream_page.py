@@ -22,7 +22,10 @@ pytestmark = [
 def test_the_page_of_a_stream_fits_and_its_script_runs_through(tmp_path: Path) -> None:
     write_images(tmp_path / "a.parquet")
     experiment = tmp_path / "e.toml"
-    experiment.write_text(EXPERIMENT + 'er = { algorithm = "er" }\nlwf = { algorithm = "lwf" }\n')
+    experiment.write_text(
+        EXPERIMENT
+        + 'er = { algorithm = "er" }\ntwo = { algorithm = "lwf", second_stage_epochs = 1 }\n'
+    )
     assert main(["stream", str(experiment)]) == 0
     with open_page(tmp_path / "profile") as page:
         for width, dark in ((1200, False), (1200, True), (390, False), (390, True)):

@@ -33,9 +33,9 @@ def _experiment(folder: Path, algorithm: str, *, every_s: float) -> Path:
     write_images(folder / "a.parquet")
     head, _, rest = EXPERIMENT.partition("[source]")
     text = f"{head}checkpoint_every_s = {every_s}\n[source]{rest}".replace("seeds = 2", "seeds = 1")
+    own = "memory_epochs = 2, " if algorithm == "gdumb" else ""
     (folder / "e.toml").write_text(
-        text
-        + f'one = {{ algorithm = "{algorithm}", memory_epochs = 2, second_stage_epochs = 2 }}\n'
+        text + f'one = {{ algorithm = "{algorithm}", {own}second_stage_epochs = 2 }}\n'
     )
     return folder / "e.toml"
 

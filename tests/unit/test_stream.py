@@ -27,6 +27,8 @@ from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 from tests.support.streams import EXPERIMENT, Image, png, write_images
 
+_SHIPPED = sorted((Path(__file__).parents[2] / "reproduction" / "streams").glob("*.toml"))
+
 # --- metrics, by numbers worked by hand ---
 
 
@@ -369,10 +371,51 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     for part in (
         "scenario.tasks",
         "learners.er.epoch",
-        "learners.er.temperature: er has none",
+        "learners.er.temperature: er has none: it is of lwf and scr",
         "'bytes' reads texts, and the source holds images",
     ):
         assert part in said
+
+
+def test_what_is_set_without_effect_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    own = (
+        ("candidates = 7", "mir"),
+        ("compared = 4", "gss"),
+        ("temperature = 1.0", "lwf", "scr"),
+        ("ewc = 3.0", "ewc++"),
+        ("fisher_decay = 0.5", "ewc++"),
+        ("fisher_every = 2", "ewc++"),
+        ("memory_epochs = 3", "gdumb"),
+    )
+    learners = f"er = {{ algorithm = 'er', {', '.join(key for key, *_ in own)} }}\n"
+    for number, (key, *owners) in enumerate(own):
+        for owner in owners:
+            learners += f"own-{owner[:3]}-{number} = {{ algorithm = '{owner}', {key} }}\n"
+    text = EXPERIMENT.replace("tasks = 2", "tasks = 2\nepochs = 7")
+    text = text.replace('small = "cnn"', "small = 'cnn'\nrevision = 'v1'")
+    text = text.replace("[scenario]", "split = 's'\ntest_share = 0.5\nmax_bytes = 9\n[scenario]")
+    path.write_text(text + learners)
+    with pytest.raises(RecipeError) as caught:
+        read_stream(path)
+    assert [problem.where for problem in caught.value.problems] == [
+        "backbones.scratch.revision",
+        *(f"learners.er.{key.split()[0]}" for key, *_ in own),
+        "scenario.epochs",
+        "source.test_share",
+        "source.max_bytes",
+    ]
+    text = text.replace("epochs = 7", "epochs = 7\nmode = 'offline'").replace(
+        "test_share = 0.5", ""
+    )
+    text = text.replace("max_bytes = 9", "").replace("revision = 'v1'", "")
+    path.write_text(text + learners.split("\n", 1)[1])
+    assert read_stream(path).experiment.scenario.num_epochs == 7
+
+
+@pytest.mark.parametrize("path", _SHIPPED, ids=lambda path: path.stem)
+def test_shipped_streams_set_nothing_without_effect(path: Path) -> None:
+    assert read_stream(path).experiment.name == path.stem
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ from rewarm.stages.held_plans import changed_held_out
 from rewarm.stages.launches import Launch
 from rewarm.stages.stream_corpora_plans import CorporaPlans
 from rewarm.stages.trace import trace_step
-from rewarm.stream.courses import order_of
+from rewarm.stream.cells import Cell
+from rewarm.stream.courses import draft, order_of
 from rewarm.stream.documents import DocumentMemory, KeptDocument, shown_documents
 from rewarm.stream.experiment import read_stream
 from rewarm.stream.memory import ClassBalanced, Reservoir
@@ -567,3 +568,12 @@ def test_the_order_of_corpora_is_given_or_drawn_by_the_seed(tmp_path: Path) -> N
     drawn = read_stream(path).experiment
     assert order_of(drawn, 1) == order_of(drawn, 1)
     assert len({order_of(drawn, seed) for seed in range(30)}) == 6
+
+
+def test_the_revision_of_a_backbone_is_that_of_the_base(tmp_path: Path) -> None:
+    text = CORPORA.replace('path = "base"\n', 'path = "org/model"\nrevision = "v1"\n')
+    (tmp_path / "e.toml").write_text(text)
+    experiment = read_stream(tmp_path / "e.toml").experiment
+    cell = Cell("base", "er")
+    assert draft(experiment, cell, "org/model", 64).base.revision == "v1"
+    assert draft(experiment, cell, "drawn/anew", 64).base.revision is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from scipy import stats
 
 from rewarm.cli import main
 from rewarm.errors import RecipeError
-from rewarm.records.stream import StreamFigure, StreamProbe, StreamResult, StreamRun
-from rewarm.reporting.stream_page import gain_figures, render_stream_page
+from rewarm.records.stream import StreamCell, StreamFigure, StreamProbe, StreamResult, StreamRun
+from rewarm.reporting.stream_page import gain_figures, matrix_figure, render_stream_page
 from rewarm.reporting.stream_terminal import print_stream
 from rewarm.reporting.tables import Cell
 from rewarm.stages.stream_result import About, conclude_stream, contrast_facts
@@ -322,3 +323,33 @@ def test_a_loss_that_runs_away_is_told_with_its_cell(
     said = capsys.readouterr().err
     assert "backbones.scratch.lr: it, seed 1: the loss is nan, with lr = 1e+30" in said
     assert fix in said
+
+
+def test_a_second_stage_is_drawn_beside_what_was_before_it() -> None:
+    runs = [
+        run.model_copy(update={"second_stage": (0.5 + run.seed / 100, 0.75)})
+        if run.learner == "er"
+        else run
+        for run in _runs(_FINAL)
+    ]
+    result = conclude_stream(_experiment(), _ABOUT, runs, [], None)
+    found = {str((cell.backbone, cell.learner)): cell.mean_second_stage for cell in result.cells}
+    assert found["('good', 'er')"] == pytest.approx((0.52, 0.75))
+    assert found["('good', 'icarl')"] == ()
+    with_it, without = (
+        matrix_figure(next(c for c in result.cells if c.learner == learner), result)
+        for learner in ("er", "icarl")
+    )
+    assert "task 1 after the second stage: 0.520" in with_it
+    assert "task 2 after task 2: 0.300" in with_it  # what it began from stays
+    assert "second stage" not in without
+    page = render_stream_page(result)
+    assert "Column S2, set apart, is after the second stage." in page
+    assert re.search(r"S2</t[hd]>\s*<td[^>]*>\s*0\.520", page)
+    assert "S2" not in render_stream_page(_conclude())
+
+
+def test_results_from_before_second_stages_were_drawn_are_read() -> None:
+    cell = _conclude().cells[0]
+    stored = cell.model_dump(mode="json", exclude={"mean_second_stage"})
+    assert StreamCell.model_validate(stored) == cell

@@ -66,6 +66,7 @@ class StreamCell(Record):
     figures: dict[str, StreamFigure]
     mean_matrix: tuple[tuple[float, ...], ...]
     mean_before: tuple[float, ...] = ()
+    mean_second_stage: tuple[float, ...] = Field((), description="after it, where there was one")
 
 
 class StreamProbe(Record):

@@ -44,7 +44,7 @@ _LONGEST_NAME, _CHARACTER = 14, 7
 _FAINTEST = 0.12
 _LARGEST_SCALE = 1.3
 _MOST_SWAPS = 12
-
+_SECOND_STAGE, _APART = "S2", 12  # what stands over its column, and the room before it
 
 _UNITS: Mapping[Measure, str] = {
     "share right": "Proportions",
@@ -53,7 +53,7 @@ _UNITS: Mapping[Measure, str] = {
 }
 _LEGENDS: Mapping[Measure, str] = {
     "share right": "a deeper square is a higher accuracy (mean of the seeds), an empty one a "
-    "task that had not come. A second stage is not among the columns.",
+    "task that had not come.",
     "bits per byte": "a deeper square is fewer bits per byte (mean of the seeds), the deepest the "
     "fewest on its task anywhere on this page. Column 0 is before the first step.",
 }
@@ -98,7 +98,7 @@ def render_stream_page(result: StreamResult) -> str:
         tables=stream_tables(result),
         test_heading=test_heading(result),
         gain_figures=gain_figures(result),
-        legend=_LEGENDS[result.measure],
+        legend=_legend(result),
         drawn=[_drawn(cell, result) for cell in result.cells],
     )
 
@@ -282,16 +282,30 @@ def _swaps(result: StreamResult) -> Table:
 
 
 class _Column(NamedTuple):
-    """A moment: its name, and the figures there on the tasks from the first on."""
+    """A moment: its name over a figure and in words, and the figures there on the tasks from the
+    first on."""
 
     name: str
+    when: str
     values: Sequence[float]
 
 
 def _columns(cell: StreamCell) -> list[_Column]:
-    """Return what was known before the first task, where it is on record, and after each."""
-    before = [_Column("0", cell.mean_before)] if cell.mean_before else []
-    return before + [_Column(f"{t + 1}", row) for t, row in enumerate(cell.mean_matrix)]
+    """Return what was known before the first task and after a second stage, where they are on
+    record, and between them after each task."""
+    rows = enumerate(cell.mean_matrix, start=1)
+    found = [_Column(f"{task}", f"after task {task}", row) for task, row in rows]
+    if cell.mean_before:
+        found.insert(0, _Column("0", "after task 0", cell.mean_before))
+    if cell.mean_second_stage:
+        found.append(_Column(_SECOND_STAGE, "after the second stage", cell.mean_second_stage))
+    return found
+
+
+def _legend(result: StreamResult) -> str:
+    has_second = any(cell.mean_second_stage for cell in result.cells)
+    told = f" Column {_SECOND_STAGE}, set apart, is after the second stage." if has_second else ""
+    return _LEGENDS[result.measure] + told
 
 
 def _task_name(result: StreamResult, task: int) -> str:
@@ -305,7 +319,7 @@ def _drawn(cell: StreamCell, result: StreamResult) -> _Drawn:
         + numeric(*(_task_name(result, task) for task in range(num_tasks))),
         rows=tuple(
             (name, *(f"{v:.3f}" for v in values), *[""] * (num_tasks - len(values)))
-            for name, values in _columns(cell)
+            for name, _, values in _columns(cell)
         ),
     )
     return _Drawn(f"{cell.backbone}, {cell.learner}", matrix_figure(cell, result), table)
@@ -347,19 +361,21 @@ def matrix_figure(cell: StreamCell, result: StreamResult) -> Markup:
     for task in range(0, num_tasks, every):
         y = _TOP + task * side + side / 2 + 4
         parts.append(text(names[task], left - 8, y, anchor="end"))
-    for place, (moment, values) in enumerate(columns):
-        x = left + place * side
-        if place % every == 0:
+    for place, (moment, when, values) in enumerate(columns):
+        is_apart = moment == _SECOND_STAGE
+        x = left + place * side + (_APART if is_apart else 0)
+        if place % every == 0 or is_apart:
             parts.append(text(moment, x + side / 2, _TOP - 8, anchor="middle"))
         for task, value in enumerate(values):
             square = {"x": x, "y": _TOP + task * side, "width": side - 2, "height": side - 2}
-            said = f"{_task_name(result, task)} after task {moment}: {value:.3f}"
+            said = f"{_task_name(result, task)} {when}: {value:.3f}"
             depth = round(depths[task](value), 4)
             parts.append(element("rect", class_="band", **square))
             parts.append(
                 element("rect", element("title", said), class_="mark", fill_opacity=depth, **square)
             )
-    width, height = left + len(columns) * side, _TOP + num_tasks * side
+    apart = _APART if cell.mean_second_stage else 0
+    width, height = left + len(columns) * side + apart, _TOP + num_tasks * side
     what = headings(result.measure)["final"].capitalize()
     label = f"{what} by task over time, {cell.backbone}, {cell.learner}"
     return Markup(

@@ -246,7 +246,7 @@ class CorporaPlans:
         assert recipe.path is not None
         if not recipe.from_scratch:
             return recipe.path
-        shape = find_base(BaseRecipe(path=recipe.path), self.folder)
+        shape = find_base(BaseRecipe(path=recipe.path, revision=recipe.revision), self.folder)
         # A folder for each: two backbones may have one name on the disk.
         return str(make_fresh_base(shape, self.written.folder / "bases" / backbone, seed))
 

@@ -89,7 +89,7 @@ def claims_of(experiment: StreamExperiment) -> dict[str, Any]:
 def _claim(experiment: StreamExperiment, cell: Cell) -> dict[str, Any]:
     backbone = experiment.backbones.get(cell.backbone)
     return {
-        "backbone": backbone.model_dump(mode="json") if backbone else cell.backbone,
+        "backbone": backbone.claim() if backbone else cell.backbone,
         "learner": experiment.learner(cell.learner).model_dump(mode="json"),
     }
 
@@ -330,6 +330,7 @@ def _summary(cell: Cell, runs: Sequence[StreamRun]) -> StreamCell:
         figures=figures,
         mean_matrix=tuple(_means([run.matrix[t] for run in runs]) for t in rows),
         mean_before=_means([run.before for run in runs]),
+        mean_second_stage=_means([run.second_stage or () for run in runs]),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from rewarm.artifacts import parse_json, write_json
@@ -82,7 +83,8 @@ class OneRun:
 
     def _learning(self) -> Learning:
         num_classes = sum(map(len, self.scenario.tasks))
-        network = build_network(self.backbone, num_classes, self.seed).to(self.device)
+        example = self.inputs.rows(np.arange(1))
+        network = build_network(self.backbone, num_classes, self.seed, example).to(self.device)
         network.train()
         return Learning(
             network=network,

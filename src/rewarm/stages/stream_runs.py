@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from rewarm.artifacts import file_entries, file_sha256, fingerprint, parse_json, write_json
+from rewarm.artifacts import file_sha256, fingerprint, parse_json, write_json
 from rewarm.comparison.paired import paired_mean
 from rewarm.errors import BaseModelError, PlanError, Problems
 from rewarm.records.reading import record_or_none
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
+from rewarm.stages.stream_backbones import FoundBackbone, find_backbone, folder_content
 from rewarm.stages.stream_run import OneRun, RunPlace
 from rewarm.stream.cells import PRESET, Cell
 from rewarm.stream.experiment import WrittenStream
@@ -26,7 +28,7 @@ from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import build_network
 from rewarm.stream.probe import deal_probe, probe_accuracy
 from rewarm.stream.scenario import Scenario, deal_classes
-from rewarm.stream.sections import BackboneRecipe, ProbeRecipe
+from rewarm.stream.sections import ProbeRecipe
 from rewarm.stream.source import Examples
 from rewarm.stream.trial import try_backbone
 
@@ -42,7 +44,8 @@ class StreamRuns:
     console: Console
     device: torch.device
     _inputs: dict[str, Inputs] = field(default_factory=dict)  # of one backbone at a time
-    _identity: dict[str, object] = field(default_factory=dict)
+    _backbones: dict[str, FoundBackbone] = field(default_factory=dict)
+    _source: str | None = None
 
     def have_begun(self) -> bool:
         """Tell whether any run has left something."""
@@ -56,12 +59,12 @@ class StreamRuns:
         """
         problems = Problems()
         for name in self.written.experiment.backbones:
-            recipe = self.written.backbone(name)
-            if not with_weights and recipe.path is not None:
-                recipe = recipe.model_copy(update={"from_scratch": True})
-            if self._is_done(name):
-                continue
             try:
+                if self._is_done(name):
+                    continue
+                recipe = self._found(name).recipe
+                if not with_weights and recipe.path is not None:
+                    recipe = recipe.model_copy(update={"from_scratch": True})
                 try_backbone(name, recipe, self.written.experiment.source, self.examples)
             except BaseModelError as error:
                 problems.extend(error.problems)
@@ -105,7 +108,7 @@ class StreamRuns:
         run = OneRun(
             names={"backbone": cell.backbone, "learner": cell.learner},
             seed=seed,
-            backbone=self.written.backbone(cell.backbone),
+            backbone=self._found(cell.backbone).recipe,
             recipe=experiment.learner(cell.learner),
             experiment=experiment,
             scenario=self._scenario(seed),
@@ -147,7 +150,7 @@ class StreamRuns:
     def _inputs_of(self, backbone: str) -> Inputs:
         if backbone not in self._inputs:
             experiment = self.written.experiment
-            recipe = self.written.backbone(backbone)
+            recipe = self._found(backbone).recipe
             self._inputs = {backbone: prepare_inputs(self.examples, experiment.source, recipe)}
         return self._inputs[backbone]
 
@@ -182,10 +185,11 @@ class StreamRuns:
             )
         with torch.random.fork_rng():
             num_classes = len(self.examples.classes)
-            own = self.written.backbone(backbone)
+            own, inputs = self._found(backbone).recipe, self._inputs_of(backbone)
+            network = build_network(own, num_classes, seed, inputs.rows(np.arange(1)))
             learning = Learning(
-                network=build_network(own, num_classes, seed).to(self.device),
-                inputs=self._inputs_of(backbone),
+                network=network.to(self.device),
+                inputs=inputs,
                 labels=torch.from_numpy(labels),
                 memory=Reservoir(1),
                 memory_batch=1,
@@ -220,32 +224,22 @@ class StreamRuns:
             "source": experiment.source.model_dump(mode="json"),
             "content": self._content(),
             "scenario": experiment.scenario.model_dump(mode="json"),
-            "backbone": experiment.backbones[backbone].model_dump(mode="json"),
-            "weights": self._identity_of(backbone),
+            "backbone": experiment.backbones[backbone].claim(),
+            "weights": self._found(backbone).identity,
             "device": self.device.type,
         }
 
-    def _content(self) -> object:
+    def _content(self) -> str:
         source = self.written.source_path
-        if "" not in self._identity:
-            self._identity[""] = (
-                file_sha256(source) if source.is_file() else _folder_content(source)
-            )
-        return self._identity[""]
+        if self._source is None:
+            self._source = file_sha256(source) if source.is_file() else folder_content(source)
+        return self._source
 
-    def _identity_of(self, name: str) -> object:
-        """Return what a local backbone's weights are: an altered folder's runs are made again."""
-        if name not in self._identity:
-            recipe: BackboneRecipe = self.written.backbone(name)
-            folder = Path(recipe.path or "")
-            is_local = recipe.path is not None and folder.is_dir()
-            self._identity[name] = _folder_content(folder) if is_local else recipe.path
-        return self._identity[name]
-
-
-def _folder_content(folder: Path) -> str:
-    names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
-    return fingerprint(file_entries(folder, names))
+    def _found(self, name: str) -> FoundBackbone:
+        """Return what a backbone begins from: where its weights are others, runs are made again."""
+        if name not in self._backbones:
+            self._backbones[name] = find_backbone(self.written, name)
+        return self._backbones[name]
 
 
 def _known_probe(path: Path, digest: str) -> StreamProbe | None:

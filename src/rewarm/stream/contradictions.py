@@ -16,6 +16,17 @@ __all__ = ["contradictions"]
 _OF_LOOKS = ("min_acc", "wc_acc", "stability_gap")
 """Figures that looks within tasks tell."""
 
+_OWN_KEYS = {
+    "candidates": ("mir",),
+    "compared": ("gss",),
+    "temperature": ("lwf", "scr"),
+    "ewc": ("ewc++",),
+    "fisher_decay": ("ewc++",),
+    "fisher_every": ("ewc++",),
+    "memory_epochs": ("gdumb",),
+}
+"""Keys of a learner, and the algorithms that they are of."""
+
 
 def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield (field, what, fix) for what fields say against each other, as far as they are there."""
@@ -50,15 +61,36 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield where, "one of path and small is needed, and not both", "give one of them"
         if "small" in backbone and "from_scratch" in backbone:
             yield f"{where}.from_scratch", "small ones always begin from scratch", "leave it out"
+        if "small" in backbone and "revision" in backbone:
+            yield f"{where}.revision", "small ones have none", "leave it out"
         wanted = {"cnn": "image", "bytes": "text"}.get(str(backbone.get("small")))
         if wanted is not None and kind in ("image", "text") and wanted != kind:
             what = f"{backbone['small']!r} reads {wanted}s, and the source holds {kind}s"
             yield f"{where}.small", what, "name the other small architecture"
+    yield from _without_effect(tree)
+
+
+def _without_effect(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what is set and would change nothing: whoever sets it expects that it does."""
+    scenario, source = (tables(tree).get(section, {}) for section in ("scenario", "source"))
+    is_corpora = source.get("kind") == "corpora"  # where no key of a learner has an effect
     for name, learner in tables(tree.get("learners")).items():
         algorithm = learner.get("algorithm")
-        without = algorithm in get_args(Algorithm) and algorithm not in ("lwf", "scr")
-        if without and "temperature" in learner:
-            yield f"learners.{name}.temperature", f"{algorithm} has none", "leave it out"
+        if is_corpora or algorithm not in get_args(Algorithm):
+            continue
+        for key, owners in _OWN_KEYS.items():
+            if key in learner and algorithm not in owners:
+                what = f"{algorithm} has none: it is of {' and '.join(owners)}"
+                yield f"learners.{name}.{key}", what, "leave it out, or name another algorithm"
+    if "epochs" in scenario and scenario.get("mode", "online") == "online":
+        what = "a stream is passed over once where its mode is online, which it is by default"
+        yield "scenario.epochs", what, 'give mode = "offline", or leave it out'
+    if "test_share" in source and "split" in source:
+        what = "source.split says which examples are for the test"
+        yield "source.test_share", what, "leave one of them out"
+    for key, kind, whose in (("image_size", "text", "images"), ("max_bytes", "image", "texts")):
+        if key in source and source.get("kind") == kind:
+            yield f"source.{key}", f"it is of {whose}, and the source holds {kind}s", "leave it out"
 
 
 def _of_labelled(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

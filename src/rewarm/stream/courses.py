@@ -107,7 +107,7 @@ class _Maker:
                 **experiment.recipe,
                 "name": f"{self.cell.learner[:40]}-seed-{self.seed}",
                 "seed": self.seed,
-                "base": {"path": self.base},
+                "base": self._base(),
                 "sources": {**_sources(experiment), **_memory_sources(memories)},
                 "phases": list(phases),
                 "budget": {"tokens": total * tokens_per_step},
@@ -119,6 +119,12 @@ class _Maker:
                 },
             }
         )
+
+    def _base(self) -> dict[str, Any]:
+        backbone = self.experiment.backbones[self.cell.backbone]
+        # What was drawn anew is a folder beside the experiment.
+        is_hubs = self.base == backbone.path and backbone.revision is not None
+        return {"path": self.base, **({"revision": backbone.revision} if is_hubs else {})}
 
     def _schedule(self, tasks: Tasks, is_one: bool) -> dict[str, Any]:
         lr = self.experiment.backbones[self.cell.backbone].lr

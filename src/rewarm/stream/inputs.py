@@ -85,28 +85,31 @@ def prepare_inputs(examples: Examples, recipe: SourceRecipe, backbone: BackboneR
     if backbone.path is None:
         return _padded([list(t.encode()[: recipe.max_bytes]) for t in examples.texts], BYTE_PAD)
     texts = [text.encode()[: recipe.max_bytes].decode(errors="ignore") for text in examples.texts]
-    return _tokens(texts, backbone.path)
+    return _tokens(texts, backbone)
 
 
 def _pixels(images: NDArray[np.uint8], backbone: BackboneRecipe) -> PixelRows:
     size: int = images.shape[1]
     if backbone.path is None:
         return PixelRows(images, size)
-    config = _read(AutoConfig.from_pretrained, backbone.path)
+    config = _read(AutoConfig.from_pretrained, backbone)
     wanted: Any = getattr(getattr(config, "vision_config", config), "image_size", size)
     size = int(max(wanted)) if isinstance(wanted, list | tuple) else int(wanted)
     try:
-        said, _ = ImageProcessingMixin.get_image_processor_dict(backbone.path)
+        said, _ = ImageProcessingMixin.get_image_processor_dict(
+            backbone.path, revision=_revision(backbone)
+        )
     except OSError:
         said = {}  # a backbone that says nothing of it: a half and a half
-    return PixelRows(images, size, said.get("image_mean", _HALF), said.get("image_std", _HALF))
+    return PixelRows(images, size, said.get("image_mean") or _HALF, said.get("image_std") or _HALF)
 
 
-def _tokens(texts: Sequence[str], path: str) -> TensorRows:
-    config = _read(AutoConfig.from_pretrained, path)
-    tokenizer = _read(AutoTokenizer.from_pretrained, path, "its tokenizer")
+def _tokens(texts: Sequence[str], backbone: BackboneRecipe) -> TensorRows:
+    config = _read(AutoConfig.from_pretrained, backbone)
+    tokenizer = _read(AutoTokenizer.from_pretrained, backbone, "its tokenizer")
+    own = getattr(config, "text_config", config)
     # RoBERTa's kin count positions from the pad's on: two of them cannot be used.
-    positions = getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT
+    positions = getattr(own, "max_position_embeddings", None) or _LONGEST_TEXT
     reserved = 2 if "roberta" in config.model_type else 0
     longest = min(_LONGEST_TEXT, positions - reserved)
     ids = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
@@ -114,10 +117,15 @@ def _tokens(texts: Sequence[str], path: str) -> TensorRows:
     return _padded([row or [pad or 0] for row in ids], pad or 0)
 
 
-def _read(load: Any, path: str, what: str = "it") -> Any:
+def _revision(backbone: BackboneRecipe) -> str:
+    return backbone.revision or "main"
+
+
+def _read(load: Any, backbone: BackboneRecipe, what: str = "it") -> Any:
+    path = str(backbone.path)
     try:
         with quiet_transformers():
-            return load(path)
+            return load(path, revision=_revision(backbone))
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError.one(path, f"{what} cannot be loaded ({reason})", NO_MODEL) from error

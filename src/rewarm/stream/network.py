@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, CLIPVisionModel
+from transformers import AutoConfig, AutoModel
 
 from rewarm.errors import BaseModelError
 from rewarm.model.load import quiet_transformers
+from rewarm.model.modes import evaluating
 from rewarm.stream.inputs import BYTE_PAD, NO_MODEL, Batch
 from rewarm.stream.sections import BackboneRecipe
 
-__all__ = ["Network", "build_network"]
+__all__ = ["Network", "Pretrained", "build_network"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -110,13 +111,20 @@ class Pretrained(nn.Module):
         self.model = model
 
     def forward(self, attention_mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        """Return features [examples, width]."""
+        """Return features [examples, width]; raises ValueError where it has no hidden states."""
         if attention_mask is not None:
-            hidden = self.model(**inputs, attention_mask=attention_mask).last_hidden_state
-            return _masked_mean(hidden, attention_mask)
-        hidden = self.model(**inputs).last_hidden_state
-        found: Tensor = hidden.mean((2, 3)) if hidden.dim() == 4 else hidden.mean(1)
-        return found
+            return _masked_mean(
+                self._hidden(**inputs, attention_mask=attention_mask), attention_mask
+            )
+        hidden = self._hidden(**inputs)
+        return hidden.mean((2, 3)) if hidden.dim() == 4 else hidden.mean(1)
+
+    def _hidden(self, **inputs: Tensor) -> Tensor:
+        made = self.model(**inputs)
+        hidden = getattr(made, "last_hidden_state", None)
+        if not isinstance(hidden, Tensor):
+            raise ValueError(f"{type(self.model).__name__} returns no last hidden states")
+        return hidden
 
 
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -124,39 +132,56 @@ def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def build_network(recipe: BackboneRecipe, num_classes: int, seed: int) -> Network:
-    """Return a network whose drawn weights (head, from scratch) hang on the seed alone."""
+def build_network(recipe: BackboneRecipe, num_classes: int, seed: int, example: Batch) -> Network:
+    """Return a network whose drawn weights (head, from scratch) hang on the seed alone.
+
+    The head is as wide as what the backbone makes of an example: configurations have many names
+    for it, and some none. Raises BaseModelError where there is no such model, and what a model
+    raises that does not read such examples.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if recipe.small is not None:
             small = SmallCnn() if recipe.small == "cnn" else SmallBytes()
             return Network(small, small.width, num_classes)
-        assert recipe.path is not None
-        model = _load(recipe.path, from_scratch=recipe.from_scratch)
-        config: Any = model.config
-        # ResNet names the widths of its stages, all others one width.
-        sizes = getattr(config, "hidden_sizes", None)
-        width = sizes[-1] if sizes else getattr(config, "hidden_size", None)
-        if width is None:
-            what = f"{config.model_type} does not say how wide its last hidden states are"
-            fix = "name one tower of it, or another model (ViT, ResNet, CLIP, BERT, Llama, …)"
-            raise BaseModelError.one(recipe.path, what, fix)
-        return Network(Pretrained(model), width, num_classes)
+        backbone = Pretrained(_load(recipe, "image" if "pixel_values" in example else "text"))
+        return Network(backbone, _width(backbone, example), num_classes)
 
 
-def _load(path: str, *, from_scratch: bool) -> Any:
-    """Return the model without a head, in float32, the trunk of one that has a head."""
+def _width(backbone: nn.Module, example: Batch) -> int:
+    # Some models draw while they look: the head's weights must not hang on it.
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(backbone):
+        width: int = backbone(**example).shape[1]
+    return width
+
+
+_TOWERS = {
+    "image": ("vision_config", ("vision_model", "vision_tower")),
+    "text": ("text_config", ("text_model", "language_model")),
+}
+"""Of a model of images and texts: the part of its configuration, and what the models call it."""
+
+
+def _load(recipe: BackboneRecipe, kind: str) -> Any:
+    """Return the model without a head, in float32, the trunk of one that has a head.
+
+    Of a model of images and texts it is the tower that reads the kind.
+    """
+    path, revision = recipe.path, recipe.revision or "main"
+    assert path is not None
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, revision=revision)
             if getattr(config, "is_encoder_decoder", False):
                 raise ValueError(f"{config.model_type} is an encoder and a decoder: none of both")
-            is_clip = config.model_type.startswith("clip")
-            if from_scratch:
-                config = getattr(config, "vision_config", config) if is_clip else config
-                return (CLIPVisionModel if is_clip else AutoModel.from_config)(config).float()
-            kind = CLIPVisionModel if is_clip else AutoModel
-            return kind.from_pretrained(path, dtype=torch.float32)
+            part, names = _TOWERS[kind]
+            has_towers = hasattr(config, "vision_config") and hasattr(config, "text_config")
+            if recipe.from_scratch:
+                own = getattr(config, part) if has_towers else config
+                return AutoModel.from_config(own).float()
+            model = AutoModel.from_pretrained(path, revision=revision, dtype=torch.float32)
+            towers = [tower for name in names if (tower := getattr(model, name, None)) is not None]
+            return towers[0] if has_towers and towers else model
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError.one(path, f"it cannot be loaded ({reason})", NO_MODEL) from error

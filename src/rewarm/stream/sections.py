@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -136,6 +136,9 @@ class BackboneRecipe(Section):
     """What the stream begins from."""
 
     path: str | None = Field(None, min_length=1, description="folder or hub id")
+    revision: str | None = Field(
+        None, min_length=1, description="hub branch, tag or commit; default: its main branch"
+    )
     small: Literal["cnn", "bytes"] | None = Field(
         None, description="a small architecture from scratch: cnn for images, bytes for text"
     )
@@ -148,6 +151,11 @@ class BackboneRecipe(Section):
         description="of plain SGD, by default 0.01 pre-trained and 0.1 from scratch; corpora: the "
         "schedule's peak",
     )
+
+    def claim(self) -> dict[str, Any]:
+        """Return what runs hang on. No revision is left out: older ones were made without any."""
+        unsaid = {"revision"} if self.revision is None else None
+        return self.model_dump(mode="json", exclude=unsaid)
 
     @property
     def is_pretrained(self) -> bool:

@@ -29,14 +29,13 @@ def try_backbone(
     )
     try:
         inputs = prepare_inputs(one, source, backbone).rows(np.arange(1))
-        network = build_network(backbone, len(examples.classes), seed=0)
+        network = build_network(backbone, len(examples.classes), 0, inputs)
+        with torch.no_grad(), evaluating(network):
+            network(inputs)
     except BaseModelError as error:
         where = f"backbones.{name}.path"
         told = [Problem(where, f"{p.where}: {p.what}", p.fix) for p in error.problems]
         raise BaseModelError(told) from error
-    try:
-        with torch.no_grad(), evaluating(network):
-            network(inputs)
     except Exception as error:
         # What somebody's model raises for what it does not read, only that model knows.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
