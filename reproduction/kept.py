@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rewarm.artifacts import write_atomically, write_json
 from rewarm.records.facts import Record
 
-__all__ = ["keep_result", "read_results"]
+__all__ = ["keep_result", "read_results", "write_on_one_line"]
 
 _R = TypeVar("_R", bound=Record)
 
@@ -27,9 +27,14 @@ def keep_result(source: Path, target: Path, *, on_one_line: bool = False) -> Non
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     if on_one_line:
-        write_atomically(target, json.dumps(value, separators=(",", ":")) + "\n")
+        write_on_one_line(target, value)
     else:
         write_json(target, value)
+
+
+def write_on_one_line(target: Path, value: Mapping[str, Any]) -> None:
+    """Write a result as `keep_result` does with `on_one_line`."""
+    write_atomically(target, json.dumps(value, separators=(",", ":")) + "\n")
 
 
 def read_results(folder: Path, order: Sequence[str], kind: type[_R]) -> list[_R]:

@@ -3683,6 +3683,38 @@ MUTATIONS = [
         test="tests/unit/test_comparison_verdict.py::test_pairs_are_of_one_seed",
     ),
     Mutation(
+        promise="a spread of rounding makes no difference certain",
+        file="comparison/paired.py",
+        old="<= _ROUNDING * largest\n",
+        new="<= 0.0 * largest\n",
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_what_is_the_same_in_each_of_three_seeds_is_not_resolved",
+    ),
+    Mutation(
+        promise="differences without spread are tested by their signs",
+        file="comparison/paired.py",
+        old="else min(1.0, 2.0 * 0.5**count)\n",
+        new="else 0.0\n",
+        test="tests/unit/test_comparison_statistics.py::"
+        "test_differences_without_spread_are_tested_by_their_signs",
+    ),
+    Mutation(
+        promise="a margin without spread is tested by signs",
+        file="comparison/paired.py",
+        old="return 0.5**count if lowest",
+        new="return 0.0 if lowest",
+        test="tests/unit/test_comparison_statistics.py::"
+        "test_a_margin_without_spread_is_tested_by_signs",
+    ),
+    Mutation(
+        promise="no detectable difference is read off seeds without spread",
+        file="comparison/effects.py",
+        old="    if not sd:\n",
+        new="    if sd is None:\n",
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_what_is_the_same_in_each_of_three_seeds_is_not_resolved",
+    ),
+    Mutation(
         promise="Holm adjusts over all primary tests",
         file="comparison/paired.py",
         old="min(1.0, (len(p_values) - rank) * p_values[index])",
@@ -3713,7 +3745,7 @@ MUTATIONS = [
     Mutation(
         promise="a claim up to a margin is tested at its margin, not at 0",
         file="comparison/effects.py",
-        old="        p = inside_p(differences, *claimed)\n",
+        old="        p = inside_p(differences, *claimed, scale)\n",
         new="        pass\n",
         test="tests/unit/test_comparison_verdict.py::test_no_worse_by_hand",
     ),
@@ -3734,8 +3766,8 @@ MUTATIONS = [
     Mutation(
         promise="beyond its margin is judged at the level that all tests share",
         file="comparison/effects.py",
-        old="interval_at(effect.differences, 1.0 - LEVEL / num_tests)",
-        new="interval_at(effect.differences, 1.0 - LEVEL)",
+        old="interval_at(differences, 1.0 - LEVEL / num_tests)",
+        new="interval_at(differences, 1.0 - LEVEL)",
         test="tests/unit/test_comparison_verdict.py::"
         "test_a_margin_s_tests_are_adjusted_with_the_others",
     ),

@@ -112,16 +112,23 @@ class PairedEffect(Record):
     seeds: tuple[int, ...]
     differences: tuple[float, ...] = Field(description="arm - against, by seed")
     mean: float | None = Field(description="None: no seed was measured of both")
-    sd: float | None = Field(description="None for fewer than two seeds, as all that follows")
-    low: float | None = Field(description="95 % t interval of the mean over seeds")
+    sd: float | None = Field(
+        description="None for fewer than two seeds, as all that follows; 0: none beyond rounding"
+    )
+    low: float | None = Field(
+        description="95 % t interval of the mean over seeds; None where there is no spread, too, "
+        "and fewer than 6 seeds"
+    )
     high: float | None
     p: float | None = Field(
-        description="two-sided t test; where a margin is expected, one-sided ones at its ends"
+        description="two-sided t test; where a margin is expected, one-sided ones at its ends; "
+        "where there is no spread, the test of signs in its place"
     )
     p_holm: float | None = Field(description="adjusted for all primary tests; None: it is none")
     detectable: float | None = Field(
         description="smallest difference that so many seeds of this spread find with 80 % power at "
-        "5 %; where a margin is expected, the smallest one within which they find no difference"
+        "5 %; where a margin is expected, the smallest one within which they find no difference; "
+        "None where there is no spread"
     )
     detectable_holm: float | None = Field(
         description="the same at 5 % shared by all primary tests, Holm's strictest step"

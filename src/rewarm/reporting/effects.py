@@ -46,8 +46,13 @@ def effect_value(effect: PairedEffect) -> str:
 
 
 def interval_of(effect: PairedEffect) -> str:
-    """Return the 95 % interval over seeds; of one seed that over documents, said so."""
+    """Return the 95 % interval over seeds; of one seed that over documents, said so.
+
+    Of a few seeds that are all the same: that there is no spread.
+    """
     low, high, of = effect.low, effect.high, ""
+    if low is None and effect.sd == 0.0:
+        return "no spread"
     if low is None or high is None:
         low, high, of = effect.document_low, effect.document_high, " (documents)"
     if low is None or high is None:
