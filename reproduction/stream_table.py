@@ -21,6 +21,7 @@ from rewarm.artifacts import write_atomically
 from rewarm.comparison.paired import paired_mean
 from rewarm.records.stream import StreamResult
 from rewarm.reporting import numbers
+from rewarm.reporting.effects import stated
 from rewarm.reporting.figures import standalone
 from rewarm.reporting.stream_page import gain_figures, stream_tables
 from rewarm.reporting.tables import Cell, Table, numeric, words
@@ -55,7 +56,7 @@ def page_with(page: str, results: Sequence[StreamResult], folder: Path) -> str:
 def section_of(result: StreamResult, folder: Path) -> str:
     """Return the section of one experiment, in Markdown; `folder` has what a person says of it."""
     lines = [f"### {result.name}", ""]
-    lines += [f"*Stated beforehand:* {' '.join(result.hypothesis.split())}", ""]
+    lines += [f"*{stated(result.registration)}:* {' '.join(result.hypothesis.split())}", ""]
     lines += [f"*Verdict:* {result.verdict}.", ""] if result.verdict else []
     seconds = sum(run.elapsed_s for run in result.runs)
     lines += [

@@ -28,6 +28,7 @@ from rewarm.reporting.effects import (
     p_value,
     peak_memory,
     per_seed,
+    stated,
     written,
 )
 from rewarm.reporting.figures import standalone
@@ -91,7 +92,7 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
     lines = [
         f"### {result.name}",
         "",
-        f"*Stated beforehand:* {' '.join(result.hypothesis.split())}",
+        f"*{stated(result.registration)}:* {' '.join(result.hypothesis.split())}",
     ]
     lines += ["", f"*Verdict:* {result.verdict}.", ""]
     lines += [_HEADS, "|---|---|---|---:|---|---|---:|---:|---:|---|"]

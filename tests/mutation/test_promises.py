@@ -3715,6 +3715,30 @@ MUTATIONS = [
         "test_what_is_the_same_in_each_of_three_seeds_is_not_resolved",
     ),
     Mutation(
+        promise="another claim was not stated before runs that were known",
+        file="comparison/registration.py",
+        old="known.before_runs and fresh.before_runs and not changed",
+        new="known.before_runs and fresh.before_runs",
+        test="tests/unit/test_registered_again.py::"
+        "test_another_claim_was_not_stated_before_the_runs_that_were_known",
+    ),
+    Mutation(
+        promise="an experiment registered again keeps the time of the first",
+        file="comparison/registration.py",
+        old='            "time": known.time,\n',
+        new="",
+        test="tests/unit/test_registered_again.py::"
+        "test_a_new_folder_s_registration_keeps_the_first_one_s_time",
+    ),
+    Mutation(
+        promise="a page tells what was registered again",
+        file="reporting/effects.py",
+        old="if known is None or (known.before_runs and not known.again):",
+        new="if known is None or known.before_runs:",
+        test="tests/unit/test_registered_again.py::"
+        "test_a_new_folder_s_registration_keeps_the_first_one_s_time",
+    ),
+    Mutation(
         promise="Holm adjusts over all primary tests",
         file="comparison/paired.py",
         old="min(1.0, (len(p_values) - rank) * p_values[index])",

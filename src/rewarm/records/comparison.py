@@ -19,6 +19,7 @@ __all__ = [
     "Membership",
     "PairedEffect",
     "Primary",
+    "RegisteredAgain",
     "Registration",
     "RunCurves",
     "Word",
@@ -42,6 +43,15 @@ class Primary(Record):
     within: float | None = Field(None, description="equal, not_higher, not_lower: the margin")
 
 
+class RegisteredAgain(Record):
+    """A later registration of an experiment, written when runs of the one before were known."""
+
+    file_sha256: str = Field(description="of the experiment file's bytes")
+    time: str = Field(description="UTC, ISO 8601")
+    num_runs: int = Field(description="of the one before, known when this was written")
+    changed: tuple[str, ...] = Field(description="claims that were others before, by their keys")
+
+
 class Registration(Record):
     """The experiment as it was before its first run: `experiment.json`."""
 
@@ -51,6 +61,9 @@ class Registration(Record):
     before_runs: bool = Field(description="False: some run had begun when this was written")
     claims: dict[str, Any] = Field(
         description="hypothesis, primaries, contrasts, seeds, and what each arm is"
+    )
+    again: tuple[RegisteredAgain, ...] = Field(
+        (), description="written down anew in another folder: file and time are the first one's"
     )
 
 
