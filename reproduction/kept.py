@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rewarm.artifacts import write_atomically, write_json
+from rewarm.comparison.registration import registered_again
 from rewarm.comparison.sentences import sentence
-from rewarm.records.comparison import PairedEffect
+from rewarm.records.comparison import PairedEffect, Registration
 from rewarm.records.facts import Record
 
-__all__ = ["keep_result", "read_results", "sentences_again"]
+__all__ = ["keep_result", "read_results", "sentences_again", "write_on_one_line"]
 
 _R = TypeVar("_R", bound=Record)
 
@@ -20,20 +21,23 @@ _R = TypeVar("_R", bound=Record)
 def keep_result(source: Path, target: Path, *, on_one_line: bool = False) -> None:
     """Write a `result.json` to where it is kept, without the folders of the machine that made it.
 
-    `on_one_line` is for those with every look of every run: a third of the size.
+    Where a result is replaced whose claims were written down at another time, what was registered
+    says so. `on_one_line` is for those with every look of every run: a third of the size.
     """
     value = json.loads(source.read_text(encoding="utf-8"))
     command = value["provenance"]["command"]
     value["provenance"]["command"] = [
         Path(part).name if Path(part).is_absolute() else part for part in command
     ]
+    if target.is_file() and value.get("registration") is not None:
+        _tell_what_was_known(value, json.loads(target.read_text(encoding="utf-8")))
     target.parent.mkdir(parents=True, exist_ok=True)
     _write(target, value, on_one_line=on_one_line)
 
 
 def _write(target: Path, value: Any, *, on_one_line: bool) -> None:
     if on_one_line:
-        write_atomically(target, json.dumps(value, separators=(",", ":")) + "\n")
+        write_on_one_line(target, value)
     else:
         write_json(target, value)
 
@@ -56,6 +60,18 @@ def sentences_again(path: Path, *, write: bool) -> bool:
     if write and not same:
         _write(path, value, on_one_line=text.count("\n") == 1)
     return same
+
+
+def _tell_what_was_known(value: dict[str, Any], known: Mapping[str, Any]) -> None:
+    if known.get("registration") is not None:
+        first, fresh = (Registration.model_validate(one["registration"]) for one in (known, value))
+        found = registered_again(first, fresh, len(known["runs"]))
+        value["registration"] = found.model_dump(mode="json")
+
+
+def write_on_one_line(target: Path, value: Mapping[str, Any]) -> None:
+    """Write a result as `keep_result` does with `on_one_line`."""
+    write_atomically(target, json.dumps(value, separators=(",", ":")) + "\n")
 
 
 def read_results(folder: Path, order: Sequence[str], kind: type[_R]) -> list[_R]:

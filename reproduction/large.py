@@ -93,8 +93,8 @@ def _of_runs(
 
 def _mean_and_interval(differences: Sequence[float]) -> tuple[str, str]:
     of = paired_mean(differences)
-    assert of.low is not None
-    assert of.high is not None
+    if of.low is None or of.high is None:
+        return _signed(of.mean), "no spread"
     return _signed(of.mean), f"{_signed(of.low)} to {_signed(of.high)}"
 
 

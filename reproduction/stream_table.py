@@ -2,6 +2,7 @@
 
     python reproduction/stream_table.py            write them
     python reproduction/stream_table.py --check    fail where STREAMS.md says something else
+    python reproduction/stream_table.py --judge    conclude kept results anew from their runs, first
 
 What a person says of a result stands in results/streams/NAME.md, and is set below its tables.
 """
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kept import read_results
+from kept import read_results, write_on_one_line
 from rich.console import Console
 from table import between
 
@@ -20,9 +21,12 @@ from rewarm.artifacts import write_atomically
 from rewarm.comparison.paired import paired_mean
 from rewarm.records.stream import StreamResult
 from rewarm.reporting import numbers
+from rewarm.reporting.effects import stated
 from rewarm.reporting.figures import standalone
 from rewarm.reporting.stream_page import gain_figures, stream_tables
 from rewarm.reporting.tables import Cell, Table, numeric, words
+from rewarm.stages.stream_result import About, conclude_stream
+from rewarm.stream.experiment import StreamExperiment, read_stream
 from rewarm.units import format_duration
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +56,7 @@ def page_with(page: str, results: Sequence[StreamResult], folder: Path) -> str:
 def section_of(result: StreamResult, folder: Path) -> str:
     """Return the section of one experiment, in Markdown; `folder` has what a person says of it."""
     lines = [f"### {result.name}", ""]
-    lines += [f"*Stated beforehand:* {' '.join(result.hypothesis.split())}", ""]
+    lines += [f"*{stated(result.registration)}:* {' '.join(result.hypothesis.split())}", ""]
     lines += [f"*Verdict:* {result.verdict}.", ""] if result.verdict else []
     seconds = sum(run.elapsed_s for run in result.runs)
     lines += [
@@ -112,12 +116,15 @@ def of_other_backbones(result: StreamResult) -> Table | None:
 
 def _difference(result: StreamResult, own: str, other: str) -> tuple[str, str, str]:
     differences = differences_of(result, own, other)
-    found = paired_mean(differences)
-    assert found.low is not None
-    assert found.high is not None
-    points = [numbers.signed(100 * value, 1) for value in (found.mean, found.low, found.high)]
-    by_seed = ", ".join(numbers.signed(100 * value, 1) for value in differences)
-    return points[0], f"{points[1]} to {points[2]}", by_seed
+    found = paired_mean(differences, scale=1.0)  # of accuracies
+
+    def points(value: float) -> str:
+        return numbers.signed(100 * value, 1)
+
+    interval = "no spread"
+    if found.low is not None and found.high is not None:
+        interval = f"{points(found.low)} to {points(found.high)}"
+    return points(found.mean), interval, ", ".join(map(points, differences))
 
 
 def differences_of(result: StreamResult, own: str, other: str) -> list[float]:
@@ -132,6 +139,23 @@ def differences_of(result: StreamResult, own: str, other: str) -> list[float]:
         return first - sum(less)
 
     return [value_of(own, seed) - value_of(other, seed) for seed in result.seeds]
+
+
+def judged_again(result: StreamResult, experiment: StreamExperiment) -> StreamResult:
+    """Return what the code of now concludes from the runs that a result holds; nothing is run.
+
+    Where it was made stays as it is.
+    """
+    about = About(result.measure, result.about, result.num_tasks, result.task_names)
+    found = conclude_stream(experiment, about, result.runs, result.probes, result.registration)
+    return found.model_copy(update={"provenance": result.provenance})
+
+
+def _judge(names: Sequence[str]) -> None:
+    for result in read_results(RESULTS, names, StreamResult):
+        experiment = read_stream(HERE / "streams" / f"{result.name}.toml").experiment
+        found = judged_again(result, experiment).model_dump(mode="json")
+        write_on_one_line(RESULTS / f"{result.name}.json", found)
 
 
 def write_results(folder: Path, page: Path, order: Sequence[str]) -> None:
@@ -171,6 +195,8 @@ def main() -> int:
     """Write the sections, or tell whether they are as the results are."""
     from stream_suite import EVERY
 
+    if "--judge" in sys.argv:
+        _judge(EVERY)
     if "--check" not in sys.argv:
         write_results(RESULTS, PAGE, EVERY)
         return 0

@@ -29,6 +29,7 @@ from rewarm.reporting.effects import (
     p_value,
     peak_memory,
     per_seed,
+    stated,
     written,
 )
 from rewarm.reporting.figures import standalone
@@ -92,7 +93,7 @@ def tables_of(result: ComparisonResult, folder: Path) -> str:
     lines = [
         f"### {result.name}",
         "",
-        f"*Stated beforehand:* {' '.join(result.hypothesis.split())}",
+        f"*{stated(result.registration)}:* {' '.join(result.hypothesis.split())}",
     ]
     late = named_after(CLAIMS, result.name)
     lines += ["", *_late_words(result, late)] if late is not None else []

@@ -3690,6 +3690,62 @@ MUTATIONS = [
         test="tests/unit/test_comparison_verdict.py::test_pairs_are_of_one_seed",
     ),
     Mutation(
+        promise="a spread of rounding makes no difference certain",
+        file="comparison/paired.py",
+        old="<= _ROUNDING * largest\n",
+        new="<= 0.0 * largest\n",
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_what_is_the_same_in_each_of_three_seeds_is_not_resolved",
+    ),
+    Mutation(
+        promise="differences without spread are tested by their signs",
+        file="comparison/paired.py",
+        old="else min(1.0, 2.0 * 0.5**count)\n",
+        new="else 0.0\n",
+        test="tests/unit/test_comparison_statistics.py::"
+        "test_differences_without_spread_are_tested_by_their_signs",
+    ),
+    Mutation(
+        promise="a margin without spread is tested by signs",
+        file="comparison/paired.py",
+        old="return 0.5**count if lowest",
+        new="return 0.0 if lowest",
+        test="tests/unit/test_comparison_statistics.py::"
+        "test_a_margin_without_spread_is_tested_by_signs",
+    ),
+    Mutation(
+        promise="no detectable difference is read off seeds without spread",
+        file="comparison/effects.py",
+        old="    if not sd:\n",
+        new="    if sd is None:\n",
+        test="tests/unit/test_comparison_verdict.py::"
+        "test_what_is_the_same_in_each_of_three_seeds_is_not_resolved",
+    ),
+    Mutation(
+        promise="another claim was not stated before runs that were known",
+        file="comparison/registration.py",
+        old="known.before_runs and fresh.before_runs and not changed",
+        new="known.before_runs and fresh.before_runs",
+        test="tests/unit/test_registered_again.py::"
+        "test_another_claim_was_not_stated_before_the_runs_that_were_known",
+    ),
+    Mutation(
+        promise="an experiment registered again keeps the time of the first",
+        file="comparison/registration.py",
+        old='            "time": known.time,\n',
+        new="",
+        test="tests/unit/test_registered_again.py::"
+        "test_a_new_folder_s_registration_keeps_the_first_one_s_time",
+    ),
+    Mutation(
+        promise="a page tells what was registered again",
+        file="reporting/effects.py",
+        old="if known is None or (known.before_runs and not known.again):",
+        new="if known is None or known.before_runs:",
+        test="tests/unit/test_registered_again.py::"
+        "test_a_new_folder_s_registration_keeps_the_first_one_s_time",
+    ),
+    Mutation(
         promise="Holm adjusts over all primary tests",
         file="comparison/paired.py",
         old="min(1.0, (len(p_values) - rank) * p_values[index])",
@@ -3720,7 +3776,7 @@ MUTATIONS = [
     Mutation(
         promise="a claim up to a margin is tested at its margin, not at 0",
         file="comparison/effects.py",
-        old="        p = inside_p(differences, *claimed)\n",
+        old="        p = inside_p(differences, *claimed, scale)\n",
         new="        pass\n",
         test="tests/unit/test_comparison_verdict.py::test_no_worse_by_hand",
     ),
@@ -3741,8 +3797,8 @@ MUTATIONS = [
     Mutation(
         promise="beyond its margin is judged at the level that all tests share",
         file="comparison/effects.py",
-        old="interval_at(effect.differences, 1.0 - LEVEL / num_tests)",
-        new="interval_at(effect.differences, 1.0 - LEVEL)",
+        old="interval_at(differences, 1.0 - LEVEL / num_tests)",
+        new="interval_at(differences, 1.0 - LEVEL)",
         test="tests/unit/test_comparison_verdict.py::"
         "test_a_margin_s_tests_are_adjusted_with_the_others",
     ),

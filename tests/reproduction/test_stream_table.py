@@ -16,6 +16,7 @@ import stream_table  # noqa: E402
 from kept import read_results  # noqa: E402
 
 from rewarm.records.stream import StreamResult  # noqa: E402
+from rewarm.stream.experiment import read_stream  # noqa: E402
 
 
 def test_the_page_is_what_the_committed_results_give() -> None:
@@ -49,6 +50,20 @@ def test_the_page_tells_each_test_and_each_cell_of_a_result(name: str) -> None:
     for cell in value["cells"]:
         start = f"| {cell['backbone']} | {cell['learner']} | {cell['figures']['final']['mean']:.3f}"
         assert any(row.startswith(start) for row in rows), start
+
+
+@pytest.mark.parametrize("name", stream_suite.EVERY)
+def test_what_is_kept_is_what_its_runs_say_by_the_code_of_now(name: str) -> None:
+    (result,) = read_results(stream_table.RESULTS, (name,), StreamResult)
+    experiment = read_stream(stream_table.HERE / "streams" / f"{name}.toml").experiment
+    found = stream_table.judged_again(result, experiment)
+    for own, kept in zip(found.primary, result.primary, strict=True):
+        assert (own.word, own.expect) == (kept.word, kept.expect)
+        assert own.p_holm == pytest.approx(kept.p_holm, rel=1e-9)
+        assert (own.detectable is None) == (kept.sd == 0.0)
+    assert (found.verdict, found.notes) == (result.verdict, result.notes)
+    told = [(swap.ahead, swap.behind, swap.is_resolved) for swap in found.swaps]
+    assert told == [(swap.ahead, swap.behind, swap.is_resolved) for swap in result.swaps]
 
 
 def test_tests_of_other_figures_are_not_told_as_final_ones_of_other_backbones() -> None:

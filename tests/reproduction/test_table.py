@@ -104,6 +104,29 @@ def test_results_are_kept_without_folders_of_the_machine(tmp_path: Path) -> None
         assert (len(place.read_text(encoding="utf-8").splitlines()) == 1) == on_one_line
 
 
+def test_a_result_that_is_replaced_tells_of_runs_that_were_known(tmp_path: Path) -> None:
+    """A new folder knows of no runs, and would have claimed what they showed before any."""
+    made, place = tmp_path / "result.json", tmp_path / "a.json"
+    for time, hypothesis in (("2026-01-01T00:00", "less"), ("2026-01-02T00:00", "more")):
+        claims = {"hypothesis": hypothesis}
+        registration = {"file_sha256": "0", "file_name": "a.toml", "time": time, "claims": claims}
+        value = {
+            "runs": [{}, {}],
+            "registration": {**registration, "before_runs": True},
+            "provenance": {"command": []},
+        }
+        made.write_text(json.dumps(value), encoding="utf-8")
+        kept.keep_result(made, place)
+    found = json.loads(place.read_text(encoding="utf-8"))["registration"]
+    assert (found["time"], found["before_runs"]) == ("2026-01-01T00:00", False)
+    (again,) = found["again"]
+    assert (again["time"], again["num_runs"], again["changed"]) == (
+        "2026-01-02T00:00",
+        2,
+        ["hypothesis"],
+    )
+
+
 def test_no_committed_result_names_a_folder_of_a_machine() -> None:
     results = list(table.RESULTS.rglob("*.json"))
     assert results

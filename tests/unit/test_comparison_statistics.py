@@ -152,11 +152,30 @@ def test_one_pair_has_no_interval_and_none_has_no_mean() -> None:
         paired_mean([])
 
 
-def test_differences_without_spread() -> None:
-    assert paired_mean([0.0, 0.0, 0.0]) == (0.0, 0.0, 0.0, 0.0, 1.0)
-    assert paired_mean([0.5, 0.5]).p == 0.0
-    assert inside_p([0.0, 0.0], -0.1, 0.1) == 0.0
+def test_differences_without_spread_are_tested_by_their_signs() -> None:
+    """An sd of nothing, or of rounding, would make any difference certain."""
+    assert paired_mean([0.0, 0.0, 0.0]) == (0.0, 0.0, None, None, 1.0)
+    # Two digits of 750 images more in each of three seeds, as they were measured.
+    by_chance = [0.002666666666666595, 0.002666666666666928, 0.002666666666666484]
+    found = paired_mean(by_chance)
+    assert (found.sd, found.low, found.high) == (0.0, None, None)
+    assert found.p == stats.binomtest(3, 3).pvalue == 0.25
+    # Values of 3 bits that are the same but for their last digits.
+    assert paired_mean([4e-16, -4e-16, 0.0], scale=3.0)[1:] == (0.0, None, None, 1.0)
+    assert (paired_mean([4e-16, -4e-16, 1e-16]).sd or 0.0) > 0.0
+    # Six of one sign are enough for 95 %.
+    assert paired_mean([0.5] * 6) == (0.5, 0.0, 0.5, 0.5, stats.binomtest(6, 6).pvalue)
+    assert paired_mean([0.5] * 5).low is None
+
+
+def test_a_margin_without_spread_is_tested_by_signs() -> None:
+    assert inside_p([0.0, 0.0], -0.1, 0.1) == 0.25
     assert inside_p([0.2, 0.2], -0.1, 0.1) == 1.0
+    one_sided = stats.binomtest(5, 5, alternative="greater").pvalue
+    assert inside_p([0.05] * 5, -0.1, 0.1) == one_sided
+    assert inside_p([3.0, 3.0 + 1e-13], -9.0, 9.0, scale=3.0) == 0.25
+    assert interval_at([0.3] * 3, 0.95) == (-math.inf, math.inf)
+    assert interval_at([0.3] * 3, 0.75) == (0.3, 0.3)
 
 
 def test_holm_by_hand() -> None:
@@ -212,9 +231,9 @@ def test_no_worse_by_hand() -> None:
     assert inside_p(differences, -math.inf, 0.05) == pytest.approx(0.0175494, abs=1e-7)
     # To −0.05 it is t = 0.07 √3/0.01 = √147: 1/2 − √147/(2 √149) = 0.003367.
     assert inside_p(differences, -0.05, math.inf) == pytest.approx(0.0033670, abs=1e-7)
-    assert inside_p([0.04, 0.04], -math.inf, 0.05) == 0.0
+    assert inside_p([0.04, 0.04], -math.inf, 0.05) == 0.25
     assert inside_p([0.06, 0.06], -math.inf, 0.05) == 1.0
-    assert inside_p([-9.0, -9.0], -math.inf, 0.05) == 0.0
+    assert inside_p([-9.0, -9.0], -math.inf, 0.05) == 0.25
 
 
 _DIFFERENCES = st.lists(st.floats(-1, 1), min_size=2, max_size=6).filter(

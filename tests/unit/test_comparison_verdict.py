@@ -61,6 +61,26 @@ def test_two_primaries_by_hand() -> None:
     )
 
 
+def test_what_is_the_same_in_each_of_three_seeds_is_not_resolved() -> None:
+    """Shares of few examples agree by chance; the sentence says what was tested then."""
+    result = made_up(
+        {
+            "none": {"forgetting": [0.50, 0.52, 0.48], "adaptation": [0.60, 0.61, 0.59]},
+            "replay": {"forgetting": [0.40, 0.42, 0.38], "adaptation": [0.60, 0.61, 0.59]},
+        },
+        [LOWER, EQUAL],
+    )
+    forgetting, adaptation = result.primary
+    assert len(set(forgetting.differences)) > 1  # by rounding
+    assert (forgetting.sd, forgetting.low, forgetting.high) == (0.0, None, None)
+    assert (forgetting.p, forgetting.p_holm) == (0.25, 0.25)
+    assert (forgetting.detectable, forgetting.detectable_holm) == (None, None)
+    assert (adaptation.p, adaptation.p_holm) == (0.125, 0.25)
+    assert (forgetting.word, adaptation.word) == ("not resolved", "not resolved")
+    assert "(the same in each of 3 seeds: no spread for a t test" in forgetting.sentence
+    assert "would find" not in forgetting.sentence
+
+
 @pytest.mark.parametrize(
     ("differences", "expect", "word"),
     [
@@ -69,7 +89,8 @@ def test_two_primaries_by_hand() -> None:
         ([0.3, 0.31, 0.32], "lower", "against expectation"),
         ([-0.3, 0.31, -0.32], "lower", "not resolved"),
         ([0.0, 0.0, 0.0], "lower", "not resolved"),
-        ([0.0, 0.0, 0.0], "equal", "as expected"),
+        ([0.0, 0.0, 0.0], "equal", "not resolved"),  # three of one sign: p = 0.125
+        ([0.0] * 5, "equal", "as expected"),
         ([0.01, -0.01, 0.02], "equal", "as expected"),
         ([0.3, 0.31, 0.32], "equal", "against expectation"),
         ([-0.3, -0.31, -0.32], "equal", "against expectation"),

@@ -36,11 +36,12 @@ def paired_effect(
     own, others = values
     seeds = [seed for seed in own if seed in others]
     differences = [own[seed] - others[seed] for seed in seeds]
-    found = paired_mean(differences) if differences else None
+    scale = _scale(own, others)
+    found = paired_mean(differences, scale) if differences else None
     p = found.p if found is not None else None
     claimed = claimed_range(expect, within)
     if p is not None and claimed is not None:
-        p = inside_p(differences, *claimed)
+        p = inside_p(differences, *claimed, scale)
     sd = found.sd if found is not None else None
     return PairedEffect(
         metric=metric,
@@ -63,6 +64,11 @@ def paired_effect(
         word="",
         sentence="",
     )
+
+
+def _scale(*values: BySeed) -> float:
+    """Return the largest of the values, whose rounding their differences bear."""
+    return max((abs(value) for one in values for value in one.values()), default=0.0)
 
 
 def judged(
@@ -93,8 +99,8 @@ def judged(
 def _detectable(
     sd: float | None, num_pairs: int, expect: Direction | None, level: float
 ) -> float | None:
-    if sd is None:
-        return None
+    if not sd:
+        return None  # one pair, or no spread to go by
     return smallest_detectable(sd, num_pairs, level=level, num_ends=num_ends(expect))
 
 
@@ -120,6 +126,7 @@ def _word_of_range(
 ) -> Word:
     if p_holm <= LEVEL:
         return "as expected"
-    low, high = interval_at(effect.differences, 1.0 - LEVEL / num_tests)
+    differences = effect.differences if effect.sd else (effect.mean or 0.0,) * len(effect.seeds)
+    low, high = interval_at(differences, 1.0 - LEVEL / num_tests)
     outside = low > claimed[1] or high < claimed[0]
     return "against expectation" if outside else "not resolved"

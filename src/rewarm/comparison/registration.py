@@ -17,10 +17,10 @@ from rewarm.artifacts import canonical_json, write_json
 from rewarm.comparison.arms import Arm
 from rewarm.comparison.experiment import WrittenExperiment
 from rewarm.errors import Problem, RunFolderError
-from rewarm.records.comparison import Primary, Registration
+from rewarm.records.comparison import Primary, RegisteredAgain, Registration
 from rewarm.records.reading import record_or_none
 
-__all__ = ["Written", "claims_of", "register"]
+__all__ = ["Written", "claims_of", "register", "registered_again"]
 
 
 class Written(Protocol):
@@ -86,6 +86,34 @@ def register(
     if write:
         write_json(path, fresh.model_dump(mode="json"))
     return fresh
+
+
+def registered_again(known: Registration, fresh: Registration, num_runs: int) -> Registration:
+    """Return a fresh registration of an experiment of which a result was known, as what it is.
+
+    A new folder has no runs, and registers as before them. `known` is that of the result, which
+    has `num_runs` runs: its time stays, and what is claimed was stated before runs only where all
+    of it was claimed then. What is known already comes back as it is.
+    """
+    if fresh.time in (known.time, *(one.time for one in known.again)):
+        return known
+    before, now = known.claims, fresh.claims
+    changed = [
+        key
+        for key in dict.fromkeys([*now, *before])
+        if canonical_json(before.get(key)) != canonical_json(now.get(key))
+    ]
+    one = RegisteredAgain(
+        file_sha256=fresh.file_sha256, time=fresh.time, num_runs=num_runs, changed=tuple(changed)
+    )
+    return fresh.model_copy(
+        update={
+            "file_sha256": known.file_sha256,
+            "time": known.time,
+            "before_runs": known.before_runs and fresh.before_runs and not changed,
+            "again": (*known.again, one),
+        }
+    )
 
 
 def _check_same(known: Registration, claims: Mapping[str, Any], written: Written) -> None:

@@ -21,10 +21,9 @@ def sentence(effect: PairedEffect, noise: PairedEffect | None) -> str:
     if effect.mean is None:
         return f"{told}: not measured in any seed of both"
     value = f"{told}: {_signed(effect.mean, effect)} {effect.unit}"
-    if effect.p is None or effect.low is None or effect.high is None:
+    if effect.p is None:
         return f"{value} with one seed. {_of_documents(effect)}"
-    interval = f"95 % interval {_signed(effect.low, effect)} to {_signed(effect.high, effect)}"
-    value += f" ({interval}, {len(effect.seeds)} seeds, {_p(effect)})"
+    value += f" ({_spread(effect)}, {_p(effect)})"
     parts = [value + (f": {_called(effect)}" if effect.word else "")]
     if effect.word and effect.detectable_holm is not None:
         parts.append(_would_find(effect, effect.detectable_holm))
@@ -40,6 +39,14 @@ def _would_find(effect: PairedEffect, detectable: float) -> str:
     what = f"a margin of {found}, were there no difference," if num_ends(effect.expect) else found
     at = "" if detectable == effect.detectable else " at Holm's strictest step"
     return f"{len(effect.seeds)} seeds of this spread would find {what} with 80 % power{at}"
+
+
+def _spread(effect: PairedEffect) -> str:
+    seeds = f"{len(effect.seeds)} seeds"
+    if not effect.sd:
+        return f"the same in each of {seeds}: no spread for a t test, and signs alone are tested"
+    low, high = _signed(effect.low or 0.0, effect), _signed(effect.high or 0.0, effect)
+    return f"95 % interval {low} to {high}, {seeds}"
 
 
 def _of_documents(effect: PairedEffect) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "Membership",
     "PairedEffect",
     "Primary",
+    "RegisteredAgain",
     "Registration",
     "RunCurves",
     "Word",
@@ -42,6 +43,15 @@ class Primary(Record):
     within: float | None = Field(None, description="equal, not_higher, not_lower: the margin")
 
 
+class RegisteredAgain(Record):
+    """A later registration of an experiment, written when runs of the one before were known."""
+
+    file_sha256: str = Field(description="of the experiment file's bytes")
+    time: str = Field(description="UTC, ISO 8601")
+    num_runs: int = Field(description="of the one before, known when this was written")
+    changed: tuple[str, ...] = Field(description="claims that were others before, by their keys")
+
+
 class Registration(Record):
     """The experiment as it was before its first run: `experiment.json`."""
 
@@ -51,6 +61,9 @@ class Registration(Record):
     before_runs: bool = Field(description="False: some run had begun when this was written")
     claims: dict[str, Any] = Field(
         description="hypothesis, primaries, contrasts, seeds, and what each arm is"
+    )
+    again: tuple[RegisteredAgain, ...] = Field(
+        (), description="written down anew in another folder: file and time are the first one's"
     )
 
 
@@ -112,16 +125,23 @@ class PairedEffect(Record):
     seeds: tuple[int, ...]
     differences: tuple[float, ...] = Field(description="arm - against, by seed")
     mean: float | None = Field(description="None: no seed was measured of both")
-    sd: float | None = Field(description="None for fewer than two seeds, as all that follows")
-    low: float | None = Field(description="95 % t interval of the mean over seeds")
+    sd: float | None = Field(
+        description="None for fewer than two seeds, as all that follows; 0: none beyond rounding"
+    )
+    low: float | None = Field(
+        description="95 % t interval of the mean over seeds; None where there is no spread, too, "
+        "and fewer than 6 seeds"
+    )
     high: float | None
     p: float | None = Field(
-        description="two-sided t test; where a margin is expected, one-sided ones at its ends"
+        description="two-sided t test; where a margin is expected, one-sided ones at its ends; "
+        "where there is no spread, the test of signs in its place"
     )
     p_holm: float | None = Field(description="adjusted for all primary tests; None: it is none")
     detectable: float | None = Field(
         description="smallest difference that so many seeds of this spread find with 80 % power at "
-        "5 %; where a margin is expected, the smallest one within which they find no difference"
+        "5 %; where a margin is expected, the smallest one within which they find no difference; "
+        "None where there is no spread"
     )
     detectable_holm: float | None = Field(
         description="the same at 5 % shared by all primary tests, Holm's strictest step"

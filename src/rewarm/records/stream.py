@@ -50,7 +50,8 @@ class StreamRun(Record):
 
 
 class StreamFigure(Record):
-    """A metric's mean over seeds with its 95 % t interval; one seed has none."""
+    """A metric's mean over seeds with its 95 % t interval; one seed has none, nor have a few that
+    are all the same."""
 
     mean: float
     low: float | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rewarm.records.comparison import ComparisonResult, Direction, PairedEffect, Registration
 from rewarm.records.margins import expected_words
 from rewarm.reporting import numbers
@@ -20,6 +22,7 @@ __all__ = [
     "p_value",
     "peak_memory",
     "per_seed",
+    "stated",
     "verdict_statement",
     "written",
     "written_down",
@@ -46,8 +49,13 @@ def effect_value(effect: PairedEffect) -> str:
 
 
 def interval_of(effect: PairedEffect) -> str:
-    """Return the 95 % interval over seeds; of one seed that over documents, said so."""
+    """Return the 95 % interval over seeds; of one seed that over documents, said so.
+
+    Of a few seeds that are all the same: that there is no spread.
+    """
     low, high, of = effect.low, effect.high, ""
+    if low is None and effect.sd == 0.0:
+        return "no spread"
     if low is None or high is None:
         low, high, of = effect.document_low, effect.document_high, " (documents)"
     if low is None or high is None:
@@ -94,8 +102,37 @@ def expectation(expect: Direction | None, within: float | None) -> str:
 
 def written_down(known: Registration) -> str:
     """Return when and as what file the claims were written down."""
-    when = "before the first run" if known.before_runs else "AFTER runs had begun"
-    return f"{known.file_name}, SHA-256 {known.file_sha256[:12]}, {known.time}, {when}"
+    when = f", {_before_or_after(known)}" if _before_or_after(known) else ""
+    first = f"{known.file_name}, SHA-256 {known.file_sha256[:12]}, {known.time}{when}"
+    return "; ".join([first, *_again(known)])
+
+
+def stated(known: Registration | None) -> str:
+    """Return what stands before a hypothesis: that it was stated beforehand, where it was."""
+    if known is None or (known.before_runs and not known.again):
+        return "Stated beforehand"
+    first = " ".join(["First stated", _minute(known.time), _before_or_after(known)]).strip()
+    return "; ".join([first, *_again(known)])
+
+
+def _before_or_after(known: Registration) -> str:
+    """Return when the claims of now were stated; empty where some were others at first."""
+    if known.before_runs:
+        return "before the first run"
+    return "" if any(one.changed for one in known.again) else "AFTER runs had begun"
+
+
+def _again(known: Registration) -> Iterator[str]:
+    for one in known.again:
+        what = f"other claims ({', '.join(one.changed)})" if one.changed else "the same claims"
+        yield (
+            f"registered again {_minute(one.time)} with {what}, when {one.num_runs} earlier runs "
+            "were known"
+        )
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
 
 
 def arm_estimate(result: ComparisonResult, arm: str, metric: str) -> Estimate | None:
