@@ -12,6 +12,7 @@ import pytest
 from rewarm.distributed.world import World
 from rewarm.planning import gpu as gpus
 from rewarm.planning import resolve as resolving
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.gpu import ASSUMED_BYTES, Gpu, gpu_at_hand, planned_gpu
 from rewarm.planning.peak import peak_estimate
 from rewarm.planning.plan import Estimate
@@ -26,7 +27,7 @@ from tests.support.fake_facts import make_model_facts
 from tests.support.tiny_plans import make_plan
 from tests.unit.test_plan import CORPORA, RECIPE
 from tests.unit.test_probe import made_probe
-from tests.unit.test_training_placement import FakeGpu, peak_of_placement
+from tests.unit.test_training_placement import FakeGpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79 * 2**30)
 

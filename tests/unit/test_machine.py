@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rewarm.planning import machine
+from rewarm.recipe.steps import TrainingRecipe
 from rewarm.training import placement as room
 from rewarm.training.placement import choose_placement
 from tests.support.fake_facts import make_model_facts
@@ -89,7 +90,7 @@ def test_a_launch_is_laid_by_the_containers_limit(
     science = make_plan().science.model_copy(
         update={"sequence_length": 8192, "sequences_per_step": 1, "precision": "float32"}
     )
-    training = room.TrainingRecipe(device="cpu", num_threads=1)
+    training = TrainingRecipe(device="cpu", num_threads=1)
     assert choose_placement(training, science, make_model_facts())[0].checkpointing == "none"
     write_group(groups, 2, 250 * MIB)
     placement, warnings = choose_placement(training, science, make_model_facts())
