@@ -141,16 +141,93 @@ MUTATIONS = [
     ),
     Mutation(
         promise="the peak without a probe has retention in it",
-        file="planning/footprint.py",
-        old="value=peak.total + retention_bytes,",
+        file="planning/peak.py",
+        old="value=peak.total + retained,",
         new="value=peak.total,",
         test="tests/unit/test_retention_plan.py::test_pulls_and_their_costs_by_hand",
     ),
     Mutation(
+        promise="a plan's memory on a GPU is by the sequences at a time that a launch takes there",
+        file="planning/fitting.py",
+        old='placement.device != "cpu" and training.micro_batch_sequences is None',
+        new="False",
+        test="tests/parity/test_memory.py::test_what_a_gpu_took_is_estimated_within_its_tolerance",
+    ),
+    Mutation(
+        promise="a plan's memory is that of a GPU where it is for one",
+        file="planning/resolve.py",
+        old="            gpu=gpu,\n",
+        new="",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_a_plan_for_a_gpu_that_is_not_at_hand_says_what_it_assumes",
+    ),
+    Mutation(
+        promise="of many ranks a plan's memory has each one's part",
+        file="planning/peak.py",
+        old="model, num_trained, num_shards=num_shards)",
+        new="model, num_trained)",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_the_plan_estimates_what_a_launch_on_gpus_is_laid_as",
+    ),
+    Mutation(
+        promise="a plan says which memory of a GPU it assumes",
+        file="planning/peak.py",
+        old="if gpu.is_assumed else",
+        new="if False else",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_a_plan_for_a_gpu_that_is_not_at_hand_says_what_it_assumes",
+    ),
+    Mutation(
+        promise="a plan takes no GPU that torch could not use",
+        file="planning/gpu.py",
+        old='if "+cpu" in importlib.metadata.version("torch"):',
+        new="if False:",
+        test="tests/unit/test_gpu_plan.py::test_the_driver_tells_of_the_gpu_at_hand",
+    ),
+    Mutation(
+        promise="a GPU's price is multiplied by a GPU's hours",
+        file="planning/resolve.py",
+        old="assumed=None if gpu is None else assumed_rate(gpu, half=half),",
+        new="assumed=None,",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_a_plan_for_a_gpu_that_is_not_at_hand_says_what_it_assumes",
+    ),
+    Mutation(
+        promise="a cost of an assumed rate says so",
+        file="planning/budget.py",
+        old='per hour{at_rate}"',
+        new='per hour"',
+        test="tests/unit/test_gpu_plan.py::"
+        "test_cost_and_energy_say_that_their_time_is_of_an_assumed_rate",
+    ),
+    Mutation(
+        promise="a measured cost does not say that it is of an assumed rate",
+        file="planning/probed.py",
+        old="formula = old.formula.partition(AT_ASSUMED)[0]",
+        new="formula = old.formula",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_cost_and_energy_say_that_their_time_is_of_an_assumed_rate",
+    ),
+    Mutation(
+        promise="a launch on a CPU is laid by its container's memory",
+        file="planning/machine.py",
+        old="for size in (_of_machine(), *(limit for limit, _ in _groups())) if size]",
+        new="for size in (_of_machine(),) if size]",
+        test="tests/unit/test_machine.py::test_a_launch_is_laid_by_the_containers_limit",
+    ),
+    Mutation(
+        promise="memory's limits of cgroups' first version are regarded",
+        file="planning/machine.py",
+        old='    yield _GROUP / "memory"\n',
+        new="",
+        test="tests/unit/test_machine.py::"
+        "test_a_containers_limit_of_either_version_is_all_that_there_is",
+    ),
+    Mutation(
         promise="the plan's estimate on a CPU regards compiled blocks",
-        file="planning/footprint.py",
-        old="_replace(compiled=_compiles_on_cpu(training))",
-        new="_replace(compiled=False)",
+        file="planning/peak.py",
+        old="compiled=compiles_blocks(training, science, model, device)",
+        new="compiled=False",
         test="tests/unit/test_training_placement.py::test_the_plan_estimates_what_a_launch_on_a_cpu_is_laid_as",
     ),
     Mutation(
@@ -310,7 +387,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a GPU takes the most sequences at a time that the estimate says fit",
-        file="training/fitting.py",
+        file="planning/fitting.py",
         old="sorted(sizes, reverse=True)",
         new="sorted(sizes)",
         test="tests/unit/test_training_placement.py::"
@@ -318,7 +395,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a GPU takes no more at a time than gained something",
-        file="training/placement.py",
+        file="planning/fitting.py",
         old=" if size <= most)",
         new=")",
         test="tests/unit/test_training_placement.py::"
@@ -326,8 +403,8 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a GPU's room for what retention keeps beside the model is left free",
-        file="training/fitting.py",
-        old=" - retention_cost(science, model).num_bytes / shards",
+        file="planning/fitting.py",
+        old=" - retention_cost(science, model).num_bytes / num_shards",
         new="",
         test="tests/unit/test_training_placement.py::"
         "test_a_gpu_takes_the_most_sequences_whose_estimate_leaves_a_tenth",
@@ -342,7 +419,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="the estimate of a micro-batch is of gradients and moments of what trains",
-        file="training/fitting.py",
+        file="planning/fitting.py",
         old="    trained = num_trained(science, model)\n",
         new="    trained = model.num_parameters\n",
         test="tests/unit/test_training_placement.py::"
@@ -425,7 +502,7 @@ MUTATIONS = [
     ),
     Mutation(
         promise="blocks are computed again where memory asks for it",
-        file="training/fitting.py",
+        file="planning/fitting.py",
         old="            if peak <= room:\n",
         new="            if True:\n",
         test="tests/unit/test_training_placement.py::"
@@ -2271,9 +2348,9 @@ MUTATIONS = [
     ),
     Mutation(
         promise="with shared matrices no gradient waits for the next micro-batch",
-        file="training/placement.py",
-        old="    if world.is_alone or world.tensor_parallel > 1:\n",
-        new="    if world.is_alone:\n",
+        file="planning/fitting.py",
+        old="    if world_size == 1 or tensor_parallel > 1:\n",
+        new="    if world_size == 1:\n",
         test="tests/unit/test_training_placement.py::"
         "test_ranks_that_share_matrices_share_the_data_too",
     ),

@@ -24,15 +24,18 @@ from rewarm.model.blocks import checkpoint_blocks
 from rewarm.model.chunked_divergence import Scored
 from rewarm.model.head_loss import HeadLoss
 from rewarm.model.load import load_base
+from rewarm.planning.gpu import Gpu
 from rewarm.planning.memory import StepShape, Teacher, peak_memory
 from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.muon import least_muon_values, passing_bytes
+from rewarm.planning.peak import peak_estimate
 from rewarm.recipe.retention import DistillRecipe
-from rewarm.recipe.steps import OptimizerRecipe
+from rewarm.recipe.steps import OptimizerRecipe, TrainingRecipe
 from rewarm.records.probe import Checkpointing
 from rewarm.retention.distill import Distillation
 from rewarm.training.optimizer import build_optimizer, masked_step, trainable_parameters
 from tests.support.tiny_models import make_family_folder
+from tests.support.tiny_plans import make_plan
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 LENGTH, ROWS, VOCAB_SIZE, TOP = 128, 2, 1024, 16
@@ -241,27 +244,35 @@ def test_the_peak_with_muon_is_estimated_within_its_tolerance(tmp_path: Path) ->
 def test_what_a_gpu_took_is_estimated_within_its_tolerance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the GPU's own allocator, in runs on record of three shapes, eager and compiled."""
+    """By the GPU's own allocator, in runs on record of three shapes, eager and compiled.
+
+    The estimate is the plan's own, which has to choose as many sequences at a time as were taken;
+    eagerly half of them were asked for.
+    """
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     import gpu
 
     text = (BENCHMARKS / "results" / "gpu.json").read_text(encoding="utf-8")
     took = {row["name"]: row["value"] * 2**30 for row in json.loads(text)}
+    science = make_plan().science.model_copy(
+        update={"sequence_length": 4096, "sequences_per_step": 16, "num_steps": 10_000}
+    )
     for name, kind, micro_batch in GPU_RUNS:
         at_a_time = f"{name}, {kind}: sequences at a time"
         if at_a_time in took:
             micro_batch = int(took[at_a_time] / 2**30)
         facts = gpu.facts_of(name, gpu.model_of(name, "meta"))
-        shape = StepShape(
-            4096 * micro_batch,
-            16 // micro_batch,
-            half=True,
-            loss="chunked",
-            documents_apart=kind != "whole windows",
-            compiled=kind != "eager",
-            on_gpu=True,
-            sequence_length=4096,
+        estimated = peak_estimate(
+            TrainingRecipe(compile="none", micro_batch_sequences=micro_batch)
+            if kind == "eager"
+            else TrainingRecipe(),
+            science.model_copy(
+                update={"mask_documents": kind != "whole windows", "precision": "auto"}
+            ),
+            facts,
+            facts.num_parameters,
+            gpu=Gpu("NVIDIA H200", int(139.8 * 2**30)),
         )
-        estimated = peak_memory(facts, shape, state_bytes=12 * facts.num_parameters)
-        ratio = took[f"{name}, {kind}: peak memory"] / estimated.total
+        assert f"; {micro_batch} sequences at a time in bf16" in estimated.formula, estimated
+        ratio = took[f"{name}, {kind}: peak memory"] / estimated.value
         assert 1 - WITHIN <= ratio <= 1 + WITHIN, f"{name}, {kind}: {ratio:.3f}"

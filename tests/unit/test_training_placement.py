@@ -13,8 +13,10 @@ import torch
 from rewarm.distributed.world import ALONE, World
 from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.budget import largest_micro_batch
-from rewarm.planning.footprint import peak_estimate, peak_of_placement
+from rewarm.planning.fitting import compiles_blocks
+from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.peak import peak_estimate
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
 from rewarm.recipe.parameters import AdapterRecipe, ParametersRecipe
@@ -106,8 +108,8 @@ def test_blocks_are_compiled_on_a_gpu_or_where_asked_for(
     """A billion parameters for ten million tokens; a run of seconds is not worth it."""
     science = SCIENCE.model_copy(update={"num_steps": 10**7 // SCIENCE.tokens_per_step})
     large = make_model_facts().model_copy(update={"num_parameters": 10**9})
-    assert room._compiles(training, science, large, torch.device(device)) == expected
-    small = room._compiles(training, science, make_model_facts(), torch.device(device))
+    assert compiles_blocks(training, science, large, device) == expected
+    small = compiles_blocks(training, science, make_model_facts(), device)
     assert small == (training.compile == "blocks")
 
 

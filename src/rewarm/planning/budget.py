@@ -15,6 +15,7 @@ from rewarm.planning.plan import Estimate
 from rewarm.records.facts import ModelFacts
 
 __all__ = [
+    "AT_ASSUMED",
     "CPU_ACTIVATION_BYTES",
     "AddedCost",
     "activation_bytes_per_token",
@@ -26,6 +27,9 @@ __all__ = [
     "state_bytes",
     "training_flops",
 ]
+
+AT_ASSUMED = "; at a rate that is assumed,"
+"""What formulas of cost and energy end with, and the rate, where time is of an assumed rate."""
 
 # Sustained by one modern CPU of a few cores in float32, measured between 40 and 90 GFLOP/s on
 # small models: only the order of magnitude matters before a probe.
@@ -137,6 +141,7 @@ def estimates(
     evaluation_tokens: int,
     num_devices: int,
     flops_per_second: float | None,
+    assumed: tuple[float, str] | None = None,
     price_per_gpu_hour: float | None,
     optimizer: str,
     num_trained: int,
@@ -148,15 +153,19 @@ def estimates(
 
     At most `num_trained` values train at a time; steps cost the layers `layers_share` of what they
     cost where all of them do. The head is counted whole. What Muon adds each device does whole.
+    `assumed` is a device's rate where the recipe gives none, and in words by what: else a CPU's.
     """
     per_token = flops_per_token(model, sequence_length)
     num_tokens = sequence_length * sequences_per_step * num_steps
     training = training_flops(model, sequence_length, num_tokens, layers_share)
     saved = "" if layers_share == 1 else f", the layers at {layers_share:.0%}"
     evaluation = per_token / 3 * evaluation_tokens
-    speed = flops_per_second or _ASSUMED_FLOPS_PER_SECOND
+    rate, of_what = assumed or (_ASSUMED_FLOPS_PER_SECOND, "a CPU's in float32")
+    speed = flops_per_second or rate
+    at_rate = "" if flops_per_second else f"{AT_ASSUMED} {speed:.3g} FLOP/s, {of_what}"
     devices = "1 device" if num_devices == 1 else f"{num_devices} devices"
     origin = "the recipe's" if flops_per_second else "assumed, give hardware.flops_per_second:"
+    by_what = "" if flops_per_second else f" ({of_what})"
     retention = retention or AddedCost()
     muon = muon or MuonCost()
     everything = training + evaluation + retention.flops + muon.flops
@@ -194,7 +203,7 @@ def estimates(
             name="time",
             value=seconds,
             unit="s",
-            formula=f"compute / ({origin} {speed:.3g} FLOP/s · {devices})",
+            formula=f"compute / ({origin} {speed:.3g} FLOP/s{by_what} · {devices})",
         ),
     ]
     if retention.words:
@@ -230,7 +239,7 @@ def estimates(
                 name="cost",
                 value=seconds / 3600 * num_devices * price_per_gpu_hour,
                 unit="",
-                formula=f"hours · {devices} · {price_per_gpu_hour:g} per hour",
+                formula=f"hours · {devices} · {price_per_gpu_hour:g} per hour{at_rate}",
             )
         )
     return tuple(found)

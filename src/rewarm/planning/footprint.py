@@ -1,4 +1,4 @@
-"""What a plan takes of memory and disk, as it would be laid on the machine that plans it."""
+"""What a plan takes of memory, disk and energy, laid as a placement says."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from rewarm.planning.budget import (
     loss_of,
     state_bytes,
 )
-from rewarm.planning.machine import cpu_multiplies_bf16
-from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.memory import PeakMemory, StepShape, peak_memory
 from rewarm.planning.muon import passing_bytes
 from rewarm.planning.plan import Estimate, Placement, Science
 from rewarm.planning.selection import num_untouched_layers
 from rewarm.recipe.records import CheckpointRecipe
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
-from rewarm.records.probe import Checkpointing
 from rewarm.units import counted, format_bytes
 
 __all__ = [
@@ -25,7 +23,7 @@ __all__ = [
     "disk_estimate",
     "energy_estimate",
     "micro_batch_on_cpu",
-    "peak_estimate",
+    "parts_of_placement",
     "peak_of_placement",
 ]
 
@@ -39,67 +37,14 @@ def micro_batch_on_cpu(
     if training.micro_batch_sequences is not None:
         return min(training.micro_batch_sequences, sequences_per_step)
     taken = activation_bytes_per_token(model, loss_of(training.loss, model))
-    if _compiles_on_cpu(training):  # half of what a token takes eagerly, in float32
+    if (
+        training.compile == "blocks"
+    ):  # "auto" compiles none on a CPU; half of what a token takes eagerly, in float32
         taken //= 2
     return largest_micro_batch(
         sequences_per_step,
         bytes_per_sequence=taken * sequence_length,
         budget_bytes=CPU_ACTIVATION_BYTES,
-    )
-
-
-def _compiles_on_cpu(training: TrainingRecipe) -> bool:
-    """Tell whether blocks are compiled on a CPU: where a run has its bits, only if asked for."""
-    return training.compile == "blocks"
-
-
-def peak_estimate(
-    training: TrainingRecipe,
-    science: Science,
-    model: ModelFacts,
-    num_trained: int,
-    *,
-    retention_bytes: int = 0,
-) -> Estimate:
-    """Return the peak of a step's memory in one process on a CPU, beside the process's own.
-
-    `retention_bytes` are what retention holds all along.
-    """
-    size = micro_batch_on_cpu(training, model, science.sequence_length, science.sequences_per_step)
-    half = science.precision == "bf16" or (science.precision == "auto" and cpu_multiplies_bf16())
-    wanted = training.activation_checkpointing
-    shape = _shape(
-        science,
-        model,
-        size,
-        half=half,
-        loss=loss_of(training.loss, model),
-        checkpointing="none" if wanted == "auto" else wanted,
-    )._replace(compiled=_compiles_on_cpu(training))
-    state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
-    peak = peak_memory(
-        model,
-        shape,
-        state_bytes=state,
-        num_trained=num_trained,
-        update_bytes=_update_bytes(science, model),
-    )
-    parts = {
-        "weights and moments": peak.state,
-        "retention": retention_bytes,
-        "gradients": peak.gradients,
-        "kept for the backward pass": peak.kept,
-        "passing": peak.passing,
-        "fragmentation": peak.fragmentation,
-        "the compiler's": peak.compiler,
-    }
-    return Estimate(
-        name="peak memory",
-        value=peak.total + retention_bytes,
-        unit="byte",
-        formula=", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items() if size)
-        + f"; {counted(size, 'sequence')} at a time in {'bf16' if half else 'float32'} on a CPU; "
-        "beside the process's own (--probe measures it)",
     )
 
 
@@ -111,19 +56,25 @@ def peak_of_placement(
     *,
     num_shards: int = 1,
 ) -> int:
-    """Return the peak of a step's memory, laid as a placement says, beside the process's own.
+    """Return the peak of a step's memory, laid as a placement says, beside the process's own."""
+    parts = parts_of_placement(placement, science, model, num_trained, num_shards=num_shards)
+    return parts.total
+
+
+def parts_of_placement(
+    placement: Placement,
+    science: Science,
+    model: ModelFacts,
+    num_trained: int,
+    *,
+    num_shards: int = 1,
+) -> PeakMemory:
+    """Return the parts of a step's peak, laid as a placement says.
 
     Of many ranks each holds a part of weights, gradients and moments, and until a step's last
     micro-batch all gradients where the placement keeps them whole.
     """
-    shape = _shape(
-        science,
-        model,
-        placement.micro_batch_sequences,
-        half=placement.autocast_dtype is not None,
-        loss=placement.loss,
-        checkpointing=placement.checkpointing,
-    )._replace(compiled=placement.compiled, on_gpu=placement.device != "cpu")
+    shape = _shape(science, model, placement)
     state = state_bytes(model, science.optimizer.kind, num_trained) - 4 * num_trained
     others = 4 * (num_trained - num_trained // num_shards) if placement.whole_gradients else 0
     return peak_memory(
@@ -132,30 +83,25 @@ def peak_of_placement(
         state_bytes=state // num_shards + others,
         num_trained=num_trained // num_shards,
         update_bytes=_update_bytes(science, model),
-    ).total
+    )
 
 
 def _update_bytes(science: Science, model: ModelFacts) -> int:
     return passing_bytes(model) if science.optimizer.kind == "muon" else 0
 
 
-def _shape(
-    science: Science,
-    model: ModelFacts,
-    micro_batch: int,
-    *,
-    half: bool,
-    loss: str,
-    checkpointing: Checkpointing,
-) -> StepShape:
+def _shape(science: Science, model: ModelFacts, placement: Placement) -> StepShape:
     distill = science.retention.distill
+    micro_batch = placement.micro_batch_sequences
     return StepShape(
         micro_batch_tokens=micro_batch * science.sequence_length,
         num_micro_batches=-(-science.sequences_per_step // micro_batch),
-        half=half,
-        loss=loss,
-        checkpointing=checkpointing,
+        half=placement.autocast_dtype is not None,
+        loss=placement.loss,
+        checkpointing=placement.checkpointing,
         documents_apart=science.mask_documents,
+        compiled=placement.compiled,
+        on_gpu=placement.device != "cpu",
         sequence_length=science.sequence_length,
         untouched_layers=num_untouched_layers(science, model),
         teacher=None if distill is None else distill.teacher,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rewarm.artifacts import fingerprint
+from rewarm.planning.budget import AT_ASSUMED
 from rewarm.planning.footprint import disk_estimate, energy_estimate
 from rewarm.planning.plan import Estimate, Plan, PlannedMeasure
 from rewarm.records.probe import Probe
@@ -123,6 +124,7 @@ def _peak(probe: Probe, by_shapes: Estimate) -> Estimate:
 def _scaled(old: Estimate, old_time: Estimate, time: Estimate) -> Estimate:
     """Return an estimate that goes with time."""
     share = time.value / old_time.value if old_time.value else 1.0
+    formula = old.formula.partition(AT_ASSUMED)[0]
     return old.model_copy(
-        update={"value": old.value * share, "formula": f"{old.formula}, the time as measured"}
+        update={"value": old.value * share, "formula": f"{formula}, the time as measured"}
     )

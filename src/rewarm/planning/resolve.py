@@ -7,20 +7,21 @@ from collections.abc import Mapping
 from rewarm.errors import PlanError, Problem, Problems
 from rewarm.order.position import OrderPhase, OrderSpec, samples_in_phase
 from rewarm.planning.blends import planned_source, used_sources, with_subsets
-from rewarm.planning.budget import estimates, flops_per_token, training_flops
+from rewarm.planning.budget import AT_ASSUMED, estimates, flops_per_token, training_flops
 from rewarm.planning.evaluation import plan_evaluation, warn_of_cost
 from rewarm.planning.exposure import note_exposure
 from rewarm.planning.footprint import (
     checkpoint_bytes,
     disk_estimate,
     energy_estimate,
-    peak_estimate,
 )
 from rewarm.planning.forgetting import note_forgetting, warn_of_patience
+from rewarm.planning.gpu import assumed_rate, planned_gpu
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.muon import muon_cost, note_muon
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
 from rewarm.planning.optimizer import explain_optimizer
+from rewarm.planning.peak import computes_in_half, peak_estimate
 from rewarm.planning.phases import PhaseSpan
 from rewarm.planning.plan import (
     Conduct,
@@ -443,6 +444,8 @@ def _assemble(
     )
     notes.problems.raise_as(PlanError)
     notes.warnings += warn_of_patience(recipe, evaluation.steps)
+    gpu = planned_gpu(recipe.training, recipe.hardware)
+    half = computes_in_half(science.precision, gpu)
     found: tuple[Estimate, ...] = estimates(
         model,
         sequence_length=science.sequence_length,
@@ -451,6 +454,7 @@ def _assemble(
         evaluation_tokens=evaluation.num_tokens,
         num_devices=recipe.hardware.num_devices,
         flops_per_second=recipe.hardware.flops_per_second,
+        assumed=None if gpu is None else assumed_rate(gpu, half=half),
         price_per_gpu_hour=recipe.hardware.price_per_gpu_hour,
         optimizer=recipe.optimizer.kind,
         retention=retention,
@@ -465,6 +469,8 @@ def _assemble(
             model,
             num_trained,
             retention_bytes=int(retention.num_bytes),
+            gpu=gpu,
+            num_devices=recipe.hardware.num_devices,
         ),
         disk_estimate(
             recipe.checkpoints,
@@ -476,7 +482,11 @@ def _assemble(
     watts = recipe.hardware.watts_per_device
     if watts is not None:
         seconds = next(estimate.value for estimate in found if estimate.name == "time")
-        found += (energy_estimate(seconds, watts, recipe.hardware.num_devices, "the recipe's"),)
+        energy = energy_estimate(seconds, watts, recipe.hardware.num_devices, "the recipe's")
+        if recipe.hardware.flops_per_second is None:
+            told = f"{energy.formula}{AT_ASSUMED} as told of time"
+            energy = energy.model_copy(update={"formula": told})
+        found += (energy,)
     notes.warnings += warn_of_cost(recipe, evaluation, 3 * spent / flops_per_token(model, length))
     conduct = Conduct(
         recipe_folder=folders[1],

@@ -144,14 +144,20 @@ class GuardRecipe(Section):
 
 
 class HardwareRecipe(Section):
-    """For the estimates of time and cost."""
+    """For the estimates of time, cost, memory and energy."""
 
     num_devices: int = Field(1, gt=0, le=1_000_000, description="accelerators that share the work")
     flops_per_second: float | None = Field(
-        None, ge=1e6, le=1e21, description="sustained by one device; default: a stated guess"
+        None,
+        ge=1e6,
+        le=1e21,
+        description="sustained by one device; default: a stated guess by the device",
     )
     price_per_gpu_hour: float | None = Field(
-        None, ge=0, le=1e12, description="currency of your choice"
+        None,
+        ge=0,
+        le=1e12,
+        description="currency of your choice; a plan made where there is no GPU is then for one",
     )
     watts_per_device: float | None = Field(
         None, gt=0, le=1e6, description="drawn in training, for the energy; default: as measured"

@@ -26,13 +26,14 @@ from rewarm.planning.budget import (
     note_micro_batch,
     state_bytes,
 )
+from rewarm.planning.fitting import compiles_blocks, keeps_whole_gradients, laid_to_fit
 from rewarm.planning.footprint import micro_batch_on_cpu
+from rewarm.planning.machine import total_bytes
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Probe, Trial
-from rewarm.training.fitting import made_to_fit
 from rewarm.training.half_gain import half_gain
 from rewarm.units import format_bytes
 
@@ -61,13 +62,6 @@ _WHOLE_ATTENTIONS = [
     SDPBackend.MATH,
 ]
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
-# Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
-_WORTH_COMPILING_FLOPS = 5e16
-# More at a time gained nothing on an H200: 65,536 tokens were 2 % slower than 32,768 at 1B
-# parameters, where 16,384 were 2.6 % faster than 8,192 at 3B (docs/speed.md).
-_MOST_GPU_TOKENS = 32_768
-# Of a GPU's memory, what gradients may take that are kept whole until a step's last micro-batch.
-_WHOLE_GRADIENTS_SHARE = 0.2
 
 
 def choose_placement(
@@ -92,7 +86,7 @@ def choose_placement(
         check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device, gain or half_gain)
     trial = _trial_of_device(probe, device, training, world)
-    compiled = _compiles(training, science, model, device)
+    compiled = compiles_blocks(training, science, model, device.type)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
     if science.sequences_per_step < world.data_size:
         idle = (world.data_size - science.sequences_per_step) * world.tensor_parallel
@@ -114,7 +108,7 @@ def choose_placement(
     else:
         _check_room_for_state(device, _state_bytes_per_rank(science, model, world))
         micro_batch = 1  # until what fits is known, below
-    wanted = training.activation_checkpointing
+    wanted, total = training.activation_checkpointing, _total_memory(device)
     document_attention = None
     if science.mask_documents:
         document_attention = roads_of(training, device, autocast_dtype, model)[0]
@@ -129,40 +123,31 @@ def choose_placement(
         checkpointing="none" if wanted == "auto" else wanted,
         compiled=compiled,
         tensor_parallel=world.tensor_parallel,
-        whole_gradients=_keeps_whole_gradients(device, model, world),
+        whole_gradients=keeps_whole_gradients(
+            model,
+            world_size=world.size,
+            tensor_parallel=world.tensor_parallel,
+            device_type=device.type,
+            total_bytes=total,
+        ),
         num_threads=training.num_threads or torch.get_num_threads(),
         deterministic=training.deterministic,
         provenance=provenance(VERSIONS_OF),
     )
-    sizes: tuple[int, ...] = (placement.micro_batch_sequences,)
-    if device.type != "cpu" and training.micro_batch_sequences is None and trial is None:
-        most = max(1, _MOST_GPU_TOKENS // science.sequence_length)
-        sizes = tuple(size for size in _divisors(sequences_per_rank) if size <= most)
-    if wanted == "auto" and trial is not None:
-        placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
+    if trial is None:
+        placement, more = laid_to_fit(
+            placement,
+            training,
+            science,
+            model,
+            sequences_per_rank=sequences_per_rank,
+            total_bytes=total,
+            num_shards=num_shards(world) * world.tensor_parallel,
+        )
+        warnings += more
     elif wanted == "auto":
-        placement, more = made_to_fit(placement, science, model, world, sizes=sizes)
-        warnings += more
-    elif len(sizes) > 1:  # no choice but of the size
-        kinds = (placement.checkpointing,)
-        placement, more = made_to_fit(placement, science, model, world, sizes=sizes, kinds=kinds)
-        warnings += more
+        placement = placement.model_copy(update={"checkpointing": trial.checkpointing})
     return placement, warnings
-
-
-def _compiles(
-    training: TrainingRecipe, science: Science, model: ModelFacts, device: torch.device
-) -> bool:
-    """Tell whether blocks are compiled: on a CPU, where a run has its bits, only if asked for.
-
-    On a GPU where the run is long enough to earn what each launch spends on it.
-    """
-    if training.compile != "auto":
-        return training.compile == "blocks"
-    if device.type != "cuda" or training.deterministic:
-        return False
-    num_tokens = science.num_steps * science.tokens_per_step
-    return 6 * model.num_parameters * num_tokens >= _WORTH_COMPILING_FLOPS
 
 
 def _trial_of_device(
@@ -307,10 +292,6 @@ def _choose_autocast(
     ]
 
 
-def _divisors(number: int) -> tuple[int, ...]:
-    return tuple(size for size in range(1, number + 1) if number % size == 0)
-
-
 def _state_bytes_per_rank(science: Science, model: ModelFacts, world: World) -> int:
     """Return what of weights, gradients and moments one rank holds.
 
@@ -322,18 +303,11 @@ def _state_bytes_per_rank(science: Science, model: ModelFacts, world: World) -> 
     return int(state_bytes(model, science.optimizer.kind, trained) * share)
 
 
-def _keeps_whole_gradients(device: torch.device, model: ModelFacts, world: World) -> bool:
-    """Tell whether gradients wait for a step's last micro-batch.
-
-    Not with tensor parallelism: what transformers adds up after each backward pass (the gradients
-    of norms of single heads) would be added up again with what had waited.
-    """
-    if world.is_alone or world.tensor_parallel > 1:
-        return False
-    if device.type == "cpu":
-        return True
-    total = torch.cuda.get_device_properties(device).total_memory
-    return 4 * model.num_parameters <= _WHOLE_GRADIENTS_SHARE * total
+def _total_memory(device: torch.device) -> int | None:
+    """Return all memory of a device; None where a CPU's is not told."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return total_bytes()
 
 
 def _check_room_for_state(device: torch.device, state: int) -> None:

@@ -1,0 +1,185 @@
+"""A plan for a GPU: what it takes, how long and what it costs, without one being there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rewarm.distributed.world import World
+from rewarm.planning import gpu as gpus
+from rewarm.planning import resolve as resolving
+from rewarm.planning.footprint import peak_of_placement
+from rewarm.planning.gpu import ASSUMED_BYTES, Gpu, gpu_at_hand, planned_gpu
+from rewarm.planning.peak import peak_estimate
+from rewarm.planning.plan import Estimate
+from rewarm.planning.probed import with_probe
+from rewarm.planning.resolve import resolve
+from rewarm.planning.retention import retention_cost
+from rewarm.recipe.load import parse_recipe
+from rewarm.recipe.retention import EmaRecipe, RetentionRecipe
+from rewarm.recipe.steps import HardwareRecipe, TrainingRecipe
+from rewarm.training.placement import choose_placement
+from tests.support.fake_facts import make_model_facts
+from tests.support.tiny_plans import make_plan
+from tests.unit.test_plan import CORPORA, RECIPE
+from tests.unit.test_probe import made_probe
+from tests.unit.test_training_placement import FakeGpu
+
+H100 = Gpu("NVIDIA H100 80GB HBM3", 79 * 2**30)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gpus, "_DRIVER", "libnone.so.0")
+    gpu_at_hand.cache_clear()
+    yield
+    gpu_at_hand.cache_clear()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 4])
+@pytest.mark.parametrize("share", [0.2, 1.0, 1000.0])
+@pytest.mark.parametrize("asked", [{}, {"micro_batch_sequences": 2, "compile": "blocks"}])
+def test_the_plan_estimates_what_a_launch_on_gpus_is_laid_as(
+    monkeypatch: pytest.MonkeyPatch, num_ranks: int, share: float, asked: dict[str, Any]
+) -> None:
+    """On one or many, of little memory or much; what an average keeps is left free and counted."""
+    facts = make_model_facts()
+    science = make_plan().science.model_copy(
+        update={
+            "sequence_length": 2048,
+            "sequences_per_step": 16,
+            "precision": "auto",
+            "retention": RetentionRecipe(ema=EmaRecipe()),
+        }
+    )
+    total = int(16 * facts.num_parameters * (1 + 20 * share))
+    FakeGpu(monkeypatch, total_memory=total)
+    world = World(size=num_ranks, local_size=num_ranks)
+    training = TrainingRecipe(**asked)
+    placement, _ = choose_placement(training, science, facts, world)
+    retained = int(retention_cost(science, facts).num_bytes)
+    estimate = peak_estimate(
+        training,
+        science,
+        facts,
+        facts.num_parameters,
+        retention_bytes=retained,
+        gpu=Gpu("Imaginary 1", total),
+        num_devices=num_ranks,
+    )
+    laid = peak_of_placement(placement, science, facts, facts.num_parameters, num_shards=num_ranks)
+    assert estimate.value == laid + retained // num_ranks
+    assert f"; {placement.micro_batch_sequences} sequence" in estimate.formula
+    told = f"{placement.checkpointing} activation checkpointing"
+    assert (told in estimate.formula) == (placement.checkpointing != "none")
+    assert ("that there are for it" in estimate.formula) == (
+        laid > 0.9 * total - retained / num_ranks
+    )
+    assert ("on each of 4 that share the weights" in estimate.formula) == (num_ranks == 4)
+    assert "fragmentation" not in estimate.formula
+
+
+def test_a_gpu_is_planned_for_where_the_recipe_speaks_of_one_or_one_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, asked = HardwareRecipe(), TrainingRecipe(device="cuda")
+    assert planned_gpu(TrainingRecipe(), plain) is None
+    for training, hardware in (
+        (asked, plain),
+        (TrainingRecipe(), HardwareRecipe(price_per_gpu_hour=2)),
+        (TrainingRecipe(), HardwareRecipe(flops_per_second=4e14)),
+    ):
+        found = planned_gpu(training, hardware)
+        assert found is not None
+        assert (found.total_bytes, found.is_assumed) == (ASSUMED_BYTES, True)
+        assert planned_gpu(TrainingRecipe(device="cpu"), hardware) is None
+    assert planned_gpu(TrainingRecipe(), HardwareRecipe(flops_per_second=1e12)) is None
+    monkeypatch.setattr(gpus, "gpu_at_hand", lambda: H100)
+    assert planned_gpu(TrainingRecipe(), plain) == planned_gpu(asked, plain) == H100
+    assert planned_gpu(TrainingRecipe(device="cpu"), plain) is None
+
+
+class FakeDriver:
+    """Answers as libcuda does, by writing where it is told to."""
+
+    def __init__(self, *, major: int, fails: str = "") -> None:
+        self._major, self._fails = major, fails
+
+    def __getattr__(self, call: str) -> Any:
+        def answered(*arguments: Any) -> int:
+            if call == "cuDeviceGetName":
+                arguments[0].value = b"NVIDIA H100 80GB HBM3"
+            elif call == "cuDeviceTotalMem_v2":
+                arguments[0]._obj.value = 79 * 2**30
+            elif call == "cuDeviceGetAttribute":
+                assert arguments[1] == 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+                arguments[0]._obj.value = self._major
+            return 100 if call == self._fails else 0
+
+        return answered
+
+
+def asked_of(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, torch_is: str) -> Gpu | None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: torch_is)
+    gpu_at_hand.cache_clear()
+    return gpu_at_hand()
+
+
+def test_the_driver_tells_of_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_at_hand() is None
+    assert asked_of(monkeypatch, FakeDriver(major=9), "2.11.0+cu128") == H100
+    older = asked_of(monkeypatch, FakeDriver(major=7), "2.11.0")
+    assert older == H100._replace(multiplies_bf16=False)
+    assert asked_of(monkeypatch, FakeDriver(major=9), "2.11.0+cpu") is None
+    for call in ("cuInit", "cuDeviceGet", "cuDeviceTotalMem_v2"):
+        assert asked_of(monkeypatch, FakeDriver(major=9, fails=call), "2.11.0") is None
+
+
+def estimates_of(*overrides: str) -> dict[str, Estimate]:
+    recipe = parse_recipe(RECIPE, overrides=overrides)
+    plan = resolve(recipe, make_model_facts(), CORPORA, base_folder="base")
+    return {estimate.name: estimate for estimate in plan.estimates}
+
+
+def test_a_plan_for_a_gpu_that_is_not_at_hand_says_what_it_assumes() -> None:
+    found = estimates_of("training.device=cuda", "hardware.price_per_gpu_hour=2")
+    assert "on a GPU that is not at hand, eager, 79 GiB of memory assumed" in (
+        found["peak memory"].formula
+    )
+    compute = sum(found[name].value for name in ("training compute", "evaluation compute"))
+    assert found["time"].value == pytest.approx(compute / (0.4 * 312e12))
+    assert "40% of 312 TFLOP/s" in found["time"].formula
+    assert found["cost"].value == pytest.approx(found["time"].value / 3600 * 2)
+    assert "at a rate that is assumed, 1.25e+14 FLOP/s, 40% of 312" in found["cost"].formula
+
+
+def test_rates_are_assumed_by_the_gpus_name_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolving, "planned_gpu", lambda *arguments: H100)
+    half, whole = (estimates_of(f"training.precision={name}") for name in ("auto", "float32"))
+    assert whole["time"].value / half["time"].value == pytest.approx(989 / 67)
+    assert "40% of 989 TFLOP/s, an H100's in bf16" in half["time"].formula
+    assert "40% of 67 TFLOP/s, an H100's in float32" in whole["time"].formula
+    given = estimates_of("hardware.flops_per_second=1e14")["time"]
+    assert "assumed" not in given.formula
+
+
+def test_cost_and_energy_say_that_their_time_is_of_an_assumed_rate() -> None:
+    cpu = ("training.device=cpu", "hardware.price_per_gpu_hour=2", "hardware.watts_per_device=90")
+    guessed = estimates_of(*cpu)
+    measured_rate = estimates_of(*cpu, "hardware.flops_per_second=5e10")
+    for name in ("cost", "energy"):
+        assert guessed[name].value == measured_rate[name].value
+        assert "at a rate that is assumed" in guessed[name].formula
+        assert "assumed" not in measured_rate[name].formula
+    assert "5e+10 FLOP/s, a CPU's in float32" in guessed["cost"].formula
+    plan = make_plan()
+    plan = plan.model_copy(update={"estimates": tuple(guessed.values())})
+    probed = {found.name: found for found in with_probe(plan, made_probe(plan)).estimates}
+    for name in ("cost", "energy"):
+        assert "assumed" not in probed[name].formula
+        assert probed[name].formula.endswith("the time as measured")
