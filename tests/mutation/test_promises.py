@@ -250,8 +250,8 @@ MUTATIONS = [
     Mutation(
         promise="why blocks are not compiled is told without what is for torch's developers",
         file="model/compiled.py",
-        old="told = _ASIDE.split(str(error), maxsplit=1)[0]",
-        new="told = str(error)",
+        old="else _ASIDE.split(str(error), maxsplit=1)[0]",
+        new="else str(error)",
         test="tests/parity/test_compiled.py::"
         "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
     ),
@@ -269,6 +269,22 @@ MUTATIONS = [
         new="                if False:",
         test="tests/parity/test_compiled.py::"
         "test_blocks_that_come_to_something_else_stay_as_they_are",
+    ),
+    Mutation(
+        promise="blocks that cannot be compiled with dropout are told before the first step",
+        file="model/compiled.py",
+        old="                part.train()\n                _taken(part, arguments, named)\n",
+        new="                pass\n",
+        test="tests/parity/test_compiled.py::"
+        "test_blocks_that_cannot_be_compiled_with_dropout_stay_as_they_are",
+    ),
+    Mutation(
+        promise="why blocks with dropout are not compiled is told in our words",
+        file="model/compiled.py",
+        old='    told = raised["told"] if raised else',
+        new="    told =",
+        test="tests/parity/test_compiled.py::"
+        "test_blocks_that_cannot_be_compiled_with_dropout_stay_as_they_are",
     ),
     Mutation(
         promise="the norm after the blocks is compiled with them, and held against itself",
