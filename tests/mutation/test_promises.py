@@ -410,6 +410,14 @@ MUTATIONS = [
         test="tests/unit/test_probe.py::test_a_run_that_has_begun_keeps_its_way_on_its_device",
     ),
     Mutation(
+        promise="a run that has begun is probed by what its recipe names by now",
+        file="stages/probe_search.py",
+        old="        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))\n",
+        new="        yield Way(begun.micro_batch_sequences, begun.checkpointing)\n",
+        test="tests/unit/test_probe.py::test_a_run_that_has_begun_otherwise_"
+        "than_the_recipe_says_by_now_is_probed_by_the_recipe",
+    ),
+    Mutation(
         promise="a probe takes another way only where it is clearly faster",
         file="stages/probe_search.py",
         old="_WORTH = 0.97",
