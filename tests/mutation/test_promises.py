@@ -410,6 +410,14 @@ MUTATIONS = [
         test="tests/unit/test_probe.py::test_a_run_that_has_begun_keeps_its_way_on_its_device",
     ),
     Mutation(
+        promise="selective checkpointing keeps attention by torch's kernel for documents",
+        file="model/blocks.py",
+        old="operator in _KEPT or operator.name() in _KEPT_NAMES",
+        new="operator in _KEPT",
+        test="tests/parity/test_blocks.py::"
+        "test_attention_by_torchs_kernel_for_documents_is_kept[selective-2]",
+    ),
+    Mutation(
         promise="a run that has begun is probed by what its recipe names by now",
         file="stages/probe_search.py",
         old="        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))\n",
