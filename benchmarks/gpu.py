@@ -2,15 +2,19 @@
 
     python benchmarks/gpu.py                  all of it, in a process of its own for each shape
     python benchmarks/gpu.py --shapes 1B      some shapes
-    python benchmarks/gpu.py --limits         what this GPU's products and attentions reach alone
+    python benchmarks/gpu.py --limits         what this GPU's products and attentions reach alone,
+                                              and no shape but those that are named
+    python benchmarks/gpu.py --shapes tiny    a look at this script, without a GPU
 
 No network, no hub: weights are random, text is made up. The road is a launch's: the placement
 chooses micro-batch and precision, documents are kept apart, the loss is held against the model's
 own logits, blocks are compiled, batches come from the prefetching loader; only checkpoints and
 evaluations are left out. Each shape also trains eagerly, and compiled with whole windows as
-documents. Where a compiled step goes is told by the kernels of one.
+documents. Where a compiled step goes is told by the kernels of one. At the end stands a table, with
+this beneath.
 
-MFU = tokens/s × FLOPs per token / 989e12 (dense bf16 of an H100 or H200 by its datasheet), where
+MFU = tokens/s × FLOPs per token / 989e12 (989 TFLOP/s: dense bf16 of an H100 or H200 by its
+datasheet), where
 FLOPs per token = 6 × (parameters of the blocks + the output head, tied or not)
                 + 6 × layers × heads × head width × sequence length
 The last term is attention over whole windows, halved for being causal, and forward and twice that
@@ -60,6 +64,7 @@ from tests.support.tiny_plans import make_plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PEAK_FLOPS = 989e12
+FORMULA = (__doc__ or "").partition("this beneath.\n\n")[2].strip()
 LENGTH = 4096 if DEVICE == "cuda" else 256
 GOAL = 0.55
 
@@ -186,7 +191,7 @@ def facts_of(name: str, model: Any) -> ModelFacts:
 
 
 def flops_per_token(facts: ModelFacts) -> float:
-    """Return the FLOPs that the module's head counts."""
+    """Return the FLOPs that `FORMULA` counts."""
     blocks = facts.num_parameters - facts.num_embedding_parameters - facts.num_head_parameters
     head = facts.vocab_size * facts.hidden_size
     attention = 6 * facts.num_layers * facts.num_heads * facts.head_size * LENGTH
@@ -284,6 +289,7 @@ def measured(name: str, kind: str, launch: Launch, num_steps: int) -> dict[str, 
     steps = launch.take(num_steps)
     facts, science = launch.plan.conduct.model, launch.plan.science
     tokens = LENGTH * science.sequences_per_step
+    took_s = launch.seconds + sum(seconds for _, seconds in (*warm_up, *steps))
     step_s = statistics.median(seconds for _, seconds in steps)
     placement = launch.stepper.placement
     return {
@@ -292,6 +298,7 @@ def measured(name: str, kind: str, launch: Launch, num_steps: int) -> dict[str, 
         "step_s": step_s,
         "first_steps_s": [round(seconds, 3) for _, seconds in warm_up],
         "settled_s": round(launch.seconds, 2),
+        "took_s": round(took_s, 2),
         "tokens_per_s": tokens / step_s,
         "mfu": tokens / step_s * flops_per_token(facts) / PEAK_FLOPS,
         "peak_gib": _peak_bytes() / 2**30,
@@ -454,11 +461,14 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
                 Figure(f"{what}: memory estimate", row["planned_gib"], "GiB", "lower"),
                 Figure(f"{what}: sequences at a time", row["micro_batch"], "", "higher"),
                 Figure(f"{what}: waiting for data", row["wait_share"], "", "lower", 0.01, "steps"),
+                Figure(f"{what}: time of the launch", row["took_s"], "s", "lower"),
             ]
             figures += [
                 Figure(f"{what}: {part}, of a step", share, "", "lower")
                 for part, share in row.get("shares", {}).items()
             ]
+        if "total_s" in row:
+            figures.append(Figure(f"{row['shape']}, in all: time", row["total_s"], "s", "lower"))
         if "loss_off" in row:
             what = f"{row['shape']}, {row['of']}, bf16 against plain float32"
             figures += [
@@ -469,6 +479,51 @@ def figures_of(rows: list[dict[str, Any]]) -> list[Figure]:
 
 
 _LIMITS = "limits"
+
+_COLUMNS = (
+    "shape, way",
+    "MFU",
+    "tokens/s",
+    "at a time",
+    "peak",
+    "of the estimate",
+    "waiting",
+    "took",
+)
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Return a table for people of the launches among some rows, of limits too, and the formula."""
+    lines = [
+        (
+            f"{row['shape']}, {row['kind']}",
+            f"{row['mfu']:.3f}" if row["peak_gib"] else "–",
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['micro_batch']}",
+            f"{row['peak_gib']:.1f} GiB" if row["peak_gib"] else "–",
+            f"{row['peak_gib'] / row['planned_gib']:.2f}" if row["peak_gib"] else "–",
+            f"{row['wait_share']:.2%}",
+            f"{row['took_s']:.0f} s",
+        )
+        for row in rows
+        if "mfu" in row
+    ]
+    told = [f"{row['limit']}: {row['rate']:.4g} {row['unit']}" for row in rows if "rate" in row]
+    failed = [
+        f"{row.get('limit') or '{shape}, {kind}'.format_map(row)}: {row['error']}"
+        for row in rows
+        if "error" in row
+    ]
+    if lines:
+        widths = [max(map(len, column)) for column in zip(_COLUMNS, *lines, strict=True)]
+        for cells in (_COLUMNS, *lines):
+            first, *others = (
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            told.append("  ".join([first, *others]))
+        told += ["", FORMULA, f"Sequences of {LENGTH:,} tokens; on a CPU there is no MFU."]
+    return "\n".join([*told, *failed])
 
 
 def _is_of_others(taken: set[str], figure: str) -> bool:
@@ -497,8 +552,11 @@ def _told_by(command: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES)[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES))
     parser.add_argument("--kinds", nargs="*", default=["eager", "compiled", "whole windows"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--sequences", type=int, default=16)
@@ -506,7 +564,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--child")
     given = parser.parse_args()
-    if DEVICE == "cpu" and given.shapes != ["tiny"]:
+    if given.shapes is None:
+        given.shapes = [] if given.limits else list(SHAPES)[1:]
+    if DEVICE == "cpu" and not given.child and given.shapes != ["tiny"]:
         sys.exit("no GPU that torch sees; --shapes tiny takes a look at the script on a CPU")
     if given.child == _LIMITS:
         for row in limits(LENGTH):
@@ -517,6 +577,7 @@ def main() -> None:
         return
     print(machine(), "torch", torch.__version__, flush=True)
     rows: list[dict[str, Any]] = []
+    began = time.perf_counter()
     for name in [*([_LIMITS] if given.limits else []), *given.shapes]:
         started = time.perf_counter()
         command = [
@@ -524,18 +585,19 @@ def main() -> None:
             __file__,
             "--child",
             name,
-            "--shapes",
-            name,
             "--steps",
             str(given.steps),
         ]
         command += ["--sequences", str(given.sequences), "--kinds", *given.kinds]
         command += [] if given.out is None else ["--out", str(given.out)]
-        rows += _told_by(command)
+        rows += (told := _told_by(command))
+        if told:
+            rows.append({"shape": name, "total_s": time.perf_counter() - started})
         if DEVICE == "cuda":  # what is measured stays, should another shape not come to its end
             taken = {row.get("shape", _LIMITS) for row in rows}
             write_results("gpu", figures_of(rows), stays=partial(_is_of_others, taken))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"\n{table_of(rows)}\nall of it took {time.perf_counter() - began:.0f} s", flush=True)
     if given.out is not None:
         (given.out / "gpu-rows.json").write_text(json.dumps(rows, indent=1))
 

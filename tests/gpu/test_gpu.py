@@ -18,9 +18,12 @@ import torch
 
 from rewarm.batches.loader import BatchLoader
 from rewarm.distributed.fsdp import blocks_of
+from rewarm.model.blocks import checkpoint_blocks
 from rewarm.model.compiled import compile_blocks
 from rewarm.model.head_loss import HeadLoss
+from rewarm.model.loss import sum_of_token_losses
 from rewarm.model.packing import DocumentAttention
+from rewarm.records.probe import Checkpointing
 from rewarm.records.run_folder import RunFolder
 from tests.support.road import make_reader_folder
 from tests.support.tiny_models import family_model, make_family_folder
@@ -146,6 +149,25 @@ def test_blocks_and_loss_of_a_family_compile_in_half_precision(family: str) -> N
             is None
         )
         assert loss.compile(model, 256) is None
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("none", 2), ("selective", 2), ("full", 4)])
+def test_attention_is_kept_where_the_rest_of_a_block_is_computed_again(
+    kind: Checkpointing, expected: int
+) -> None:
+    """By the kernel that keeps documents apart: so often it is launched in a step of two blocks."""
+    model = family_model("llama", vocab_size=VOCAB_SIZE).cuda().train()
+    attention = DocumentAttention(("varlen",), sequence_length=SEQUENCE_LENGTH)
+    ids = torch.arange(SEQUENCE_LENGTH, device="cuda")[None] % VOCAB_SIZE
+    positions = torch.arange(SEQUENCE_LENGTH // 2, device="cuda").repeat(2)[None]
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert attention.settle(model) == []
+        checkpoint_blocks(blocks_of(model), kind)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as watched:
+            nats, _ = sum_of_token_losses(model, ids, ids, positions)
+            torch.autograd.backward(nats)
+    kernels = {"aten::_flash_attention_forward", "aten::_cudnn_attention_forward"}
+    assert sum(row.count for row in watched.key_averages() if row.key in kernels) == expected
 
 
 # torch warns that its mode is young.

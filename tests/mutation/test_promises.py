@@ -334,8 +334,8 @@ MUTATIONS = [
     Mutation(
         promise="why blocks are not compiled is told without what is for torch's developers",
         file="model/compiled.py",
-        old="told = _ASIDE.split(str(error), maxsplit=1)[0]",
-        new="told = str(error)",
+        old="else _ASIDE.split(str(error), maxsplit=1)[0]",
+        new="else str(error)",
         test="tests/parity/test_compiled.py::"
         "test_a_compiler_that_fails_is_heard_in_the_reason_alone",
     ),
@@ -353,6 +353,22 @@ MUTATIONS = [
         new="                if False:",
         test="tests/parity/test_compiled.py::"
         "test_blocks_that_come_to_something_else_stay_as_they_are",
+    ),
+    Mutation(
+        promise="blocks that cannot be compiled with dropout are told before the first step",
+        file="model/compiled.py",
+        old="                part.train()\n                _taken(part, arguments, named)\n",
+        new="                pass\n",
+        test="tests/parity/test_compiled.py::"
+        "test_blocks_that_cannot_be_compiled_with_dropout_stay_as_they_are",
+    ),
+    Mutation(
+        promise="why blocks with dropout are not compiled is told in our words",
+        file="model/compiled.py",
+        old='    told = raised["told"] if raised else',
+        new="    told =",
+        test="tests/parity/test_compiled.py::"
+        "test_blocks_that_cannot_be_compiled_with_dropout_stay_as_they_are",
     ),
     Mutation(
         promise="the norm after the blocks is compiled with them, and held against itself",
@@ -476,6 +492,22 @@ MUTATIONS = [
         old="    if begun is not None and begun.device_name == device:\n        return\n",
         new="",
         test="tests/unit/test_probe.py::test_a_run_that_has_begun_keeps_its_way_on_its_device",
+    ),
+    Mutation(
+        promise="selective checkpointing keeps attention by torch's kernel for documents",
+        file="model/blocks.py",
+        old="operator in _KEPT or operator.name() in _KEPT_NAMES",
+        new="operator in _KEPT",
+        test="tests/parity/test_blocks.py::"
+        "test_attention_by_torchs_kernel_for_documents_is_kept[selective-2]",
+    ),
+    Mutation(
+        promise="a run that has begun is probed by what its recipe names by now",
+        file="stages/probe_search.py",
+        old="        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))\n",
+        new="        yield Way(begun.micro_batch_sequences, begun.checkpointing)\n",
+        test="tests/unit/test_probe.py::test_a_run_that_has_begun_otherwise_"
+        "than_the_recipe_says_by_now_is_probed_by_the_recipe",
     ),
     Mutation(
         promise="a probe takes another way only where it is clearly faster",

@@ -201,6 +201,34 @@ def test_a_graph_that_breaks_is_refused_with_the_reason() -> None:
     gradients(model, None)
 
 
+def test_blocks_that_cannot_be_compiled_with_dropout_stay_as_they_are() -> None:
+    """Steps have dropout, and what they are held against has none."""
+    model = family_model("gpt2", attn_pdrop=0.5).train()
+    attention = DocumentAttention(("split", "mask"), sequence_length=SHAPE[1])
+    assert attention.settle(model) == []
+    assert attention.taken == "split"
+    why = compiled(model, apart=True, trains_alike=False)
+    assert why is not None
+    assert "attention by document_attention = split has no dropout when compiled; mask has" in why
+    assert all(module.training for module in model.modules())
+    gradients(model, documents(5, 20, 7))
+
+
+def test_blocks_that_can_be_compiled_with_dropout_are() -> None:
+    """By the mask in attention, and by the other kinds of dropout with every attention."""
+    model = family_model("gpt2", attn_pdrop=0.5).train()
+    backend = Counting()
+    assert compiled(model, apart=True, trains_alike=False, backend=backend) is None
+    before = backend.num_graphs
+    found = [gradients(model, documents(5, 20, 7)) for _ in range(2)]
+    assert backend.num_graphs == before, "the graph that steps take was made before"
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
+    model = family_model("gpt2", attn_pdrop=0.0).train()
+    attention = DocumentAttention(("split", "mask"), sequence_length=SHAPE[1])
+    assert attention.settle(model) == []
+    assert compiled(model, apart=True, trains_alike=False) is None
+
+
 class Heard:
     """What reaches a terminal of warnings and of torch's log."""
 

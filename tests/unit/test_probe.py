@@ -154,6 +154,24 @@ def test_a_run_that_has_begun_keeps_its_way_on_its_device() -> None:
     assert taken == Way(1, "none")
 
 
+@pytest.mark.parametrize("device_name", ["test", "another"])
+def test_a_run_that_has_begun_otherwise_than_the_recipe_says_by_now_is_probed_by_the_recipe(
+    device_name: str,
+) -> None:
+    """As its launches go on; on another device the search is free in what is not named."""
+    begun = make_placement(micro_batch_sequences=2).model_copy(
+        update={"device_name": device_name, "checkpointing": "selective"}
+    )
+    tight = machine(seconds=lambda way: 1.0, bytes_each=LIMIT)
+    never = trained_as(TrainingRecipe(activation_checkpointing="none"))
+    tried, taken = searched(tight, plan=never, begun=begun)
+    assert tried == [Way(2, "none"), Way(1, "none")][: 1 if device_name == "test" else 2]
+    assert taken == (None if device_name == "test" else Way(1, "none"))
+    of_four = trained_as(TrainingRecipe(micro_batch_sequences=4))
+    tried, _ = searched(tight, plan=of_four, begun=begun)
+    assert tried == [Way(4, "selective"), Way(4, "full")][: 1 if device_name == "test" else 2]
+
+
 def made_probe(plan: Plan = PLAN, **changes: object) -> Probe:
     trial = Trial(
         micro_batch_sequences=2,

@@ -39,6 +39,16 @@ _KEPT = frozenset(
         _aten._scaled_dot_product_cudnn_attention.default,
     }
 )
+# Attention by kernels that keep documents apart: operators that torch and the packages register
+# when they are imported, and so known by their names.
+_KEPT_NAMES = frozenset(
+    {
+        "torch_attn::_varlen_attn",
+        "flash_attn::_flash_attn_forward",
+        "flash_attn::_flash_attn_varlen_forward",
+        "flash_attn_3::_flash_attn_forward",
+    }
+)
 
 
 def checkpoint_blocks(blocks: list[nn.Module], kind: Checkpointing) -> None:
@@ -67,5 +77,5 @@ def _selected() -> Any:
 
 
 def _policy(context: Any, operator: Any, *arguments: Any, **named: Any) -> CheckpointPolicy:
-    kept = operator in _KEPT
+    kept = operator in _KEPT or operator.name() in _KEPT_NAMES
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

@@ -39,6 +39,8 @@ _MAX_REASON = 300
 _ASIDE = re.compile(
     r"\s+(Developer debug context:|For more details about this graph break|Set TORCHDYNAMO_VERBOSE)"
 )
+# Of what was raised in the code that it reads, torch says only there what it was.
+_RAISED = re.compile(r"raised exception \w+\((['\"])(?P<told>.+)\1\)")
 # Of each token's vector, by the type that blocks compute in. A compiled block rounds to half
 # precision where the block as it is does, or not at all.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -66,8 +68,9 @@ def compile_blocks(
     `shape` is a micro-batch's sequences and tokens of each, which is what is compiled for; with
     `mask_documents` each is taken for two documents. A block of each kind is compared with itself
     by its output and the gradient at its input: in training mode, and so by the graph that steps
-    take, where the model `trains_alike` it is measured, without dropout. `agree` returns the first
-    reason of all ranks. Collective.
+    take, where the model `trains_alike` it is measured, without dropout; else that graph is made
+    here too, as what cannot be compiled with dropout would end the first step. `agree` returns the
+    first reason of all ranks. Collective.
     """
     within = within or (lambda work, *arguments: work(model, *arguments))
     if not blocks:
@@ -93,6 +96,9 @@ def compile_blocks(
                 off = _furthest(found, expected)
                 if not off <= _tolerance(expected):
                     return f"the {what} of {name} is off by {off:.2g} of its size"
+            if not trains_alike:
+                part.train()
+                _taken(part, arguments, named)
         return None
 
     def told_as_reason() -> str | None:
@@ -129,7 +135,8 @@ def quiet_compiler() -> Iterator[None]:
 
 def why_of(error: Exception) -> str:
     """Return on one line what a compiler failed with."""
-    told = _ASIDE.split(str(error), maxsplit=1)[0]
+    raised = _RAISED.search(str(error))
+    told = raised["told"] if raised else _ASIDE.split(str(error), maxsplit=1)[0]
     return f"{type(error).__name__}: {' '.join(told.split())[:_MAX_REASON]}"
 
 

@@ -47,7 +47,9 @@ def split_attention(
     q, k, v = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
     if torch.compiler.is_compiling():
         if dropout:
-            raise NotImplementedError("compiled, it does not have dropout")
+            raise NotImplementedError(
+                "attention by document_attention = split has no dropout when compiled; mask has"
+            )
         if cu_seq_lens_q is None:
             cu_seq_lens_q = torch.arange(num_rows + 1, dtype=torch.int32) * num_tokens
         found, _ = split_op(q, k, v, cu_seq_lens_q, sliding_window, scaling, softcap)

@@ -26,7 +26,7 @@ _GPU_SHARE = 0.9
 # Some minutes of a GPU: a fifth of them is more than the half a minute that compiling takes.
 _WORTH_COMPILING_FLOPS = 5e16
 # More at a time gained nothing on an H200: 65,536 tokens were 2 % slower than 32,768 at 1B
-# parameters, where 16,384 were 2.5 % faster than 8,192 at 3B (docs/speed.md).
+# parameters, where 16,384 were 2.6 % faster than 8,192 at 3B (docs/speed.md).
 _MOST_GPU_TOKENS = 32_768
 # Of a GPU's memory, what gradients may take that are kept whole until a step's last micro-batch.
 _WHOLE_GRADIENTS_SHARE = 0.2

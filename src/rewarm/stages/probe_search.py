@@ -35,10 +35,11 @@ def ways(
 ) -> Iterator[Way | None]:
     """Yield what to try next, by what the trials so far came to; None: what a launch takes.
 
-    What the recipe names is not varied, nor on its own device what a run has `begun` with.
+    What the recipe names is not varied, nor on its own device what a run has `begun` with; where
+    the recipe by now names something else, launches go by that.
     """
     if begun is not None:
-        yield Way(begun.micro_batch_sequences, begun.checkpointing)
+        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))
     else:
         yield None
     device = Placement.model_validate(replies[0].placement).device_name
@@ -104,6 +105,15 @@ def _choices(plan: Plan, first: Trial) -> tuple[list[int], tuple[Checkpointing, 
         sizes = [first.micro_batch_sequences]
     asked = training.activation_checkpointing
     return sizes, _ORDER if asked == "auto" else (asked,)
+
+
+def _named(plan: Plan, way: Way) -> Way:
+    """Return a way with what the recipe names in place of its own."""
+    training, asked = plan.conduct.training, plan.conduct.training.activation_checkpointing
+    return Way(
+        training.micro_batch_sequences or way.micro_batch_sequences,
+        way.checkpointing if asked == "auto" else asked,
+    )
 
 
 def _way_of(trial: Trial) -> Way:
