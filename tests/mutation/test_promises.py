@@ -224,6 +224,13 @@ MUTATIONS = [
         "test_a_containers_limit_of_either_version_is_all_that_there_is",
     ),
     Mutation(
+        promise="the allocator's share of what eager blocks keep in float32 is that of launches",
+        file="planning/memory.py",
+        old="_FRAGMENTATION_OF_KEPT = 1.0",
+        new="_FRAGMENTATION_OF_KEPT = 0.35",
+        test="tests/unit/test_plan.py::test_peak_memory_by_hand",
+    ),
+    Mutation(
         promise="the plan's estimate on a CPU regards compiled blocks",
         file="planning/peak.py",
         old="compiled=compiles_blocks(training, science, model, device)",

@@ -46,6 +46,8 @@ _COMPILER_BYTES = 100 * 2**20
 # of them in two machines' processes (benchmarks/peak_memory.py). To give memory back at once takes
 # a step more time (docs/negative-results.md).
 _FRAGMENTATION_ON_CPU = 0.35
+# Of what eager blocks keep in float32: as much again, in launches of four shapes (docs/speed.md).
+_FRAGMENTATION_OF_KEPT = 1.0
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
@@ -130,8 +132,10 @@ def peak_memory(
     peak = max(moments, key=lambda moment: moment.tensors)
     if shape.on_gpu:
         return peak
+    is_eager = not (shape.half or shape.compiled)
+    of_kept = _FRAGMENTATION_OF_KEPT if is_eager else _FRAGMENTATION_ON_CPU
     return peak._replace(
-        fragmentation=int(_FRAGMENTATION_ON_CPU * (peak.kept + peak.passing)),
+        fragmentation=int(of_kept * peak.kept + _FRAGMENTATION_ON_CPU * peak.passing),
         compiler=_COMPILER_BYTES if shape.compiled else 0,
     )
 
