@@ -65,7 +65,7 @@ test-all: $(READY)  ## All tests: all kills, the wheel, the lowest versions, the
 bench: .peers-tokenize/.ready .peers-train/.ready  ## Run the CPU benchmarks and print the table, what falls short first.
 	$(BIN)/python benchmarks/run.py
 
-reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores; REWARM_DATA names the corpora).
+reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores by estimate; REWARM_DATA names the corpora).
 	$(BIN)/python reproduction/suite.py
 
 reproduce-full: $(READY)  ## The same and the streams, however long it takes.

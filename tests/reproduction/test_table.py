@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,47 @@ def test_the_claims_are_what_the_committed_results_give() -> None:
     page = table.README.read_text(encoding="utf-8")
     results = kept.read_results(table.RESULTS, suite.EVERY, ComparisonResult)
     assert table.with_claims(page, results) == page
+
+
+def test_the_opening_counts_the_rows_that_stand_below_it() -> None:
+    page = table.README.read_text(encoding="utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| Ibrahim et al. |")]
+    words = Counter(row.rpartition(" | ")[2].strip("*| ") for row in rows)
+    assert words.pop("as expected") == 2
+    assert words.pop("not resolved") == 3
+    assert list(words.values()) == [1]
+    opening = " ".join(page.partition("## What was seen")[2].partition("<!--")[0].split())
+    assert "six claims two come as expected" in opening
+    assert "Three are not resolved" in opening
+
+
+def figures_of(result: ComparisonResult) -> set[str]:
+    """Return what a result says to three decimals: means of arms, differences, areas."""
+    found = [effect.mean for effect in (*result.primary, *result.secondary)]
+    for effect in result.primary:
+        runs = {(run.arm, run.seed): run.values[effect.metric] for run in result.runs}
+        found += [runs[effect.arm, s] - runs[effect.against, s] for s in effect.seeds]
+    for arm in result.arms:
+        values = [run.values for run in result.runs_of(arm.name)]
+        for metric in set.intersection(*(set(each) for each in values)):
+            found.append(statistics.fmean(each[metric] for each in values))
+        found.append(result.lr_area(arm.name))
+    return {f"{abs(value):.3f}" for value in found if value is not None}
+
+
+def test_what_the_recipes_pages_say_was_measured_is_in_the_results() -> None:
+    results = kept.read_results(table.RESULTS, suite.EVERY, ComparisonResult)
+    known = {result.name: figures_of(result) for result in results}
+    told = 0
+    for path in sorted((REPOSITORY / "docs" / "recipes").glob("*.md")):
+        said = path.read_text(encoding="utf-8").partition("Measured here")[2]
+        said = said.partition("\n## ")[0].partition("\n**")[0]
+        links = [name for name in re.findall(r"README\.md#([\w-]+)\)", said) if name in known]
+        there = set().union(*(known[name] for name in links))
+        figures = re.findall(r"(?<![\d.])\d\.\d{3}(?!\d)", said)
+        assert not [figure for figure in figures if figure not in there], path.name
+        told += len(figures)
+    assert told > 80
 
 
 def test_what_is_detectable_follows_from_the_runs_of_each_result() -> None:
