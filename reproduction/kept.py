@@ -39,7 +39,10 @@ def _write(target: Path, value: Any, *, on_one_line: bool) -> None:
 
 
 def sentences_again(path: Path, *, write: bool) -> bool:
-    """Say a kept result's sentences anew from its own figures, as one that is made today would; return whether they were these already."""
+    """Say a kept result's sentences anew from its own figures, as one that is made today would.
+
+    Returns whether they were these already.
+    """
     text = path.read_text(encoding="utf-8")
     value = json.loads(text)
     noise = {e["metric"]: PairedEffect.model_validate(e) for e in value.get("noise", [])}

@@ -3815,6 +3815,22 @@ MUTATIONS = [
         test="tests/unit/test_comparison_verdict.py::test_two_primaries_by_hand",
     ),
     Mutation(
+        promise="a finished run whose last evaluation was damaged is measured again",
+        file="stages/lost_evaluations.py",
+        old="        bench.record_newest()\n",
+        new="",
+        test="tests/unit/test_compare.py::"
+        "test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again",
+    ),
+    Mutation(
+        promise="evaluations that are lost for good are told, with the file and the remedy",
+        file="stages/launches.py",
+        old="        check_none_is_lost_for_good(plan, run)\n",
+        new="",
+        test="tests/unit/test_compare.py::"
+        "test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy",
+    ),
+    Mutation(
         promise="claims cannot change once a run has begun",
         file="comparison/registration.py",
         old="        _check_same(known, claims, written)\n",
