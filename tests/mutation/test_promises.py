@@ -3859,6 +3859,20 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="SIGTERM to a comparison lets its runs save and end, as a key press does",
+        file="stages/compare.py",
+        old="with sigterm_raises(), hold_lock(",
+        new="with hold_lock(",
+        test="tests/resume/test_compare_kills.py::test_a_key_press_or_sigterm_lets_the_runs_save",
+    ),
+    Mutation(
+        promise="a second SIGTERM does not cut an ending short",
+        file="stages/terminated.py",
+        old="        signal.signal(signal.SIGTERM, lambda number, frame: None)\n",
+        new="",
+        test="tests/unit/test_launches.py::test_sigterm_is_raised_once_and_given_back",
+    ),
+    Mutation(
         promise="claims that are damaged are told on the live page",
         file="reporting/experiment_view.py",
         old="    except (KeyError, TypeError, ValueError):\n        return None\n    return known",
