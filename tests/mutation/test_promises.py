@@ -3888,6 +3888,13 @@ MUTATIONS = [
         test="tests/unit/test_against.py::test_a_control_that_is_none_is_told",
     ),
     Mutation(
+        promise="a run of old text alone is told as no joint training",
+        file="stages/against.py",
+        old="        warnings += _joint_doubts(load_plan(run.plan), joint[1], str(joint[0]))\n",
+        new="        pass\n",
+        test="tests/unit/test_against.py::test_a_joint_run_that_is_none_is_told",
+    ),
+    Mutation(
         promise="runs take none but the GPUs that this process may use",
         file="stages/launches.py",
         old="    if given is not None and wanted:\n",
