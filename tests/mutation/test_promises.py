@@ -3859,6 +3859,22 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="a question whose answer is among its wrong choices too is refused",
+        file="evaluation/tasks.py",
+        old="    if choices.count(choices[answer]) > 1:\n",
+        new="    if False:\n",
+        test="tests/unit/test_evaluation_tasks.py::"
+        "test_what_no_item_can_be_is_told_with_file_and_line",
+    ),
+    Mutation(
+        promise="a number of thousands of digits is told in words for people",
+        file="artifacts.py",
+        old='        raise ValueError("a number has thousands of digits") from error\n',
+        new="        raise\n",
+        test="tests/unit/test_evaluation_tasks.py::"
+        "test_what_no_item_can_be_is_told_with_file_and_line",
+    ),
+    Mutation(
         promise="SIGTERM to a comparison lets its runs save and end, as a key press does",
         file="stages/compare.py",
         old="with sigterm_raises(), hold_lock(",
