@@ -3875,6 +3875,13 @@ MUTATIONS = [
         "test_what_no_item_can_be_is_told_with_file_and_line",
     ),
     Mutation(
+        promise="a model that is not there is told by its option",
+        file="stages/evaluate.py",
+        old='BaseModelError.one("--model", f',
+        new='BaseModelError.one("", f',
+        test="tests/unit/test_against.py::test_a_model_that_is_not_there_is_told_by_its_option",
+    ),
+    Mutation(
         promise="SIGTERM to a comparison lets its runs save and end, as a key press does",
         file="stages/compare.py",
         old="with sigterm_raises(), hold_lock(",

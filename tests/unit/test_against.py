@@ -290,6 +290,14 @@ def test_what_makes_a_joint_run_doubtful(folder: Path, tmp_path: Path) -> None:
     assert "made was last measured after 16 of its 10000 steps" in said
 
 
+def test_a_model_that_is_not_there_is_told_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent"
+    assert main(["evaluate", str(tmp_path), "--model", str(absent)]) == 2
+    assert f"--model: {absent} is no folder" in capsys.readouterr().err
+
+
 def test_others_that_cannot_be_used_are_told_together(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
