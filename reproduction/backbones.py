@@ -39,6 +39,7 @@ from rewarm.stream.sections import SourceRecipe
 from rewarm.stream.source import read_examples
 
 __all__ = [
+    "CORPORA",
     "FULL",
     "IMAGES_EACH_EPOCH",
     "SMOKE",
@@ -56,6 +57,11 @@ _STREAMED = (
     "openstax_life_liberty",
 )
 _READ_BEFORE = ("eltec_eng", "openstax_world_history", "wikitext2_train_part")
+CORPORA = (
+    *("images/omniglot_small.parquet", "images/mnist_12k.parquet"),
+    *(f"text/{name}.jsonl.zst" for name in (*_STREAMED, *_READ_BEFORE)),
+)
+"""Files of the corpora that backbones, digits and labelled texts are made of."""
 _TEXT_BYTES = 256
 IMAGES_EACH_EPOCH = 3_280
 """Of the alphabets that backbones are trained on."""

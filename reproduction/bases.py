@@ -21,7 +21,7 @@ from rewarm.cli import main
 from rewarm.model.load import new_llama
 from rewarm.model.vocabulary import train_bpe
 
-__all__ = ["ENGLISH", "FULL", "LARGE", "SMOKE", "Sizes", "make_bases"]
+__all__ = ["CORPORA", "ENGLISH", "FULL", "LARGE", "SMOKE", "Sizes", "make_bases"]
 
 ENGLISH = (
     "eltec_eng",
@@ -31,6 +31,8 @@ ENGLISH = (
     "wikitext2_train_part",
 )
 _SEEN_BY_TOKENIZER = (*ENGLISH, "bundestag", "eltec_deu", "pmc_trials", "medquad")
+CORPORA = tuple(f"text/{name}.jsonl.zst" for name in _SEEN_BY_TOKENIZER)
+"""Files of the corpora that bases and their tokenizer are made of."""
 _CHARACTERS_EACH = 1_000_000
 
 _RECIPE = """\

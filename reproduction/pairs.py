@@ -15,8 +15,9 @@ import zstandard
 
 from rewarm.artifacts import write_atomically
 
-__all__ = ["make_pairs", "paired_sentences"]
+__all__ = ["CORPORA", "make_pairs", "paired_sentences"]
 
+CORPORA = ("qa/xquad_de.jsonl.zst", "qa/xquad_en.jsonl.zst")
 _END = re.compile(r"(?<=[.!?])\s+(?=[\"„(]?[A-ZÄÖÜ0-9])")
 _ALIKE = (0.5, 2.0)
 """German characters for each English one: beyond these, sentences are taken for others."""
@@ -27,8 +28,9 @@ def make_pairs(data: Path, path: Path) -> int:
 
     Returns how many there are.
     """
-    german = {item["id"]: item for item in _items(data / "qa" / "xquad_de.jsonl.zst")}
-    english = [item for item in _items(data / "qa" / "xquad_en.jsonl.zst") if item["id"] in german]
+    of_german, of_english = (data / name for name in CORPORA)
+    german = {item["id"]: item for item in _items(of_german)}
+    english = [item for item in _items(of_english) if item["id"] in german]
     lines = []
     seen: set[str] = set()
     for item in english:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from backbones import CORPORA as OF_BACKBONES
 from backbones import (
     FULL,
     IMAGES_EACH_EPOCH,
@@ -31,10 +32,12 @@ from backbones import (
     make_digits,
     make_labelled_texts,
 )
+from bases import CORPORA as OF_BASES
 from bases import FULL as FULL_BASE
 from bases import SMOKE as SMALL_BASE
 from bases import make_bases
 from budget import BYTES_PER_TOKEN, NUM_CORES, Cost, budget_table
+from corpora import check_corpora, named_corpora
 from kept import keep_result
 from pieces import make_pieces
 from rich.console import Console
@@ -182,7 +185,7 @@ def main() -> int:
     try:
         return _main(_arguments())
     except RewarmError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
 
 
@@ -206,6 +209,9 @@ def _main(given: argparse.Namespace) -> int:
     if given.data is None or not (given.data / "images").is_dir():
         console.print("skipped: name the folder of the corpora, --data FOLDER or REWARM_DATA")
         return 2
+    corpora = any(one.experiment.source.kind == "corpora" for one in written)
+    read = named_corpora(HERE / "streams" / f"{name}.toml" for name in names)
+    check_corpora(given.data, {*OF_BACKBONES, *read, *(OF_BASES if corpora else ())})
     place = _place(names, smoke=given.smoke)
     work = place / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -216,7 +222,7 @@ def _main(given: argparse.Namespace) -> int:
     make_labelled_texts(given.data, work / "streams" / "text-sources.jsonl", lengths)
     make_digits(given.data, work / "streams" / "digits.parquet", lengths)
     make_backbones(given.data, work / "streams" / "backbones", lengths, console)
-    if any(one.experiment.source.kind == "corpora" for one in written):
+    if corpora:
         make_pieces(given.data, work / "streams" / "text")
         sizes = SMALL_BASE if given.smoke else BASE
         make_bases(given.data, work / "streams", sizes, [1], num_threads=NUM_CORES)

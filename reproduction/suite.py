@@ -21,9 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bases import CORPORA as OF_BASES
 from bases import FULL, LARGE, SMOKE, make_bases
 from budget import BYTES_PER_TOKEN, NUM_CORES, Cost, budget_table
+from corpora import check_corpora, named_corpora
 from kept import keep_result
+from pairs import CORPORA as OF_PAIRS
 from pairs import make_pairs
 from pieces import make_pieces
 from rich.console import Console
@@ -94,7 +97,7 @@ def main() -> int:
     try:
         return _main(_arguments())
     except RewarmError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
 
 
@@ -119,6 +122,7 @@ def _main(given: argparse.Namespace) -> int:
     if given.data is None or not (given.data / "text").is_dir():
         console.print("skipped: name the folder of the corpora, --data FOLDER or REWARM_DATA")
         return 2
+    check_corpora(given.data, _read(written))
     place = _place(given, names)
     work = place / "work"
     _link(given.data.resolve(), work / "data")
@@ -137,6 +141,14 @@ def _main(given: argparse.Namespace) -> int:
     for name in failed:
         console.print(f"{name} did not come to its end")
     return 1 if failed else 0
+
+
+def _read(written: Sequence[WrittenExperiment]) -> set[str]:
+    """Return the corpora that these experiments read, or that what they share is made of."""
+    files = [one.path for one in written]
+    named = [(one.path.parent, one.experiment.recipe) for one in written]
+    files += [folder / recipe for folder, recipe in named if isinstance(recipe, str)]
+    return {*OF_BASES, *OF_PAIRS, *named_corpora(files)}
 
 
 @contextmanager

@@ -174,6 +174,10 @@ def parse_json(text: str | bytes) -> Any:
         return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        if "sys.set_int_max_str_digits" not in str(error):
+            raise
+        raise ValueError("a number has thousands of digits") from error
 
 
 def read_json(path: Path, *, what: str, error: type[UserError]) -> Any:

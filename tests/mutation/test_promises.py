@@ -3994,6 +3994,22 @@ MUTATIONS = [
         test="tests/unit/test_comparison_verdict.py::test_two_primaries_by_hand",
     ),
     Mutation(
+        promise="a finished run whose last evaluation was damaged is measured again",
+        file="stages/lost_evaluations.py",
+        old="        bench.record_newest()\n",
+        new="",
+        test="tests/unit/test_compare.py::"
+        "test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again",
+    ),
+    Mutation(
+        promise="evaluations that are lost for good are told, with the file and the remedy",
+        file="stages/launches.py",
+        old="        check_none_is_lost_for_good(plan, run)\n",
+        new="",
+        test="tests/unit/test_compare.py::"
+        "test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy",
+    ),
+    Mutation(
         promise="claims cannot change once a run has begun",
         file="comparison/registration.py",
         old="        _check_same(known, claims, written)\n",
@@ -4022,6 +4038,43 @@ MUTATIONS = [
         test="tests/resume/test_compare_kills.py::test_a_killed_comparison_goes_on",
     ),
     Mutation(
+        promise="a question whose answer is among its wrong choices too is refused",
+        file="evaluation/tasks.py",
+        old="    if choices.count(choices[answer]) > 1:\n",
+        new="    if False:\n",
+        test="tests/unit/test_evaluation_tasks.py::"
+        "test_what_no_item_can_be_is_told_with_file_and_line",
+    ),
+    Mutation(
+        promise="a number of thousands of digits is told in words for people",
+        file="artifacts.py",
+        old='        raise ValueError("a number has thousands of digits") from error\n',
+        new="        raise\n",
+        test="tests/unit/test_evaluation_tasks.py::"
+        "test_what_no_item_can_be_is_told_with_file_and_line",
+    ),
+    Mutation(
+        promise="a model that is not there is told by its option",
+        file="stages/evaluate.py",
+        old='BaseModelError.one("--model", f',
+        new='BaseModelError.one("", f',
+        test="tests/unit/test_against.py::test_a_model_that_is_not_there_is_told_by_its_option",
+    ),
+    Mutation(
+        promise="SIGTERM to a comparison lets its runs save and end, as a key press does",
+        file="stages/compare.py",
+        old="with sigterm_raises(), hold_lock(",
+        new="with hold_lock(",
+        test="tests/resume/test_compare_kills.py::test_a_key_press_or_sigterm_lets_the_runs_save",
+    ),
+    Mutation(
+        promise="a second SIGTERM does not cut an ending short",
+        file="stages/terminated.py",
+        old="        signal.signal(signal.SIGTERM, lambda number, frame: None)\n",
+        new="",
+        test="tests/unit/test_launches.py::test_sigterm_is_raised_once_and_given_back",
+    ),
+    Mutation(
         promise="claims that are damaged are told on the live page",
         file="reporting/experiment_view.py",
         old="    except (KeyError, TypeError, ValueError):\n        return None\n    return known",
@@ -4035,6 +4088,13 @@ MUTATIONS = [
         "str(control[0]))\n",
         new="        pass\n",
         test="tests/unit/test_against.py::test_a_control_that_is_none_is_told",
+    ),
+    Mutation(
+        promise="a run of old text alone is told as no joint training",
+        file="stages/against.py",
+        old="        warnings += _joint_doubts(load_plan(run.plan), joint[1], str(joint[0]))\n",
+        new="        pass\n",
+        test="tests/unit/test_against.py::test_a_joint_run_that_is_none_is_told",
     ),
     Mutation(
         promise="runs take none but the GPUs that this process may use",

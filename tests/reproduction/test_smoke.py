@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "reproduction"))
+
+import suite  # noqa: E402
+
+from rewarm.comparison.experiment import read_experiment  # noqa: E402
+
 EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "reproduction/experiments").glob("*.toml"))
 SUITE = [sys.executable, str(REPOSITORY / "reproduction" / "suite.py")]
 
@@ -38,6 +44,42 @@ def test_the_suite_keeps_to_its_budget_and_knows_every_experiment() -> None:
     assert hours[2] == "h"
     assert int(hours[1]) < 3
     assert {row[0] for row in listed("--unbounded")} >= {*EXPERIMENTS, "bases", "all"}
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "there", "lacks"),
+    [
+        ("suite.py", "german", "text", ("qa/xquad_de.jsonl.zst", "text/bundestag.jsonl.zst")),
+        ("suite.py", "reuse", "text", ("qa/arc_easy_train.jsonl.zst",)),
+        ("stream_suite.py", "domains", "images", ("text/code_python.jsonl.zst",)),
+        ("stream_suite.py", "mnist-online", "images", ("images/mnist_12k.parquet",)),
+    ],
+)
+def test_corpora_that_are_not_there_are_named_before_anything_is_made(
+    script: str, name: str, there: str, lacks: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / there).mkdir()
+    command = [sys.executable, str(REPOSITORY / "reproduction" / script)]
+    finished = subprocess.run(
+        [*command, "--smoke", "--data", str(tmp_path), name],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2, finished.stderr[-2000:]
+    assert "Traceback" not in finished.stderr
+    first, fix = finished.stderr.strip().splitlines()
+    assert first.startswith(f"{tmp_path}: it lacks ")
+    for file in lacks:
+        assert file in first
+    assert "--data FOLDER or REWARM_DATA" in fix
+
+
+def test_every_file_that_is_looked_for_is_one_of_the_corpora() -> None:
+    experiments = REPOSITORY / "reproduction" / "experiments"
+    written = [read_experiment(experiments / f"{name}.toml") for name in suite.EVERY]
+    there = {str(path.relative_to(data())) for path in data().rglob("*") if path.is_file()}
+    assert suite._read(written) <= there
 
 
 @pytest.mark.slow

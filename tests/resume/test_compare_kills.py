@@ -138,16 +138,28 @@ def test_a_run_that_is_killed_is_told_and_the_others_go_on(tmp_path: Path) -> No
     assert {run.state for run in result_in(tmp_path).runs} == {"done"}
 
 
-def test_a_key_press_lets_the_runs_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGINT, "stopped by the keyboard"), (signal.SIGTERM, "stopped by SIGTERM")],
+)
+def test_a_key_press_or_sigterm_lets_the_runs_save(
+    tmp_path: Path, number: signal.Signals, told: str
+) -> None:
     path = make_comparison_folder(tmp_path, SHORT, tokens=256 * 500, save_every=100_000)
     child = launch(path)
     wait_for(
         lambda: any(RunFolder(run).newest_steps() for run in training_under(child).values()), child
     )
-    begun = list(training_under(child).values())
-    child.send_signal(signal.SIGINT)  # the parent alone hears it
+    under_way = training_under(child)
+    begun = list(under_way.values())
+    child.send_signal(number)  # the parent alone hears it
     output = child.communicate(timeout=200)[0]
     assert child.returncode == 130, output
     assert "the same command goes on" in output
+    assert told in output
     saved = [run for run in begun if list(RunFolder(run).checkpoints.glob("step-*"))]
     assert saved
+    # Nobody is left behind, who would refuse the next launch.
+    assert not [pid for pid in under_way if psutil.pid_exists(pid)]
+    assert not (tmp_path / "comparisons" / "replay" / "lock.json").exists()
+    assert not [run for run in begun if RunFolder(run).lock.exists()]

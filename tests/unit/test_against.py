@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from rewarm.artifacts import write_json
 from rewarm.cli import main
 from rewarm.evaluation.against import against_control, recovered_fractions
 from rewarm.evaluation.forgetting import delta_curve, domain_verdicts
 from rewarm.model.load import load_base
 from rewarm.model.weight_change import weight_change
 from rewarm.model.weight_folder import WeightFolder
+from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.against import AgainstOthers, LayerChange, WeightChange
 from rewarm.records.facts import EvalRecord
 from rewarm.records.run_folder import RunFolder
+from rewarm.stages.against import _joint_doubts
 from tests.support.road import make_reader_folder
 from tests.support.tiny_models import make_tiny_base
 from tests.unit.test_main_road import FLAGS
@@ -237,6 +241,61 @@ def test_a_control_that_is_none_is_told(
     told = capsys.readouterr().err
     assert "--control: runs/run is this run itself" in told
     assert "--joint: runs/run is this run itself" in told
+
+
+def test_a_joint_run_that_is_none_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old text alone is no joint training, however plausible its figures look."""
+    monkeypatch.chdir(folder)
+    run = RunFolder(folder / "runs" / "run")
+    before = run.against.read_bytes() if run.against.exists() else b""
+    assert main(["evaluate", "runs/run", "--joint", "runs/control"]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "warning: runs/control was not trained on new, which this run was: it is no joint" in told
+    )
+    assert "other weights" not in told
+    found = AgainstOthers.model_validate_json(run.against.read_text())
+    assert len(found.warnings) == 1
+    run.against.write_bytes(before)
+
+
+def test_what_makes_a_joint_run_doubtful(folder: Path, tmp_path: Path) -> None:
+    plan = load_plan(folder / "runs" / "run" / "plan.json")
+    joint = RunFolder(folder / "runs" / "joint")
+    assert not list(_joint_doubts(plan, joint, "joint"))
+
+    def doubts(**changes: Any) -> list[str]:
+        other = load_plan(joint.plan)
+        science = other.science.model_copy(update=changes)
+        made = RunFolder(tmp_path / "made")
+        made.make_log_folder()
+        update = {"science": science, "fingerprint": Plan.science_fingerprint(science)}
+        write_json(made.plan, other.model_copy(update=update).model_dump(mode="json"))
+        made.evals_log.write_bytes(joint.evals_log.read_bytes())
+        return list(_joint_doubts(plan, made, "made"))
+
+    (said,) = doubts(base_weights="0" * 64)
+    assert "made began from other weights than this run" in said
+    (said,) = doubts(tokenizer="0" * 64)
+    assert "made has another tokenizer than this run" in said
+    sources = load_plan(joint.plan).science.sources
+    as_new = tuple(source.model_copy(update={"role": "new"}) for source in sources)
+    (said,) = doubts(sources=as_new)
+    assert "made was trained on no old text" in said
+    # The same text under another name is the same text.
+    assert not doubts(sources=tuple(s.model_copy(update={"name": f"a-{s.name}"}) for s in sources))
+    (said,) = doubts(num_steps=10_000)
+    assert "made was last measured after 16 of its 10000 steps" in said
+
+
+def test_a_model_that_is_not_there_is_told_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent"
+    assert main(["evaluate", str(tmp_path), "--model", str(absent)]) == 2
+    assert f"--model: {absent} is no folder" in capsys.readouterr().err
 
 
 def test_others_that_cannot_be_used_are_told_together(

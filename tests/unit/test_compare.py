@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -219,6 +220,64 @@ def test_a_run_that_was_killed_before_its_last_save_goes_on(experiment: Path) ->
         assert run.state_after(num_steps) == "running"
     finally:
         run.events_log.write_bytes(kept)
+
+
+def damaged(log: bytes, how: str) -> bytes:
+    """Return a log whose lines of the last evaluation are torn, or hold what is no number."""
+    lines = log.splitlines(keepends=True)
+    steps = [json.loads(line)["step"] for line in lines]
+    first = steps.index(steps[-1])
+    if how == "torn":
+        return b"".join(lines[:first]) + lines[first][:100]
+    for k in range(first, len(lines)):
+        lines[k] = re.sub(rb'"value": ?[^,}]+', f'"value":{how}'.encode(), lines[k])
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize("how", ["torn", "NaN", "1e999"])
+def test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again(
+    experiment: Path, how: str
+) -> None:
+    run = run_of(experiment, "replay", 1)
+    kept, before = run.evals_log.read_bytes(), result_of(experiment)
+    torn = damaged(kept, how)
+    try:
+        run.evals_log.write_bytes(torn)
+        assert not run.is_measured_after(6)
+        assert main(["compare", str(experiment)]) == 0
+        assert run.evals_log.read_bytes().startswith(torn), "nothing is deleted"
+        assert result_of(experiment).primary == before.primary
+        told = run.last_lines()
+        assert f"{run.evals_log} has lost what was measured at the run's ends" in told
+    finally:
+        run.evals_log.write_bytes(kept)
+
+
+def test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those on the way: their weights are gone, and a gap would be worked out without them."""
+    text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
+    path = make_comparison_folder(tmp_path, text)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("every_steps = 100, max", "every_steps = 2, max"))
+    assert main(["compare", str(path)]) == 0
+    before = result_of(path)
+    run = run_of(path, "replay", 7)
+    lines = run.evals_log.read_bytes().splitlines(keepends=True)
+    steps = [json.loads(line)["step"] for line in lines]
+    run.evals_log.write_bytes(b"".join(lines[: steps.index(4)]))
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(["compare", str(path)]) == 1
+        told = " ".join(capsys.readouterr().out.split())
+        assert (
+            f"{run.evals_log}: lines of it are damaged or gone: what was measured after 4" in told
+        )
+        assert f"move {run.path} away, and the same command trains this run anew" in told
+    run.path.rename(tmp_path / "aside")
+    assert main(["compare", str(path)]) == 0
+    assert result_of(path).primary == before.primary
 
 
 def test_a_claim_written_after_the_runs_is_told(experiment: Path) -> None:

@@ -242,3 +242,25 @@ def test_cloze_items_and_pairs_are_read(tmp_path: Path) -> None:
     assert read_cloze(path) == [ClozeItem("a", "b"), ClozeItem("c", "d")]
     path.write_text('{"good": "a", "bad": "b", "paradigm": "p"}\n')
     assert read_pairs(path) == [MinimalPair("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "told"),
+    [
+        ('["a", "a"]', "0", "the answer's text stands among the wrong choices too"),
+        ('["a", "b"]', "9" * 5000, "a number has thousands of digits"),
+    ],
+)
+def test_what_no_item_can_be_is_told_with_file_and_line(
+    choices: str, answer: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "task.jsonl"
+    good = '{"question": "q", "choices": ["a", "b"], "answer": 0}'
+    bad = f'{{"question": "q", "choices": {choices}, "answer": {answer}}}'
+    path.write_text(f"{good}\n{bad}\n")
+    with pytest.raises(CorpusError) as raised:
+        read_task(path)
+    assert f"{path}:2: {told}" in str(raised.value)
+    assert "set_int_max_str_digits" not in str(raised.value)
+    path.write_text('{"question": "q", "choices": ["a", "b", "b"], "answer": 0}\n')
+    assert read_task(path)[0].choices == ("a", "b", "b")  # as some of ARC's questions are

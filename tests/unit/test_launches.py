@@ -1,11 +1,15 @@
-"""How many threads runs beside each other take."""
+"""How many threads runs beside each other take, and how a signal ends what started them."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import pytest
 
 from rewarm.stages import launches
 from rewarm.stages.launches import threads_of_each
+from rewarm.stages.terminated import TerminatedError, sigterm_raises
 
 
 @pytest.mark.parametrize(
@@ -30,3 +34,21 @@ def test_threads_are_the_cores_dealt_out_and_no_more_than_allowed(
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert threads_of_each(num_workers) == wanted
+
+
+def test_sigterm_is_raised_once_and_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    def end() -> None:
+        with sigterm_raises():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                ended.append(True)
+
+    with pytest.raises(TerminatedError):
+        end()
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -330,4 +330,7 @@ def _parse_item(line: bytes) -> TaskItem:
         raise ValueError("a choice is not a text")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"answer is {answer!r}, not the index of one of {len(choices)} choices")
+    # Wrong choices may be alike, as in some of ARC's questions.
+    if choices.count(choices[answer]) > 1:
+        raise ValueError("the answer's text stands among the wrong choices too")
     return TaskItem(str(question), tuple(choices), answer)

@@ -11,10 +11,10 @@ from rewarm.artifacts import write_json
 from rewarm.errors import Problems, RunFolderError, UserError
 from rewarm.evaluation.against import against_control, recovered_fractions
 from rewarm.evaluation.curves import domain_curves
-from rewarm.evaluation.forgetting import NEW_ROLES
+from rewarm.evaluation.forgetting import NEW_ROLES, OLD_ROLES
 from rewarm.model.weight_change import weight_change
 from rewarm.model.weight_folder import WeightFolder
-from rewarm.planning.plan import Plan, load_plan
+from rewarm.planning.plan import Plan, PlannedSource, Science, load_plan
 from rewarm.records.against import AgainstControl, AgainstOthers
 from rewarm.records.curves import DomainCurve
 from rewarm.records.run_folder import RunFolder
@@ -83,6 +83,8 @@ def note_against(
     ]
     if control is not None:
         warnings += _doubts(load_plan(run.plan), load_plan(control[1].plan), str(control[0]))
+    if joint is not None:
+        warnings += _joint_doubts(load_plan(run.plan), joint[1], str(joint[0]))
     told = AgainstOthers(
         control=None if control is None else str(control[0]),
         joint=None if joint is None else str(joint[0]),
@@ -110,16 +112,50 @@ def _doubts(plan: Plan, control: Plan, name: str) -> Iterator[str]:
             f"{name} has another schedule or another batch than this run: its gap is not what this "
             "run's learning rate alone does"
         )
-    new = [
-        source.name
-        for index, source in enumerate(other.sources)
-        if source.role in NEW_ROLES and any(phase.samples[index] for phase in other.phases)
-    ]
+    new = [source.name for source in _trained_on(other) if source.role in NEW_ROLES]
     if new:
         yield (
             f"{name} was trained on {', '.join(new)}, which is not old text: what that does to old "
             "text is taken off too"
         )
+
+
+def _joint_doubts(plan: Plan, joint: RunFolder, name: str) -> Iterator[str]:
+    """Yield why what it gains may not be what training on old and new text together gains."""
+    one, other = plan.science, load_plan(joint.plan).science
+    if other.tokenizer != one.tokenizer:
+        yield f"{name} has another tokenizer than this run: its figures are of other items"
+    if other.base_weights != one.base_weights:
+        yield (
+            f"{name} began from other weights than this run: what it gains is counted from this "
+            "run's base all the same, with what its own weights knew before"
+        )
+    theirs = _trained_on(other)
+    known = {source.name for source in theirs} | {source.key for source in theirs}
+    mine = [source for source in _trained_on(one) if source.role in NEW_ROLES]
+    lacking = [source.name for source in mine if not {source.name, source.key} & known]
+    if lacking:
+        yield (
+            f"{name} was not trained on {', '.join(lacking)}, which this run was: it is no joint "
+            "training, and what it gains there is no bound"
+        )
+    if not any(source.role in OLD_ROLES for source in theirs):
+        yield f"{name} was trained on no old text: it is no joint training of old and new"
+    last = max((record.step for record in joint.evals()), default=0)
+    if last < other.num_steps:
+        yield (
+            f"{name} was last measured after {last} of its {other.num_steps} steps: what joint "
+            "training gains in the end is not known"
+        )
+
+
+def _trained_on(science: Science) -> list[PlannedSource]:
+    """Return the sources of which some phase shows something."""
+    return [
+        source
+        for index, source in enumerate(science.sources)
+        if any(phase.samples[index] for phase in science.phases)
+    ]
 
 
 def _curves_of(gaps: Sequence[AgainstControl], control: RunFolder) -> tuple[DomainCurve, ...]:

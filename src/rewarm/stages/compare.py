@@ -43,6 +43,7 @@ from rewarm.stages.held_plans import FIX, check_done_run
 from rewarm.stages.job import Job, command_line, keep_plan
 from rewarm.stages.launches import Launch, States, run_here, state_on_disk
 from rewarm.stages.memberships import note_memberships
+from rewarm.stages.terminated import STOPPED, TerminatedError, sigterm_raises
 from rewarm.training.lock import hold_lock
 from rewarm.units import counted
 
@@ -57,6 +58,8 @@ _PACKAGES = ("rewarm", "torch", "transformers", "tokenizers", "numpy")
 
 def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None) -> int:
     """Carry out an experiment from wherever it stands; return the exit code.
+
+    SIGTERM lets the runs under way save and end, as a key press does.
 
     With `dry_run` it is planned and shown, and nothing is written.
     """
@@ -73,8 +76,14 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
         comparison.say("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
     comparison.folder.path.mkdir(parents=True, exist_ok=True)
-    with hold_lock(comparison.folder.lock, comparison.say):
-        return comparison.carry_out()
+    try:
+        with sigterm_raises(), hold_lock(comparison.folder.lock, comparison.say):
+            return comparison.carry_out()
+    except TerminatedError:
+        comparison.say(
+            "stopped by SIGTERM; the same command goes on where it was: " + comparison.command
+        )
+        return STOPPED
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ def run_evaluate(
     against the base and not recorded: they are not of this run. Raises RunFolderError where a
     launch under way writes the records.
     """
+    if model is not None and not model.is_dir():
+        fix = "name a model's folder in Hugging Face format"
+        raise BaseModelError.one("--model", f"{model} is no folder", fix)
     plan, run = open_run(path, overrides)
     others = open_others(plan, run, control, joint)
     console = Console()

@@ -190,7 +190,11 @@ def settled(launch: Launch, code: int) -> str:
         name = signal.Signals(-code).name
         _append(launch.run, f"the process was ended by {name} (memory is out, or somebody did it)")
     elif code == 0:
-        _append(launch.run, "it ended without having been measured at its end")
+        _append(
+            launch.run,
+            f"it ended without having been measured at its end, by {launch.run.evals_log}: move "
+            f"{launch.run.path} away, and the same command trains it anew",
+        )
     write_atomically(launch.run.exit_code, f"{code or 1}\n")
     return "failed"
 
@@ -225,12 +229,15 @@ def _end_with_parent() -> None:
 
 def train_here(folder: Path, command: str, console: Console) -> int:
     """Train a run as it is planned; what goes wrong is told on the console, as the verb would."""
+    from rewarm.stages.lost_evaluations import check_none_is_lost_for_good
     from rewarm.stages.train import train_plan
 
     run = RunFolder(folder)
     try:
         _wait_until_free(run, console)
-        return train_plan(load_plan(run.plan), run, command=command, console=console)
+        plan = load_plan(run.plan)
+        check_none_is_lost_for_good(plan, run)
+        return train_plan(plan, run, command=command, console=console)
     except RewarmError as error:
         console.print(f"rewarm: error: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
