@@ -490,7 +490,7 @@ def test_runs_of_other_images_are_done_again_and_that_is_told(
 def test_texts_are_learned_from_bytes(tmp_path: Path) -> None:
     rows = [{"text": word * (3 + n), "label": word} for word in "abcd" for n in range(15)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    text = EXPERIMENT.replace('"image"', '"text"').replace("a.parquet", "a.jsonl")
+    text = EXPERIMENT.replace('"image"\nimage_size = 8', '"text"').replace("a.parquet", "a.jsonl")
     text = text.replace('"cnn"', '"bytes"').replace("evaluate_every = 2\n", 'mode = "offline"\n')
     (tmp_path / "e.toml").write_text(text + "joint = { algorithm = 'joint' }\n")
     assert main(["stream", str(tmp_path / "e.toml")]) == 0
