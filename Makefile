@@ -76,7 +76,7 @@ reproduce-smoke: $(READY)  ## Every experiment and stream in little, in minutes.
 	$(BIN)/python reproduction/suite.py --smoke
 	$(BIN)/python reproduction/stream_suite.py --smoke
 
-reproduce-streams: $(READY)  ## The streams of tasks (40 minutes on 2 cores).
+reproduce-streams: $(READY)  ## The streams of tasks (40 minutes on 2 cores, by estimate).
 	$(BIN)/python reproduction/stream_suite.py
 
 constraints: $(READY)  ## Pin what is installed now as what is tested.

@@ -75,7 +75,7 @@ _ROWS_OF_STEP = {
     "ewc++": 2.7,
     "mir": 6.2,
     "scr": 4.0,
-    "gss": 18.0,
+    "gss": 20.0,
     "a-gem": 2.7,
     "icarl": 3.5,
 }

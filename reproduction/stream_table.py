@@ -9,6 +9,7 @@ What a person says of a result stands in results/streams/NAME.md, and is set bel
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,6 +72,10 @@ def section_of(result: StreamResult, folder: Path) -> str:
             lines += [*([heading, ""] if heading else []), *_markdown(tables[name]), ""]
         if name == "tests" and (others := of_other_backbones(result)) is not None:
             lines += ["The same of backbones that no test names:", "", *_markdown(others), ""]
+        if name == "tests" and (pairs := of_regulariser(result)) is not None:
+            lines += ["What the tests on EWC++ hold ER against:", "", *_markdown(pairs), ""]
+        if name == "gains" and (pairs := of_the_paper(result)) is not None:
+            lines += ["The paper's own rank inversions:", "", *_markdown(pairs), ""]
     for name, _ in figures_of(result):
         lines.append(f"![{name}](results/streams/{name})")
     lines += [f"\n{note}" for note in result.notes]
@@ -111,6 +116,57 @@ def of_other_backbones(result: StreamResult) -> Table | None:
         (*words("cell − against"), *numeric("difference"), *words("95 % interval", "by seed")),
         tuple(rows),
         "Points of final accuracy. Not written down beforehand, and not adjusted.",
+    )
+
+
+def of_regulariser(result: StreamResult) -> Table | None:
+    """Return how far EWC++ is from plain fine-tuning on each backbone; None where either lacks."""
+    found = _within_backbones(result, [("ewc", "fine-tune")])
+    if not found:
+        return None
+    most = max(abs(d) for own, other in found for d in differences_of(result, own, other))
+    return _told_unadjusted(
+        result,
+        found,
+        f"In no seed are they more than {math.ceil(1000 * most) / 10:.1f} points apart: at λ = 1 "
+        "EWC++ pulls at next to nothing here, and a gain of ER's held against its is one held "
+        "against fine-tuning's.",
+    )
+
+
+def of_the_paper(result: StreamResult) -> Table | None:
+    """Return the pairs that change places in the paper's table; None where a learner lacks."""
+    found = _within_backbones(result, [("scr", "icarl"), ("scr", "er")])
+    if not found:
+        return None
+    return _told_unadjusted(
+        result,
+        found,
+        "In the paper's table (Split CIFAR100, online) SCR is ahead of both from scratch; behind "
+        "iCaRL on both backbones pre-trained by labels; behind ER on ResNet-50 and CLIP, not on "
+        "ResNet-18.",
+    )
+
+
+def _within_backbones(
+    result: StreamResult, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return these pairs of learners as cells, on every backbone that has both."""
+    known = dict.fromkeys(f"{run.backbone}/{run.learner}" for run in result.runs)
+    backbones = dict.fromkeys(run.backbone for run in result.runs)
+    cells = [(f"{b}/{own}", f"{b}/{other}") for own, other in pairs for b in backbones]
+    return [(own, other) for own, other in cells if own in known and other in known]
+
+
+def _told_unadjusted(
+    result: StreamResult, pairs: Sequence[tuple[str, str]], note: str
+) -> Table | None:
+    if result.measure != "share right":
+        return None
+    return Table(
+        (*words("cell − against"), *numeric("difference"), *words("95 % interval", "by seed")),
+        tuple((f"{own} − {other}", *_difference(result, own, other)) for own, other in pairs),
+        f"Points of final accuracy. {note} Not written down beforehand, and not adjusted.",
     )
 
 

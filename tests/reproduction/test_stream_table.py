@@ -66,6 +66,27 @@ def test_what_is_kept_is_what_its_runs_say_by_the_code_of_now(name: str) -> None
     assert told == [(swap.ahead, swap.behind, swap.is_resolved) for swap in result.swaps]
 
 
+@pytest.mark.parametrize("name", ["omniglot-online", "omniglot-offline", "omniglot-rates"])
+@pytest.mark.parametrize(("own", "other"), [("scr", "icarl"), ("scr", "er"), ("ewc", "fine-tune")])
+def test_the_page_tells_pairs_of_learners_that_no_test_names(
+    name: str, own: str, other: str
+) -> None:
+    """From JSON, by hand: the mean of three seeds and each of them, on every backbone."""
+    value = json.loads((stream_table.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    page = stream_table.PAGE.read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    section = page.split(f"### {name}\n")[1].split("\n### ")[0]
+    final = {(r["backbone"], r["learner"], r["seed"]): r["metrics"]["final"] for r in value["runs"]}
+    for backbone in ("scratch", "supervised", "contrastive"):
+        by_seed = [
+            100 * (final[backbone, own, seed] - final[backbone, other, seed]) for seed in (1, 2, 3)
+        ]
+        told = [f"{points:+.1f}" for points in (sum(by_seed) / 3, *by_seed)]
+        mean, *each = ["0.0" if text in ("+0.0", "-0.0") else text for text in told]
+        row = f"| {backbone}/{own} - {backbone}/{other} | {mean} |"
+        (found,) = [line for line in section.splitlines() if line.startswith(row)]
+        assert found.endswith(f"| {', '.join(each)} |")
+
+
 def test_tests_of_other_figures_are_not_told_as_final_ones_of_other_backbones() -> None:
     results = read_results(stream_table.RESULTS, ("omniglot-rates",), StreamResult)
     (result,) = results
