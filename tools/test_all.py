@@ -60,10 +60,17 @@ def main() -> int:
             "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
             "python": platform.python_version(),
             "cores": os.cpu_count(),
-            "results": [_run_part(name) for name in names],
+            "results": [],
         }
-    RESULT.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        for name in names:
+            value["results"].append(_run_part(name))
+            _keep(value)  # what was run stays, should the rest not come to its end
+    _keep(value)
     return 0 if all(_passed(result) for result in value["results"]) else 1
+
+
+def _keep(value: dict[str, Any]) -> None:
+    RESULT.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _passed(result: dict[str, Any]) -> bool:
@@ -73,7 +80,7 @@ def _passed(result: dict[str, Any]) -> bool:
 _ALL, _BROKEN = "all tests but the broken lines", "broken lines"
 _PEERS, _LOWEST = "tests against peers", "fast tests on the lowest versions"
 _STREAMS = "streams against Avalanche"
-_PARTS = (_ALL, _BROKEN, _PEERS, _STREAMS, _LOWEST)
+_PARTS = (_ALL, _PEERS, _STREAMS, _LOWEST, _BROKEN)
 
 
 def _run_part(name: str, *more: str) -> dict[str, object]:
