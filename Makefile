@@ -70,10 +70,12 @@ reproduce: $(READY)  ## The papers' claims in miniature (3 hours on 2 cores by e
 
 reproduce-full: $(READY)  ## The same and the streams, however long it takes.
 	$(BIN)/python reproduction/suite.py --unbounded
+	$(BIN)/python reproduction/law.py
 	$(BIN)/python reproduction/stream_suite.py --unbounded
 
 reproduce-smoke: $(READY)  ## Every experiment and stream in little, in minutes.
 	$(BIN)/python reproduction/suite.py --smoke
+	$(BIN)/python reproduction/law.py --smoke
 	$(BIN)/python reproduction/stream_suite.py --smoke
 
 reproduce-streams: $(READY)  ## The streams of tasks (40 minutes on 2 cores, by estimate).

@@ -3,9 +3,11 @@
     python reproduction/law.py              tune from each base, then hold the law to the arms
     python reproduction/law.py 1            from the base of this seed alone
     python reproduction/law.py --read       hold it to them again; trains nothing
+    python reproduction/law.py --smoke      one seed in little, after `suite.py --smoke german`
 
 The suite comes first: its bases and its text in work/, and results/german.json. What comes of it:
-results/law.json, law.svg, and the section of README.md that says it.
+results/law.json, law.svg, and the section of README.md that says it. In little all three lie in
+work/smoke/work/law/ instead, and no result is touched.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -42,6 +45,7 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"
 TOKENS = "100k"
 """Of the longest run that the law is fitted to; the one that checks it has twice as many."""
+_SMOKE_TOKENS = "20k"
 TOLERANCES = (0.05, 0.1, 0.2)
 ARMS = {"naive": 0.0, "replay-1": 0.01, "replay-5": 0.05, "replay-25": 0.25, "replay-50": 0.5}
 """Arms of experiments/german.toml that differ in their share of old text alone."""
@@ -79,15 +83,37 @@ class LawResult(Record):
     laws: tuple[SeedLaw, ...]
 
 
-def tuned(seed: int, *, read: bool) -> ReplayFinding:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where recipes are read, runs are made, and results are written."""
+
+    recipes: Path
+    work: Path
+    german: Path
+    results: Path
+    tokens: str
+
+
+FULL = Place(HERE / "recipes", WORK, RESULTS / "german.json", RESULTS, TOKENS)
+_SMOKE_WORK = WORK / "smoke" / "work"
+SMOKE = Place(
+    WORK / "smoke" / "recipes",
+    _SMOKE_WORK,
+    _SMOKE_WORK / "comparisons" / "german" / "result.json",
+    _SMOKE_WORK / "law",
+    _SMOKE_TOKENS,
+)
+
+
+def tuned(seed: int, place: Place = FULL, *, read: bool) -> ReplayFinding:
     """Return the finding of `rewarm tune --replay` from the base of this seed.
 
     Raises SystemExit where the tuning does not come to its end.
     """
-    folder = WORK / "law" / f"german-{seed}"
+    folder = place.work / "law" / f"german-{seed}"
     if not read:
-        recipe = str(_recipe(seed, folder))
-        for verb in (["prepare", recipe], ["tune", recipe, "--replay", "--tokens", TOKENS]):
+        recipe = str(_recipe(seed, folder, place))
+        for verb in (["prepare", recipe], ["tune", recipe, "--replay", "--tokens", place.tokens]):
             if code := rewarm(verb):
                 raise SystemExit(code)
     text = (folder / "tune" / "replay.json").read_text(encoding="utf-8")
@@ -96,14 +122,14 @@ def tuned(seed: int, *, read: bool) -> ReplayFinding:
     return ReplayFinding.model_validate(found)
 
 
-def _recipe(seed: int, folder: Path) -> Path:
+def _recipe(seed: int, folder: Path, place: Place) -> Path:
     """Write recipes/german.toml as a recipe of this seed, with old text in its phase."""
-    text = (HERE / "recipes" / "german.toml").read_text(encoding="utf-8")
+    text = (place.recipes / "german.toml").read_text(encoding="utf-8")
     phase = "weights = { new = 1.0 }"
     if phase not in text:
         raise SystemExit(f"recipes/german.toml has no {phase!r} any more")
     text = text.replace(phase, "weights = { new = 0.75, old = 0.25 }")
-    text = text.replace("../work/", f"{WORK}/").replace("{seed}", str(seed))
+    text = text.replace("../work/", f"{place.work}/").replace("{seed}", str(seed))
     path = folder.parent / f"german-{seed}.toml"
     folder.parent.mkdir(parents=True, exist_ok=True)
     head = f'seed = {seed}\nrun_folder = "{folder}"\n'
@@ -266,20 +292,27 @@ def main() -> int:
     """Tune, hold the law to the arms, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--read", action="store_true", help="train nothing: read what there is")
+    parser.add_argument("--smoke", action="store_true", help="one seed in little")
     parser.add_argument("seeds", nargs="*", type=int, help="default: all of the experiment's")
     given = parser.parse_args()
-    path = RESULTS / "german.json"
-    if not path.is_file() or not (WORK / "bases").is_dir():
-        Console(stderr=True).print("run the suite first: its bases and results/german.json")
+    place = SMOKE if given.smoke else FULL
+    if not place.german.is_file() or not (place.work / "bases").is_dir():
+        first = "`suite.py --smoke german`" if given.smoke else "the suite"
+        Console(stderr=True).print(
+            f"run {first} first: its bases and {place.german}", markup=False, soft_wrap=True
+        )
         return 2
-    german = ComparisonResult.model_validate_json(path.read_text(encoding="utf-8"))
+    german = ComparisonResult.model_validate_json(place.german.read_text(encoding="utf-8"))
     laws = tuple(
-        held_to_arms(tuned(seed, read=given.read), seed, german)
+        held_to_arms(tuned(seed, place, read=given.read), seed, german)
         for seed in given.seeds or german.seeds
     )
     result = LawResult(budget_tokens=german.arm(german.control).num_tokens, laws=laws)
-    write_json(RESULTS / "law.json", result.model_dump(mode="json"))
-    write_atomically(RESULTS / "law.svg", figure(laws[0]))
+    write_json(place.results / "law.json", result.model_dump(mode="json"))
+    write_atomically(place.results / "law.svg", figure(laws[0]))
+    if given.smoke:
+        write_atomically(place.results / "law.md", section(result))
+        return 0
     page = README.read_text(encoding="utf-8")
     write_atomically(README, between(page, BEGIN, END, section(result)))
     return 0
