@@ -2323,6 +2323,13 @@ MUTATIONS = [
         "test_peak_memory_counts_no_activations_of_layers_that_never_train",
     ),
     Mutation(
+        promise="a date in a recipe is told as it was written",
+        file="recipe/section.py",
+        old="        if isinstance(value, date | time):\n",
+        new="        if False:\n",
+        test="tests/unit/test_recipe.py::test_a_date_is_told_as_it_was_written",
+    ),
+    Mutation(
         promise="the divergence's arrays are counted where there are no logits of all tokens",
         file="planning/memory.py",
         old="_DIVERGENCE_LOGITS = 4",

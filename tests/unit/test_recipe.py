@@ -232,6 +232,15 @@ def test_fields_overrides_and_contradictions_are_told_at_once() -> None:
     assert len(told) == 9
 
 
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [("schedule.peak_lr=2020-01-01", "schedule.peak_lr"), ("seed=12:30:00", "seed")],
+)
+def test_a_date_is_told_as_it_was_written(override: str, where: str) -> None:
+    (told,) = problems_of(RECIPE, override)
+    assert told.startswith(f"{where}: {override.partition('=')[2]} is a date or a time of day")
+
+
 def test_an_override_may_name_a_phase_as_messages_do() -> None:
     recipe = parse_recipe(RECIPE, overrides=["phases[1].weights.qa=3"])
     weights = recipe.phases[1].weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import date, time
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -54,6 +55,9 @@ class Section(BaseModel):
     @classmethod
     def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1 and "yes" for true: more likely a slip than meant.
+        if isinstance(value, date | time):
+            told = f"{value.isoformat()} is a date or a time of day, which no key takes"
+            raise ValueError(f"{told}; were it text, it would stand in quotes")
         annotation = cls.model_fields[str(info.field_name)].annotation
         wants_bool = annotation is bool
         if wants_bool and not isinstance(value, bool):
