@@ -129,8 +129,8 @@ def test_a_server_that_ended_is_told(page: Page, server: WatchServer) -> None:
     server.ended.set()
     server.server_close()
     page.wait("document.querySelector('.link').textContent.startsWith('not connected')")
-    # That it could not be reached is the browser's to complain of.
-    assert all("ERR_CONNECTION_REFUSED" in told for told in page.complaints)
+    # That it could not be reached, or went away in the middle, is the browser's to complain of.
+    assert all("net::ERR_CONNECTION_" in told for told in page.complaints)
     page.complaints.clear()
 
 
