@@ -3,7 +3,8 @@
 Writes what came of it to `tests/last-test-all.json`, which is committed before an issue closes.
 `--skip-lowest` leaves the second environment out. `--failed` runs, of each part, what failed the
 last time, and adds what came of it, with its commit, to what is on record. `--part`, with how its
-name begins, runs one part again and puts it, with its commit, in the place of what is on record.
+name begins, runs one part again and puts it, with its commit, in the place of what is on record,
+or beside it where the whole was cut off before.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> int:
         (name,) = names
         value = json.loads(RESULT.read_text(encoding="utf-8"))
         again = {"commit": _commit(), **_run_part(name)}
-        value["results"] = [again if r["name"] == name else r for r in value["results"]]
+        value["results"] = with_part(value["results"], again)
     elif options.failed:
         value = json.loads(RESULT.read_text(encoding="utf-8"))
         for result in value["results"]:
@@ -67,6 +68,12 @@ def main() -> int:
             _keep(value)  # what was run stays, should the rest not come to its end
     _keep(value)
     return 0 if all(_passed(result) for result in value["results"]) else 1
+
+
+def with_part(results: list[dict[str, Any]], again: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the results with one part's in its place, in the order of the parts."""
+    known = {result["name"]: result for result in (*results, again)}
+    return [known[name] for name in _PARTS if name in known]
 
 
 def _keep(value: dict[str, Any]) -> None:

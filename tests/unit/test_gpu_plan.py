@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from rewarm.distributed.world import World
 from rewarm.planning import gpu as gpus
 from rewarm.planning import resolve as resolving
 from rewarm.planning.footprint import peak_of_placement
-from rewarm.planning.gpu import ASSUMED_BYTES, Gpu, gpu_at_hand, planned_gpu
+from rewarm.planning.gpu import ASSUMED_BYTES, Gpu, assumed_rate, gpu_at_hand, planned_gpu
 from rewarm.planning.peak import peak_estimate
 from rewarm.planning.plan import Estimate
 from rewarm.planning.probed import with_probe
@@ -30,14 +29,6 @@ from tests.unit.test_probe import made_probe
 from tests.unit.test_training_placement import FakeGpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79 * 2**30)
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(gpus, "_DRIVER", "libnone.so.0")
-    gpu_at_hand.cache_clear()
-    yield
-    gpu_at_hand.cache_clear()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 4])
@@ -166,6 +157,35 @@ def test_rates_are_assumed_by_the_gpus_name_and_precision(monkeypatch: pytest.Mo
     assert "40% of 67 TFLOP/s, an H100's in float32" in whole["time"].formula
     given = estimates_of("hardware.flops_per_second=1e14")["time"]
     assert "assumed" not in given.formula
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "told"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12, "40% of 312 TFLOP/s, an A100's in bf16"),
+        ("NVIDIA GH200 480GB", 989e12, "40% of 989 TFLOP/s, an H200's in bf16"),
+        (
+            "NVIDIA RTX A1000 Laptop GPU",
+            312e12,
+            "40% of 312 TFLOP/s, an A100's in bf16, which NVIDIA RTX A1000 Laptop GPU is taken for",
+        ),
+        (
+            "NVIDIA H100 80GB HBM3 MIG 2g.20gb",
+            989e12 * 2 / 7,
+            "2/7 of 40% of 989 TFLOP/s, an H100's in bf16",
+        ),
+        (
+            "NVIDIA A100-SXM4-40GB MIG 1c.3g.20gb",
+            312e12 / 7,
+            "1/7 of 40% of 312 TFLOP/s, an A100's in bf16",
+        ),
+    ],
+)
+def test_whose_rate_is_assumed(name: str, rate: float, told: str) -> None:
+    """Of a MIG device its share; what is called nearly as a known one is none."""
+    found, of_what = assumed_rate(Gpu(name, 2**34), half=True)
+    assert found == pytest.approx(0.4 * rate)
+    assert of_what == told
 
 
 def test_cost_and_energy_say_that_their_time_is_of_an_assumed_rate() -> None:

@@ -6,9 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from rewarm.errors import PlanError, RecipeError
+from rewarm.planning import selection
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
+from rewarm.planning.selection import num_untouched_layers
 from rewarm.planning.trainable import (
     Names,
     Stage,
@@ -21,6 +23,7 @@ from rewarm.planning.trainable import (
 from rewarm.recipe.load import parse_recipe
 from rewarm.recipe.parameters import FreezingRecipe, ParametersRecipe
 from tests.support.fake_facts import make_model_facts
+from tests.support.tiny_plans import make_plan
 from tests.unit.test_plan import CORPORA, RECIPE
 
 BLOCK = {
@@ -223,6 +226,38 @@ def test_estimates_are_of_what_trains() -> None:
     assert averaged["retention memory"] == 4 * 4 * (2 * 32 + 2 * 80)
     told = {reason.field: reason for reason in plan_of("parameters.adapter={rank=2}").reasons}
     assert told["parameters.adapter"].reason.startswith("896 values train beside ")
+
+
+@pytest.mark.parametrize(
+    ("train", "frozen", "expected", "num_asked"),
+    [
+        ("all", (0, 1, 2, 3), 0, 1),  # freezing, step by step
+        ("all", (3, 2, 1, 0), 0, 1),  # and unfreezing: the last stage reaches all
+        ("all", (2, 3), 2, 1),
+        ("layers.upper-half", (0, 1, 2, 3), 2, 2),
+        ("head", (0,), 4, 1),
+    ],
+)
+def test_layers_that_no_stage_reaches(
+    train: str,
+    frozen: tuple[int, ...],
+    expected: int,
+    num_asked: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found from few stages: of a model with many layers, all of them took a plan seconds."""
+    stages = tuple(Stage(start_step=5 * i, frozen_layers=n) for i, n in enumerate(frozen))
+    update = {"stages": stages, "parameters": ParametersRecipe(train=[train])}
+    facts = make_model_facts().model_copy(update={"tensor_shapes": SHAPES})
+    asked: list[Stage] = []
+
+    def note(names: Names, recipe: ParametersRecipe, stage: Stage, *, seed: int) -> frozenset[str]:
+        asked.append(stage)
+        return trained_names(names, recipe, stage, seed=seed)
+
+    monkeypatch.setattr(selection, "trained_names", note)
+    assert num_untouched_layers(make_plan().science.model_copy(update=update), facts) == expected
+    assert len(asked) == num_asked
 
 
 def test_stages_of_the_science_know_of_amendments() -> None:

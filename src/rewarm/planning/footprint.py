@@ -37,10 +37,8 @@ def micro_batch_on_cpu(
     if training.micro_batch_sequences is not None:
         return min(training.micro_batch_sequences, sequences_per_step)
     taken = activation_bytes_per_token(model, loss_of(training.loss, model))
-    if (
-        training.compile == "blocks"
-    ):  # "auto" compiles none on a CPU; half of what a token takes eagerly, in float32
-        taken //= 2
+    if training.compile == "blocks":  # "auto" compiles none on a CPU
+        taken //= 2  # of what it takes eagerly, in float32
     return largest_micro_batch(
         sequences_per_step,
         bytes_per_sequence=taken * sequence_length,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import re
 from typing import Any, NamedTuple
 
 from rewarm.recipe.steps import HardwareRecipe, TrainingRecipe
@@ -23,6 +24,8 @@ _RATE_OF_GPUS = 2e13
 # By datasheets: dense products in bf16, and in float32.
 _PEAK_RATES = {"H200": (989e12, 67e12), "H100": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 _LEAST_KNOWN = "A100"
+# What a MIG device is called: of so many of its GPU's seven slices, perhaps with a part of them.
+_MIG, _SLICES = re.compile(r"\bMIG (?:(\d)c\.)?(\d)g\."), 7
 # Of it, what runs of 0.5B to 3B parameters on an H200 sustained: 0.44 to 0.55 compiled, 0.24 to
 # 0.38 eagerly (docs/speed.md). Smaller models sustain less.
 _SUSTAINED = 0.4
@@ -83,9 +86,14 @@ def _asked_of(driver: Any) -> Gpu | None:
 
 def assumed_rate(gpu: Gpu, *, half: bool) -> tuple[float, str]:
     """Return the FLOP/s that a GPU is taken to sustain, and in words by what."""
-    known = next((name for name in _PEAK_RATES if name in gpu.name), None)
+    # An RTX A1000 is no A100.
+    known = next((name for name in _PEAK_RATES if re.search(rf"{name}(?!\d)", gpu.name)), None)
     name = known or _LEAST_KNOWN
     peak = _PEAK_RATES[name][0 if half else 1]
     of_what = "" if known else f", which {gpu.name} is taken for"
     told = f"{_SUSTAINED:.0%} of {peak / 1e12:g} TFLOP/s, an {name}'s in "
-    return _SUSTAINED * peak, f"{told}{'bf16' if half else 'float32'}{of_what}"
+    told += "bf16" if half else "float32"
+    if (mig := _MIG.search(gpu.name)) is not None:
+        slices = int(mig[1] or mig[2])
+        return _SUSTAINED * peak * slices / _SLICES, f"{slices}/{_SLICES} of {told}{of_what}"
+    return _SUSTAINED * peak, f"{told}{of_what}"

@@ -179,10 +179,14 @@ def num_untouched_layers(science: Science, model: ModelFacts) -> int:
     names = names_of(model)
     if science.parameters.adapter is not None or not names.shapes:
         return 0
-    return min(
-        lowest_trained(names, trained_names(names, science.parameters, stage, seed=science.seed))
-        for stage in science.stages
-    )
+    lowest = model.num_layers
+    # Asked for again and again: in a stage no layer below its frozen ones trains.
+    for stage in sorted(science.stages, key=lambda stage: stage.frozen_layers):
+        if stage.frozen_layers >= lowest:
+            break
+        chosen = trained_names(names, science.parameters, stage, seed=science.seed)
+        lowest = min(lowest, lowest_trained(names, chosen))
+    return lowest
 
 
 def _num_values(names: Names, chosen: Collection[str]) -> int:

@@ -13,7 +13,7 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.stages.bench import Bench
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import MoreTasks
-from rewarm.training.checkpoint import find_newest_verified, step_of
+from rewarm.training.checkpoint import find_newest_verified, newest_first, step_of
 from rewarm.training.lock import hold_lock
 
 __all__ = ["check_none_is_lost_for_good", "measure_lost_ends"]
@@ -27,6 +27,9 @@ def check_none_is_lost_for_good(plan: Plan, run: RunFolder) -> None:
     """
     num_steps = plan.science.num_steps
     if run.is_measured_after(num_steps):
+        return
+    # By its name first: whoever goes on reads and verifies the newest one anyway.
+    if not any(step_of(path) == num_steps for path in newest_first(run.checkpoints)):
         return
     newest = find_newest_verified(run.checkpoints).path
     if newest is None or step_of(newest) != num_steps:
@@ -55,6 +58,9 @@ def measure_lost_ends(
     num_steps = plan.science.num_steps
     if run.is_measured_after(num_steps) or not (suite.measures or harness):
         return
+    bench = Bench(plan, run, suite, placement, console, harness)
+    if bench.recorded(0) and bench.recorded(num_steps):
+        return  # what the base alone was measured by is no longer asked for
     say(
         f"warning: {run.evals_log} has lost what was measured at the run's ends (lines of it are "
         "damaged or gone): it is measured again"
@@ -62,7 +68,6 @@ def measure_lost_ends(
     lost = _lost_on_its_way(plan, run)
     if lost:
         say(f"warning: what was measured after {_listed(lost)} steps is lost: its curves lack it")
-    bench = Bench(plan, run, suite, placement, console, harness)
     with hold_lock(run.lock, say):
         bench.record_base()
         bench.record_newest()

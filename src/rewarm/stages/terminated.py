@@ -11,7 +11,7 @@ from types import FrameType
 __all__ = ["STOPPED", "TerminatedError", "sigterm_raises"]
 
 STOPPED = 130
-"""Exit code where a signal ended the command, a key press among them."""
+"""Exit code where a signal ended the command, a key press among them: by the shell's custom."""
 
 
 class TerminatedError(KeyboardInterrupt):

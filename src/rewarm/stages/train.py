@@ -34,6 +34,7 @@ from rewarm.stages.objective import Objective
 from rewarm.stages.optimizer_state import check_planned_optimizer_state
 from rewarm.stages.plan import plan_job, probe_of
 from rewarm.stages.ranks import join_ranks
+from rewarm.stages.terminated import STOPPED
 from rewarm.stages.trained import load_planned_base
 from rewarm.training.base_moments import take_over_moments
 from rewarm.training.eight_bit import import_adamw8bit
@@ -53,11 +54,9 @@ from rewarm.training.usage import process_age_s
 if TYPE_CHECKING:
     from rewarm.evaluation.harness import HarnessTasks
 
-__all__ = ["FINISHED", "FORGOT", "STOPPED", "open_views", "run_train", "train_plan"]
+__all__ = ["FINISHED", "FORGOT", "open_views", "run_train", "train_plan"]
 
 FINISHED = 0
-STOPPED = 130
-"""Exit code where a signal ended the launch: by the shell's custom, an interrupted command's."""
 FORGOT = 3
 """Exit code where the launch ended for what the run has forgotten, as the recipe says."""
 

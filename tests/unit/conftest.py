@@ -1,0 +1,18 @@
+"""What holds for all unit tests: none plans for the GPU of the machine that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from rewarm.planning import gpu
+from rewarm.planning.gpu import gpu_at_hand
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gpu, "_DRIVER", "libnone.so.0")
+    gpu_at_hand.cache_clear()
+    yield
+    gpu_at_hand.cache_clear()
