@@ -221,9 +221,9 @@ def test_one_is_singular() -> None:
     one = plan.model_copy(
         update={"science": plan.science.model_copy(update={"sequences_per_step": 1})}
     )
-    text = "\n".join(lines_of(plan_summary(one)))
+    text = " ".join(" ".join(lines_of(plan_summary(one))).split())
     assert "1 sequence of 128 a step" in text
-    assert "1 device)" in text
+    assert "· 1 device)" in text
 
 
 def test_the_summary_tells_what_matters() -> None:
