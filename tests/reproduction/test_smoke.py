@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,3 +95,21 @@ def test_an_experiment_goes_through_in_little(name: str) -> None:
     )
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-2000:]
     assert "No verdict: one seed claims nothing about training" in finished.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_mixture_law_goes_through_in_little() -> None:
+    """From the base and the arms of `german` in little, whose results are not touched."""
+    folder = REPOSITORY / "reproduction"
+    kept = {path: path.read_bytes() for path in (folder / "README.md", folder / "results/law.json")}
+    written = folder / "work" / "smoke" / "work" / "law"
+    (written / "law.json").unlink(missing_ok=True)
+    law = [sys.executable, str(folder / "law.py"), "--smoke"]
+    for command in ([*SUITE, "--smoke", "--data", str(data()), "german"], law):
+        finished = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-2000:]
+    (held,) = json.loads((written / "law.json").read_text(encoding="utf-8"))["laws"]
+    assert {arm["replay"] for arm in held["arms"]} == {0.0, 0.01, 0.05, 0.25, 0.5}
+    assert "The run that the law had not seen" in finished.stdout
+    assert {path: path.read_bytes() for path in kept} == kept
