@@ -234,7 +234,9 @@ def damaged(log: bytes, how: str) -> bytes:
     return b"".join(lines)
 
 
-@pytest.mark.parametrize("how", ["torn", "NaN", "1e999"])
+@pytest.mark.parametrize(
+    "how", ["torn", *(pytest.param(how, marks=pytest.mark.slow) for how in ("NaN", "1e999"))]
+)
 def test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again(
     experiment: Path, how: str
 ) -> None:
@@ -253,6 +255,7 @@ def test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again(
         run.evals_log.write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
