@@ -4010,11 +4010,19 @@ MUTATIONS = [
     ),
     Mutation(
         promise="evaluations that are lost for good are told, with the file and the remedy",
-        file="stages/launches.py",
-        old="        check_none_is_lost_for_good(plan, run)\n",
+        file="stages/compare.py",
+        old="        states = seen_whole(launches, states)\n",
         new="",
-        test="tests/unit/test_compare.py::"
-        "test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy",
+        test="tests/unit/test_compare_arms.py::"
+        "test_a_run_that_lost_evaluations_on_its_way_is_told_and_left_out",
+    ),
+    Mutation(
+        promise="a run that lacks evaluations on its way is none that is done",
+        file="evaluation/curves.py",
+        old="and not wanted <= measured.get(step, set())",
+        new="and not wanted",
+        test="tests/unit/test_lost_evaluations.py::"
+        "test_a_run_that_lost_evaluations_on_its_way_is_not_concluded_upon",
     ),
     Mutation(
         promise="claims cannot change once a run has begun",
@@ -4115,21 +4123,21 @@ MUTATIONS = [
         file="stages/compared_runs.py",
         old="if not same and arm.budget_differs is None:",
         new="if False:",
-        test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
+        test="tests/unit/test_compare_arms.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
         promise="arms are measured on the same text",
         file="stages/compared_runs.py",
         old="    _check_measured_alike(found, problems)\n",
         new="",
-        test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
+        test="tests/unit/test_compare_arms.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
         promise="means are over text that every arm is measured on",
         file="comparison/metrics.py",
         old="set.intersection(*filter(None, named))",
         new="set.union(*filter(None, named))",
-        test="tests/unit/test_compare.py::test_means_are_over_what_every_arm_is_measured_on",
+        test="tests/unit/test_compare_arms.py::test_means_are_over_what_every_arm_is_measured_on",
     ),
     Mutation(
         promise="the interval of a mean is of the text that counts for it",

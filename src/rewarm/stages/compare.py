@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rewarm.artifacts import provenance, write_json
+from rewarm.artifacts import make_folder, provenance, write_json
 from rewarm.comparison.arms import Arm, arms_of
 from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_experiment
 from rewarm.comparison.metrics import harness_problems
@@ -41,7 +41,7 @@ from rewarm.stages.compared_runs import (
 )
 from rewarm.stages.held_plans import FIX, check_done_run
 from rewarm.stages.job import Job, command_line, keep_plan
-from rewarm.stages.launches import Launch, States, run_here, state_on_disk
+from rewarm.stages.launches import Launch, States, run_here, seen_whole, state_on_disk
 from rewarm.stages.memberships import note_memberships
 from rewarm.stages.terminated import STOPPED, TerminatedError, sigterm_raises
 from rewarm.training.lock import hold_lock
@@ -75,7 +75,7 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
     if dry_run:
         comparison.say("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
-    comparison.folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(comparison.folder.path, fix="name another `folder` in the experiment")
     try:
         with sigterm_raises(), hold_lock(comparison.folder.lock, comparison.say):
             return comparison.carry_out()
@@ -111,7 +111,7 @@ class _Comparison:
 
     def check_folder(self) -> None:
         path = self.folder.path
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(path) and not os.path.isdir(path):
             raise RecipeError.one("folder", f"{path} is not a folder", "name another one")
 
     def check_claims(self) -> None:
@@ -193,6 +193,7 @@ class _Comparison:
                 "how far the others are and, once they ended, what came of it"
             )
             return FINISHED
+        states = seen_whole(launches, states)
         self._drop_checkpoints(launches, states)
         self._tell_failures(launches, states)
         return self._conclude(registration, planned, states)
