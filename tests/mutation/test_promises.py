@@ -3823,8 +3823,8 @@ MUTATIONS = [
     Mutation(
         promise="differences without spread are tested by their signs",
         file="comparison/paired.py",
-        old="else min(1.0, 2.0 * 0.5**count)\n",
-        new="else 0.0\n",
+        old="p = 1.0 if is_zero else 2.0 * 0.5**count\n",
+        new="p = 1.0 if is_zero else 0.0\n",
         test="tests/unit/test_comparison_statistics.py::"
         "test_differences_without_spread_are_tested_by_their_signs",
     ),
@@ -4009,12 +4009,27 @@ MUTATIONS = [
         "test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again",
     ),
     Mutation(
+        promise="a folder of a comparison that cannot be made is told",
+        file="artifacts.py",
+        old="        folder.mkdir(parents=True, exist_ok=True)\n    except OSError as error:\n",
+        new="        folder.mkdir(parents=True, exist_ok=True)\n    except ValueError as error:\n",
+        test="tests/unit/test_compare_arms.py::test_a_folder_that_cannot_be_made_is_told",
+    ),
+    Mutation(
         promise="evaluations that are lost for good are told, with the file and the remedy",
         file="stages/compare.py",
         old="        states = seen_whole(launches, states)\n",
         new="",
         test="tests/unit/test_compare_arms.py::"
         "test_a_run_that_lost_evaluations_on_its_way_is_told_and_left_out",
+    ),
+    Mutation(
+        promise="a stream's run that lacks evaluations on its way is told",
+        file="stages/stream_corpora.py",
+        old="        states = seen_whole(launches, states)\n",
+        new="",
+        test="tests/unit/test_stream_corpora.py::"
+        "test_a_run_that_lost_what_was_measured_on_its_way_is_told",
     ),
     Mutation(
         promise="a run that lacks evaluations on its way is none that is done",
@@ -4029,6 +4044,13 @@ MUTATIONS = [
         file="comparison/registration.py",
         old="        _check_same(known, claims, written)\n",
         new="        pass\n",
+        test="tests/unit/test_compare.py::test_claims_are_fixed_once_a_run_has_begun",
+    ),
+    Mutation(
+        promise="claims are fixed by runs of other seeds, too",
+        file="records/comparison_folder.py",
+        old='self.path.glob("runs/*/seed-*")',
+        new="()",
         test="tests/unit/test_compare.py::test_claims_are_fixed_once_a_run_has_begun",
     ),
     Mutation(

@@ -20,9 +20,7 @@ sources.old = {{ path = "old.jsonl", role = "general", held_out = 0.1 }}
 sources.new = {{ path = "new.jsonl", role = "new", held_out = 0.1 }}
 phases = [{{ name = "all", weights = {{ new = 1.0 }} }}]
 schedule = {{ peak_lr = "pretraining.peak", final_lr = "peak/10" }}
-evaluation.every_steps = {evaluate_every}
-evaluation.max_bytes_per_domain = 2000
-evaluation.stride_fraction = 1.0
+evaluation = {{ every_steps = {every}, max_bytes_per_domain = 2000, stride_fraction = 1.0 }}
 checkpoints = {{ every_steps = {save_every} }}
 """
 
@@ -73,7 +71,7 @@ def make_comparison_folder(
         texts = (" ".join(rng.choice(words) for _ in range(60)) for _ in range(160))
         lines = "".join(f'{{"text": "{text} {k}"}}\n' for k, text in enumerate(texts))
         (folder / f"{name}.jsonl").write_text(lines)
-    recipe = RECIPE.format(tokens=tokens, save_every=save_every, evaluate_every=evaluate_every)
+    recipe = RECIPE.format(tokens=tokens, save_every=save_every, every=evaluate_every)
     (folder / "recipe.toml").write_text(recipe)
     path = folder / "experiment.toml"
     path.write_text(experiment)

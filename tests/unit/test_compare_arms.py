@@ -141,11 +141,19 @@ def test_a_run_that_lost_evaluations_on_its_way_is_told_and_left_out(
 def test_a_folder_that_cannot_be_made_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = make_comparison_folder(tmp_path)
+    """By its key, before anything is planned, where a name can tell; else where it is to be made.
+
+    Nobody makes a folder under /proc, whatever they may do elsewhere.
+    """
+    text = EXPERIMENT.replace("seeds = 3", "seeds = 1").replace("noise_floor = true", "")
+    path = make_comparison_folder(tmp_path, text)
     (tmp_path / "comparisons").write_text("in the way")
+    assert main(["compare", str(path), "--dry-run"]) == 2
+    assert f"error: folder: {tmp_path}/comparisons is not a folder" in capsys.readouterr().err
+    path.write_text('folder = "/proc/rewarm/replay"\n' + text)
     assert main(["compare", str(path)]) == 1
     told = capsys.readouterr().err
-    assert f"{root_of(path)} cannot be made (Not a directory)" in told
+    assert "/proc/rewarm/replay cannot be made (" in told
     assert "name another `folder` in the experiment" in told
 
 

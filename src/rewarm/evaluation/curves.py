@@ -47,7 +47,7 @@ def lost_on_its_way(plan: Plan, records: Sequence[EvalRecord]) -> list[int]:
     for record in records:
         if record.metric in LOSS_METRICS and record.role != "task":
             measured.setdefault(record.step, set()).add((record.domain, record.metric))
-    wanted = measured[max(measured)] if measured else set()
+    wanted: set[tuple[str, Metric]] = measured[max(measured)] if measured else set()
     return [
         step
         for step in plan.conduct.evaluation_steps

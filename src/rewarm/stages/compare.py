@@ -6,7 +6,6 @@ the same command goes on wherever it was stopped. What is claimed is written dow
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from rewarm.stages.compared_runs import (
     workers_of,
 )
 from rewarm.stages.held_plans import FIX, check_done_run
-from rewarm.stages.job import Job, command_line, keep_plan
+from rewarm.stages.job import Job, command_line, keep_plan, trouble_with_folder
 from rewarm.stages.launches import Launch, States, run_here, seen_whole, state_on_disk
 from rewarm.stages.memberships import note_memberships
 from rewarm.stages.terminated import STOPPED, TerminatedError, sigterm_raises
@@ -110,18 +109,17 @@ class _Comparison:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def check_folder(self) -> None:
-        path = self.folder.path
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise RecipeError.one("folder", f"{path} is not a folder", "name another one")
+        trouble = trouble_with_folder(self.folder.path)
+        if trouble is not None:
+            raise RecipeError.one("folder", trouble, "name another one")
 
     def check_claims(self) -> None:
         """Raise where what is claimed is not what was written down when the runs began."""
         self._register(write=False)
 
     def _register(self, *, write: bool) -> Registration:
-        begun = any(
-            job.run.has_begun() for job in jobs_of(self.experiment, self.arms, self.folder).values()
-        )
+        # Runs of other seeds, or of arms that were called otherwise, have shown something as well.
+        begun = any(run.has_begun() for run in self.folder.runs())
         claims = claims_of(self.written, self.arms)
         return register(self.written, claims, has_begun=begun, write=write)
 
