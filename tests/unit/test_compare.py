@@ -146,9 +146,9 @@ def test_claims_are_fixed_once_a_run_has_begun(
                 assert what in told
             assert "arms.replay: its recipe changed since the runs began" in told
             assert "another name" in told
-        # Nor is it another experiment where none of its runs has begun.
+        # Nor is it another experiment where none of its own runs has begun.
         experiment.write_text(before.replace("seeds = 3", "seeds = [4, 5, 6]"))
-        assert main(["compare", str(experiment)]) == 2
+        assert main(["compare", str(experiment), "--dry-run"]) == 2
         assert "seeds: it was “[1,2,3]”" in capsys.readouterr().err
         # How runs are carried out is no claim, nor are comments and descriptions.
         experiment.write_text(
