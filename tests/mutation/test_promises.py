@@ -4607,15 +4607,15 @@ MUTATIONS = [
     Mutation(
         promise="what is not a number names no class",
         file="stream/source.py",
-        old="if is_number and math.isfinite(said):",
-        new="if is_number:",
+        old="if isinstance(said, int | float) and math.isfinite(said):",
+        new="if isinstance(said, int | float):",
         test="tests/unit/test_stream.py::test_a_label_of_parquet_that_names_no_class_is_told",
     ),
     Mutation(
-        promise="a label is a text or a number",
+        promise="a truth value is a label as JSON has it",
         file="stream/source.py",
-        old="is_number = isinstance(said, int | float) and not isinstance(said, bool)",
-        new="is_number = True",
+        old="    if isinstance(said, bool):\n",
+        new="    if False:\n",
         test="tests/unit/test_stream.py::test_labels_of_json_are_texts_and_numbers",
     ),
     Mutation(
@@ -4847,10 +4847,10 @@ MUTATIONS = [
     ),
     Mutation(
         promise="a backbone's folder counts from the experiment's file",
-        file="stream/experiment.py",
-        old="folder = self.path.resolve().parent / Path(recipe.path).expanduser()",
-        new="folder = Path(recipe.path).expanduser()",
-        test="tests/unit/test_stream.py::test_a_backbones_folder_counts_from_the_file",
+        file="stages/stream_backbones.py",
+        old="path, beside = self._recipe(name).path, self.written.path.resolve().parent",
+        new="path, beside = self._recipe(name).path, Path()",
+        test="tests/unit/test_stream_backbones.py::test_a_backbones_folder_counts_from_the_file",
     ),
 ]
 
