@@ -30,6 +30,7 @@ class Backbones:
     written: WrittenStream
     _identities: dict[str, str | None] = field(default_factory=dict)
     _found: dict[str, str] = field(default_factory=dict)  # commits by what stands in the recipe
+    _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
 
     @property
     def commits(self) -> Path:
@@ -55,8 +56,10 @@ class Backbones:
         if recipe.path is None:
             return recipe
         revision = None if self._is_folder(name, recipe) else self._commit(name, recipe)
-        folder = self._find(name, revision, with_weights and not recipe.from_scratch)
-        return recipe.model_copy(update={"path": str(folder), "revision": None})
+        key = (name, with_weights and not recipe.from_scratch)
+        if key not in self._folders:  # the hub is asked whenever a model is found there
+            self._folders[key] = self._find(name, revision, key[1])
+        return recipe.model_copy(update={"path": str(self._folders[key]), "revision": None})
 
     def hold(self) -> Iterator[str]:
         """Write down the commits that were asked for; yield a sentence on each that is held to."""
