@@ -252,7 +252,7 @@ def test_sigterm_ends_streams_of_corpora_and_the_demo_in_good_order(
     path = tmp_path / "e.toml"
     path.write_text(
         'name = "x"\n[source]\nkind = "corpora"\n[source.corpora]\na.path = "a"\nb.path = "b"\n'
-        '[backbones.base]\npath = "base"\n[learners.er]\nalgorithm = "er"\n'
+        '[backbones.base]\npath = "base"\nlr = 1e-3\n[learners.er]\nalgorithm = "er"\n'
     )
     monkeypatch.setattr(stream, "run_corpora", terminated)
     assert main(["stream", str(path)]) == 130
