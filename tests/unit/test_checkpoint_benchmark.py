@@ -27,14 +27,15 @@ def test_the_figures_of_some_seconds_by_hand(blocking: Any) -> None:
     """A state of a million bytes; at once 3 s, in the background 0.6 s, a copy 0.5 s."""
     figures = blocking.figures_of(10**6, 3.0, 0.6, 0.5)
     waits = "wait for a save in the background"
-    assert [(f.name, f.versus, pytest.approx(f.value), f.unit, f.goal) for f in figures] == [
-        ("state", "", 1.0, "MB", None),
-        ("a save at once", "", 3.0, "s", None),
-        ("a save at once, once a minute", "60 s", 0.05, "", 0.05),
-        (waits, "at once", 0.2, "", 0.2),
-        (waits, "one copy in memory", 1.2, "", 2.0),
-        (f"{waits}, once a minute", "60 s", 0.01, "", 0.05),
+    assert [(f.name, f.versus, f.unit, f.goal) for f in figures] == [
+        ("state", "", "MB", None),
+        ("a save at once", "", "s", None),
+        ("a save at once, once a minute", "60 s", "", 0.05),
+        (waits, "at once", "", 0.2),
+        (waits, "one copy in memory", "", 2.0),
+        (f"{waits}, once a minute", "60 s", "", 0.05),
     ]
+    assert [f.value for f in figures] == pytest.approx([1.0, 3.0, 0.05, 0.2, 1.2, 0.01])
     assert all(figure.better == "lower" for figure in figures)
 
 

@@ -177,10 +177,12 @@ class Learning:
         self._loss = None
         started = time.perf_counter()
         yield
+        self._count(part, len(indices), time.perf_counter() - started)
+
+    def _count(self, part: StreamPart, num_examples: int, elapsed_s: float) -> None:
         if self._loss is None:
-            return
-        elapsed_s = time.perf_counter() - started
-        update = Update(self.num_updates, part, self._loss, len(indices), elapsed_s)
+            return  # no step was taken
+        update = Update(self.num_updates, part, self._loss, num_examples, elapsed_s)
         self.num_updates += 1
         if self.on_update is not None:
             self.on_update(update)
