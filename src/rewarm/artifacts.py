@@ -26,6 +26,7 @@ from rewarm.errors import EnvironmentFault, UserError, remedy_of
 __all__ = [
     "MANIFEST_NAME",
     "append_json_line",
+    "append_json_lines",
     "canonical_json",
     "file_entries",
     "file_sha256",
@@ -210,20 +211,25 @@ def read_json(path: Path, *, what: str, error: type[UserError]) -> Any:
 
 
 def append_json_line(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Append one record to a log; `durable` waits until it is on the disk.
+    """Append one record to a log; `durable` waits until it is on the disk."""
+    append_json_lines(path, [value], durable=durable)
 
-    One write call per line: concurrent readers see whole lines except, at worst, the last.
+
+def append_json_lines(path: Path, values: Iterable[Any], *, durable: bool = False) -> None:
+    """Append records to a log; `durable` waits until they are on the disk.
+
+    One write call for all of them: concurrent readers see whole lines except, at worst, the last.
     A line torn by an earlier kill is closed first, so that it never swallows the new record.
     """
-    line = canonical_json(value).encode("ascii") + b"\n"
+    lines = b"".join(canonical_json(value).encode("ascii") + b"\n" for value in values)
     try:
         with path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
                 if file.read(1) != b"\n":
-                    line = b"\n" + line
-            file.write(line)
+                    lines = b"\n" + lines
+            file.write(lines)
             file.flush()
             if durable:
                 os.fsync(file.fileno())

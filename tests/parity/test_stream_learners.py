@@ -21,7 +21,7 @@ from rewarm.stream.holding import (
     contrastive_loss,
 )
 from rewarm.stream.inputs import TensorRows
-from rewarm.stream.learning import Learning
+from rewarm.stream.learning import Learning, Update
 from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import Network
 from rewarm.stream.rehearsing import (
@@ -119,6 +119,27 @@ def test_fine_tune() -> None:
     learning = _learning(_KEPT)
     FineTune(learning).observe(_BATCH)
     _same(_now(learning), _FIRST - _LR * _gradient(_FIRST, _BATCH))
+
+
+def test_an_update_is_told_with_the_loss_before_it() -> None:
+    learning = _learning(_KEPT, memory_batch=30)  # all that is kept
+    told: list[Update] = []
+    learning.on_update = told.append
+    for learner in (FineTune(learning), Replay(learning)):
+        with learning.one_step(_BATCH, "task"):
+            learner.observe(_BATCH)
+        with learning.one_step(_BATCH, "task"):
+            learning.gradient_of(learning.loss(_BATCH))  # it is looked at, and no step is taken
+
+    def loss(w: Floats, rows: NDArray[np.int64]) -> float:
+        return float(-np.log(_softmax(_logits(w, rows))[np.arange(len(rows)), _Y[rows]]).mean())
+
+    second = _FIRST - _LR * _gradient(_FIRST, _BATCH)
+    kept = np.concatenate([_KEPT, _BATCH])
+    wanted = [loss(_FIRST, _BATCH), loss(second, _BATCH) + loss(second, kept)]
+    assert [update.number for update in told] == [0, 1]
+    assert {update.num_examples for update in told} == {len(_BATCH)}
+    np.testing.assert_allclose([update.loss for update in told], wanted, rtol=1e-12)
 
 
 def test_replay() -> None:

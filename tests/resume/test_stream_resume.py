@@ -15,6 +15,8 @@ from typing import Any, get_args
 import pytest
 
 from rewarm.cli import main
+from rewarm.records.run_folder import RunFolder
+from rewarm.records.stream_steps import stream_steps
 from rewarm.stream.sections import Algorithm
 from rewarm.training.checkpoint import CheckpointStore
 from tests.support.streams import EXPERIMENT, write_images
@@ -38,6 +40,11 @@ def _experiment(folder: Path, algorithm: str, *, every_s: float) -> Path:
         text + f'one = {{ algorithm = "{algorithm}", {own}second_stage_epochs = 2 }}\n'
     )
     return folder / "e.toml"
+
+
+def _steps(folder: Path) -> list[Any]:
+    run = RunFolder(folder / "streams/made-up/runs/scratch/one/seed-1")
+    return [record.model_dump(exclude={"step_s"}) for record in stream_steps(run)]
 
 
 def _figures(folder: Path) -> Any:
@@ -65,7 +72,7 @@ def test_a_stopped_run_comes_to_the_same(
     whole = _experiment(tmp_path / "whole", algorithm, every_s=86_400)
     assert main(["stream", str(whole)]) == 0
     stopped = _experiment(tmp_path / "stopped", algorithm, every_s=0)
-    checkpoints = stopped.parent / "streams/made-up/runs/scratch/one/seed-1.checkpoints"
+    checkpoints = stopped.parent / "streams/made-up/runs/scratch/one/seed-1/checkpoints"
     for num_saves in _STOPS:
         with monkeypatch.context() as patched:
             patched.setattr(CheckpointStore, "save", _stopping_after(num_saves))
@@ -74,6 +81,7 @@ def test_a_stopped_run_comes_to_the_same(
         assert len(list(checkpoints.glob("step-*"))) == 1
     assert main(["stream", str(stopped)]) == 0
     assert _figures(stopped.parent) == _figures(whole.parent)
+    assert _steps(stopped.parent) == _steps(whole.parent) != []
     assert not checkpoints.exists()
 
 
@@ -104,7 +112,7 @@ def test_a_killed_process_comes_to_the_same(tmp_path: Path) -> None:
     assert main(["stream", str(whole)]) == 0
     killed = _experiment(tmp_path / "killed", "icarl", every_s=0)
     command = [sys.executable, "-m", "rewarm", "stream", str(killed)]
-    checkpoints = killed.parent / "streams/made-up/runs/scratch/one/seed-1.checkpoints"
+    checkpoints = killed.parent / "streams/made-up/runs/scratch/one/seed-1/checkpoints"
     deaths = 0
     for least in ("step-00000002", "step-00000007"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

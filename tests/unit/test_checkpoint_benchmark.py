@@ -23,31 +23,37 @@ def blocking(monkeypatch: pytest.MonkeyPatch) -> Any:
     return checkpoint_blocking
 
 
-def test_a_save_a_minute_has_its_goal_both_ways(blocking: Any) -> None:
+def test_the_figures_of_some_seconds_by_hand(blocking: Any) -> None:
+    """A state of a million bytes; at once 3 s, in the background 0.6 s, a copy 0.5 s."""
     figures = blocking.figures_of(10**6, 3.0, 0.6, 0.5)
-    minute = {figure.name: figure for figure in figures if figure.versus == "60 s"}
-    assert {name: figure.value for name, figure in minute.items()} == {
-        "a save at once, once a minute": pytest.approx(0.05),
-        "wait for a save in the background, once a minute": pytest.approx(0.01),
-    }
-    assert all(figure.goal == 0.05 and figure.better == "lower" for figure in minute.values())
-    names = [(figure.name, figure.versus) for figure in figures]
-    assert len(names) == len(set(names))
+    waits = "wait for a save in the background"
+    assert [(f.name, f.versus, f.unit, f.goal) for f in figures] == [
+        ("state", "", "MB", None),
+        ("a save at once", "", "s", None),
+        ("a save at once, once a minute", "60 s", "", 0.05),
+        (waits, "at once", "", 0.2),
+        (waits, "one copy in memory", "", 2.0),
+        (f"{waits}, once a minute", "60 s", "", 0.05),
+    ]
+    assert [f.value for f in figures] == pytest.approx([1.0, 3.0, 0.05, 0.2, 1.2, 0.01])
+    assert all(figure.better == "lower" for figure in figures)
 
 
-def test_the_record_has_what_the_benchmark_writes(blocking: Any) -> None:
-    """The share of a minute at once was written later, from the same row's seconds."""
+def test_the_record_is_of_one_measurement(blocking: Any) -> None:
+    """Its shares of a minute are those of the seconds in its other rows, and it has all rows."""
     path = BENCHMARKS / "results" / "checkpoint_blocking.json"
     rows = json.loads(path.read_text(encoding="utf-8"))
+    keys = ("name", "versus", "unit", "better", "goal")
+    figures = blocking.figures_of(10**6, 3.0, 0.6, 0.5)
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        tuple(getattr(figure, key) for key in keys) for figure in figures
+    ]
     took = {(row["name"], row["versus"]): row["value"] for row in rows}
     at_once = took["a save at once", ""]
     waits = "wait for a save in the background"
-    background = took[waits, "at once"] * at_once
-    copy = background / took[waits, "one copy in memory"]
-    figures = blocking.figures_of(round(took["state", ""] * 1e6), at_once, background, copy)
-    assert [(figure.name, figure.versus) for figure in figures] == list(took)
-    for figure in figures:
-        assert took[figure.name, figure.versus] == pytest.approx(figure.value), figure.name
+    assert took["a save at once, once a minute", "60 s"] * 60 == pytest.approx(at_once)
+    waited = took[f"{waits}, once a minute", "60 s"] * 60
+    assert waited == pytest.approx(took[waits, "at once"] * at_once)
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_each_file_of_a_folder_that_is_no_image_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("label", "shown"),
-    [(float("nan"), "nan"), (float("inf"), "inf"), (b"x", "b'x'"), (" ", "' '"), (True, "True")],
+    [(float("nan"), "nan"), (float("inf"), "inf"), (b"x", "b'x'"), (" ", "' '")],
 )
 def test_a_label_of_parquet_that_names_no_class_is_told(
     label: object, shown: str, tmp_path: Path
@@ -241,7 +241,7 @@ def test_a_label_of_parquet_that_names_no_class_is_told(
 
 
 def test_labels_of_json_are_texts_and_numbers(tmp_path: Path) -> None:
-    said = ['["x"]', '{"a": 1}', "true", '""', '"a"', "2", "2.5"]
+    said = ['["x"]', '{"a": 1}', '""', "true", "false", '"a"', "2", "2.5"]
     lines = [f'{{"text": "some", "label": {label}}}' for label in said]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(lines))
@@ -250,11 +250,19 @@ def test_labels_of_json_are_texts_and_numbers(tmp_path: Path) -> None:
     assert [f"{p.where}: {p.what}" for p in caught.value.problems] == [
         "a.jsonl row 1: label = ['x'] names no class",
         "a.jsonl row 2: label = {'a': 1} names no class",
-        "a.jsonl row 3: label = True names no class",
-        "a.jsonl row 4: label = '' names no class",
+        "a.jsonl row 3: label = '' names no class",
     ]
-    path.write_text("\n".join(lines[4:] * 2))
-    assert read_examples(SourceRecipe(path="x", kind="text"), path).classes == ("2", "2.5", "a")
+    path.write_text("\n".join(lines[3:] * 2))
+    found = read_examples(SourceRecipe(path="x", kind="text"), path).classes
+    assert found == ("2", "2.5", "a", "false", "true")
+
+
+def test_truth_is_a_label_of_parquet_too(tmp_path: Path) -> None:
+    rows = [{"text": "some", "label": label} for label in (True, False, False, True)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = read_examples(SourceRecipe(path="x", kind="text"), tmp_path / "a.parquet")
+    assert found.classes == ("false", "true")
+    assert found.labels.tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -527,17 +535,3 @@ def test_more_tasks_than_classes_end_with_2(
     (tmp_path / "e.toml").write_text(text + "er = { algorithm = 'er' }\n")
     assert main(["stream", str(tmp_path / "e.toml")]) == 2
     assert "5 tasks of 4 classes" in capsys.readouterr().err
-
-
-def test_a_backbones_folder_counts_from_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "files" / "model").mkdir(parents=True)
-    text = EXPERIMENT.replace(
-        'small = "cnn"', 'path = "model"\n[backbones.hub]\npath = "org/model"'
-    )
-    (tmp_path / "files" / "e.toml").write_text(text + 'er = { algorithm = "er" }\n')
-    monkeypatch.chdir(tmp_path)
-    written = read_stream(Path("files/e.toml"))
-    assert written.backbone("scratch").path == str(tmp_path / "files" / "model")
-    assert written.backbone("hub").path == "org/model"

@@ -7,11 +7,13 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import RevisionNotFoundError
 from transformers import (
     BertConfig,
     BertModel,
@@ -43,7 +45,7 @@ from transformers import (
 from rewarm.cli import main
 from rewarm.errors import BaseModelError, CorpusError
 from rewarm.stages import stream_backbones, stream_runs
-from rewarm.stages.stream_backbones import find_backbone
+from rewarm.stages.stream_backbones import Backbones
 from rewarm.stream.experiment import read_stream
 from rewarm.stream.inputs import prepare_inputs
 from rewarm.stream.network import Pretrained, build_network
@@ -352,22 +354,68 @@ def _of_hub(folder: Path, *lines: str) -> Path:
 _FIRST, _SECOND = "1" * 40, "2" * 40
 
 
+_AGAIN = "other weights or settings: it is done again (the weights of the backbone changed)"
+
+
 def _told_again(capsys: pytest.CaptureFixture[str]) -> bool:
-    return "other weights or settings: it is done again" in capsys.readouterr().out
+    return _AGAIN in capsys.readouterr().out
 
 
-def test_what_the_hub_has_now_is_what_runs_hang_on(
+def test_what_a_branch_was_at_the_first_run_is_held_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     path, one = _of_hub(tmp_path), ViTModel(ViTConfig(**_SIZES))
     _cache(tmp_path / "hub", _FIRST, one)
+    assert main(["stream", str(path), "--dry-run"]) == 0
+    commits = tmp_path / "streams/made-up/commits.json"
+    assert not commits.exists()
     assert main(["stream", str(path)]) == 0
-    assert main(["stream", str(path)]) == 0
-    assert not _told_again(capsys)
+    assert json.loads(commits.read_text()) == {"org/model": _FIRST}
+    told = capsys.readouterr().out
+    assert f"backbones.scratch: org/model is commit {_FIRST}, by {commits}" in told
     _cache(tmp_path / "hub", _SECOND, ViTModel(ViTConfig(**_SIZES)))
     assert main(["stream", str(path)]) == 0
+    assert not _told_again(capsys)
+    commits.unlink()
+    assert main(["stream", str(path)]) == 0
     assert _told_again(capsys)
+    assert json.loads(commits.read_text()) == {"org/model": _SECOND}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"org/model": 1}', "{"])
+def test_commits_that_are_damaged_are_told(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _of_hub(tmp_path)
+    commits = tmp_path / "streams/made-up/commits.json"
+    commits.parent.mkdir(parents=True)
+    commits.write_text(text)
+    assert main(["stream", str(path)]) == 2
+    assert f"{commits}: " in capsys.readouterr().err
+
+
+def test_weights_that_are_not_needed_are_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "hub" / _FIRST
+    ViTModel(ViTConfig(**_SIZES)).save_pretrained(snapshot)
+    asked: list[tuple[str | None, bool]] = []
+
+    def download(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((revision, "*.safetensors" in allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    path = _of_hub(tmp_path)
+    assert main(["stream", str(path), "--dry-run"]) == 0
+    assert asked == [(None, False), (_FIRST, False)]
+    backbones = Backbones(read_stream(path))
+    backbones.recipe("scratch", with_weights=True)
+    assert asked[2:] == [(None, False), (_FIRST, True)]
+    path = _of_hub(tmp_path, "from_scratch = true")
+    Backbones(read_stream(path)).recipe("scratch", with_weights=True)
+    assert not any(weights for _, weights in asked[4:])
 
 
 def test_a_revision_is_what_is_loaded(
@@ -381,12 +429,15 @@ def test_a_revision_is_what_is_loaded(
     for revision, model in (("old", one), (_FIRST, one), ("main", two), (None, two)):
         lines = () if revision is None else (f'revision = "{revision}"',)
         written = read_stream(_of_hub(tmp_path, *lines))
-        found = find_backbone(written, "scratch")
-        assert found.identity == f"org/model@{_FIRST if model is one else _SECOND}"
-        weight = next(build_network(found.recipe, 2, 1, _IMAGE).backbone.parameters())
+        backbones = Backbones(written)
+        commit = _FIRST if model is one else _SECOND
+        assert backbones.identity("scratch") == f"org/model@{commit}"
+        found = backbones.recipe("scratch", with_weights=True)
+        weight = next(build_network(found, 2, 1, _IMAGE).backbone.parameters())
         torch.testing.assert_close(weight, next(model.parameters()), rtol=0, atol=0)
     path = _of_hub(tmp_path, f'revision = "{_FIRST}"')
     assert main(["stream", str(path)]) == 0
+    assert not (tmp_path / "streams/made-up/commits.json").exists()  # it is in the file already
     shutil.rmtree(hub)
     assert main(["stream", str(path)]) == 0  # what is done needs no hub
     assert not _told_again(capsys)
@@ -406,26 +457,51 @@ def test_a_folder_that_is_not_there_is_told_as_that(
 @pytest.mark.parametrize(
     ("name", "line", "said"),
     [
-        ("org/model", "", "path: there is no folder {}/org/model, and no model 'org/model' was"),
-        ("org/model", 'revision = "v2"', "no model 'org/model' at 'v2' was found"),
         ("a.parquet", "", "path: {}/a.parquet is a file"),
         ("here", 'revision = "v2"', "revision: {}/here is a folder, and only models of the hub"),
+        ("bert-base", "", "path: there is no folder {}/bert-base\n    → give a folder in"),
     ],
 )
 def test_what_leads_to_no_model_is_told(
-    name: str,
-    line: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     path = _of_hub(tmp_path, line)
     (tmp_path / "here").mkdir()
     path.write_text(path.read_text().replace("org/model", name))
     assert main(["stream", str(path)]) == 2
-    assert said.format(tmp_path) in capsys.readouterr().err
+    assert f"backbones.scratch.{said.format(tmp_path)}" in capsys.readouterr().err
+
+
+def test_what_the_hub_has_not_is_told_as_of_any_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    path = _of_hub(tmp_path, 'revision = "v2"')
+    assert main(["stream", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "the hub cannot be reached for 'org/model'" in said
+    assert "give its folder as backbones.scratch.path" in said
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RevisionNotFoundError("gone", response=Mock())
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    assert main(["stream", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "backbones.scratch.revision: org/model has no revision 'v2'" in said
+
+
+def test_a_backbones_folder_counts_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    path = _of_hub(tmp_path / "files")
+    path.write_text(path.read_text().replace("org/model", "model"))
+    (tmp_path / "files" / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    backbones = Backbones(read_stream(Path("files/e.toml")))
+    found = backbones.recipe("scratch", with_weights=True)
+    assert found.path == str(tmp_path / "files" / "model")
 
 
 def test_runs_without_a_revision_hang_on_what_they_did_before_there_were_any() -> None:

@@ -28,6 +28,7 @@ from rewarm.recipe.steps import GuardRecipe, OptimizerRecipe, TrainingRecipe
 from rewarm.records.facts import CorpusFacts, ModelFacts, OptimizerStateFacts, Record
 from rewarm.records.packing import Packing, PackingFacts
 from rewarm.records.probe import Checkpointing
+from rewarm.records.stream import STREAM_PLAN
 
 __all__ = [
     "Conduct",
@@ -41,6 +42,7 @@ __all__ = [
     "PlannedSource",
     "Reason",
     "Science",
+    "differences",
     "load_plan",
     "save_plan",
     "science_diff",
@@ -299,6 +301,12 @@ def load_plan(path: Path) -> Plan:
     """Read a plan and check its fingerprint; raises PlanError naming the file."""
     value = read_json(path, what="the plan", error=PlanError)
     fix = "write it again with `rewarm plan`; a plan is never edited by hand"
+    if isinstance(value, dict) and value.get("kind") == STREAM_PLAN:
+        raise PlanError.one(
+            str(path),
+            "it is of a run of `rewarm stream` over labelled examples: no such run is read alone",
+            "open report.html in the stream's folder",
+        )
     science = value.get("science") if isinstance(value, dict) else None
     written = science.get("format") if isinstance(science, dict) else None
     if isinstance(written, int) and written != PLAN_FORMAT:
@@ -329,17 +337,18 @@ def science_diff(old: Science, new: Science) -> list[str]:
             one.pop("bins"), other.pop("bins")
             if one.pop("key") != other.pop("key"):
                 found.append(f"the text of source {one['name']!r}, or how it is read, changed")
-    return [*found, *_differences(before, after, "")]
+    return [*found, *differences(before, after, "")]
 
 
-def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
+def differences(old: Any, new: Any, where: str) -> Iterator[str]:
+    """Yield what differs between two JSON values, a line per field that has another value."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             inner = f"{where}.{key}" if where else key
-            yield from _differences(old.get(key), new.get(key), inner)
+            yield from differences(old.get(key), new.get(key), inner)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(before, after, f"{where}[{index}]")
+            yield from differences(before, after, f"{where}[{index}]")
     elif old != new:
         yield f"{where}: {_short(old)} → {_short(new)}"
 

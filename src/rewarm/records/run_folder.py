@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
-
-from rewarm.artifacts import append_json_line, make_folder, parse_json, read_json_lines
+from rewarm.artifacts import append_json_line, make_folder, parse_json
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
 from rewarm.records.memory import LaunchMemory
 from rewarm.records.merging import MergePoint
+from rewarm.records.reading import parsed_values, records_of
 
 __all__ = ["RunFolder", "RunState"]
 
@@ -229,7 +228,7 @@ class RunFolder:
 
     def steps(self) -> list[StepRecord]:
         """Return the last record of every step that was not skipped, in order of the steps."""
-        last = {record.step: record for record in _records(self.steps_log, StepRecord)}
+        last = {record.step: record for record in records_of(self.steps_log, StepRecord)}
         for amendment in self.amended():
             if amendment.change == "skip":
                 for step in range(amendment.from_step, amendment.until_step):
@@ -238,12 +237,12 @@ class RunFolder:
 
     def spent_in_steps(self) -> tuple[float, float]:
         """Return the seconds of all steps that were ever taken, and what they waited for data."""
-        taken = list(_records(self.steps_log, StepRecord))
+        taken = list(records_of(self.steps_log, StepRecord))
         return sum(r.step_s for r in taken), sum(r.data_wait_s for r in taken)
 
     def amended(self) -> list[Amendment]:
         """Return the amendments on record, not looking whether each follows from the one before."""
-        return list(_records(self.amendments, Amendment))
+        return list(records_of(self.amendments, Amendment))
 
     def newest_steps(self) -> list[StepRecord]:
         """Return the records at the end of the log, a few of any number, as they were written.
@@ -318,12 +317,12 @@ class RunFolder:
 
     def merge_points_of(self, sweep: str) -> dict[float, MergePoint]:
         """Return the last record of each weight of a sweep."""
-        points = _records(self.merge_points, MergePoint)
+        points = records_of(self.merge_points, MergePoint)
         return {point.weight: point for point in points if point.sweep == sweep}
 
     def events(self) -> list[EventRecord]:
         """Return all events in the order in which they happened."""
-        return list(_records(self.events_log, EventRecord))
+        return list(records_of(self.events_log, EventRecord))
 
     def memory(self) -> LaunchMemory | None:
         """Return what the launch took whose steps took most, of those that ended in good order, and
@@ -331,7 +330,7 @@ class RunFolder:
         """
         ends = (event for event in self.events() if event.kind in ("stop", "finish"))
         values = (event.details.get("memory") for event in ends)
-        found = list(_parsed_values(values, LaunchMemory))
+        found = list(parsed_values(values, LaunchMemory))
         plain = [memory for memory in found if not memory.profiled]
         return max(plain or found, key=lambda memory: memory.steps_bytes, default=None)
 
@@ -346,19 +345,8 @@ class RunFolder:
 
 
 def _last_evals(log: Path) -> list[EvalRecord]:
-    last = {(r.step, r.domain, r.metric): r for r in _records(log, EvalRecord)}
+    last = {(r.step, r.domain, r.metric): r for r in records_of(log, EvalRecord)}
     return sorted(last.values(), key=lambda record: record.step)
-
-
-def _records(path: Path, kind: type[_R]) -> Iterable[_R]:
-    """Yield the records of a log that parse as `kind`; a line torn by a kill does not."""
-    return _parsed_values(read_json_lines(path), kind)
-
-
-def _parsed_values(values: Iterable[object], kind: type[_R]) -> Iterable[_R]:
-    for value in values:
-        with contextlib.suppress(ValidationError):
-            yield kind.model_validate(value)
 
 
 def _parsed(lines: Iterable[bytes], kind: type[_R]) -> Iterable[_R]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from rewarm.records.comparison import PairedEffect, Registration
 from rewarm.records.facts import Record
 
 __all__ = [
+    "STREAM_PLAN",
     "Measure",
     "StreamCell",
     "StreamFigure",
@@ -20,6 +21,9 @@ __all__ = [
     "StreamRun",
     "StreamSwap",
 ]
+
+STREAM_PLAN: Final = "labelled stream"
+"""The kind of a `plan.json` that is of no run over text."""
 
 StreamMetric = Literal["final", "forgetting", "bwt", "min_acc", "wc_acc", "stability_gap"]
 

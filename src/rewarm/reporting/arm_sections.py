@@ -12,8 +12,8 @@ from rewarm.reporting.arms import Accuracy, ArmView, Change
 from rewarm.reporting.curves import LineChart, Point, Series, line_figure
 from rewarm.reporting.figures import Axis, Estimate, Figure, thinned
 from rewarm.reporting.pairs import Pair, PairChart, pair_figure
-from rewarm.reporting.run_sections import STEP_AXIS
 from rewarm.reporting.run_view import Exposure
+from rewarm.reporting.smoothed import STEP_AXIS
 from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.reporting.trade_off import ADAPTATION_AXIS, FORGETTING_AXIS
 from rewarm.reporting.wording import Statement

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from rewarm.evaluation.forgetting import KEPT_WITHIN, DomainVerdict, delta_curve
 from rewarm.planning.exposure import shown_by_phase
 from rewarm.planning.plan import Estimate as PlannedEstimate
@@ -19,12 +17,12 @@ from rewarm.reporting.figures import Axis, Estimate, Figure, LegendEntry, color_
 from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figure
 from rewarm.reporting.run_view import METRICS, MetricWords, RunView
 from rewarm.reporting.shares import ShareBar, ShareChart, ShareGroup, share_figure
+from rewarm.reporting.smoothed import MOST_DRAWN, STEP_AXIS, smoothed_figure
 from rewarm.reporting.tables import Cell, Table, numeric, words
 from rewarm.reporting.wording import mood_of, written_change, written_ends, written_value
 from rewarm.units import format_bytes, format_count, format_duration
 
 __all__ = [
-    "STEP_AXIS",
     "UPDATE_AXIS",
     "Block",
     "average_table",
@@ -46,11 +44,7 @@ __all__ = [
     "verdict_table",
 ]
 
-STEP_AXIS = Axis("step", form="count", floor=0.0, margin=0.0)
 UPDATE_AXIS = Axis("updates, log scale", kind="steps", form="count", short="after update")
-
-_MOST_DRAWN = 200
-_MOST_BUCKETS = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +226,7 @@ def lr_figure(view: RunView) -> Figure:
     """Return the planned rate with the recorded one over it."""
     planned = lr_curve(view.plan.science.schedule)
     starts = [phase.start_step for phase in view.plan.science.phases]
-    shown = sorted({*thinned(range(len(planned)), _MOST_DRAWN), *starts})
+    shown = sorted({*thinned(range(len(planned)), MOST_DRAWN), *starts})
     last = view.num_steps_taken - 1
     recorded = [record for record in view.steps if record.step in shown or record.step == last]
     series = [Series("planned", [Point(k, float(planned[k])) for k in shown], style="planned")]
@@ -301,17 +295,17 @@ def training_figures(view: RunView) -> tuple[Figure, ...]:
     """Return loss, gradient norm and terms of the recorded steps; none where there are none."""
     if not view.steps:
         return ()
-    loss = _smoothed_figure(
-        view,
+    loss = smoothed_figure(
         "Training loss",
         Axis("nats per token"),
         [Point(record.step, record.loss) for record in view.steps],
+        phase_spans(view),
     )
-    norm = _smoothed_figure(
-        view,
+    norm = smoothed_figure(
         "Gradient norm before clipping",
         Axis("global norm", floor=0.0),
         [Point(record.step, record.grad_norm) for record in view.steps],
+        phase_spans(view),
     )
     return loss, norm, *_retention_figures(view)
 
@@ -334,48 +328,7 @@ def _retention_figures(view: RunView) -> Iterator[Figure]:
             if name in record.retention
         ]
         if points:
-            yield _smoothed_figure(view, title, axis, points)
-
-
-def _smoothed_figure(view: RunView, title: str, axis: Axis, points: list[Point]) -> Figure:
-    window = max(1, len(points) // 40) | 1
-    smooth = thinned(_running_mean(points, window), _MOST_DRAWN)
-    series = [Series(f"mean of {window} steps" if window > 1 else "each step", smooth)]
-    if window > 1:
-        series.insert(0, Series("each step", _extremes(points), style="faint"))
-    chart = LineChart(
-        title=title,
-        description=f"Each recorded step (faint) and the mean of {window} neighbouring steps.",
-        x=STEP_AXIS,
-        y=axis,
-        series=tuple(series),
-        phases=phase_spans(view),
-    )
-    return line_figure(chart)
-
-
-def _running_mean(points: Sequence[Point], window: int) -> list[Point]:
-    """Return means over centred windows, cut off at both ends."""
-    values = np.asarray([point.y for point in points])
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    last = len(points) - 1
-    found: list[Point] = []
-    for index, point in enumerate(points):
-        low, high = max(0, index - window // 2), min(last, index + window // 2) + 1
-        found.append(Point(point.x, float((sums[high] - sums[low]) / (high - low))))
-    return found
-
-
-def _extremes(points: Sequence[Point]) -> list[Point]:
-    """Return least and greatest value of each bucket, so that no spike is thinned away."""
-    if len(points) <= 2 * _MOST_BUCKETS:
-        return list(points)
-    found: list[Point] = []
-    for bucket in np.array_split(np.arange(len(points)), _MOST_BUCKETS):
-        mine = [points[index] for index in bucket]
-        ends = {min(mine, key=lambda p: p.y), max(mine, key=lambda p: p.y)}
-        found += sorted(ends)
-    return found
+            yield smoothed_figure(title, axis, points, phase_spans(view))
 
 
 # Tables

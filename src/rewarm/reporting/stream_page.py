@@ -24,6 +24,7 @@ from rewarm.reporting.effects import (
 from rewarm.reporting.figures import Axis, Estimate, Figure
 from rewarm.reporting.intervals import IntervalChart, IntervalRow, interval_figure
 from rewarm.reporting.page import render_page
+from rewarm.reporting.stream_losses import loss_figures
 from rewarm.reporting.stream_terminal import gain_headings, headings, test_heading
 from rewarm.reporting.svg import element, text
 from rewarm.reporting.tables import Cell, Mood, Table, numeric, words
@@ -72,18 +73,19 @@ class _Drawn(NamedTuple):
 def write_stream_page(result: StreamResult, folder: Path) -> Path:
     """Write `report.html` in a folder and return its path."""
     path = folder / "report.html"
-    write_atomically(path, render_stream_page(result))
+    write_atomically(path, render_stream_page(result, tuple(loss_figures(result, folder))))
     return path
 
 
-def render_stream_page(result: StreamResult) -> str:
-    """Return the page."""
+def render_stream_page(result: StreamResult, losses: Sequence[Figure] = ()) -> str:
+    """Return the page; `losses` are figures of each cell's training."""
     sections = [
         ("table", "Figures"),
         *([("tests", "Tests")] if result.primary else []),
         *([("probe", "Probe")] if result.probes else []),
         *([("gains", "Gains from pre-training")] if result.gains else []),
         ("matrices", "Task by task"),
+        *([("losses", "Training loss")] if losses else []),
     ]
     seeds = "1 seed" if len(result.seeds) == 1 else f"{len(result.seeds)} seeds"
     return render_page(
@@ -99,6 +101,7 @@ def render_stream_page(result: StreamResult) -> str:
         test_heading=test_heading(result),
         gain_figures=gain_figures(result),
         legend=_legend(result),
+        losses=losses,
         drawn=[_drawn(cell, result) for cell in result.cells],
     )
 

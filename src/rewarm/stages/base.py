@@ -14,8 +14,9 @@ __all__ = ["find_base", "find_model", "looks_like_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Weights as safetensors only, no code, no pickles.
+_WEIGHTS = "*.safetensors"
 _HUB_FILES = [
-    *("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"),
+    *("*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"),
     *("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
 ]
 
@@ -30,10 +31,13 @@ def find_base(base: BaseRecipe, recipe_folder: Path) -> Path:
     return find_model(base.path, base.revision, recipe_folder, where="base")
 
 
-def find_model(path: str, revision: str | None, folder: Path, *, where: str) -> Path:
+def find_model(
+    path: str, revision: str | None, folder: Path, *, where: str, with_weights: bool = True
+) -> Path:
     """Return the local folder of a model: as it is, relative to `folder`, or from the hub.
 
-    `where` is the section or option that named it. Raises BaseModelError where nothing is there,
+    `where` is the section or option that named it; without weights, what is downloaded says but
+    their shape. Raises BaseModelError where nothing is there,
     access is refused or the revision is unknown, and EnvironmentFault where the hub cannot be
     reached.
     """
@@ -53,13 +57,15 @@ def find_model(path: str, revision: str | None, folder: Path, *, where: str) -> 
             f"there is no folder {local}",
             "give a folder in Hugging Face format, or a hub id such as org/model",
         )
-    return _download(path, revision, local, field)
+    files = [*_HUB_FILES, *([_WEIGHTS] if with_weights else [])]
+    return _download(path, revision, local, field, files)
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Where a model was named: a section of the recipe or, with dots, a field of it, or an option
-    (`--base`) or argument (`BASE`) of the command line."""
+    """Where a model was named: a section of the recipe or, with dots, a field of it (one that ends
+    in `.path` has a revision beside it), or an option (`--base`) or argument (`BASE`) of the
+    command line."""
 
     where: str
 
@@ -74,11 +80,15 @@ class _Field:
         return self._key("revision")
 
     def _key(self, key: str) -> str:
+        if self.where.endswith(".path"):
+            return f"{self.where.removesuffix('path')}{key}"
         is_given_itself = self.where.startswith("-") or self.where.isupper() or "." in self.where
         return self.where if is_given_itself else f"{self.where}.{key}"
 
 
-def _download(hub_id: str, revision: str | None, local: Path, field: _Field) -> Path:
+def _download(
+    hub_id: str, revision: str | None, local: Path, field: _Field, files: list[str]
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -88,7 +98,7 @@ def _download(hub_id: str, revision: str | None, local: Path, field: _Field) -> 
     )
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files))
     except GatedRepoError as error:
         raise BaseModelError.one(
             field.path,

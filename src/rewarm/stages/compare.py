@@ -42,7 +42,7 @@ from rewarm.stages.held_plans import FIX, check_done_run
 from rewarm.stages.job import Job, command_line, keep_plan, trouble_with_folder
 from rewarm.stages.launches import Launch, States, run_here, seen_whole, state_on_disk
 from rewarm.stages.memberships import note_memberships
-from rewarm.stages.terminated import STOPPED, TerminatedError, sigterm_raises
+from rewarm.stages.terminated import TerminatedError, sigterm_raises, tell_stopped
 from rewarm.training.lock import hold_lock
 from rewarm.units import counted
 
@@ -79,10 +79,7 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
         with sigterm_raises(), hold_lock(comparison.folder.lock, comparison.say):
             return comparison.carry_out()
     except TerminatedError:
-        comparison.say(
-            "stopped by SIGTERM; the same command goes on where it was: " + comparison.command
-        )
-        return STOPPED
+        return tell_stopped(comparison.command, comparison.say)
 
 
 @dataclass(frozen=True, slots=True)

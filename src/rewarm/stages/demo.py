@@ -9,6 +9,7 @@ of it goes on where it was when the command is given again.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from rewarm.stages.launches import Launch, num_cores, run_here, seen_whole, thre
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
+from rewarm.stages.terminated import TerminatedError, sigterm_raises, tell_stopped
 from rewarm.units import format_count, format_duration
 
 __all__ = ["ARMS", "DemoSizes", "run_demo"]
@@ -235,13 +237,28 @@ class DemoSizes:
 
 
 def run_demo(folder: Path, sizes: DemoSizes | None = None) -> Path:
-    """Take the whole road in `folder` and return the path of the comparison's page."""
+    """Take the whole road in `folder` and return the path of the comparison's page.
+
+    SIGTERM lets what is under way save and end, as a key press does; SystemExit has the code then.
+    """
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        with sigterm_raises():
+            return _take_the_road(folder, sizes or DemoSizes(), console)
+    except TerminatedError:
+        command = shlex.join(["rewarm", "demo", "--folder", str(folder)])
+        raise SystemExit(tell_stopped(command, say)) from None
+
+
+def _take_the_road(folder: Path, sizes: DemoSizes, console: Console) -> Path:
     from rewarm.reporting.report import main_figure_svg, write_comparison_report
     from rewarm.reporting.terminal import arms_table
 
-    sizes = sizes or DemoSizes()
     started = time.monotonic()
-    console = Console()
     text = _harvest(folder / "text", sizes, console)
     # Another Python or other packages bring other text: that is another demo, in its own folder.
     key = fingerprint(

@@ -13,9 +13,11 @@ from rewarm.records.comparison import Registration
 from rewarm.records.stream import StreamResult
 from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
+from rewarm.stages.job import command_line
 from rewarm.stages.stream_corpora import run_corpora
 from rewarm.stages.stream_result import About, claims_of, conclude_stream, contrast_facts
 from rewarm.stages.stream_runs import StreamRuns
+from rewarm.stages.terminated import TerminatedError, sigterm_raises, tell_stopped
 from rewarm.stream.cells import PRESET
 from rewarm.stream.experiment import StreamExperiment, WrittenStream, read_stream
 from rewarm.stream.source import Examples, read_examples
@@ -29,12 +31,26 @@ __all__ = ["run_stream"]
 def run_stream(path: Path, *, dry_run: bool) -> int:
     """Carry out an experiment from wherever it stands; return the exit code.
 
+    SIGTERM lets the run under way save and end, as a key press does.
+
     With `dry_run` it is read, checked and shown, and nothing is written.
     """
     console = Console()
     written = read_stream(path)
-    if written.experiment.source.kind == "corpora":
-        return run_corpora(written, console, dry_run=dry_run)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    run = run_corpora if written.experiment.source.kind == "corpora" else _run_labelled
+    try:
+        with sigterm_raises():
+            return run(written, console, dry_run=dry_run)
+    except TerminatedError:
+        return tell_stopped(command_line("stream", path), say)
+
+
+def _run_labelled(written: WrittenStream, console: Console, *, dry_run: bool) -> int:
+    """Carry out an experiment on labelled examples; return the exit code."""
     examples = read_examples(written.experiment.source, written.source_path)
     _check(written.experiment, examples)
     console.print(stream_plan(written.experiment.name, _facts(written.experiment, examples)))
@@ -55,6 +71,7 @@ def run_stream(path: Path, *, dry_run: bool) -> int:
 
 
 def _carry_out(written: WrittenStream, runs: StreamRuns, examples: Examples) -> StreamResult:
+    runs.hold_commits()
     registration = _register(written, runs, write=True)
     probes = runs.probes()
     picked = next((probe.backbone for probe in probes if probe.is_best), None)

@@ -1,56 +1,130 @@
-"""Which weights a backbone of a stream begins from: a folder's, or those of a commit of the hub."""
+"""Which weights a backbone of a stream begins from: a folder's, or those of a commit of the hub.
+
+A branch moves. The commit that one stands for when an experiment first runs is written down, in
+`commits.json` of its folder, and held to.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from transformers.utils.hub import cached_file, extract_commit_hash
-
-from rewarm.artifacts import file_entries, fingerprint
-from rewarm.errors import BaseModelError, CorpusError, remedy_of
-from rewarm.model.load import quiet_transformers
+from rewarm.artifacts import file_entries, fingerprint, read_json, write_json
+from rewarm.errors import BaseModelError, CorpusError, PlanError, remedy_of
+from rewarm.stages.base import find_model
 from rewarm.stream.experiment import WrittenStream
-from rewarm.stream.inputs import NO_MODEL
 from rewarm.stream.sections import BackboneRecipe
 
-__all__ = ["FoundBackbone", "find_backbone", "folder_content"]
+__all__ = ["Backbones", "folder_content"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # old ones have no owner
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class FoundBackbone(NamedTuple):
-    """A recipe that leads to the same weights whenever it is followed, and what they are."""
+@dataclass(slots=True)
+class Backbones:
+    """The backbones of an experiment, found once."""
 
-    recipe: BackboneRecipe
-    identity: str | None
+    written: WrittenStream
+    _identities: dict[str, str | None] = field(default_factory=dict)
+    _found: dict[str, str] = field(default_factory=dict)  # commits by what stands in the recipe
+    _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
 
+    @property
+    def commits(self) -> Path:
+        """Where the commits that branches and tags stood for are written down."""
+        return self.written.folder / "commits.json"
 
-def find_backbone(written: WrittenStream, name: str) -> FoundBackbone:
-    """Return what a backbone begins from; the hub says which commit a branch or tag is now.
+    def identity(self, name: str) -> str | None:
+        """Return what a backbone's weights are known by; None where all are drawn.
 
-    Raises BaseModelError where there is neither a folder nor such a model of the hub, in its cache
-    or within reach.
-    """
-    recipe, where = written.backbone(name), f"backbones.{name}"
-    if recipe.path is None:
-        return FoundBackbone(recipe, None)
-    folder = written.path.resolve().parent / Path(recipe.path).expanduser()
-    if folder.is_dir():
+        The hub is asked for a branch or tag that is not written down yet, and for nothing else.
+        Raises as `find_model` does, BaseModelError for a folder with a revision.
+        """
+        if name not in self._identities:
+            self._identities[name] = self._identity(name)
+        return self._identities[name]
+
+    def recipe(self, name: str, *, with_weights: bool) -> BackboneRecipe:
+        """Return the recipe of a backbone with the folder that it is in as its path.
+
+        Raises as `find_model` does.
+        """
+        recipe = self._recipe(name)
+        if recipe.path is None:
+            return recipe
+        revision = None if self._is_folder(name, recipe) else self._commit(name, recipe)
+        key = (name, with_weights and not recipe.from_scratch)
+        if key not in self._folders:  # the hub is asked whenever a model is found there
+            self._folders[key] = self._find(name, revision, key[1])
+        return recipe.model_copy(update={"path": str(self._folders[key]), "revision": None})
+
+    def hold(self) -> Iterator[str]:
+        """Write down the commits that were asked for; yield a sentence on each that is held to."""
+        held = self._held()
+        if self._found.keys() - held.keys():
+            write_json(self.commits, {**self._found, **held})
+        for name, recipe in self.written.experiment.backbones.items():
+            commit = {**self._found, **held}.get(_named(recipe))
+            if commit is not None:
+                yield (
+                    f"backbones.{name}: {_named(recipe)} is commit {commit}, by {self.commits}; "
+                    "delete that line to take what the hub has now, and make its runs again"
+                )
+
+    def _identity(self, name: str) -> str | None:
+        recipe = self._recipe(name)
+        if recipe.path is None:
+            return None
+        if self._is_folder(name, recipe):
+            return folder_content(self._find(name, None, True))
+        return f"{recipe.path}@{self._commit(name, recipe)}"
+
+    def _commit(self, name: str, recipe: BackboneRecipe) -> str:
+        if recipe.revision is not None and _COMMIT.fullmatch(recipe.revision) is not None:
+            return recipe.revision
+        key = _named(recipe)
+        known = self._held().get(key) or self._found.get(key)
+        if known is None:
+            # A snapshot of the hub's cache is called by its commit.
+            known = self._found[key] = self._find(name, recipe.revision, False).name
+        return known
+
+    def _find(self, name: str, revision: str | None, with_weights: bool) -> Path:
+        path, beside = self._recipe(name).path, self.written.path.resolve().parent
+        assert path is not None
+        where = f"backbones.{name}.path"
+        return find_model(path, revision, beside, where=where, with_weights=with_weights)
+
+    def _recipe(self, name: str) -> BackboneRecipe:
+        return self.written.experiment.backbones[name]
+
+    def _is_folder(self, name: str, recipe: BackboneRecipe) -> bool:
+        """Tell whether a model is a folder here; raises BaseModelError for one with a revision."""
+        local = self.written.path.resolve().parent / os.path.expanduser(str(recipe.path))
+        if not os.path.isdir(local):
+            return False
         if recipe.revision is not None:
-            what = f"{folder} is a folder, and only models of the hub have revisions"
-            raise BaseModelError.one(f"{where}.revision", what, "leave it out")
-        return FoundBackbone(recipe, folder_content(folder))
-    if folder.exists():
-        fix = "give the folder that holds config.json"
-        raise BaseModelError.one(f"{where}.path", f"{folder} is a file", fix)
-    if _HUB_ID.fullmatch(recipe.path) is None:
-        raise BaseModelError.one(f"{where}.path", f"there is no folder {folder}", NO_MODEL)
-    commit = _commit(recipe.path, recipe.revision, folder, where)
-    pinned = recipe.model_copy(update={"revision": commit})
-    return FoundBackbone(pinned, f"{recipe.path}@{commit}")
+            what = f"{local} is a folder, and only models of the hub have revisions"
+            raise BaseModelError.one(f"backbones.{name}.revision", what, "leave it out")
+        return True
+
+    def _held(self) -> Mapping[str, str]:
+        """Return the commits that are written down; raises PlanError where that file is damaged."""
+        if not self.commits.exists():
+            return {}
+        held = read_json(self.commits, what="the commits of backbones", error=PlanError)
+        if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
+            fix = "restore it, or delete it to take what the hub has now"
+            raise PlanError.one(str(self.commits), "it holds no commits by model", fix)
+        return held
+
+
+def _named(recipe: BackboneRecipe) -> str:
+    """Return what of the hub a recipe names: `org/model`, or `org/model@v1`."""
+    return str(recipe.path) if recipe.revision is None else f"{recipe.path}@{recipe.revision}"
 
 
 def folder_content(folder: Path) -> str:
@@ -61,18 +135,3 @@ def folder_content(folder: Path) -> str:
     except OSError as error:
         what = f"it cannot be read ({error.strerror or error})"
         raise CorpusError.one(str(error.filename or folder), what, remedy_of(error)) from error
-
-
-def _commit(hub_id: str, revision: str | None, folder: Path, where: str) -> str:
-    if revision is not None and _COMMIT.fullmatch(revision) is not None:
-        return revision
-    try:
-        with quiet_transformers():
-            file = cached_file(hub_id, "config.json", revision=revision)
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        at = "" if revision is None else f" at {revision!r}"
-        what = f"there is no folder {folder}, and no model {hub_id!r}{at} was found ({reason})"
-        raise BaseModelError.one(f"{where}.path", what, NO_MODEL) from error
-    commit: str | None = extract_commit_hash(file, None)
-    return commit or revision or "main"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from rich.console import Console
 
 from rewarm.artifacts import file_sha256, fingerprint, parse_json, write_json
 from rewarm.comparison.paired import paired_mean
-from rewarm.errors import BaseModelError, PlanError, Problems
+from rewarm.errors import BaseModelError, PlanError, Problems, RunFolderError
 from rewarm.records.reading import record_or_none
+from rewarm.records.run_folder import RunFolder
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
-from rewarm.stages.stream_backbones import FoundBackbone, find_backbone, folder_content
+from rewarm.stages.stream_backbones import Backbones, folder_content
+from rewarm.stages.stream_keep import keep_stream_plan
 from rewarm.stages.stream_run import OneRun, RunPlace
 from rewarm.stream.cells import PRESET, Cell
 from rewarm.stream.experiment import WrittenStream
 from rewarm.stream.inputs import Inputs, prepare_inputs
+from rewarm.stream.labelled_plan import StreamPlan, plan_labelled_run
 from rewarm.stream.learning import Learning
 from rewarm.stream.memory import Reservoir
 from rewarm.stream.network import build_network
@@ -44,12 +48,21 @@ class StreamRuns:
     console: Console
     device: torch.device
     _inputs: dict[str, Inputs] = field(default_factory=dict)  # of one backbone at a time
-    _backbones: dict[str, FoundBackbone] = field(default_factory=dict)
     _source: str | None = None
+    _backbones: Backbones = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._backbones = Backbones(self.written)
 
     def have_begun(self) -> bool:
         """Tell whether any run has left something."""
-        return any((self.written.folder / "runs").glob("*/*/seed-*"))
+        left = (self.written.folder / "runs").glob("*/*/seed-*")
+        return any(path.is_file() or RunFolder(path).has_begun() for path in left)
+
+    def hold_commits(self) -> None:
+        """Hold to the commits that branches of the hub stand for now, or stood for before."""
+        for told in self._backbones.hold():
+            self.console.print(told, markup=False, highlight=False, soft_wrap=True)
 
     def try_backbones(self, *, with_weights: bool) -> None:
         """Try every backbone of which a run is left on one example; without weights, in its shape.
@@ -62,7 +75,7 @@ class StreamRuns:
             try:
                 if self._is_done(name):
                     continue
-                recipe = self._found(name).recipe
+                recipe = self._backbones.recipe(name, with_weights=with_weights)
                 if not with_weights and recipe.path is not None:
                     recipe = recipe.model_copy(update={"from_scratch": True})
                 try_backbone(name, recipe, self.written.experiment.source, self.examples)
@@ -87,28 +100,49 @@ class StreamRuns:
         return [p.model_copy(update={"is_best": p.backbone == best}) for p in found]
 
     def carry_out(self, cells: list[Cell]) -> Iterator[StreamRun]:
-        """Yield the runs of all cells, seed by seed."""
-        for cell in cells:
-            for seed in self._seeds():
-                yield self._carry_out(cell, seed)
+        """Yield the runs of all cells, seed by seed; all are planned before the first begins."""
+        runs = list(itertools.product(cells, self._seeds()))
+        self._keep_plans(runs)
+        for cell, seed in runs:
+            yield self._carry_out(cell, seed)
+
+    def _keep_plans(self, runs: Iterable[tuple[Cell, int]]) -> None:
+        """Write the plans of all runs that are not done; raises RunFolderError with every folder of
+        which it is not known what has begun there."""
+        problems = Problems()
+        for cell, seed in runs:
+            if self._known(cell, seed) is not None:
+                continue
+            try:
+                keep_stream_plan(
+                    self._plan(cell, seed),
+                    self._run_folder(cell, seed),
+                    on_record=self._record(cell, seed).exists(),
+                    tell=partial(self._tell, cell, seed),
+                )
+            except RunFolderError as error:
+                problems.extend(error.problems)
+        problems.raise_as(RunFolderError)
+
+    def _plan(self, cell: Cell, seed: int) -> StreamPlan:
+        experiment, classes = self.written.experiment, self.examples.classes
+        hangs_on = self._hangs_on(cell, seed)
+        return plan_labelled_run(experiment, cell, self._scenario(seed), classes, hangs_on)
+
+    def _tell(self, cell: Cell, seed: int, what: str) -> None:
+        told = f"{cell.backbone}, {cell.learner}, seed {seed}: {what}"
+        self.console.print(told, markup=False, highlight=False, soft_wrap=True)
 
     def _carry_out(self, cell: Cell, seed: int) -> StreamRun:
         known = self._known(cell, seed)
         if known is not None:
             return known
         path, digest = self._record(cell, seed), self._fingerprint(cell, seed)
-        told = f"{cell.backbone}, {cell.learner}, seed {seed}"
-
-        def tell(what: str) -> None:
-            self.console.print(f"{told}: {what}", markup=False, highlight=False, soft_wrap=True)
-
-        experiment = self.written.experiment
-        if path.exists():
-            tell("on record with another source, other weights or settings: it is done again")
+        experiment, tell = self.written.experiment, partial(self._tell, cell, seed)
         run = OneRun(
             names={"backbone": cell.backbone, "learner": cell.learner},
             seed=seed,
-            backbone=self._found(cell.backbone).recipe,
+            backbone=self._backbones.recipe(cell.backbone, with_weights=True),
             recipe=experiment.learner(cell.learner),
             experiment=experiment,
             scenario=self._scenario(seed),
@@ -116,7 +150,7 @@ class StreamRuns:
             device=self.device,
         )
         every_s = experiment.checkpoint_every_s
-        place = RunPlace(path.with_suffix(".checkpoints"), every_s, digest, tell)
+        place = RunPlace(self._run_folder(cell, seed), every_s, digest, tell)
         record = run.carry_out(place).model_copy(update={"fingerprint": digest})
         write_json(path, record.model_dump(mode="json"))
         run.clear(place)
@@ -127,6 +161,10 @@ class StreamRuns:
         """Return where a run is written down."""
         runs = self.written.folder / "runs"
         return runs / cell.backbone / cell.learner / f"seed-{seed}.json"
+
+    def _run_folder(self, cell: Cell, seed: int) -> RunFolder:
+        """Return where its plan, records and checkpoints are."""
+        return RunFolder(self._record(cell, seed).with_suffix(""))
 
     def _known(self, cell: Cell, seed: int) -> StreamRun | None:
         """Return a run that is done, where it is of these very settings."""
@@ -150,7 +188,7 @@ class StreamRuns:
     def _inputs_of(self, backbone: str) -> Inputs:
         if backbone not in self._inputs:
             experiment = self.written.experiment
-            recipe = self._found(backbone).recipe
+            recipe = self._backbones.recipe(backbone, with_weights=False)
             self._inputs = {backbone: prepare_inputs(self.examples, experiment.source, recipe)}
         return self._inputs[backbone]
 
@@ -185,7 +223,8 @@ class StreamRuns:
             )
         with torch.random.fork_rng():
             num_classes = len(self.examples.classes)
-            own, inputs = self._found(backbone).recipe, self._inputs_of(backbone)
+            own = self._backbones.recipe(backbone, with_weights=True)
+            inputs = self._inputs_of(backbone)
             network = build_network(own, num_classes, seed, inputs.rows(np.arange(1)))
             learning = Learning(
                 network=network.to(self.device),
@@ -205,16 +244,18 @@ class StreamRuns:
         return accuracy, len(fitted)
 
     def _fingerprint(self, cell: Cell, seed: int) -> str:
+        return fingerprint(self._hangs_on(cell, seed))
+
+    def _hangs_on(self, cell: Cell, seed: int) -> dict[str, Any]:
+        """Return what a run's figures hang on."""
         experiment = self.written.experiment
-        return fingerprint(
-            {
-                **self._common(cell.backbone),
-                "memory": experiment.memory.model_dump(mode="json"),
-                "learner": experiment.learner(cell.learner).model_dump(mode="json"),
-                "preset": cell.learner == PRESET,
-                "seed": seed,
-            }
-        )
+        return {
+            **self._common(cell.backbone),
+            "memory": experiment.memory.model_dump(mode="json"),
+            "learner": experiment.learner(cell.learner).model_dump(mode="json"),
+            "preset": cell.learner == PRESET,
+            "seed": seed,
+        }
 
     def _common(self, backbone: str) -> dict[str, Any]:
         """Return what a probe and a run of a backbone hang on alike."""
@@ -225,7 +266,7 @@ class StreamRuns:
             "content": self._content(),
             "scenario": experiment.scenario.model_dump(mode="json"),
             "backbone": experiment.backbones[backbone].claim(),
-            "weights": self._found(backbone).identity,
+            "weights": self._backbones.identity(backbone),
             "device": self.device.type,
         }
 
@@ -234,12 +275,6 @@ class StreamRuns:
         if self._source is None:
             self._source = file_sha256(source) if source.is_file() else folder_content(source)
         return self._source
-
-    def _found(self, name: str) -> FoundBackbone:
-        """Return what a backbone begins from: where its weights are others, runs are made again."""
-        if name not in self._backbones:
-            self._backbones[name] = find_backbone(self.written, name)
-        return self._backbones[name]
 
 
 def _known_probe(path: Path, digest: str) -> StreamProbe | None:

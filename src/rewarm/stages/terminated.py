@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["STOPPED", "TerminatedError", "sigterm_raises"]
+__all__ = ["STOPPED", "TerminatedError", "sigterm_raises", "tell_stopped"]
 
 STOPPED = 130
 """Exit code where a signal ended the command, a key press among them: by the shell's custom."""
@@ -16,6 +16,12 @@ STOPPED = 130
 
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM was heard. No Exception, as a key press is none: nobody takes it for a fault."""
+
+
+def tell_stopped(command: str, say: Callable[[str], None]) -> int:
+    """Say that SIGTERM ended a command, and how it goes on; return its exit code."""
+    say(f"stopped by SIGTERM; the same command goes on where it was: {command}")
+    return STOPPED
 
 
 @contextlib.contextmanager

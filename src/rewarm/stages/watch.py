@@ -12,11 +12,13 @@ from rewarm.comparison.experiment import read_experiment
 from rewarm.errors import EnvironmentFault, RecipeError, RunFolderError
 from rewarm.recipe.reading import parse_toml, read_text
 from rewarm.records.comparison_folder import ComparisonFolder
+from rewarm.records.reading import record_or_none
 from rewarm.records.run_folder import RunFolder
 from rewarm.reporting.live_experiment import ExperimentSite
 from rewarm.reporting.live_page import LivePage, LiveRun, RunSite, Site
 from rewarm.reporting.watch import WatchServer
 from rewarm.stages.job import open_job
+from rewarm.stream.labelled_plan import StreamPlan
 
 __all__ = ["DEFAULT_PORT", "run_watch"]
 
@@ -70,7 +72,8 @@ def _experiment_of(path: Path) -> ComparisonFolder | None:
 def _refuse_streams(path: Path) -> None:
     """Raise RecipeError for a stream's folder or file, which else looks like an experiment's."""
     runs = path.resolve() / "runs"  # of BACKBONE/LEARNER; a comparison's are one folder less deep
-    if any(runs.glob("*/*/seed-*")) if path.is_dir() else _has(path, "backbones"):
+    is_labelled = record_or_none(path / "plan.json", StreamPlan) is not None
+    if is_labelled or any(runs.glob("*/*/seed-*")) if path.is_dir() else _has(path, "backbones"):
         fix = (
             "open report.html in its folder when it is done; of a stream of corpora give a run's "
             "folder, runs/BACKBONE/LEARNER/seed-N"

@@ -50,7 +50,8 @@ def take_course(
             learner.begin_task(scenario.tasks[progress.task])
         for indices in itertools.islice(scenario.batches_of(progress.task), progress.step, None):
             learning.draw_anew(progress.moment)
-            learner.observe(indices)
+            with learning.one_step(indices, "task"):
+                learner.observe(indices)
             _count(progress)
             if evaluate_every is not None and progress.task and not progress.step % evaluate_every:
                 old = accuracies(learner.predict, scenario, progress.task)
@@ -87,7 +88,7 @@ def second_stage(
     """
     learning.draw_anew(moment)
     for rows in shuffled_batches(kept, learning.memory_batch, num_epochs, learning.generator):
-        learning.step(learning.loss(rows))
+        learning.train_on(rows, "second-stage")
     return accuracies(learning.by_head, scenario, len(scenario.tasks))
 
 

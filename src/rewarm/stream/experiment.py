@@ -136,16 +136,6 @@ class WrittenStream:
         """What was claimed before the first run."""
         return self.folder / "experiment.json"
 
-    def backbone(self, name: str) -> BackboneRecipe:
-        """Return a backbone whose folder, if it is one, stands by itself: relative paths count from
-        the file, and what is no folder there is a hub id."""
-        recipe = self.experiment.backbones[name]
-        if recipe.path is None:
-            return recipe
-        folder = self.path.resolve().parent / Path(recipe.path).expanduser()
-        path = str(folder) if folder.is_dir() else recipe.path
-        return recipe.model_copy(update={"path": path})
-
     @property
     def source_path(self) -> Path:
         """Where labelled examples are; relative paths count from the file."""

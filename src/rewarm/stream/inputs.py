@@ -29,9 +29,7 @@ BYTE_PAD = 256
 _LONGEST_TEXT = 512  # tokens, where the backbone does not say that it reads fewer
 _HALF = (0.5, 0.5, 0.5)
 
-NO_MODEL = (
-    "give the folder of a model of transformers, or a hub id that can be reached or is cached"
-)
+NO_MODEL = "give the folder or hub id of a model of transformers"
 """What to do where a backbone cannot be loaded."""
 
 
@@ -79,7 +77,10 @@ class PixelRows:
 
 
 def prepare_inputs(examples: Examples, recipe: SourceRecipe, backbone: BackboneRecipe) -> Inputs:
-    """Return all examples as the backbone reads them; raises BaseModelError where it cannot."""
+    """Return all examples as the backbone reads them; raises BaseModelError where it cannot.
+
+    `backbone.path` is a folder: whoever calls has found it.
+    """
     if examples.images is not None:
         return _pixels(examples.images, backbone)
     if backbone.path is None:
@@ -96,9 +97,7 @@ def _pixels(images: NDArray[np.uint8], backbone: BackboneRecipe) -> PixelRows:
     wanted: Any = getattr(getattr(config, "vision_config", config), "image_size", size)
     size = int(max(wanted)) if isinstance(wanted, list | tuple) else int(wanted)
     try:
-        said, _ = ImageProcessingMixin.get_image_processor_dict(
-            backbone.path, revision=_revision(backbone)
-        )
+        said, _ = ImageProcessingMixin.get_image_processor_dict(backbone.path)
     except OSError:
         said = {}  # a backbone that says nothing of it: a half and a half
     return PixelRows(images, size, said.get("image_mean") or _HALF, said.get("image_std") or _HALF)
@@ -117,15 +116,11 @@ def _tokens(texts: Sequence[str], backbone: BackboneRecipe) -> TensorRows:
     return _padded([row or [pad or 0] for row in ids], pad or 0)
 
 
-def _revision(backbone: BackboneRecipe) -> str:
-    return backbone.revision or "main"
-
-
 def _read(load: Any, backbone: BackboneRecipe, what: str = "it") -> Any:
     path = str(backbone.path)
     try:
         with quiet_transformers():
-            return load(path, revision=_revision(backbone))
+            return load(path)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError.one(path, f"{what} cannot be loaded ({reason})", NO_MODEL) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rewarm.model.modes import evaluating
+from rewarm.records.stream_steps import StreamPart
 from rewarm.stream.inputs import Batch, Inputs
 from rewarm.stream.memory import Memory, draw
 from rewarm.stream.network import Network
 from rewarm.stream.state import State, part, under
 from rewarm.training.randomness import seed_step
 
-__all__ = ["Indices", "Learner", "Learning", "LossNotFinite", "shuffled_batches"]
+__all__ = ["Indices", "Learner", "Learning", "LossNotFinite", "Update", "shuffled_batches"]
 
 Indices = NDArray[np.int64]
 
@@ -29,6 +33,16 @@ _DRAWN_BY_STEPS = 5  # what a number is drawn for
 
 class LossNotFinite(ArithmeticError):  # noqa: N818 - a state of a run, told as a user's mistake
     """A run has left what numbers can hold; says by which loss and rate."""
+
+
+class Update(NamedTuple):
+    """An update that was taken: the how manieth, from 0, on how many examples, in how long."""
+
+    number: int
+    part: StreamPart
+    loss: float
+    num_examples: int
+    elapsed_s: float
 
 
 class Learner(Protocol):
@@ -63,7 +77,10 @@ class Learning:
     seed: int
     seen: list[int] = field(default_factory=list)
     offered: set[int] = field(default_factory=set)
+    on_update: Callable[[Update], None] | None = None
+    num_updates: int = field(init=False, default=0)
     generator: np.random.Generator = field(init=False)
+    _loss: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.draw_anew(0)
@@ -82,6 +99,7 @@ class Learning:
             "seen": list(self.seen),
             "offered": sorted(self.offered),
             "memory": self.memory.state(),
+            "num_updates": self.num_updates,
         }
         return State(under("network", self.network.state_dict()), facts)
 
@@ -91,6 +109,7 @@ class Learning:
         self.seen[:] = [int(label) for label in state.facts["seen"]]
         self.offered = {int(index) for index in state.facts["offered"]}
         self.memory.restore(state.facts["memory"])
+        self.num_updates = int(state.facts["num_updates"])
 
     @property
     def device(self) -> torch.device:
@@ -133,8 +152,10 @@ class Learning:
 
     def backward(self, loss: Tensor) -> None:
         """Set the gradients to those of a loss; raises LossNotFinite for one that is not."""
-        if not bool(loss.detach().isfinite()):
-            raise LossNotFinite(f"the loss is {float(loss.detach())}, with lr = {self.lr:g}")
+        found = float(loss.detach())
+        if not math.isfinite(found):
+            raise LossNotFinite(f"the loss is {found}, with lr = {self.lr:g}")
+        self._loss = found
         self.network.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
 
@@ -149,6 +170,27 @@ class Learning:
         """Take a step of plain SGD on a loss."""
         self.backward(loss)
         self.descend()
+
+    @contextlib.contextmanager
+    def one_step(self, indices: Indices, part: StreamPart) -> Iterator[None]:
+        """Count and tell the update that is taken within the block on a batch, if one is."""
+        self._loss = None
+        started = time.perf_counter()
+        yield
+        self._count(part, len(indices), time.perf_counter() - started)
+
+    def _count(self, part: StreamPart, num_examples: int, elapsed_s: float) -> None:
+        if self._loss is None:
+            return  # no step was taken
+        update = Update(self.num_updates, part, self._loss, num_examples, elapsed_s)
+        self.num_updates += 1
+        if self.on_update is not None:
+            self.on_update(update)
+
+    def train_on(self, indices: Indices, part: StreamPart) -> None:
+        """Take a step on a batch alone, by cross-entropy."""
+        with self.one_step(indices, part):
+            self.step(self.loss(indices))
 
     def gradient_of(self, loss: Tensor) -> list[Tensor]:
         """Return a loss's gradients, zeros where it does not reach, aligned with `parameters`."""

@@ -167,11 +167,11 @@ def _load(recipe: BackboneRecipe, kind: str) -> Any:
 
     Of a model of images and texts it is the tower that reads the kind.
     """
-    path, revision = recipe.path, recipe.revision or "main"
+    path = recipe.path
     assert path is not None
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(path, revision=revision)
+            config = AutoConfig.from_pretrained(path)
             if getattr(config, "is_encoder_decoder", False):
                 raise ValueError(f"{config.model_type} is an encoder and a decoder: none of both")
             part, names = _TOWERS[kind]
@@ -179,7 +179,7 @@ def _load(recipe: BackboneRecipe, kind: str) -> Any:
             if recipe.from_scratch:
                 own = getattr(config, part) if has_towers else config
                 return AutoModel.from_config(own).float()
-            model = AutoModel.from_pretrained(path, revision=revision, dtype=torch.float32)
+            model = AutoModel.from_pretrained(path, dtype=torch.float32)
             towers = [tower for name in names if (tower := getattr(model, name, None)) is not None]
             return towers[0] if has_towers and towers else model
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -266,7 +266,7 @@ class _Anew:
         """Put the first weights back and train on these examples."""
         self._learning.network.load_state_dict(self._first)
         for rows in shuffled_batches(indices, batch, num_epochs, self._learning.generator):
-            self._learning.step(self._learning.loss(rows))
+            self._learning.train_on(rows, "end")
 
 
 class Joint:

@@ -100,10 +100,11 @@ def _label(column: str, said: Any) -> str:
     """Return the name of a class; raises ValueError for what can be none."""
     if said is None:
         raise _UnfitError("it lies in no folder of a class", "move it into one, or remove it")
-    is_number = isinstance(said, int | float) and not isinstance(said, bool)
+    if isinstance(said, bool):
+        return str(said).lower()  # as JSON has it
     if isinstance(said, str) and said.strip():
         return said
-    if is_number and math.isfinite(said):
+    if isinstance(said, int | float) and math.isfinite(said):
         return str(said)
     shown = repr(said)
     shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
