@@ -224,11 +224,35 @@ MUTATIONS = [
         "test_a_containers_limit_of_either_version_is_all_that_there_is",
     ),
     Mutation(
-        promise="the allocator's share of what eager blocks keep in float32 is that of launches",
+        promise="the allocator's share of what eager blocks keep is that of launches",
         file="planning/memory.py",
-        old="_FRAGMENTATION_OF_KEPT = 1.0",
-        new="_FRAGMENTATION_OF_KEPT = 0.35",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35",
+        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 0.35, 0.35",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
+    ),
+    Mutation(
+        promise="arrays that glibc maps each by itself leave nothing unused between them",
+        file="planning/memory.py",
+        old=" if size < _MAPPED_BYTES)",
+        new=")",
+        test="tests/unit/test_training_placement.py::"
+        "test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_takes_two_arrays",
+    ),
+    Mutation(
+        promise="a compiled chunk of the loss is counted with an array for its gradient",
+        file="planning/memory.py",
+        old="(chunk, chunk) if shape.compiled else",
+        new="(chunk, block, block) if shape.compiled else",
+        test="tests/unit/test_training_placement.py::"
+        "test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_takes_two_arrays",
+    ),
+    Mutation(
+        promise="the gradient of a chunk is gone before the next one's is taken",
+        file="model/chunked_loss.py",
+        old="            del raw, gradient\n",
+        new="",
+        test="tests/parity/test_chunked_loss.py::"
+        "test_the_gradient_of_a_chunk_is_gone_before_the_next_ones_is_taken",
     ),
     Mutation(
         promise="the plan's estimate on a CPU regards compiled blocks",
@@ -2295,8 +2319,8 @@ MUTATIONS = [
     Mutation(
         promise="the memory estimate counts fragmentation on a CPU",
         file="planning/memory.py",
-        old="_FRAGMENTATION_ON_CPU = 0.35",
-        new="_FRAGMENTATION_ON_CPU = 0.0",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35",
+        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.0",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),
     Mutation(
