@@ -180,9 +180,9 @@ MUTATIONS = [
     Mutation(
         promise="a plan takes no GPU that torch could not use",
         file="planning/gpu.py",
-        old='if "+cpu" in importlib.metadata.version("torch"):',
-        new="if False:",
-        test="tests/unit/test_gpu_plan.py::test_the_driver_tells_of_the_gpu_at_hand",
+        old="    if cuda is None:\n",
+        new="    if False:\n",
+        test="tests/unit/test_gpu_plan.py::test_a_gpu_that_torch_cannot_use_is_told_of",
     ),
     Mutation(
         promise="a GPU's price is multiplied by a GPU's hours",
@@ -224,11 +224,35 @@ MUTATIONS = [
         "test_a_containers_limit_of_either_version_is_all_that_there_is",
     ),
     Mutation(
-        promise="the allocator's share of what eager blocks keep in float32 is that of launches",
+        promise="the allocator's share of what eager blocks keep is that of launches",
         file="planning/memory.py",
-        old="_FRAGMENTATION_OF_KEPT = 1.0",
-        new="_FRAGMENTATION_OF_KEPT = 0.35",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35",
+        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 0.35, 0.35",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
+    ),
+    Mutation(
+        promise="arrays that glibc maps each by itself leave nothing unused between them",
+        file="planning/memory.py",
+        old=" if size < _MAPPED_BYTES)",
+        new=")",
+        test="tests/unit/test_training_placement.py::"
+        "test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_takes_two_arrays",
+    ),
+    Mutation(
+        promise="a compiled chunk of the loss is counted with an array for its gradient",
+        file="planning/memory.py",
+        old="(chunk, chunk) if shape.compiled else",
+        new="(chunk, block, block) if shape.compiled else",
+        test="tests/unit/test_training_placement.py::"
+        "test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_takes_two_arrays",
+    ),
+    Mutation(
+        promise="the gradient of a chunk is gone before the next one's is taken",
+        file="model/chunked_loss.py",
+        old="            del raw, gradient\n",
+        new="",
+        test="tests/parity/test_chunked_loss.py::"
+        "test_the_gradient_of_a_chunk_is_gone_before_the_next_ones_is_taken",
     ),
     Mutation(
         promise="the plan's estimate on a CPU regards compiled blocks",
@@ -435,7 +459,7 @@ MUTATIONS = [
     Mutation(
         promise="a GPU's memory is held to gradients and moments of what trains",
         file="training/placement.py",
-        old="    trained = num_trained(science, model)\n",
+        old="    trained = num_trained_at_a_time(science, model)\n",
         new="    trained = model.num_parameters\n",
         test="tests/unit/test_training_placement.py::"
         "test_a_gpu_needs_gradients_and_moments_of_what_trains_alone",
@@ -443,7 +467,7 @@ MUTATIONS = [
     Mutation(
         promise="the estimate of a micro-batch is of gradients and moments of what trains",
         file="planning/fitting.py",
-        old="    trained = num_trained(science, model)\n",
+        old="    trained = num_trained_at_a_time(science, model)\n",
         new="    trained = model.num_parameters\n",
         test="tests/unit/test_training_placement.py::"
         "test_a_gpu_needs_gradients_and_moments_of_what_trains_alone",
@@ -511,10 +535,48 @@ MUTATIONS = [
     Mutation(
         promise="a run that has begun is probed by what its recipe names by now",
         file="stages/probe_search.py",
-        old="        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))\n",
-        new="        yield Way(begun.micro_batch_sequences, begun.checkpointing)\n",
+        old="training.micro_batch_sequences or begun.micro_batch_sequences",
+        new="begun.micro_batch_sequences",
         test="tests/unit/test_probe.py::test_a_run_that_has_begun_otherwise_"
         "than_the_recipe_says_by_now_is_probed_by_the_recipe",
+    ),
+    Mutation(
+        promise="what trains otherwise by phases is counted at most at a time, as a plan does",
+        file="planning/selection.py",
+        old="    if at_a_time:\n",
+        new="    if not at_a_time:\n",
+        test="tests/unit/test_trainable.py::test_of_halves_that_take_turns_one_has_moments",
+    ),
+    Mutation(
+        promise="a probe of another kind of device does not correct a plan",
+        file="planning/probed.py",
+        old="    if is_of_planned_device(gpu, probe.device, probe.device_name):\n",
+        new="    if True:\n",
+        test="tests/unit/test_probe.py::"
+        "test_a_probe_of_another_kind_of_device_than_the_plans_corrects_nothing",
+    ),
+    Mutation(
+        promise="a GPU that torch cannot use is told of, by a plan and by a launch",
+        file="planning/gpu.py",
+        old="    if newest < cuda:\n",
+        new="    if False:\n",
+        test="tests/unit/test_gpu_plan.py::test_a_gpu_that_torch_cannot_use_is_told_of",
+    ),
+    Mutation(
+        promise="a plan is for the GPU that the recipe speaks of, not for a laptop's own",
+        file="planning/gpu.py",
+        old="(found := gpu_at_hand()) is not None and _is_meant(found, hardware)",
+        new="(found := gpu_at_hand()) is not None",
+        test="tests/unit/test_gpu_plan.py::"
+        "test_a_laptops_own_gpu_is_not_the_one_that_the_recipe_speaks_of",
+    ),
+    Mutation(
+        promise="a probe of a run whose micro-batch divides the step no more is a new one's",
+        file="stages/probe_search.py",
+        old="    if plan.science.sequences_per_step % size:\n",
+        new="    if False:\n",
+        test="tests/unit/test_probe.py::test_a_run_whose_micro_batch_does_not_divide_"
+        "the_step_any_more_is_probed_as_a_new_one",
     ),
     Mutation(
         promise="a probe takes another way only where it is clearly faster",
@@ -2295,8 +2357,8 @@ MUTATIONS = [
     Mutation(
         promise="the memory estimate counts fragmentation on a CPU",
         file="planning/memory.py",
-        old="_FRAGMENTATION_ON_CPU = 0.35",
-        new="_FRAGMENTATION_ON_CPU = 0.0",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35",
+        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.0",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),
     Mutation(

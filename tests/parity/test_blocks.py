@@ -93,6 +93,7 @@ def test_attention_by_torchs_kernel_for_documents_is_kept(
         "flash_attn::_flash_attn_forward",
         "flash_attn::_flash_attn_varlen_forward",
         "flash_attn_3::_flash_attn_forward",
+        "flash_attn_3::fwd",
     ],
 )
 def test_attention_of_packages_is_kept_whether_or_not_they_are_there(name: str) -> None:
@@ -105,6 +106,7 @@ def test_attention_of_packages_is_kept_whether_or_not_they_are_there(name: str) 
 
     assert blocks._policy(None, Named(name)) == CheckpointPolicy.MUST_SAVE
     backward = name.replace("forward", "backward").replace("varlen_attn", "varlen_attn_backward")
+    backward = backward.replace("::fwd", "::bwd")
     again = (Named(backward), torch.ops.aten.silu.default, torch.ops.higher_order.flex_attention)
     for operator in again:
         assert blocks._policy(None, operator) == CheckpointPolicy.PREFER_RECOMPUTE

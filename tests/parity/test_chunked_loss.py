@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -237,3 +238,24 @@ def test_a_model_of_another_make_keeps_the_plain_loss() -> None:
 def test_a_cap_by_hand() -> None:
     """cap 2, scale 3: 2 · tanh(3 · 0.5 / 2) = 2 · tanh(0.75)."""
     assert LogitShape(3.0, 2.0).apply_(torch.tensor([0.5])).item() == pytest.approx(1.2702980)
+
+
+def test_the_gradient_of_a_chunk_is_gone_before_the_next_ones_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A compiled chunk's is an array of its own, of a quarter of a GiB with many entries."""
+    before: list[weakref.ref[Tensor]] = []
+
+    def of_chunk(*arguments: Any) -> tuple[Tensor, Tensor]:
+        assert not [gradient for gradient in before if gradient() is not None]
+        nats, gradient = chunked_loss._fused_chunk(*arguments)
+        assert gradient is not None
+        before.append(weakref.ref(gradient))
+        return nats, gradient
+
+    monkeypatch.setattr(chunked_loss, "_compiled_chunk", lambda: of_chunk)
+    hidden, weight = (torch.randn(rows, 8, requires_grad=True) for rows in (20, VOCAB))
+    labels = torch.arange(20)
+    nats = chunked_nats(hidden, weight, None, labels, chunk_bytes=4 * VOCAB * 3, compiled=True)
+    nats.backward()  # type: ignore[no-untyped-call]
+    assert len(before) == 4

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from rewarm.planning import gpu
-from rewarm.planning.gpu import gpu_at_hand
 
 
 @pytest.fixture(autouse=True)
 def no_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(gpu, "_DRIVER", "libnone.so.0")
-    gpu_at_hand.cache_clear()
+    monkeypatch.setattr(gpu, "_torch_builds", lambda: (None, None))
+    gpu._asked.cache_clear()
     yield
-    gpu_at_hand.cache_clear()
+    gpu._asked.cache_clear()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
+import importlib.util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewarm.distributed.world import World
+from rewarm.errors import EnvironmentFault
 from rewarm.planning import gpu as gpus
 from rewarm.planning import resolve as resolving
 from rewarm.planning.footprint import peak_of_placement
-from rewarm.planning.gpu import ASSUMED_BYTES, Gpu, assumed_rate, gpu_at_hand, planned_gpu
+from rewarm.planning.gpu import (
+    ASSUMED_BYTES,
+    Gpu,
+    assumed_rate,
+    gpu_at_hand,
+    planned_gpu,
+    unused_gpu,
+)
 from rewarm.planning.peak import peak_estimate
-from rewarm.planning.plan import Estimate
+from rewarm.planning.plan import Estimate, Plan
 from rewarm.planning.probed import with_probe
 from rewarm.planning.resolve import resolve
 from rewarm.planning.retention import retention_cost
@@ -29,6 +39,7 @@ from tests.unit.test_probe import made_probe
 from tests.unit.test_training_placement import FakeGpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79 * 2**30)
+LAPTOPS = Gpu("NVIDIA GeForce RTX 3050 Laptop GPU", 4 * 2**30)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 4])
@@ -83,6 +94,7 @@ def test_a_gpu_is_planned_for_where_the_recipe_speaks_of_one_or_one_is_there(
         (asked, plain),
         (TrainingRecipe(), HardwareRecipe(price_per_gpu_hour=2)),
         (TrainingRecipe(), HardwareRecipe(flops_per_second=4e14)),
+        (TrainingRecipe(), HardwareRecipe(num_devices=8)),
     ):
         found = planned_gpu(training, hardware)
         assert found is not None
@@ -94,11 +106,43 @@ def test_a_gpu_is_planned_for_where_the_recipe_speaks_of_one_or_one_is_there(
     assert planned_gpu(TrainingRecipe(device="cpu"), plain) is None
 
 
+@pytest.mark.parametrize(
+    ("at_hand", "hardware", "is_planned_for"),
+    [
+        (LAPTOPS, HardwareRecipe(price_per_gpu_hour=2), True),  # rented, perhaps
+        (LAPTOPS, HardwareRecipe(num_devices=8), False),
+        (LAPTOPS._replace(num_here=2), HardwareRecipe(num_devices=2), True),
+        (H100, HardwareRecipe(num_devices=8), True),
+        (LAPTOPS, HardwareRecipe(memory_gib_per_device=80), False),
+        (LAPTOPS, HardwareRecipe(memory_gib_per_device=4, num_devices=8), True),
+        (H100, HardwareRecipe(memory_gib_per_device=80), True),  # as it is sold
+        (H100, HardwareRecipe(memory_gib_per_device=141), False),
+    ],
+)
+def test_a_laptops_own_gpu_is_not_the_one_that_the_recipe_speaks_of(
+    monkeypatch: pytest.MonkeyPatch, at_hand: Gpu, hardware: HardwareRecipe, is_planned_for: bool
+) -> None:
+    monkeypatch.setattr(gpus, "gpu_at_hand", lambda: at_hand)
+    found = planned_gpu(TrainingRecipe(), hardware)
+    assert found is not None
+    assert (found == at_hand) == is_planned_for
+    if not is_planned_for:
+        named = hardware.memory_gib_per_device
+        assert found.total_bytes == (ASSUMED_BYTES if named is None else named * 2**30)
+        assert found.is_assumed == (named is None)
+
+
+def test_a_plan_says_of_which_memory_the_recipe_tells() -> None:
+    found = estimates_of("hardware.memory_gib_per_device=24")
+    assert "on the recipe's GPU, eager (24 GiB)" in found["peak memory"].formula
+    assert "an A100's in bf16, which the recipe's GPU is taken for" in found["time"].formula
+
+
 class FakeDriver:
     """Answers as libcuda does, by writing where it is told to."""
 
-    def __init__(self, *, major: int, fails: str = "") -> None:
-        self._major, self._fails = major, fails
+    def __init__(self, *, major: int = 9, cuda: int = 12080, fails: str = "", code: int = 100):
+        self._major, self._cuda, self._fails, self._code = major, cuda, fails, code
 
     def __getattr__(self, call: str) -> Any:
         def answered(*arguments: Any) -> int:
@@ -109,32 +153,109 @@ class FakeDriver:
             elif call == "cuDeviceGetAttribute":
                 assert arguments[1] == 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
                 arguments[0]._obj.value = self._major
-            return 100 if call == self._fails else 0
+            elif call == "cuDeviceGetCount":
+                arguments[0]._obj.value = 1
+            elif call == "cuDriverGetVersion":
+                arguments[0]._obj.value = self._cuda
+            return self._code if call == self._fails else 0
 
         return answered
 
 
-def asked_of(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, torch_is: str) -> Gpu | None:
+Builds = tuple[int | None, int | None]
+
+
+def shown_by(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, builds: Builds) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: torch_is)
-    gpu_at_hand.cache_clear()
-    return gpu_at_hand()
+    monkeypatch.setattr(gpus, "_torch_builds", lambda: builds)
+    gpus._asked.cache_clear()
 
 
 def test_the_driver_tells_of_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_at_hand() is None
-    assert asked_of(monkeypatch, FakeDriver(major=9), "2.11.0+cu128") == H100
-    older = asked_of(monkeypatch, FakeDriver(major=7), "2.11.0")
-    assert older == H100._replace(multiplies_bf16=False)
-    assert asked_of(monkeypatch, FakeDriver(major=9), "2.11.0+cpu") is None
-    for call in ("cuInit", "cuDeviceGet", "cuDeviceTotalMem_v2"):
-        assert asked_of(monkeypatch, FakeDriver(major=9, fails=call), "2.11.0") is None
+    for driver, expected in (
+        (FakeDriver(), H100),
+        (FakeDriver(cuda=12000), H100),  # older by a minor version
+        (FakeDriver(cuda=13010), H100),
+        (FakeDriver(major=7), H100._replace(multiplies_bf16=False)),
+        *((FakeDriver(fails=call), None) for call in ("cuInit", "cuDeviceTotalMem_v2")),
+    ):
+        shown_by(monkeypatch, driver, (12, None))
+        assert gpu_at_hand() == expected
+        assert unused_gpu() == ""
+
+
+@pytest.mark.parametrize(
+    ("driver", "builds", "told"),
+    [
+        (
+            FakeDriver(cuda=11040),
+            (12, None),
+            "NVIDIA H100 80GB HBM3 is here, but its driver is of CUDA 11, the installed torch of "
+            "CUDA 12: update the driver",
+        ),
+        (FakeDriver(), (None, None), "HBM3 is here, but the installed torch is built without CUDA"),
+        (
+            FakeDriver(fails="cuInit", code=803),
+            (12, None),
+            "a GPU is here, but its driver does not answer (CUDA error 803)",
+        ),
+        (FakeDriver(fails="cuInit"), (None, 6), "the installed torch is for ROCm"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, builds: Builds, told: str
+) -> None:
+    """By a plan, which is for something else, and by a launch that falls back on the CPU."""
+    shown_by(monkeypatch, driver, builds)
+    assert gpu_at_hand() is None
+    (warning,) = plan_with().warnings
+    assert told in warning
+    assert warning.endswith(": the plan is for a CPU")
+    assert told in plan_with("training.device=cuda").warnings[0]
+    assert not plan_with("training.device=cpu").warnings
+    assert not plan_with("hardware.memory_gib_per_device=24").warnings
+    if builds[1] is not None:
+        return
+    facts, science = make_model_facts(), make_plan().science
+    _, warnings = choose_placement(TrainingRecipe(), science, facts)
+    assert told in warnings[0]
+    assert warnings[0].endswith("; training is on the CPU")
+    assert not choose_placement(TrainingRecipe(device="cpu"), science, facts)[1]
+    with pytest.raises(EnvironmentFault, match=r"torch sees no CUDA device: .* is here, but"):
+        choose_placement(TrainingRecipe(device="cuda"), science, facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "builds"),
+    [
+        (
+            "__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None",
+            (13, None),
+        ),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.2.41133-dd7f95766'", (None, 6)),
+        ("cuda = None\nhip = None", (None, None)),
+    ],
+)
+def test_what_torch_is_built_for_is_read_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, builds: Builds
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "version.py").write_text(text)
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert gpus._torch_builds() == builds
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert gpus._torch_builds() == (None, None)
+
+
+def plan_with(*overrides: str) -> Plan:
+    recipe = parse_recipe(RECIPE, overrides=overrides)
+    return resolve(recipe, make_model_facts(), CORPORA, base_folder="base")
 
 
 def estimates_of(*overrides: str) -> dict[str, Estimate]:
-    recipe = parse_recipe(RECIPE, overrides=overrides)
-    plan = resolve(recipe, make_model_facts(), CORPORA, base_folder="base")
-    return {estimate.name: estimate for estimate in plan.estimates}
+    return {estimate.name: estimate for estimate in plan_with(*overrides).estimates}
 
 
 def test_a_plan_for_a_gpu_that_is_not_at_hand_says_what_it_assumes() -> None:

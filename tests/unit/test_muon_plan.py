@@ -56,8 +56,9 @@ def test_its_compute_is_counted_by_hand() -> None:
 
 
 def test_each_device_does_all_of_it() -> None:
-    one, four = (plan_of(MUON, f"hardware.num_devices={n}") for n in (1, 4))
-    without = plan_of("hardware.num_devices=1")
+    cpu = "training.device=cpu"
+    one, four = (plan_of(MUON, cpu, f"hardware.num_devices={n}") for n in (1, 4))
+    without = plan_of(cpu, "hardware.num_devices=1")
     added = estimate(one, "time") - estimate(without, "time")
     assert added > 0
     assert estimate(four, "time") == pytest.approx(estimate(without, "time") / 4 + added)

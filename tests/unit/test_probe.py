@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rewarm.errors import EnvironmentFault, PlanError
+from rewarm.planning import gpu as gpus
+from rewarm.planning.gpu import Gpu
 from rewarm.planning.plan import Estimate, Placement, Plan, PlannedMeasure
 from rewarm.planning.probed import probe_key, with_probe
 from rewarm.recipe.steps import TrainingRecipe
@@ -172,6 +174,19 @@ def test_a_run_that_has_begun_otherwise_than_the_recipe_says_by_now_is_probed_by
     assert tried == [Way(4, "selective"), Way(4, "full")][: 1 if device_name == "test" else 2]
 
 
+def test_a_run_whose_micro_batch_does_not_divide_the_step_any_more_is_probed_as_a_new_one() -> None:
+    """Of a step of 8 sequences, 3 at a time are no launch's."""
+    for device_name in ("test", "another"):
+        begun = make_placement(micro_batch_sequences=3)
+        begun = begun.model_copy(update={"device_name": device_name})
+        tried, taken = searched(machine(seconds=lambda way: 1.0), begun=begun)
+        assert (tried[0], taken) == (Way(DEFAULT, "none"), Way(DEFAULT, "none"))
+        of_two = trained_as(TrainingRecipe(micro_batch_sequences=2))
+        assert searched(machine(seconds=lambda way: 1.0), plan=of_two, begun=begun)[1] == Way(
+            2, "none"
+        )
+
+
 def made_probe(plan: Plan = PLAN, **changes: object) -> Probe:
     trial = Trial(
         micro_batch_sequences=2,
@@ -274,6 +289,41 @@ def test_a_probe_of_other_settings_changes_nothing_but_a_warning() -> None:
     plan = with_probe(other.model_copy(update={"science": science}), made_probe())
     assert plan.estimates == ()
     assert "measure these with --probe" in plan.warnings[-1]
+
+
+H200 = Gpu("NVIDIA H200", 140 * 2**30)
+ASSUMED = Gpu("a GPU that is not at hand", 79 * 2**30, is_assumed=True)
+
+
+@pytest.mark.parametrize(
+    ("probed_on", "planned", "at_hand", "corrects"),
+    [
+        ("cpu", None, None, True),
+        ("cpu", ASSUMED, None, False),
+        ("cpu", H200, H200, False),
+        ("NVIDIA H200", None, None, False),
+        ("NVIDIA H200", H200, H200, True),
+        ("NVIDIA H200", ASSUMED, H200, False),  # the recipe speaks of another
+        ("NVIDIA H200", ASSUMED, None, True),  # probed where it is
+        ("another GPU", H200, H200, False),
+    ],
+)
+def test_a_probe_of_another_kind_of_device_than_the_plans_corrects_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    probed_on: str,
+    planned: Gpu | None,
+    at_hand: Gpu | None,
+    corrects: bool,
+) -> None:
+    """A GPU's price does not go with a CPU's hours."""
+    monkeypatch.setattr(gpus, "gpu_at_hand", lambda: at_hand)
+    before = (*BEFORE, Estimate(name="cost", value=3.0, unit="", formula="hours · 10"))
+    device = "cpu" if probed_on == "cpu" else "cuda"
+    probe = made_probe().model_copy(update={"device": device, "device_name": probed_on})
+    plan = with_probe(PLAN.model_copy(update={"estimates": before}), probe, gpu=planned)
+    assert (plan.estimates != before) == corrects
+    if not corrects:
+        assert f"the probe was on {probed_on}, and the plan is for " in plan.warnings[-1]
 
 
 def test_a_launch_takes_over_what_was_chosen_for_its_device(tmp_path: Path) -> None:

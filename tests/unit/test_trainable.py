@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,7 +12,11 @@ from rewarm.planning import selection
 from rewarm.planning.amendments import Amendments
 from rewarm.planning.plan import Plan
 from rewarm.planning.resolve import resolve
-from rewarm.planning.selection import num_untouched_layers
+from rewarm.planning.selection import (
+    num_trained,
+    num_trained_at_a_time,
+    num_untouched_layers,
+)
 from rewarm.planning.trainable import (
     Names,
     Stage,
@@ -226,6 +232,23 @@ def test_estimates_are_of_what_trains() -> None:
     assert averaged["retention memory"] == 4 * 4 * (2 * 32 + 2 * 80)
     told = {reason.field: reason for reason in plan_of("parameters.adapter={rank=2}").reasons}
     assert told["parameters.adapter"].reason.startswith("896 values train beside ")
+
+
+def test_of_halves_that_take_turns_one_has_moments() -> None:
+    """A launch counts what trains at most at a time, as a plan does; retention keeps of both."""
+    facts = make_model_facts().model_copy(update={"tensor_shapes": SHAPES})
+    stages = tuple(Stage(start_step=5 * half, half=half) for half in range(2))
+    update = {"stages": stages, "parameters": ParametersRecipe(random_half=True), "seed": 1}
+    science = make_plan().science.model_copy(update=update)
+    halves = [
+        sum(
+            math.prod(SHAPES[name])
+            for name in trained_names(NAMES, science.parameters, stage, seed=1)
+        )
+        for stage in stages
+    ]
+    assert num_trained_at_a_time(science, facts) == max(halves)
+    assert max(halves) < num_trained(science, facts) < sum(halves)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,24 @@ def test_compiled_blocks_keep_less_where_they_are_gated() -> None:
         assert peak_memory(model, on_gpu, state_bytes=0).compiler == 0
 
 
+def test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_takes_two_arrays() -> (
+    None
+):
+    """Of 2,048 tokens and 131,072 entries of width 100, whose products take 256 MiB a chunk."""
+    model = make_model_facts().model_copy(update={"vocab_size": 131_072})
+    head, chunk, block = 4 * 131_072 * 100, 2**28, 2**20
+    for in_half, compiled, arrays, in_heap in (
+        (False, False, chunk + 2 * block + head, 2 * block),
+        (False, True, 2 * chunk + head, 0),
+        (True, False, chunk + 2 * block + head + head // 2, 2 * block + head // 2),
+    ):
+        shape = StepShape(2048, 2, half=in_half, loss="chunked", compiled=compiled)
+        found = peak_memory(model, shape, state_bytes=0)
+        assert found.passing == arrays
+        of_kept = 0.35 if compiled else 1.2
+        assert found.fragmentation == int(of_kept * found.kept + 0.35 * in_heap)
+
+
 def test_logits_bound_the_micro_batch() -> None:
     science = SCIENCE.model_copy(update={"sequence_length": 2048, "sequences_per_step": 64})
     sizes = [

@@ -47,6 +47,7 @@ _KEPT_NAMES = frozenset(
         "flash_attn::_flash_attn_forward",
         "flash_attn::_flash_attn_varlen_forward",
         "flash_attn_3::_flash_attn_forward",
+        "flash_attn_3::fwd",  # before the package wrapped it
     }
 )
 

@@ -190,6 +190,8 @@ class _ChunkedNats(torch.autograd.Function):
                 of_weight = _plus_product(of_weight, gradient.t(), here, wide)
             if of_bias is not None:
                 of_bias += gradient.sum(0, dtype=wide)
+            # Else it is there beside the next chunk's: a quarter of a GiB, of compiled ones.
+            del raw, gradient
         ctx.of_weight = None if of_weight is None else of_weight.to(weight.dtype)
         ctx.of_bias = None if of_bias is None or bias is None else of_bias.to(bias.dtype)
         ctx.of_hidden = of_hidden

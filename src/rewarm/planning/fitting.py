@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rewarm.planning.footprint import peak_of_placement
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.retention import retention_cost
-from rewarm.planning.selection import num_trained
+from rewarm.planning.selection import num_trained_at_a_time
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Checkpointing
@@ -131,7 +131,7 @@ def _made_to_fit(
     the better still. Where nothing fits, a CPU's placement is left as it was, for the estimate may
     be wrong; a GPU's is the most sparing one.
     """
-    trained = num_trained(science, model)
+    trained = num_trained_at_a_time(science, model)
 
     def of(kind: Checkpointing, size: int) -> tuple[Placement, int]:
         changed = _changed(placement, kind, size)

@@ -6,6 +6,7 @@ ends and all gradients are there, or in the update where that needs room. Counte
 keeps of transformers' own blocks (`tests/parity/test_memory.py` holds it against what torch's own
 tracker of tensors counts), not what a process takes before it has a model. On a CPU the allocator's
 fragmentation comes on top, which is the process's too, and the compiler's own where there is one.
+Arrays that are large are no part of that: each is mapped by itself, and given back whole.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
 _KEPT_COMPILED = 0.6
 # What torch's compiler itself keeps of a process on a CPU: 85 to 114 MiB in three families.
 _COMPILER_BYTES = 100 * 2**20
-# Fragmentation: what glibc's allocator leaves unused between arrays that come and go, 0.15 to 0.5
-# of them in two machines' processes (benchmarks/peak_memory.py). To give memory back at once takes
-# a step more time (docs/negative-results.md).
-_FRAGMENTATION_ON_CPU = 0.35
-# Of what eager blocks keep in float32: as much again, in launches of four shapes (docs/speed.md).
-_FRAGMENTATION_OF_KEPT = 1.0
+# glibc maps an array of so many bytes by itself, and gives it back whole. What is smaller comes
+# from a heap once arrays of its size have come and gone: its threshold grows by them, up to this.
+_MAPPED_BYTES = 2**25
+# What that heap leaves unused, as a share of what comes and goes: of what eager blocks keep (1.0 to
+# 1.5 in launches of four shapes, docs/speed.md), and of all else. The hole that an array leaves is
+# too small for the next of its size: torch asks for an address at a multiple of 64 bytes, and glibc
+# looks for 96 bytes more. To map all of it takes a step more time (docs/negative-results.md).
+_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
@@ -116,26 +119,48 @@ def peak_memory(
     casts = _HALF * _cast_values(model) if shape.half else 0
     before = gradients if shape.num_micro_batches > 1 else 0
     head = _WIDE * model.vocab_size * model.hidden_size
-    passing = _loss_bytes(model, shape, head)
+    arrays = _loss_arrays(model, shape, head)
     if shape.teacher is not None:
-        passing = max(passing, _distillation_bytes(model, shape, head))
-    at_loss = PeakMemory(state_bytes, before, kept + casts, passing)
+        arrays = max(arrays, _distillation_arrays(model, shape, head), key=sum)
+    at_loss = _moment(before, kept + casts, arrays)
     # The embedding's gradient is a whole array before it is added to the one that is there.
     is_added = shape.num_micro_batches > 1 or model.tied_embeddings
-    at_end = PeakMemory(state_bytes, gradients, 0, head if is_added else 0)
-    in_update = PeakMemory(state_bytes, gradients, 0, update_bytes)
+    at_end = _moment(gradients, 0, (head,) if is_added else ())
+    in_update = _moment(gradients, 0, (update_bytes,))
     moments = [at_loss, at_end, in_update]
     if shape.checkpointing != "none":
-        # Logits are gone by then, and casts are those of one block.
+        # Logits are gone by then, and casts are those of one block, whose arrays are many.
         passing = _again_bytes(model, shape) + casts // model.num_layers
-        moments.append(PeakMemory(state_bytes, max(before, head), kept, passing))
-    peak = max(moments, key=lambda moment: moment.tensors)
+        moments.append(_Moment(max(before, head), kept, passing, passing))
+    peaks = (_peak_of(moment, shape, state_bytes) for moment in moments)
+    return max(peaks, key=lambda peak: peak.tensors)
+
+
+class _Moment(NamedTuple):
+    """What there is at a moment of a step, beside weights and their moments."""
+
+    gradients: int
+    kept: int
+    passing: int
+    passing_in_heap: int
+    """What of the passing is not mapped array by array."""
+
+
+def _moment(gradients: int, kept: int, passing: tuple[int, ...]) -> _Moment:
+    """Return a moment by the arrays that pass, one by one."""
+    in_heap = sum(size for size in passing if size < _MAPPED_BYTES)
+    return _Moment(gradients, kept, sum(passing), in_heap)
+
+
+def _peak_of(moment: _Moment, shape: StepShape, state_bytes: int) -> PeakMemory:
+    """Return what a moment takes, with what an allocator leaves unused and the compiler's own."""
+    peak = PeakMemory(state_bytes, moment.gradients, moment.kept, moment.passing)
     if shape.on_gpu:
         return peak
-    is_eager = not (shape.half or shape.compiled)
-    of_kept = _FRAGMENTATION_OF_KEPT if is_eager else _FRAGMENTATION_ON_CPU
+    of_kept = _FRAGMENTATION_ON_CPU if shape.compiled else _FRAGMENTATION_OF_EAGER
+    of_passing = _FRAGMENTATION_ON_CPU * moment.passing_in_heap
     return peak._replace(
-        fragmentation=int(of_kept * peak.kept + _FRAGMENTATION_ON_CPU * peak.passing),
+        fragmentation=int(of_kept * moment.kept + of_passing),
         compiler=_COMPILER_BYTES if shape.compiled else 0,
     )
 
@@ -271,39 +296,43 @@ def _cast_values(model: ModelFacts) -> int:
     return model.num_layers * _block(model).num_weights + head
 
 
-def _loss_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
-    """Return what taking the loss needs beside what blocks keep."""
+def _loss_arrays(model: ModelFacts, shape: StepShape, head: int) -> tuple[int, ...]:
+    """Return the arrays that taking the loss needs beside what blocks keep."""
     if shape.loss == "plain":
-        narrow = _HALF if shape.half else 0
         logits = shape.micro_batch_tokens * model.vocab_size
+        of_logits = _LOGITS_AT_A_TIME * (_WIDE * logits,)
+        if shape.half:
+            of_logits += (_HALF * logits,)
         # The head's gradient comes when all but the logits' own is gone.
-        return max((_WIDE * _LOGITS_AT_A_TIME + narrow) * logits, _WIDE * logits + head)
+        return max(of_logits, (_WIDE * logits, head), key=sum)
     if not shape.on_gpu:
         narrow = _HALF if shape.half else _WIDE
         tokens = min(shape.micro_batch_tokens, _fitting(2 * CHUNK_BYTES, narrow, model))
-        block = min(tokens, _fitting(BLOCK_BYTES, _WIDE, model))
-        arrays = (narrow * tokens + 2 * _WIDE * block) * model.vocab_size
+        chunk = narrow * tokens * model.vocab_size
+        block = _WIDE * min(tokens, _fitting(BLOCK_BYTES, _WIDE, model)) * model.vocab_size
+        # A compiled chunk's gradient is an array of its own; else it is written over the products.
+        of_chunk = (chunk, chunk) if shape.compiled else (chunk, block, block)
         # The head's gradient and, where it does not grow in place, one chunk's part of it.
-        return arrays + head + (head * _HALF // _WIDE if shape.half else 0)
+        return (*of_chunk, head, *((head * _HALF // _WIDE,) if shape.half else ()))
     tokens = min(shape.micro_batch_tokens, _fitting(GPU_CHUNK_BYTES, _WIDE, model))
     # The head's gradient, and one chunk's part of it.
-    return tokens * _WIDE * _LOGITS_AT_A_TIME * model.vocab_size + 2 * head
+    return (*_LOGITS_AT_A_TIME * (tokens * _WIDE * model.vocab_size,), head, head)
 
 
-def _distillation_bytes(model: ModelFacts, shape: StepShape, head: int) -> int:
-    """Return what the divergence from a teacher needs beside what blocks keep, the loss's own
-    gradient of the head among it.
+def _distillation_arrays(model: ModelFacts, shape: StepShape, head: int) -> tuple[int, ...]:
+    """Return the arrays that the divergence from a teacher needs beside what blocks keep, the
+    loss's own gradient of the head among them.
     """
     chunk_bytes = GPU_CHUNK_BYTES if shape.on_gpu else CHUNK_BYTES
     tokens = min(shape.micro_batch_tokens, _fitting(chunk_bytes, _WIDE, model))
-    at_a_time = _WIDE * _DIVERGENCE_LOGITS * tokens * model.vocab_size
+    at_a_time = _DIVERGENCE_LOGITS * (_WIDE * tokens * model.vocab_size,)
     if shape.loss != "plain":
-        return at_a_time + 2 * head
+        return (*at_a_time, head, head)
     width = _HALF if shape.half else _WIDE
     logits = shape.micro_batch_tokens * model.vocab_size
     # The model's logits, their log-softmax, their gradient; and the teacher's logits.
-    whole = width * 2 + _WIDE + (width if shape.teacher == "live" else 0)
-    return at_a_time + whole * logits
+    of_teacher = (width * logits,) if shape.teacher == "live" else ()
+    return (*at_a_time, width * logits, _WIDE * logits, width * logits, *of_teacher)
 
 
 def _fitting(num_bytes: int, width: int, model: ModelFacts) -> int:

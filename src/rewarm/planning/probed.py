@@ -5,6 +5,7 @@ from __future__ import annotations
 from rewarm.artifacts import fingerprint
 from rewarm.planning.budget import AT_ASSUMED
 from rewarm.planning.footprint import disk_estimate, energy_estimate
+from rewarm.planning.gpu import Gpu, is_of_planned_device
 from rewarm.planning.plan import Estimate, Plan, PlannedMeasure
 from rewarm.records.probe import Probe
 from rewarm.units import counted, format_bytes, format_count, format_duration
@@ -30,14 +31,15 @@ def probe_key(plan: Plan) -> str:
     )
 
 
-def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
+def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1, gpu: Gpu | None = None) -> Plan:
     """Return a plan whose time, cost, memory, disk and energy are what a probe says.
 
-    A probe is of one device; several are taken to share the work without loss, which is said. A
-    probe of another plan changes nothing but that a warning says so.
+    `gpu` is what the plan is for; None: a CPU. A probe is of one device; several are taken to share
+    the work without loss, which is said. A probe of another plan, or of another kind of device than
+    it is for, changes nothing but that a warning says so.
     """
-    if probe.key != probe_key(plan):
-        warning = "the probe in the run folder is of other settings; measure these with --probe"
+    warning = _why_not(plan, probe, gpu)
+    if warning:
         return plan.model_copy(update={"warnings": (*plan.warnings, warning)})
     trial = probe.best
     old = {estimate.name: estimate for estimate in plan.estimates}
@@ -61,6 +63,21 @@ def with_probe(plan: Plan, probe: Probe, *, num_devices: int = 1) -> Plan:
         found["energy"] = energy_estimate(time.value, trial.watts, num_devices, "as measured")
     kept = [found.pop(name, estimate) for name, estimate in old.items()]
     return plan.model_copy(update={"estimates": (*kept, *found.values()), "evaluation": evaluation})
+
+
+def _why_not(plan: Plan, probe: Probe, gpu: Gpu | None) -> str:
+    """Return why a probe says nothing of a plan, or ""."""
+    if probe.key != probe_key(plan):
+        return "the probe in the run folder is of other settings; measure these with --probe"
+    if is_of_planned_device(gpu, probe.device, probe.device_name):
+        return ""
+    told = f"the probe was on {probe.device_name}, and the plan is for "
+    if gpu is None:
+        return (
+            f"{told}a CPU: it corrects nothing here (hardware.memory_gib_per_device tells of a GPU "
+            "that is not at hand)"
+        )
+    return f"{told}{gpu.name}: it corrects nothing here; probe where the run is to be"
 
 
 def _timed(plan: Plan, probe: Probe, num_devices: int) -> tuple[PlannedMeasure, ...]:

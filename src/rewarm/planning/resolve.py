@@ -16,7 +16,7 @@ from rewarm.planning.footprint import (
     energy_estimate,
 )
 from rewarm.planning.forgetting import note_forgetting, warn_of_patience
-from rewarm.planning.gpu import assumed_rate, planned_gpu
+from rewarm.planning.gpu import assumed_rate, planned_gpu, warn_of_unused_gpu
 from rewarm.planning.known_bases import with_known_base
 from rewarm.planning.muon import muon_cost, note_muon
 from rewarm.planning.notes import CHAT_VECTOR, GAP, REUSE, Notes
@@ -445,6 +445,7 @@ def _assemble(
     notes.problems.raise_as(PlanError)
     notes.warnings += warn_of_patience(recipe, evaluation.steps)
     gpu = planned_gpu(recipe.training, recipe.hardware)
+    notes.warnings += warn_of_unused_gpu(recipe.training, gpu)
     half = computes_in_half(science.precision, gpu)
     found: tuple[Estimate, ...] = estimates(
         model,

@@ -30,6 +30,7 @@ __all__ = [
     "names_of",
     "note_selection",
     "num_trained",
+    "num_trained_at_a_time",
     "num_untouched_layers",
     "resolve_trainable",
     "training_share",
@@ -151,7 +152,7 @@ def training_share(
         return model.num_parameters, 1.0
     if recipe.parameters.adapter is not None:
         return num_in_adapters(recipe.parameters.adapter, names), 2 / 3
-    sets = [trained_names(names, recipe.parameters, stage, seed=recipe.seed) for stage in stages]
+    sets = _trained_in_stages(names, recipe.parameters, stages, recipe.seed)
     ends = [stage.start_step for stage in stages[1:]] + [num_steps]
     costs = [
         (end - stage.start_step) * training_cost(names, chosen)
@@ -161,17 +162,37 @@ def training_share(
 
 
 def num_trained(science: Science, model: ModelFacts) -> int:
-    """Return how many weights train at some time: an adapter's own, where there is one."""
+    """Return how many weights train at some time, of which retention keeps what it holds them to.
+
+    An adapter's own, where there is one.
+    """
+    return _num_of_stages(science, model, at_a_time=False)
+
+
+def num_trained_at_a_time(science: Science, model: ModelFacts) -> int:
+    """Return how many weights train at most at a time: of those a step has gradients and moments.
+
+    As `training_share` counts them; an adapter's own, where there is one.
+    """
+    return _num_of_stages(science, model, at_a_time=True)
+
+
+def _num_of_stages(science: Science, model: ModelFacts, *, at_a_time: bool) -> int:
     names = names_of(model)
     if science.parameters.adapter is not None:
         return num_in_adapters(science.parameters.adapter, names)
     if not names.shapes:
         return model.num_parameters
-    sets = (
-        trained_names(names, science.parameters, stage, seed=science.seed)
-        for stage in science.stages
-    )
+    sets = _trained_in_stages(names, science.parameters, science.stages, science.seed)
+    if at_a_time:
+        return max(_num_values(names, chosen) for chosen in sets)
     return _num_values(names, frozenset[str]().union(*sets))
+
+
+def _trained_in_stages(
+    names: Names, parameters: ParametersRecipe, stages: Sequence[Stage], seed: int
+) -> list[frozenset[str]]:
+    return [trained_names(names, parameters, stage, seed=seed) for stage in stages]
 
 
 def num_untouched_layers(science: Science, model: ModelFacts) -> int:

@@ -159,6 +159,13 @@ class HardwareRecipe(Section):
         le=1e12,
         description="currency of your choice; a plan made where there is no GPU is then for one",
     )
+    memory_gib_per_device: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="of the GPU that a plan is for, where it is another than the one at hand; "
+        "default: that one's, or 79 assumed",
+    )
     watts_per_device: float | None = Field(
         None, gt=0, le=1e6, description="drawn in training, for the energy; default: as measured"
     )

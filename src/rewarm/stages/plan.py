@@ -14,6 +14,7 @@ from rewarm.corpus.chat import OpenChat
 from rewarm.corpus.place import load_facts
 from rewarm.corpus.rehearsed import estimate_rehearsal
 from rewarm.errors import PlanError, RunFolderError, UserError
+from rewarm.planning.gpu import planned_gpu
 from rewarm.planning.plan import Plan
 from rewarm.planning.probed import probe_key, with_probe
 from rewarm.planning.resolve import resolve
@@ -110,7 +111,9 @@ def plan_job(
     probe = read_probe(job.run)
     if probe is None:
         return plan
-    return with_probe(plan, probe, num_devices=job.recipe.hardware.num_devices)
+    hardware = job.recipe.hardware
+    gpu = planned_gpu(job.recipe.training, hardware)
+    return with_probe(plan, probe, num_devices=hardware.num_devices, gpu=gpu)
 
 
 def read_probe(run: RunFolder) -> Probe | None:

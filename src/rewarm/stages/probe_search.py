@@ -36,14 +36,13 @@ def ways(
     """Yield what to try next, by what the trials so far came to; None: what a launch takes.
 
     What the recipe names is not varied, nor on its own device what a run has `begun` with; where
-    the recipe by now names something else, launches go by that.
+    the recipe by now names something else, or has a step that this does not divide, launches go by
+    the recipe.
     """
-    if begun is not None:
-        yield _named(plan, Way(begun.micro_batch_sequences, begun.checkpointing))
-    else:
-        yield None
+    begun_way = None if begun is None else _goes_on(plan, begun)
+    yield begun_way
     device = Placement.model_validate(replies[0].placement).device_name
-    if begun is not None and begun.device_name == device:
+    if begun is not None and begun_way is not None and begun.device_name == device:
         return
     sizes, kinds = _choices(plan, replies[0].trial)
     yield from _downwards(plan, replies, sizes, kinds)
@@ -107,13 +106,16 @@ def _choices(plan: Plan, first: Trial) -> tuple[list[int], tuple[Checkpointing, 
     return sizes, _ORDER if asked == "auto" else (asked,)
 
 
-def _named(plan: Plan, way: Way) -> Way:
-    """Return a way with what the recipe names in place of its own."""
+def _goes_on(plan: Plan, begun: Placement) -> Way | None:
+    """Return how a run that has begun goes on, with what the recipe names in place of its own.
+
+    None where its micro-batch does not divide the step that the recipe has by now.
+    """
     training, asked = plan.conduct.training, plan.conduct.training.activation_checkpointing
-    return Way(
-        training.micro_batch_sequences or way.micro_batch_sequences,
-        way.checkpointing if asked == "auto" else asked,
-    )
+    size = training.micro_batch_sequences or begun.micro_batch_sequences
+    if plan.science.sequences_per_step % size:
+        return None
+    return Way(size, begun.checkpointing if asked == "auto" else asked)
 
 
 def _way_of(trial: Trial) -> Way:

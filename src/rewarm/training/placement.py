@@ -28,9 +28,10 @@ from rewarm.planning.budget import (
 )
 from rewarm.planning.fitting import compiles_blocks, keeps_whole_gradients, laid_to_fit
 from rewarm.planning.footprint import micro_batch_on_cpu
+from rewarm.planning.gpu import unused_gpu
 from rewarm.planning.machine import total_bytes
 from rewarm.planning.plan import Placement, Science
-from rewarm.planning.selection import num_trained
+from rewarm.planning.selection import num_trained_at_a_time
 from rewarm.recipe.steps import TrainingRecipe
 from rewarm.records.facts import ModelFacts
 from rewarm.records.probe import Probe, Trial
@@ -85,6 +86,8 @@ def choose_placement(
     if training.loss == "liger":
         check_liger(device)
     autocast_dtype, warnings = _choose_autocast(science.precision, device, gain or half_gain)
+    if training.device != "cpu" and device.type == "cpu" and (why := unused_gpu()):
+        warnings.append(f"{why}; training is on the CPU")
     trial = _trial_of_device(probe, device, training, world)
     compiled = compiles_blocks(training, science, model, device.type)
     sequences_per_rank = -(-science.sequences_per_step // world.data_size)
@@ -263,8 +266,9 @@ def cpu_has_bf16_units() -> bool:
 def choose_device(wanted: str) -> torch.device:
     """Return the device that training.device means here; raises EnvironmentFault."""
     if wanted == "cuda" and not torch.cuda.is_available():
+        why = unused_gpu()
         raise EnvironmentFault(
-            'training.device = "cuda", but torch sees no CUDA device',
+            'training.device = "cuda", but torch sees no CUDA device' + (f": {why}" if why else ""),
             'install a CUDA build of torch and check the driver, or set training.device = "cpu"',
         )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
@@ -299,7 +303,7 @@ def _state_bytes_per_rank(science: Science, model: ModelFacts, world: World) -> 
     """
     outside = (model.num_embedding_parameters + model.num_head_parameters) / model.num_parameters
     share = (outside + (1 - outside) / world.tensor_parallel) / num_shards(world)
-    trained = num_trained(science, model)
+    trained = num_trained_at_a_time(science, model)
     return int(state_bytes(model, science.optimizer.kind, trained) * share)
 
 
