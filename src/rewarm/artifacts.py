@@ -32,6 +32,7 @@ __all__ = [
     "file_sha256",
     "fingerprint",
     "fsync_folder",
+    "make_folder",
     "manifest_problems",
     "open_to_others",
     "parse_json",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "MANIFEST.json"
+
+_ELSEWHERE = "free some space or choose a folder that can be written, then run the command again"
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # it can only be read by setting it
@@ -82,6 +85,17 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path, *, fix: str = _ELSEWHERE) -> None:
+    """Make a folder and those above it, unless it is there; raises EnvironmentFault where there can
+    be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder} cannot be made ({error.strerror or error})", fix
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a kill at any instant, finds the old or the new one whole.
 
@@ -105,7 +119,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
                 os.unlink(temporary)
         raise EnvironmentFault(
             f"{path} cannot be written ({error.strerror or error})",
-            "free some space or choose a folder that can be written, then run the command again",
+            _ELSEWHERE,
         ) from error
 
 

@@ -3823,8 +3823,8 @@ MUTATIONS = [
     Mutation(
         promise="differences without spread are tested by their signs",
         file="comparison/paired.py",
-        old="else min(1.0, 2.0 * 0.5**count)\n",
-        new="else 0.0\n",
+        old="p = 1.0 if is_zero else 2.0 * 0.5**count\n",
+        new="p = 1.0 if is_zero else 0.0\n",
         test="tests/unit/test_comparison_statistics.py::"
         "test_differences_without_spread_are_tested_by_their_signs",
     ),
@@ -4009,18 +4009,48 @@ MUTATIONS = [
         "test_a_finished_run_whose_last_evaluation_was_damaged_is_measured_again",
     ),
     Mutation(
+        promise="a folder of a comparison that cannot be made is told",
+        file="artifacts.py",
+        old="        folder.mkdir(parents=True, exist_ok=True)\n    except OSError as error:\n",
+        new="        folder.mkdir(parents=True, exist_ok=True)\n    except ValueError as error:\n",
+        test="tests/unit/test_compare_arms.py::test_a_folder_that_cannot_be_made_is_told",
+    ),
+    Mutation(
         promise="evaluations that are lost for good are told, with the file and the remedy",
-        file="stages/launches.py",
-        old="        check_none_is_lost_for_good(plan, run)\n",
+        file="stages/compare.py",
+        old="        states = seen_whole(launches, states)\n",
         new="",
-        test="tests/unit/test_compare.py::"
-        "test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy",
+        test="tests/unit/test_compare_arms.py::"
+        "test_a_run_that_lost_evaluations_on_its_way_is_told_and_left_out",
+    ),
+    Mutation(
+        promise="a stream's run that lacks evaluations on its way is told",
+        file="stages/stream_corpora.py",
+        old="        states = seen_whole(launches, states)\n",
+        new="",
+        test="tests/unit/test_stream_corpora.py::"
+        "test_a_run_that_lost_what_was_measured_on_its_way_is_told",
+    ),
+    Mutation(
+        promise="a run that lacks evaluations on its way is none that is done",
+        file="evaluation/curves.py",
+        old="and not wanted <= measured.get(step, set())",
+        new="and not wanted",
+        test="tests/unit/test_lost_evaluations.py::"
+        "test_a_run_that_lost_evaluations_on_its_way_is_not_concluded_upon",
     ),
     Mutation(
         promise="claims cannot change once a run has begun",
         file="comparison/registration.py",
         old="        _check_same(known, claims, written)\n",
         new="        pass\n",
+        test="tests/unit/test_compare.py::test_claims_are_fixed_once_a_run_has_begun",
+    ),
+    Mutation(
+        promise="claims are fixed by runs of other seeds, too",
+        file="records/comparison_folder.py",
+        old='self.path.glob("runs/*/seed-*")',
+        new="()",
         test="tests/unit/test_compare.py::test_claims_are_fixed_once_a_run_has_begun",
     ),
     Mutation(
@@ -4115,21 +4145,21 @@ MUTATIONS = [
         file="stages/compared_runs.py",
         old="if not same and arm.budget_differs is None:",
         new="if False:",
-        test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
+        test="tests/unit/test_compare_arms.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
         promise="arms are measured on the same text",
         file="stages/compared_runs.py",
         old="    _check_measured_alike(found, problems)\n",
         new="",
-        test="tests/unit/test_compare.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
+        test="tests/unit/test_compare_arms.py::test_budgets_and_metrics_of_all_arms_are_looked_at",
     ),
     Mutation(
         promise="means are over text that every arm is measured on",
         file="comparison/metrics.py",
         old="set.intersection(*filter(None, named))",
         new="set.union(*filter(None, named))",
-        test="tests/unit/test_compare.py::test_means_are_over_what_every_arm_is_measured_on",
+        test="tests/unit/test_compare_arms.py::test_means_are_over_what_every_arm_is_measured_on",
     ),
     Mutation(
         promise="the interval of a mean is of the text that counts for it",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
+from rewarm.records.comparison import ComparisonResult
+from rewarm.records.run_folder import RunFolder
 from tests.support.road import SENTENCE
 from tests.support.tiny_models import make_tiny_base
 
@@ -17,7 +20,7 @@ sources.old = {{ path = "old.jsonl", role = "general", held_out = 0.1 }}
 sources.new = {{ path = "new.jsonl", role = "new", held_out = 0.1 }}
 phases = [{{ name = "all", weights = {{ new = 1.0 }} }}]
 schedule = {{ peak_lr = "pretraining.peak", final_lr = "peak/10" }}
-evaluation = {{ every_steps = 100, max_bytes_per_domain = 2000, stride_fraction = 1.0 }}
+evaluation = {{ every_steps = {every}, max_bytes_per_domain = 2000, stride_fraction = 1.0 }}
 checkpoints = {{ every_steps = {save_every} }}
 """
 
@@ -58,6 +61,7 @@ def make_comparison_folder(
     *,
     tokens: int = 1536,
     save_every: int = 100,
+    evaluate_every: int = 100,
     seed: int = 0,
 ) -> Path:
     """Write base, text, `recipe.toml` and `experiment.toml`; return the experiment's path."""
@@ -67,8 +71,24 @@ def make_comparison_folder(
         texts = (" ".join(rng.choice(words) for _ in range(60)) for _ in range(160))
         lines = "".join(f'{{"text": "{text} {k}"}}\n' for k, text in enumerate(texts))
         (folder / f"{name}.jsonl").write_text(lines)
-    recipe = RECIPE.format(tokens=tokens, save_every=save_every)
+    recipe = RECIPE.format(tokens=tokens, save_every=save_every, every=evaluate_every)
     (folder / "recipe.toml").write_text(recipe)
     path = folder / "experiment.toml"
     path.write_text(experiment)
     return path
+
+
+def root_of(experiment: Path) -> Path:
+    """Return the folder of the comparison that an `experiment.toml` made here describes."""
+    return experiment.parent / "comparisons" / "replay"
+
+
+def result_of(experiment: Path) -> ComparisonResult:
+    """Return what its comparison came to."""
+    written = (root_of(experiment) / "result.json").read_text()
+    return ComparisonResult.model_validate(json.loads(written))
+
+
+def run_of(experiment: Path, arm: str, seed: int) -> RunFolder:
+    """Return the folder of one of its runs."""
+    return RunFolder(root_of(experiment) / "runs" / arm / f"seed-{seed}")

@@ -1,4 +1,5 @@
-"""`rewarm compare` from end to end on a tiny base: runs, pairs, verdict, page, failures."""
+"""`rewarm compare` from end to end on a tiny base: runs, pairs, verdict, page, and what a finished
+comparison says when something of it is touched. What these tests change they put back."""
 
 from __future__ import annotations
 
@@ -6,10 +7,7 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +16,9 @@ from safetensors.numpy import load_file
 from rewarm.cli import main
 from rewarm.order.position import slots_of_step
 from rewarm.planning.plan import load_plan
-from rewarm.records.comparison import ComparisonResult, Membership
+from rewarm.records.comparison import Membership
 from rewarm.records.run_folder import RunFolder
-from tests.support.comparisons import EXPERIMENT, make_comparison_folder
+from tests.support.comparisons import EXPERIMENT, make_comparison_folder, result_of, root_of, run_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,20 +28,6 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_comparison_folder(tmp_path_factory.mktemp("compare"))
     assert main(["compare", str(path)]) == 0
     return path
-
-
-def root_of(experiment: Path) -> Path:
-    return experiment.parent / "comparisons" / "replay"
-
-
-def result_of(experiment: Path) -> ComparisonResult:
-    return ComparisonResult.model_validate(
-        json.loads((root_of(experiment) / "result.json").read_text())
-    )
-
-
-def run_of(experiment: Path, arm: str, seed: int) -> RunFolder:
-    return RunFolder(root_of(experiment) / "runs" / arm / f"seed-{seed}")
 
 
 def test_every_arm_runs_with_every_seed(experiment: Path) -> None:
@@ -162,6 +146,10 @@ def test_claims_are_fixed_once_a_run_has_begun(
                 assert what in told
             assert "arms.replay: its recipe changed since the runs began" in told
             assert "another name" in told
+        # Nor is it another experiment where none of its own runs has begun.
+        experiment.write_text(before.replace("seeds = 3", "seeds = [4, 5, 6]"))
+        assert main(["compare", str(experiment), "--dry-run"]) == 2
+        assert "seeds: it was “[1,2,3]”" in capsys.readouterr().err
         # How runs are carried out is no claim, nor are comments and descriptions.
         experiment.write_text(
             "# a comment\n" + before.replace("workers = 2", "workers = 1").replace("alone", "only")
@@ -261,9 +249,7 @@ def test_evaluations_that_cannot_be_measured_again_are_told_with_a_remedy(
 ) -> None:
     """Those on the way: their weights are gone, and a gap would be worked out without them."""
     text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
-    path = make_comparison_folder(tmp_path, text)
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(recipe.read_text().replace("every_steps = 100, max", "every_steps = 2, max"))
+    path = make_comparison_folder(tmp_path, text, evaluate_every=2)
     assert main(["compare", str(path)]) == 0
     before = result_of(path)
     run = run_of(path, "replay", 7)
@@ -295,181 +281,6 @@ def test_a_claim_written_after_the_runs_is_told(experiment: Path) -> None:
         assert "AFTER runs had begun" in (root_of(experiment) / "report.html").read_text()
     finally:
         record.write_bytes(kept)
-
-
-def test_a_dry_run_shows_everything_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = make_comparison_folder(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    assert main(["compare", str(path), "--dry-run"]) == 0
-    assert sorted(tmp_path.rglob("*")) == before
-    told = capsys.readouterr().out
-    words = " ".join(told.split())
-    assert "3 arms × 3 seeds (1, 2, 3): 9 runs, processes, 2 at a time" in words
-    assert "tokens are estimates" in words
-    # Two primaries of one contrast: the control's copy is none.
-    assert "2 tests of 3 pairs at 5% together (Holm): with 80 % power the strictest" in words
-    assert "a difference of 8.0 and that there is none up to a margin of ±6.3, in stand" in words
-    lines = [line.split() for line in told.splitlines()]
-    assert ["replay", "1.15k", "384"] in lines  # exposure: 18 and 6 of 24 sequences of 64 tokens
-    # 6 cosine steps from 0.01 towards 0.001, by hand: Σ 0.001 + 0.009 (1 + cos(πk/6))/2 = 0.0375
-    assert any(line[:1] == ["replay"] and "1.54k" in line and "0.0375" in line for line in lines)
-
-
-def test_a_dry_run_answers_without_torch(tmp_path: Path) -> None:
-    path = make_comparison_folder(tmp_path)
-    asked = (
-        "import sys; from rewarm.cli import main; "
-        f"code = main(['compare', {str(path)!r}, '--dry-run']); "
-        "sys.exit(code or ('torch' in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_budgets_and_metrics_of_all_arms_are_looked_at(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = EXPERIMENT.replace('"adaptation"', '"answers.new"') + (
-        "\n[arms.longer]\nset.budget.tokens = 2048\n"
-        '[arms.talks]\nbudget_differs = "no reason"\n'
-        '[arms.lost]\nset.sources.new.path = "nowhere.jsonl"\n'
-        "[arms.half]\nset.evaluation.max_bytes_per_domain = 1000\n"
-        "[arms.kept]\nset.sources.old.held_out = 0.3\n"
-        '[arms.repeats]\nset.budget.tokens = "1M"\nbudget_differs = "to see it fail"\n'
-    )
-    path = make_comparison_folder(tmp_path, text)
-    assert main(["compare", str(path), "--dry-run"]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "arms.longer: its budget is 2.05k tokens, the control's 1.54k" in told
-    assert "arms.talks.budget_differs: its budget is the control's" in told
-    assert "arms.lost: sources.new.path" in told
-    assert "arms.half: evaluation.max_bytes_per_domain: it is 1000, the control's 2000" in told
-    assert "arms.kept: sources.old: it holds out other text" in told
-    assert "arms.repeats: sources.new: the phases ask" in told
-    assert "primary[1].metric: 'answers.new' is not measured of" in told
-    assert "measured are: forgetting, adaptation, mean_loss" in told
-
-
-def test_means_are_over_what_every_arm_is_measured_on(tmp_path: Path) -> None:
-    """Old text that one arm alone holds out moves neither its mean nor the interval of it."""
-    text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
-    source = '{ path = "more.jsonl", role = "replay", held_out = 0.2 }'
-    text = text.replace("set.phases = [", f"set.sources.more = {source}\nset.phases = [").replace(
-        "old = 0.25", "old = 0.15, more = 0.1"
-    )
-    path = make_comparison_folder(tmp_path, text)
-    lines = "".join(f'{{"text": "{"words of another kind " * 12} {k}"}}\n' for k in range(160))
-    (tmp_path / "more.jsonl").write_text(lines)
-    assert main(["compare", str(path)]) == 0
-    result = result_of(path)
-    none, replay = (result.runs_of(arm)[0].values for arm in ("none", "replay"))
-    assert "held_out.more" in replay
-    assert "held_out.more" not in none
-    of_old = replay["held_out.old"] - none["held_out.old"]
-    effect = result.primary[0]
-    assert effect.metric == "forgetting"
-    assert effect.mean == pytest.approx(of_old)
-    assert replay["mean_loss"] == pytest.approx(
-        (replay["held_out.old"] + replay["held_out.new"]) / 2
-    )
-    assert any("Not every arm is measured on more" in note for note in result.notes)
-
-
-def test_one_seed_has_no_verdict(tmp_path: Path) -> None:
-    text = EXPERIMENT.replace("seeds = 3", "seeds = [7]").replace("noise_floor = true", "")
-    path = make_comparison_folder(tmp_path, text)
-    assert main(["compare", str(path)]) == 0
-    result = result_of(path)
-    assert result.verdict == "No verdict: one seed claims nothing about training"
-    forgetting = result.primary[0]
-    assert (forgetting.word, forgetting.low, forgetting.p_holm) == ("one seed", None, None)
-    assert forgetting.document_low is not None
-    assert forgetting.document_low < (forgetting.mean or 0) < (forgetting.document_high or 0)
-    assert "claims nothing about training" in forgetting.sentence
-
-
-def test_a_failed_arm_does_not_sink_the_rest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    text = EXPERIMENT.replace("noise_floor = true", "") + (
-        '\n[arms.broken]\nset.base.path = "bases/{seed}"\n'
-    )
-    path = make_comparison_folder(tmp_path, text.replace("seeds = 3", "seeds = 2"))
-    for seed in (1, 2):
-        make_comparison_folder_base(tmp_path, seed)
-    damaged = tmp_path / "bases" / "2" / "model.safetensors"
-    intact = damaged.read_bytes()
-    tensors = load_file(damaged)
-    name = next(key for key in tensors if "norm" in key)
-    tensors[name][0] = math.nan
-    save_file(tensors, damaged, metadata={"format": "pt"})
-
-    assert main(["compare", str(path)]) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "broken, seed 2 failed; the last it said" in told
-    assert "holds values that are not finite" in told
-    result = result_of(path)
-    states = {(run.arm, run.seed): run.state for run in result.runs}
-    assert states.pop(("broken", 2)) == "failed"
-    assert set(states.values()) == {"done"}
-    effects: dict[tuple[str, str], Any] = {(e.metric, e.arm): e for e in result.primary}
-    assert effects["forgetting", "replay"].seeds == (1, 2)
-    assert effects["forgetting", "broken"].seeds == (1,)
-    # A test that could not be made stays in the family with p = 1: Holm's m is 4, not 2.
-    tested = sorted(e.p for e in result.primary if e.p is not None)
-    assert min(e.p_holm for e in result.primary if e.p_holm is not None) == pytest.approx(
-        min(1.0, 4 * tested[0])
-    )
-    assert any("Failed, and left out" in note for note in result.notes)
-    page = (root_of(path) / "report.html").read_text()
-    assert "not finite" in page
-
-    # Mended, the same command makes the failed run alone.
-    damaged.write_bytes(intact)
-    before = run_of(path, "replay", 1).events_log.read_bytes()
-    assert main(["compare", str(path)]) == 0
-    assert run_of(path, "replay", 1).events_log.read_bytes() == before
-    assert {run.state for run in result_of(path).runs} == {"done"}
-
-
-def make_comparison_folder_base(folder: Path, seed: int) -> None:
-    from tests.support.tiny_models import make_tiny_base
-
-    make_tiny_base(folder / "bases" / str(seed), seed=seed)
-
-
-def test_an_arm_from_scratch_is_measured_against_the_base(tmp_path: Path) -> None:
-    text = EXPERIMENT.replace("noise_floor = true", "").replace("seeds = 3", "seeds = 2") + (
-        '\n[arms.union]\nfrom_scratch = true\nbudget_differs = "the sum of base and arm"\n'
-        "set.budget.tokens = 2048\n"
-    )
-    path = make_comparison_folder(tmp_path, text)
-    assert main(["compare", str(path)]) == 0
-    result = result_of(path)
-    arm = result.arm("union")
-    assert (arm.from_scratch, arm.budget_differs, arm.num_steps) == (
-        True,
-        "the sum of base and arm",
-        8,
-    )
-    assert any("the sum of base and arm" in note for note in result.notes)
-    for seed in (1, 2):
-        own = {(r.step, r.domain): r.value for r in run_of(path, "union", seed).evals()}
-        base = {(r.step, r.domain): r.value for r in run_of(path, "none", seed).evals()}
-        assert own[0, "old"] != base[0, "old"]  # it begins elsewhere …
-        run = next(r for r in result.runs if (r.arm, r.seed) == ("union", seed))
-        # … and its changes are counted from the control's base.
-        assert run.values["forgetting"] == pytest.approx(own[8, "old"] - base[0, "old"])
-        assert "stability_gap.depth" not in run.values
-    weights = [
-        (root_of(path) / "bases" / f"base-from-scratch-{s}" / "model.safetensors").read_bytes()
-        for s in (1, 2)
-    ]
-    assert weights[0] != weights[1]
 
 
 def test_every_run_knows_its_part_in_the_comparison(experiment: Path) -> None:

@@ -113,6 +113,13 @@ run = { mode = "screen", sbatch = ["partition"] }
         assert words in found[where], (where, found)
 
 
+@pytest.mark.parametrize("mode", ["", 'mode = "sequential", '])
+def test_workers_of_runs_that_go_one_after_another_are_told(mode: str, tmp_path: Path) -> None:
+    found = problems_of(tmp_path, EXPERIMENT + f"run = {{ {mode}workers = 4 }}\n")
+    assert found["run.workers"].startswith("it is 4, and runs go one after another")
+    assert read(tmp_path, EXPERIMENT + f"run = {{ {mode}workers = 1 }}\n").run.workers == 1
+
+
 @pytest.mark.parametrize(
     ("expect", "why"),
     [

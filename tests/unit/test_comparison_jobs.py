@@ -22,7 +22,7 @@ from rewarm.records.run_folder import RunFolder
 from rewarm.stages.launches import devices_of_slots
 from rewarm.stages.ray_runs import _train
 from rewarm.stages.slurm import array_script, submit, take_job
-from tests.support.comparisons import EXPERIMENT, make_comparison_folder
+from tests.support.comparisons import EXPERIMENT, make_comparison_folder, result_of, run_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -149,7 +149,7 @@ def pretend_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, *, tasks_run: b
 def test_slurm_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = make_comparison_folder(tmp_path, SLURM)
+    path = make_comparison_folder(tmp_path, SLURM, evaluate_every=3)
     log = pretend_slurm(tmp_path, monkeypatch, tasks_run=True)
     root = tmp_path / "comparisons" / "replay"
 
@@ -166,8 +166,18 @@ def test_slurm_from_end_to_end(
 
     assert main(["compare", str(path)]) == 0
     assert len(log.read_text().splitlines()) == 1
-    result = ComparisonResult.model_validate(json.loads((root / "result.json").read_text()))
-    assert {run.state for run in result.runs} == {"done"}
+    assert {run.state for run in result_of(path).runs} == {"done"}
+
+    # Its end and what came before are lost: the job measures the end again, and that is no whole.
+    evals = run_of(path, "replay", 1).evals_log
+    lines = evals.read_bytes().splitlines(keepends=True)
+    evals.write_bytes(b"".join(line for line in lines if json.loads(line)["step"] == 0))
+    assert main(["compare", str(path)]) == 0
+    assert len(log.read_text().splitlines()) == 2
+    capsys.readouterr()
+    assert main(["compare", str(path)]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "what was measured after 3 steps is not on record" in told
 
 
 def test_a_job_that_came_to_nothing_is_told_and_submitted_again(

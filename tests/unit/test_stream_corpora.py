@@ -286,6 +286,25 @@ def test_what_is_done_is_left_as_it_is(streamed: Path, monkeypatch: pytest.Monke
     assert _runs(before) == _runs((folder / "result.json").read_bytes())
 
 
+def test_a_run_that_lost_what_was_measured_on_its_way_is_told(
+    streamed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows of the matrix are measured on the way: there is nothing in their place."""
+    run = RunFolder(streamed / "streams/domains/runs/base/er/seed-1")
+    kept = run.evals_log.read_bytes()
+    lines = kept.splitlines(keepends=True)
+    monkeypatch.setattr(stream_corpora, "run_here", _pretend)
+    try:
+        run.evals_log.write_bytes(b"".join(line for line in lines if json.loads(line)["step"] != 6))
+        assert main(["stream", str(streamed / "stream.toml")]) == 1
+        told = " ".join(capsys.readouterr().out.split())
+        assert "what was measured after 6 steps is not on record" in told
+        assert f"move {run.path} away" in told
+    finally:
+        run.evals_log.write_bytes(kept)
+    assert main(["stream", str(streamed / "stream.toml")]) == 0
+
+
 def test_a_damaged_memory_is_written_anew_to_the_byte(
     streamed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

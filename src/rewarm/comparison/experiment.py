@@ -251,8 +251,8 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"arms.{name}", "the control's copy is called so", "give the arm another name"
     if names:
         yield from _unknown_arms(tree, names)
-    primary = tree.get("primary")
-    metrics = _tables(primary)
+    yield from _without_effect(tree.get("run"))
+    metrics = _tables(tree.get("primary"))
     contrasts = _tables(tree.get("contrasts"))
     yield from _contradictions_of_primaries(metrics, contrasts)
     if contrasts and all(contrast.get("exploratory") is True for contrast in contrasts):
@@ -322,6 +322,18 @@ def _contradictions_of_primaries(
         problem = margin_problem(expectations, given="within" in primary)
         if problem is not None:
             yield f"primary[{index}].within", *problem
+
+
+def _without_effect(run: object) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(run, dict) or run.get("mode", "sequential") != "sequential":
+        return
+    workers = run.get("workers")
+    if isinstance(workers, int) and workers > 1:
+        yield (
+            "run.workers",
+            f"it is {workers}, and runs go one after another",
+            'set run.mode = "processes", or leave it out',
+        )
 
 
 def _is_whole(within: object, metric: str) -> bool:

@@ -35,7 +35,6 @@ __all__ = [
     "LEVEL",
     "POWER",
     "PairedMean",
-    "has_no_spread",
     "holm",
     "inside_p",
     "interval_at",
@@ -65,11 +64,8 @@ class PairedMean(NamedTuple):
     """Of the two-sided t test that the mean is 0; without spread that of signs."""
 
 
-def has_no_spread(differences: Sequence[float], scale: float = 0.0) -> bool:
-    """Tell whether two or more differences are one number up to rounding.
-
-    `scale` is the largest of the values that they were taken of, whose rounding they bear.
-    """
+def _has_no_spread(differences: Sequence[float], scale: float = 0.0) -> bool:
+    """Tell whether two or more differences are one number up to rounding."""
     largest = max(scale, *map(abs, differences))
     return float(np.std(differences, ddof=1)) <= _ROUNDING * largest
 
@@ -77,7 +73,8 @@ def has_no_spread(differences: Sequence[float], scale: float = 0.0) -> bool:
 def paired_mean(differences: Sequence[float], scale: float = 0.0) -> PairedMean:
     """Return the mean with its 95 % t interval and test; ValueError without a difference.
 
-    `scale` is that of `has_no_spread`.
+    `scale` is the largest of the values that the differences were taken of, whose rounding they
+    bear.
     """
     if not differences:
         raise ValueError("no pair to compare")
@@ -85,9 +82,9 @@ def paired_mean(differences: Sequence[float], scale: float = 0.0) -> PairedMean:
     if count == 1:
         return PairedMean(mean, None, None, None, None)
     low, high = interval_at(differences, CONFIDENCE, scale)
-    if has_no_spread(differences, scale):
+    if _has_no_spread(differences, scale):
         is_zero = abs(mean) <= _ROUNDING * scale
-        p = 1.0 if is_zero else min(1.0, 2.0 * 0.5**count)
+        p = 1.0 if is_zero else 2.0 * 0.5**count
         is_told = math.isfinite(low)
         return PairedMean(mean, 0.0, low if is_told else None, high if is_told else None, p)
     sd = float(np.std(differences, ddof=1))
@@ -104,7 +101,7 @@ def interval_at(
     """
     count = len(differences)
     mean = float(np.mean(differences))
-    if has_no_spread(differences, scale):
+    if _has_no_spread(differences, scale):
         is_enough = 2.0 * 0.5**count <= 1.0 - confidence
         return (mean, mean) if is_enough else (-math.inf, math.inf)
     error = float(np.std(differences, ddof=1)) / math.sqrt(count)
@@ -123,7 +120,7 @@ def inside_p(
     """
     count = len(differences)
     mean = float(np.mean(differences))
-    if has_no_spread(differences, scale):
+    if _has_no_spread(differences, scale):
         return 0.5**count if lowest < mean < highest else 1.0
     error = float(np.std(differences, ddof=1)) / math.sqrt(count)
     above = noncentral_t_cdf((lowest - mean) / error, count - 1)

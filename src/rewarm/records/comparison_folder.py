@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,3 +40,8 @@ class ComparisonFolder:
     def run(self, arm: str, seed: int) -> RunFolder:
         """Return the folder of an arm's run with a seed."""
         return RunFolder(self.path / "runs" / arm / f"seed-{seed}")
+
+    def runs(self) -> Iterator[RunFolder]:
+        """Yield the folders of all runs that are there, of arms and seeds that are no more too."""
+        for path in sorted(self.path.glob("runs/*/seed-*")):
+            yield RunFolder(path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rewarm.artifacts import append_json_line, parse_json
+from rewarm.artifacts import append_json_line, make_folder, parse_json
 from rewarm.records.facts import Amendment, EvalRecord, EventRecord, Record, StepRecord
 from rewarm.records.memory import LaunchMemory
 from rewarm.records.merging import MergePoint
@@ -143,7 +143,7 @@ class RunFolder:
 
     @property
     def exit_code(self) -> Path:
-        """The code that its last launch ended with, where it was one of several and failed."""
+        """The code that its last launch ended with, where it was one of several."""
         return self.path / "exit_code"
 
     @property
@@ -186,8 +186,8 @@ class RunFolder:
         return any(path.exists() for path in (self.checkpoints, self.steps_log, self.events_log))
 
     def make_log_folder(self) -> None:
-        """Create the folder of the logs where it is missing."""
-        self.steps_log.parent.mkdir(parents=True, exist_ok=True)
+        """Create the folder of the logs where it is missing; EnvironmentFault where it cannot."""
+        make_folder(self.steps_log.parent)
 
     def append_step(self, record: StepRecord) -> None:
         """Append the record of one step."""
@@ -288,11 +288,13 @@ class RunFolder:
         """Return how far a run of so many steps is, by its folder alone."""
         if self.is_done_after(num_steps):
             return "done"
-        if self._ended_with() not in (None, 0):
+        if self._ended_with() is not None:  # 0, too: it ended, and what makes it done is not there
             return "failed"
         return "running" if self.steps_log.exists() else "waiting"
 
     def _ended_with(self) -> int | None:
+        """Return what its last launch ended with, where it was one of several; a launch that is
+        under way has none."""
         try:
             return int(self.exit_code.read_text(encoding="ascii"))
         except (OSError, ValueError):

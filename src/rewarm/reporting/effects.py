@@ -108,7 +108,10 @@ def written_down(known: Registration) -> str:
 
 
 def stated(known: Registration | None) -> str:
-    """Return what stands before a hypothesis: that it was stated beforehand, where it was."""
+    """Return what stands before a hypothesis: that it was stated beforehand, where it was.
+
+    Of tables of published results, which have a line for it; `written_down` is of pages.
+    """
     if known is None or (known.before_runs and not known.again):
         return "Stated beforehand"
     first = " ".join(["First stated", _minute(known.time), _before_or_after(known)]).strip()

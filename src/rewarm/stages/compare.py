@@ -6,7 +6,6 @@ the same command goes on wherever it was stopped. What is claimed is written dow
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rewarm.artifacts import provenance, write_json
+from rewarm.artifacts import make_folder, provenance, write_json
 from rewarm.comparison.arms import Arm, arms_of
 from rewarm.comparison.experiment import Experiment, WrittenExperiment, read_experiment
 from rewarm.comparison.metrics import harness_problems
@@ -40,8 +39,8 @@ from rewarm.stages.compared_runs import (
     workers_of,
 )
 from rewarm.stages.held_plans import FIX, check_done_run
-from rewarm.stages.job import Job, command_line, keep_plan
-from rewarm.stages.launches import Launch, States, run_here, state_on_disk
+from rewarm.stages.job import Job, command_line, keep_plan, trouble_with_folder
+from rewarm.stages.launches import Launch, States, run_here, seen_whole, state_on_disk
 from rewarm.stages.memberships import note_memberships
 from rewarm.stages.terminated import TerminatedError, sigterm_raises, tell_stopped
 from rewarm.training.lock import hold_lock
@@ -75,7 +74,7 @@ def run_compare(path: Path, *, dry_run: bool, open_chat: OpenChat | None = None)
     if dry_run:
         comparison.say("\nnothing was run: leave out --dry-run to begin")
         return FINISHED
-    comparison.folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(comparison.folder.path, fix="name another `folder` in the experiment")
     try:
         with sigterm_raises(), hold_lock(comparison.folder.lock, comparison.say):
             return comparison.carry_out()
@@ -107,18 +106,17 @@ class _Comparison:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def check_folder(self) -> None:
-        path = self.folder.path
-        if os.path.lexists(path) and not path.is_dir():
-            raise RecipeError.one("folder", f"{path} is not a folder", "name another one")
+        trouble = trouble_with_folder(self.folder.path)
+        if trouble is not None:
+            raise RecipeError.one("folder", trouble, "name another one")
 
     def check_claims(self) -> None:
         """Raise where what is claimed is not what was written down when the runs began."""
         self._register(write=False)
 
     def _register(self, *, write: bool) -> Registration:
-        begun = any(
-            job.run.has_begun() for job in jobs_of(self.experiment, self.arms, self.folder).values()
-        )
+        # Runs of other seeds, or of arms that were called otherwise, have shown something as well.
+        begun = any(run.has_begun() for run in self.folder.runs())
         claims = claims_of(self.written, self.arms)
         return register(self.written, claims, has_begun=begun, write=write)
 
@@ -190,6 +188,7 @@ class _Comparison:
                 "how far the others are and, once they ended, what came of it"
             )
             return FINISHED
+        states = seen_whole(launches, states)
         self._drop_checkpoints(launches, states)
         self._tell_failures(launches, states)
         return self._conclude(registration, planned, states)

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm import __version__
-from rewarm.artifacts import fingerprint, write_atomically
+from rewarm.artifacts import fingerprint, make_folder, write_atomically
 from rewarm.errors import RewarmError
 from rewarm.planning.plan import Plan
 from rewarm.planning.schedule import area_under
@@ -28,7 +28,7 @@ from rewarm.stages.board import Board
 from rewarm.stages.demo_experiment import experiment_text
 from rewarm.stages.demo_text import DemoLimits, DemoText, harvest_demo_text
 from rewarm.stages.job import command_line, keep_plan, open_job
-from rewarm.stages.launches import Launch, num_cores, run_here, threads_of_each
+from rewarm.stages.launches import Launch, num_cores, run_here, seen_whole, threads_of_each
 from rewarm.stages.model_tools import MODEL_TOOLS
 from rewarm.stages.plan import plan_job
 from rewarm.stages.prepare import prepare_job
@@ -265,7 +265,7 @@ def _take_the_road(folder: Path, sizes: DemoSizes, console: Console) -> Path:
         [asdict(sizes), text.old.sha256, text.new.sha256, text.qa.sha256, __version__]
     )
     work = folder / f"demo-{key[:8]}"
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     _base(work, text, sizes, console)
     plans = _plan_arms(work, text, sizes)
     experiment = work / "experiment.toml"
@@ -406,6 +406,7 @@ def _train_arms(work: Path, plans: Mapping[str, Plan], console: Console) -> None
             num_threads=threads_of_each(num_workers),
             show=board.show,
         )
+    states = seen_whole(launches, states)
     for launch in launches:
         if states[launch.name] != "done":
             raise RewarmError(

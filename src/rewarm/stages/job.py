@@ -19,7 +19,15 @@ from rewarm.training.checkpoint import find_newest_verified
 from rewarm.training.lock import hold_lock
 from rewarm.training.saved import check_plan, read_saved_state
 
-__all__ = ["Job", "command_line", "job_of", "keep_plan", "open_job", "open_run"]
+__all__ = [
+    "Job",
+    "command_line",
+    "job_of",
+    "keep_plan",
+    "open_job",
+    "open_run",
+    "trouble_with_folder",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +58,14 @@ def job_of(recipe: Recipe, folder: Path, run: Path | None = None) -> Job:
     prepared = folder / recipe.prepared_folder
     problems = Problems()
     for key, wanted in (("run_folder", run), ("prepared_folder", prepared)):
-        trouble = _trouble_with_folder(wanted)
+        trouble = trouble_with_folder(wanted)
         if trouble is not None:
             problems.add(key, trouble, "name a folder, or a new one")
     problems.raise_as(RecipeError)
     return Job(recipe, folder, RunFolder(run), prepared)
 
 
-def _trouble_with_folder(wanted: Path) -> str | None:
+def trouble_with_folder(wanted: Path) -> str | None:
     """Return why a folder cannot be there; None where it is, or can be made as far as names go."""
     for place in (wanted, *wanted.parents):
         try:

@@ -22,7 +22,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rewarm.artifacts import write_atomically
-from rewarm.errors import EnvironmentFault, RewarmError, RunFolderError
+from rewarm.errors import EnvironmentFault, PlanError, RewarmError, RunFolderError
+from rewarm.evaluation.curves import lost_on_its_way
 from rewarm.planning.plan import Plan, load_plan
 from rewarm.records.run_folder import RunFolder
 from rewarm.training.lock import hold_lock
@@ -33,6 +34,7 @@ __all__ = [
     "devices_of_slots",
     "num_cores",
     "run_here",
+    "seen_whole",
     "settled",
     "state_on_disk",
     "threads_of_each",
@@ -199,7 +201,39 @@ def settled(launch: Launch, code: int) -> str:
     return "failed"
 
 
+def seen_whole(launches: Sequence[Launch], states: States) -> States:
+    """Return what became of runs as far as it may be concluded upon, however they were launched.
+
+    One whose log has lost evaluations on its way is none that is done: its curves would leave them
+    out, and their weights are gone. Its own log says what to do.
+    """
+    found = dict(states)
+    for launch in launches:
+        lost = _lost(launch.run) if states[launch.name] == "done" else []
+        if lost:
+            found[launch.name] = "failed"
+            _append(
+                launch.run,
+                f"{launch.run.evals_log}: lines of it are damaged or gone: what was measured after "
+                f"{', '.join(map(str, lost))} steps is not on record: restore it from a copy; or "
+                f"move {launch.run.path} away, and the same command trains this run anew",
+            )
+    return found
+
+
+def _lost(run: RunFolder) -> list[int]:
+    """Return what is lost by the plan that the run was trained by; one that cannot be read says
+    nothing."""
+    try:
+        return lost_on_its_way(load_plan(run.plan), run.evals())
+    except PlanError:
+        return []
+
+
 def _append(run: RunFolder, line: str) -> None:
+    """Add a line to what the run said, unless it is the last one already."""
+    if run.last_lines().endswith(line):
+        return
     with run.output.open("a", encoding="utf-8") as log:
         log.write(f"{line}\n")
 
@@ -229,14 +263,12 @@ def _end_with_parent() -> None:
 
 def train_here(folder: Path, command: str, console: Console) -> int:
     """Train a run as it is planned; what goes wrong is told on the console, as the verb would."""
-    from rewarm.stages.lost_evaluations import check_none_is_lost_for_good
     from rewarm.stages.train import train_plan
 
     run = RunFolder(folder)
     try:
         _wait_until_free(run, console)
         plan = load_plan(run.plan)
-        check_none_is_lost_for_good(plan, run)
         return train_plan(plan, run, command=command, console=console)
     except RewarmError as error:
         console.print(f"rewarm: error: {error}", markup=False, highlight=False, soft_wrap=True)

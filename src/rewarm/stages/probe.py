@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from rewarm.artifacts import read_json, write_json
+from rewarm.artifacts import make_folder, read_json, write_json
 from rewarm.errors import EnvironmentFault, PlanError, RunFolderError
 from rewarm.planning.plan import Placement, Plan
 from rewarm.planning.probed import probe_key
@@ -48,7 +48,7 @@ def probe_plan(plan: Plan, run: RunFolder, *, say: Say = lambda line: None) -> P
             "the plan stands on estimates of the text, and a probe trains on it",
             "run `rewarm prepare` first",
         )
-    run.path.mkdir(parents=True, exist_ok=True)
+    make_folder(run.path)
     with ExitStack() as stack:
         stack.enter_context(hold_lock(run.lock, lambda message: None))
         for left in run.path.glob(f"{_PREFIX}*"):  # of a probe that was killed

@@ -20,7 +20,7 @@ from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
 from rewarm.stages.board import Board
 from rewarm.stages.job import command_line
-from rewarm.stages.launches import Launch, run_here, threads_of_each
+from rewarm.stages.launches import Launch, run_here, seen_whole, threads_of_each
 from rewarm.stages.stream_corpora_keep import keep_plans
 from rewarm.stages.stream_corpora_plans import CorporaPlans, CorpusSizes, PlannedCourse
 from rewarm.stages.stream_corpora_records import about_corpora, plan_facts, run_records
@@ -95,6 +95,7 @@ class _CorporaStream:
                 num_threads=threads_of_each(1),
                 show=board.show,
             )
+        states = seen_whole(launches, states)
         failed = [launch for launch in launches if states[launch.name] != "done"]
         for launch in launches:
             if states[launch.name] == "done" and launch.run.checkpoints.exists():

@@ -17,6 +17,7 @@ from rewarm.artifacts import (
     MANIFEST_NAME,
     fingerprint,
     fsync_folder,
+    make_folder,
     manifest_problems,
     parse_json,
     temporary_folder,
@@ -65,7 +66,7 @@ def write_memory(plan: Plan, kept: Sequence[KeptDocument], folder: Path) -> Path
     if _stands(folder, made_of):
         return folder / _FILES[0]
     views = {name: open_view(corpora[name]) for name in names}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with temporary_folder(folder.parent, f".{folder.name}-") as made:
         write_shard(
             made / _SHARD,

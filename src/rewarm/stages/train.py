@@ -28,7 +28,7 @@ from rewarm.stages.base_on_ranks import fill_base, planned_base_without_weights
 from rewarm.stages.console import TrainConsole
 from rewarm.stages.harness import harness_of
 from rewarm.stages.job import command_line, keep_plan, open_job, open_run
-from rewarm.stages.lost_evaluations import measure_lost_ends
+from rewarm.stages.lost_evaluations import measure_lost_ends, tell_lost_ends
 from rewarm.stages.measuring import suites_of
 from rewarm.stages.objective import Objective
 from rewarm.stages.optimizer_state import check_planned_optimizer_state
@@ -221,10 +221,12 @@ def train_plan(
             until_step=until_step,
             world=world,
         )
+        # A launch that found it finished has taken no step, and measured nothing.
         if ending.finished and world.is_alone:
-            # A launch that found it finished has taken no step, and measured nothing.
             told = console or Console()
             measure_lost_ends(plan, run, suites.full, placement, harness[0], told, live.say)
+        elif ending.finished and world.is_main:
+            tell_lost_ends(plan, run, live.say)
     if ending.forgot:
         return FORGOT
     return FINISHED if ending.signal is None else STOPPED
