@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,15 @@ def test_a_plan_of_a_labelled_run_is_told_as_that(
     assert "open report.html in the stream's folder" in said
 
 
+@pytest.fixture
+def _deaf() -> Iterator[None]:
+    """SIGTERM that nobody in the command hears does not end the tests."""
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.usefixtures("_deaf")
 def test_sigterm_ends_streams_of_corpora_and_the_demo_in_good_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
