@@ -226,8 +226,8 @@ MUTATIONS = [
     Mutation(
         promise="the allocator's share of what eager blocks keep is that of launches",
         file="planning/memory.py",
-        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.25",
-        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 0.25, 0.25",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.2",
+        new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 0.2, 0.2",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),
     Mutation(
@@ -2357,7 +2357,7 @@ MUTATIONS = [
     Mutation(
         promise="the memory estimate counts fragmentation on a CPU",
         file="planning/memory.py",
-        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.25",
+        old="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.2",
         new="_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.0",
         test="tests/unit/test_plan.py::test_peak_memory_by_hand",
     ),

@@ -46,7 +46,7 @@ _MAPPED_BYTES = 2**25
 # 1.5 in launches of four shapes, docs/speed.md), and of all else. The hole that an array leaves is
 # too small for the next of its size: torch asks for an address at a multiple of 64 bytes, and glibc
 # looks for 96 bytes more. To map all of it takes a step more time (docs/negative-results.md).
-_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.25
+_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.2
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
 # A compiled gate's activation is computed again.
 _GATED_ARRAYS_COMPILED = 3
