@@ -15,7 +15,7 @@ from rewarm.errors import EnvironmentFault, PlanError
 from rewarm.planning.budget import largest_micro_batch
 from rewarm.planning.fitting import compiles_blocks
 from rewarm.planning.footprint import peak_of_placement
-from rewarm.planning.memory import StepShape, peak_memory
+from rewarm.planning.memory import StepShape, kept_bytes_per_token, peak_memory
 from rewarm.planning.peak import peak_estimate
 from rewarm.planning.plan import Placement, Science
 from rewarm.planning.selection import num_trained
@@ -155,13 +155,24 @@ def test_the_plan_estimates_what_a_launch_on_a_cpu_is_laid_as(
 
 
 def test_compiled_blocks_keep_less_where_they_are_gated() -> None:
-    """And the compiler its own 100 MiB on a CPU. Without a gate none was seen to keep less."""
+    """And the compiler its own 100 MiB on a CPU. Without a gate none was seen to keep less.
+
+    Of 4 layers of width 100 and middle 300: a block keeps what norms read but not what they
+    divided (2 · 100, not 4 · 100) and three of four arrays of the middle; in bf16 one cast of what
+    products read for five (2 · 100, not 5 · 100).
+    """
     facts = make_model_facts()
     plain = facts.model_copy(
         update={"tensor_shapes": {"layers.0.mlp.up.weight": (4, 2), "layers.0.norm.weight": (2,)}}
     )
     eager = StepShape(1024, 2, half=False, loss="plain", sequence_length=128)
-    for model, share in ((facts, 0.6), (plain, 1.0)):
+    around = 4 * 3 * 100 + 3 * 8
+    in_half = kept_bytes_per_token(facts, eager._replace(half=True, compiled=True))
+    assert in_half == 4 * (4 * 200 + 2 * (200 + 400 + 900))
+    by_hand = (4 * 4 * (200 + 200 + 400 + 900) + around) / (
+        4 * 4 * (400 + 200 + 400 + 1200) + around
+    )
+    for model, share in ((facts, by_hand), (plain, 1.0)):
         kept, ours = (
             peak_memory(model, shape, state_bytes=0)
             for shape in (eager, eager._replace(compiled=True))
@@ -187,8 +198,8 @@ def test_what_is_mapped_by_itself_leaves_nothing_between_and_a_compiled_loss_tak
         shape = StepShape(2048, 2, half=in_half, loss="chunked", compiled=compiled)
         found = peak_memory(model, shape, state_bytes=0)
         assert found.passing == arrays
-        of_kept = 0.35 if compiled else 1.2
-        assert found.fragmentation == int(of_kept * found.kept + 0.35 * in_heap)
+        of_kept = 0.2 if compiled else 1.1
+        assert found.fragmentation == int(of_kept * found.kept + 0.2 * in_heap)
 
 
 def test_logits_bound_the_micro_batch() -> None:

@@ -37,21 +37,19 @@ _LOGITS_AT_A_TIME = 3
 _DIVERGENCE_LOGITS = 4
 # Those of model/chunked_loss.py, which needs torch.
 CHUNK_BYTES, GPU_CHUNK_BYTES, BLOCK_BYTES = 2**27, 2**30, 2**20
-# Of what is kept as estimated, what a compiled gated block keeps: it computes again what is cheap.
-# It was 0.56 of the eager one in bf16 (OLMo 2 1B on an H200, benchmarks/results/gpu.json), 0.49 to
-# 0.64 in float32 on a CPU. GPT-NeoX's, which is not gated and has norms with a mean, kept no less.
-_KEPT_COMPILED = 0.6
 # What torch's compiler itself keeps of a process on a CPU: 85 to 114 MiB in three families.
 _COMPILER_BYTES = 100 * 2**20
 # glibc maps an array of so many bytes by itself, and gives it back whole. What is smaller comes
 # from a heap once arrays of its size have come and gone: its threshold grows by them, up to this.
 _MAPPED_BYTES = 2**25
-# What that heap leaves unused, as a share of what comes and goes: of what eager blocks keep (1.0 to
+# What that heap leaves unused, as a share of what comes and goes: of what eager blocks keep (0.7 to
 # 1.5 in launches of four shapes, docs/speed.md), and of all else. The hole that an array leaves is
 # too small for the next of its size: torch asks for an address at a multiple of 64 bytes, and glibc
 # looks for 96 bytes more. To map all of it takes a step more time (docs/negative-results.md).
-_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.2, 0.35
+_FRAGMENTATION_OF_EAGER, _FRAGMENTATION_ON_CPU = 1.1, 0.2
 _GATED_ARRAYS, _PLAIN_ARRAYS = 4, 2
+# A compiled gate's activation is computed again.
+_GATED_ARRAYS_COMPILED = 3
 # transformers writes GPT-2's activation out in terms, of which autograd keeps most.
 _ARRAYS_OF = {"gpt2": 5}
 # Of attention's weights, [heads, length] of a token, in float32: none where one fused kernel takes
@@ -114,8 +112,6 @@ def peak_memory(
     trained = model.num_parameters if num_trained is None else num_trained
     gradients = _WIDE * trained
     kept = shape.micro_batch_tokens * _kept_of_all(model, shape)
-    if shape.compiled and shape.checkpointing != "full" and _block(model).is_gated:
-        kept = int(_KEPT_COMPILED * kept)
     casts = _HALF * _cast_values(model) if shape.half else 0
     before = gradients if shape.num_micro_batches > 1 else 0
     head = _WIDE * model.vocab_size * model.hidden_size
@@ -170,9 +166,12 @@ def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
 
     Of each block: norms keep their input and what they scaled (those without a mean), products
     their inputs (in bf16 a cast for each), attention its queries, keys, values and result, the
-    feed-forward part what its gate and activation were taken of.
+    feed-forward part what its gate and activation were taken of. A compiled block with a gate
+    computes again what is cheap: norms keep their input alone, products share a cast of theirs, and
+    the gate's activation is not kept.
     """
     of_block = _block(model)
+    is_sparing = shape.compiled and of_block.is_gated
     if shape.checkpointing == "full":
         return _WIDE * model.hidden_size * model.num_layers
     heads = model.num_heads * model.head_size
@@ -181,14 +180,17 @@ def kept_bytes_per_token(model: ModelFacts, shape: StepShape) -> int:
         attention += heads
     arrays = _GATED_ARRAYS if of_block.is_gated else _PLAIN_ARRAYS
     arrays = _ARRAYS_OF.get(model.model_type, arrays)
+    arrays = _GATED_ARRAYS_COMPILED if is_sparing else arrays
     middle = arrays * model.intermediate_size
     width = _HALF if shape.half else _WIDE
     if shape.checkpointing == "selective":
         products = of_block.product_width
         return model.num_layers * (_WIDE * model.hidden_size + width * (products + heads))
-    inputs = of_block.num_input_casts if shape.half else of_block.num_inputs
+    has_casts = shape.half and not is_sparing
+    inputs = of_block.num_input_casts if has_casts else of_block.num_inputs
     narrow = inputs * model.hidden_size + attention + middle
-    values = _WIDE * of_block.norm_values + width * narrow
+    norms = of_block.norm_inputs if is_sparing else of_block.norm_values
+    values = _WIDE * norms + width * narrow
     return model.num_layers * (values + _attention_weights(model, shape))
 
 
@@ -205,6 +207,7 @@ class _Block(NamedTuple):
 
     is_gated: bool
     norm_values: int
+    norm_inputs: int
     num_inputs: int
     num_input_casts: int
     product_width: int
@@ -220,7 +223,7 @@ def _block(model: ModelFacts) -> _Block:
         keys = model.num_key_value_heads * model.head_size
         widths = 2 * heads + 2 * keys + 2 * middle
         weights = 2 * hidden * (heads + keys) + 3 * hidden * middle
-        return _Block(True, 4 * hidden, 2, 5, widths, weights)
+        return _Block(True, 4 * hidden, 2 * hidden, 2, 5, widths, weights)
     matrices = [(name, shape) for name, shape in shapes if len(shape) == 2]
     norms = [(name, shape[0]) for name, shape in shapes if len(shape) == 1 and _is_norm(name)]
     biased = {name.removesuffix(".bias") for name, _ in norms if name.endswith(".bias")}
@@ -236,6 +239,7 @@ def _block(model: ModelFacts) -> _Block:
     return _Block(
         is_gated=any("gate" in name for name, _ in matrices),
         norm_values=values,
+        norm_inputs=sum(_norm_width(model, name, size) for name, size in scaled),
         num_inputs=2,
         num_input_casts=len(from_hidden),
         product_width=sum(
