@@ -520,7 +520,8 @@ MUTATIONS = [
     Mutation(
         promise="a run that has begun is probed as it is laid, and goes on so",
         file="stages/probe_search.py",
-        old="    if begun is not None and begun.device_name == device:\n        return\n",
+        old="    if begun is not None and begun_way is not None and begun.device_name == device:\n"
+        "        return\n",
         new="",
         test="tests/unit/test_probe.py::test_a_run_that_has_begun_keeps_its_way_on_its_device",
     ),
