@@ -177,7 +177,7 @@ def test_slurm_from_end_to_end(
     capsys.readouterr()
     assert main(["compare", str(path)]) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "what was measured after 3 steps is not on record" in told
+    assert "what was measured after 1, 2, 3 steps is not on record" in told
 
 
 def test_a_job_that_came_to_nothing_is_told_and_submitted_again(
