@@ -127,6 +127,13 @@ def _stopped(path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
         return main(["stream", str(path)])
 
 
+def _under_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, RunFolder]:
+    """Return an experiment whose only run was stopped after seven steps, and its folder."""
+    path = _write(folder, 'er = { algorithm = "er" }\n')
+    assert _stopped(path, signal.SIGTERM, monkeypatch) == 130
+    return path, _run_of(folder, "er")
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [(signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGINT, "stopped by the keyboard")],
@@ -175,9 +182,7 @@ def test_a_signal_ends_training_at_a_tasks_end_at_its_next_step(
 def test_a_run_under_way_is_not_mixed_with_another_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = _write(tmp_path, 'er = { algorithm = "er" }\n')
-    assert _stopped(path, signal.SIGTERM, monkeypatch) == 130
-    run = _run_of(tmp_path, "er")
+    path, run = _under_way(tmp_path, monkeypatch)
     before = _plan_of(run)
     path.write_text(path.read_text().replace("size = 12", "size = 8"))
     capsys.readouterr()
@@ -191,9 +196,7 @@ def test_a_run_under_way_is_not_mixed_with_another_plan(
 def test_a_folder_of_which_it_is_not_known_what_began_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = _write(tmp_path, 'er = { algorithm = "er" }\n')
-    assert _stopped(path, signal.SIGTERM, monkeypatch) == 130
-    run = _run_of(tmp_path, "er")
+    path, run = _under_way(tmp_path, monkeypatch)
     run.plan.write_text("{")
     capsys.readouterr()
     assert main(["stream", str(path)]) == 2

@@ -75,9 +75,9 @@ def planned_gpu(training: TrainingRecipe, hardware: HardwareRecipe) -> Gpu | Non
         or rate >= _RATE_OF_GPUS
         or training.device == "cuda"
     )
-    return (
-        Gpu("a GPU that is not at hand", ASSUMED_BYTES, is_assumed=True) if speaks_of_one else None
-    )
+    if not speaks_of_one:
+        return None
+    return Gpu("a GPU that is not at hand", ASSUMED_BYTES, is_assumed=True)
 
 
 def _is_meant(found: Gpu, hardware: HardwareRecipe) -> bool:

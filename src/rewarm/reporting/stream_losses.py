@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rewarm.records.run_folder import RunFolder
 from rewarm.records.stream import StreamCell, StreamResult
+from rewarm.records.stream_folder import StreamFolder
 from rewarm.records.stream_steps import StreamStep, stream_steps
 from rewarm.reporting.curves import Point, Span
 from rewarm.reporting.figures import Axis, Figure
@@ -39,7 +39,7 @@ def loss_figures(result: StreamResult, folder: Path) -> Iterator[Figure]:
 
 
 def _steps_of(folder: Path, cell: StreamCell, seed: int) -> list[StreamStep]:
-    return stream_steps(RunFolder(folder / "runs" / cell.backbone / cell.learner / f"seed-{seed}"))
+    return stream_steps(StreamFolder(folder).run(cell.backbone, cell.learner, seed))
 
 
 def _mean(of_seeds: Sequence[Sequence[StreamStep]]) -> list[Point]:

@@ -36,10 +36,9 @@ def find_model(
 ) -> Path:
     """Return the local folder of a model: as it is, relative to `folder`, or from the hub.
 
-    `where` is the section or option that named it; without weights, what is downloaded says but
-    their shape. Raises BaseModelError where nothing is there,
-    access is refused or the revision is unknown, and EnvironmentFault where the hub cannot be
-    reached.
+    `where` is the section or option that named it. Without weights, only what says their shape is
+    downloaded. Raises BaseModelError where nothing is there, access is refused or the revision is
+    unknown, and EnvironmentFault where the hub cannot be reached.
     """
     expanded = Path(os.path.expanduser(path))
     local = expanded if expanded.is_absolute() else folder / expanded

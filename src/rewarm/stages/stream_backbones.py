@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,18 +61,19 @@ class Backbones:
             self._folders[key] = self._find(name, revision, key[1])
         return recipe.model_copy(update={"path": str(self._folders[key]), "revision": None})
 
-    def hold(self) -> Iterator[str]:
-        """Write down the commits that were asked for; yield a sentence on each that is held to."""
+    def hold(self) -> list[str]:
+        """Write down the commits that were asked for; return a sentence on each that is held to."""
         held = self._held()
-        if self._found.keys() - held.keys():
-            write_json(self.commits, {**self._found, **held})
-        for name, recipe in self.written.experiment.backbones.items():
-            commit = {**self._found, **held}.get(_named(recipe))
-            if commit is not None:
-                yield (
-                    f"backbones.{name}: {_named(recipe)} is commit {commit}, by {self.commits}; "
-                    "delete that line to take what the hub has now, and make its runs again"
-                )
+        commits = {**self._found, **held}
+        if commits.keys() - held.keys():
+            write_json(self.commits, commits)
+        return [
+            f"backbones.{name}: {_named(recipe)} is commit {commits[_named(recipe)]}, by "
+            f"{self.commits}; delete that line to take what the hub has now, and make its runs "
+            "again"
+            for name, recipe in self.written.experiment.backbones.items()
+            if _named(recipe) in commits
+        ]
 
     def _identity(self, name: str) -> str | None:
         recipe = self._recipe(name)

@@ -15,7 +15,9 @@ from rich.console import Console
 from rewarm.artifacts import write_json
 from rewarm.comparison.registration import register
 from rewarm.records.comparison import Registration
+from rewarm.records.run_folder import RunFolder
 from rewarm.records.stream import StreamResult
+from rewarm.records.stream_folder import StreamFolder
 from rewarm.reporting.stream_page import write_stream_page
 from rewarm.reporting.stream_terminal import print_stream, stream_plan
 from rewarm.stages.board import Board
@@ -80,8 +82,9 @@ class _CorporaStream:
         """Hold the contrasts to what they were before the first run; None where there are none."""
         if not self.experiment.contrasts:
             return None
-        logs = self.plans.runs_folder.glob("**/metrics/steps.jsonl")
-        has_begun = any(log.stat().st_size for log in logs)
+        left = StreamFolder(self.written.folder).left()
+        logs = (RunFolder(path).steps_log for path in left)
+        has_begun = any(log.exists() and log.stat().st_size for log in logs)
         return register(self.written, claims_of(self.experiment), has_begun=has_begun, write=write)
 
     def _train(self, launches: Sequence[Launch]) -> bool:

@@ -17,6 +17,7 @@ from rewarm.planning.model_facts import read_model_facts
 from rewarm.planning.plan import Plan
 from rewarm.planning.size import sequence_length_of
 from rewarm.recipe.base import BaseRecipe
+from rewarm.records.stream_folder import StreamFolder
 from rewarm.stages.base import find_base
 from rewarm.stages.fresh_base import make_fresh_base
 from rewarm.stages.job import Job, job_of
@@ -108,11 +109,6 @@ class CorporaPlans:
     def folder(self) -> Path:
         """What paths of recipes count from: where the experiment's file lies."""
         return self.written.path.resolve().parent
-
-    @property
-    def runs_folder(self) -> Path:
-        """Where all runs are."""
-        return self.written.folder / "runs"
 
     def sizes(self, *, estimates_allowed: bool) -> dict[str, CorpusSizes]:
         """Return by backbone how large the corpora are; raises with all that is wrong."""
@@ -238,7 +234,7 @@ class CorporaPlans:
         return plan.model_copy(update={"conduct": conduct})
 
     def _place(self, cell: Cell, seed: int) -> Path:
-        return self.runs_folder / cell.backbone / cell.learner / f"seed-{seed}"
+        return StreamFolder(self.written.folder).run(cell.backbone, cell.learner, seed).path
 
     def _base_of(self, backbone: str, seed: int) -> str:
         """Return what a run begins from, drawn anew where it has to be."""

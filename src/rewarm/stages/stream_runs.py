@@ -20,6 +20,7 @@ from rewarm.errors import BaseModelError, PlanError, Problems, RunFolderError
 from rewarm.records.reading import record_or_none
 from rewarm.records.run_folder import RunFolder
 from rewarm.records.stream import StreamFigure, StreamProbe, StreamRun
+from rewarm.records.stream_folder import StreamFolder
 from rewarm.stages.stream_backbones import Backbones, folder_content
 from rewarm.stages.stream_keep import keep_stream_plan
 from rewarm.stages.stream_run import OneRun, RunPlace
@@ -56,7 +57,7 @@ class StreamRuns:
 
     def have_begun(self) -> bool:
         """Tell whether any run has left something."""
-        left = (self.written.folder / "runs").glob("*/*/seed-*")
+        left = StreamFolder(self.written.folder).left()
         return any(path.is_file() or RunFolder(path).has_begun() for path in left)
 
     def hold_commits(self) -> None:
@@ -159,12 +160,11 @@ class StreamRuns:
 
     def _record(self, cell: Cell, seed: int) -> Path:
         """Return where a run is written down."""
-        runs = self.written.folder / "runs"
-        return runs / cell.backbone / cell.learner / f"seed-{seed}.json"
+        return StreamFolder(self.written.folder).figures(cell.backbone, cell.learner, seed)
 
     def _run_folder(self, cell: Cell, seed: int) -> RunFolder:
         """Return where its plan, records and checkpoints are."""
-        return RunFolder(self._record(cell, seed).with_suffix(""))
+        return StreamFolder(self.written.folder).run(cell.backbone, cell.learner, seed)
 
     def _known(self, cell: Cell, seed: int) -> StreamRun | None:
         """Return a run that is done, where it is of these very settings."""

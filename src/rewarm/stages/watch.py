@@ -14,6 +14,7 @@ from rewarm.recipe.reading import parse_toml, read_text
 from rewarm.records.comparison_folder import ComparisonFolder
 from rewarm.records.reading import record_or_none
 from rewarm.records.run_folder import RunFolder
+from rewarm.records.stream_folder import StreamFolder
 from rewarm.reporting.live_experiment import ExperimentSite
 from rewarm.reporting.live_page import LivePage, LiveRun, RunSite, Site
 from rewarm.reporting.watch import WatchServer
@@ -71,9 +72,13 @@ def _experiment_of(path: Path) -> ComparisonFolder | None:
 
 def _refuse_streams(path: Path) -> None:
     """Raise RecipeError for a stream's folder or file, which else looks like an experiment's."""
-    runs = path.resolve() / "runs"  # of BACKBONE/LEARNER; a comparison's are one folder less deep
-    is_labelled = record_or_none(path / "plan.json", StreamPlan) is not None
-    if is_labelled or any(runs.glob("*/*/seed-*")) if path.is_dir() else _has(path, "backbones"):
+    if path.is_dir():
+        is_run = record_or_none(path / "plan.json", StreamPlan) is not None
+        # A comparison's runs are one folder less deep.
+        is_stream = is_run or any(StreamFolder(path.resolve()).left())
+    else:
+        is_stream = _has(path, "backbones")
+    if is_stream:
         fix = (
             "open report.html in its folder when it is done; of a stream of corpora give a run's "
             "folder, runs/BACKBONE/LEARNER/seed-N"
